@@ -1,0 +1,66 @@
+//! Claims: which box an identifier, or a device, belongs to.
+
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+use crate::ids::BoxId;
+use crate::time::Timestamp;
+
+/// The keyed hash of a verification code: HMAC-SHA256 under the cluster's pepper of the labelled
+/// identifier hash, box and code. The code itself is never stored.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CodeMac(pub [u8; 32]);
+
+impl PartialEq for CodeMac {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for CodeMac {}
+
+impl std::fmt::Debug for CodeMac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CodeMac(..)")
+    }
+}
+
+/// A verified entry of the directory (the `inbox` table): identifier or device -> box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The owner.
+    pub box_id: BoxId,
+    /// Names this ownership for ever: a later claim of the same identifier has a higher one.
+    pub generation: u64,
+    /// Whether others may find the box by it.
+    pub discoverable: bool,
+    /// The code it was verified with, so that a retry gets the same answer. `None` for devices.
+    pub code: Option<CodeMac>,
+}
+
+/// A pending claim: one box's try at one identifier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingClaim {
+    /// The code that was sent last.
+    pub code: CodeMac,
+    /// Names that sending.
+    pub serial: u64,
+    /// Whether others may find the box by the identifier, once verified.
+    pub discoverable: bool,
+    /// Wrong codes that may still be tried.
+    pub attempts_left: u8,
+    /// When the code stops being accepted.
+    pub expires_at: Timestamp,
+}
+
+/// How many codes were sent to an identifier, over all boxes that asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeBudget {
+    /// When the current day of counting began.
+    pub day_start: Timestamp,
+    /// Codes sent since then.
+    pub sent_today: u32,
+    /// No code before this time.
+    pub next_at: Timestamp,
+}

@@ -1,0 +1,140 @@
+//! Commands: everything that can change a partition, each in a file named for it.
+//!
+//! A command touches one partition only. What spans two (a registration touches the device's
+//! directory entry, the box, and the identifier's directory entry) is a chain of idempotent
+//! commands that any retry can finish.
+
+mod acknowledge;
+mod activate_box;
+mod adopt;
+mod block;
+mod claim_device;
+mod create_box;
+mod enqueue;
+mod expire;
+mod mark_code_sent;
+mod open_claim;
+mod verify_claim;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BoxId, Counter, Epoch, PartitionId, Sequence};
+use crate::rejection::Rejection;
+
+pub use acknowledge::Acknowledge;
+pub use activate_box::ActivateBox;
+pub use adopt::Adopt;
+pub use block::Block;
+pub use claim_device::ClaimDevice;
+pub use create_box::CreateBox;
+pub use enqueue::Enqueue;
+pub use expire::Expire;
+pub use mark_code_sent::MarkCodeSent;
+pub use open_claim::OpenClaim;
+pub use verify_claim::VerifyClaim;
+
+/// A command with the partition it is for and the ownership epoch its proposer believes in.
+/// Apply refuses it if the partition is not owned at that epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routed {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The ownership epoch.
+    pub epoch: Epoch,
+    /// What to do in it.
+    pub command: Command,
+}
+
+/// Everything that can change a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Takes ownership of the partition at a newer epoch and sets its limits.
+    Adopt(Adopt),
+    /// Register, step 1: binds a device id to a box, in the device's directory partition.
+    ClaimDevice(ClaimDevice),
+    /// Register, step 2: makes the box, not yet authorised, in its own partition.
+    CreateBox(CreateBox),
+    /// Register, step 3: opens a pending claim with its code, in the identifier's partition.
+    OpenClaim(OpenClaim),
+    /// The courier delivered a code: take it out of the outbox.
+    MarkCodeSent(MarkCodeSent),
+    /// Authorize, step 1: checks the code and gives the identifier to the box.
+    VerifyClaim(VerifyClaim),
+    /// Authorize, step 2: authorises the box and its first device.
+    ActivateBox(ActivateBox),
+    /// Puts an envelope at the end of a box's queue, once.
+    Enqueue(Enqueue),
+    /// Moves a device's cursor and purges what every device has acknowledged.
+    Acknowledge(Acknowledge),
+    /// Blocks or unblocks a sender.
+    Block(Block),
+    /// Removes some of what has outlived its time.
+    Expire(Expire),
+}
+
+/// What a command did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The partition is owned at this epoch.
+    Adopted {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// The device id is bound to this box, which is the one asked for, or the one that an earlier
+    /// try with the same genesis record chose.
+    DeviceClaimed {
+        /// The box.
+        box_id: BoxId,
+    },
+    /// The box is there, waiting for its first identifier to be verified.
+    BoxCreated,
+    /// The claim is pending and its code is in the outbox.
+    ClaimOpened,
+    /// The code is no longer in the outbox.
+    CodeMarkedSent,
+    /// The identifier belongs to the box.
+    ClaimVerified {
+        /// The claim's generation: names this ownership of the identifier for ever.
+        generation: u64,
+    },
+    /// The box and its device are authorised.
+    BoxActivated {
+        /// The generation of the device's token.
+        token_generation: u64,
+    },
+    /// The envelope is in the queue, from this or an earlier try.
+    Enqueued {
+        /// Its place.
+        sequence: Sequence,
+    },
+    /// The cursor is where it should be.
+    Acknowledged {
+        /// The device's cursor now, which may be higher than asked for.
+        cursor: Sequence,
+        /// How many envelopes were purged.
+        purged: u32,
+    },
+    /// The sender is blocked, or not, as asked.
+    BlockChanged,
+    /// Some old rows are gone.
+    Expired {
+        /// How many rows were removed.
+        removed: u32,
+        /// Whether there is more to remove now.
+        more: bool,
+    },
+}
+
+/// What apply answers: what was done, or why not.
+pub type Reply = Result<Outcome, Rejection>;
+
+/// The digest by which two texts under one envelope id are told apart: the first 16 bytes of the
+/// SHA-256 of recipient, chain version, TTL and body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EnvelopeDigest(pub [u8; 16]);
+
+/// The free counter that follows `last`.
+pub(crate) fn next_counter(last: Counter) -> Counter {
+    last.next()
+}

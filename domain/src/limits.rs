@@ -1,0 +1,55 @@
+//! Limits that apply enforces. They are replicated: set by [`crate::command::Adopt`], so that every
+//! replica enforces the same. Limits of the doors (sizes of requests, rates) are in `api`.
+
+use serde::{Deserialize, Serialize};
+
+/// The limits of a partition. [`Limits::default`] gives the design's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of an envelope's body.
+    pub envelope_bytes: u32,
+    /// Envelopes in a box's queue.
+    pub queue_envelopes: u32,
+    /// Bytes of bodies in a box's queue.
+    pub queue_bytes: u64,
+    /// One sender box's largest share of a queue, in hundredths.
+    pub sender_share_percent: u8,
+    /// How long an envelope may wait, in milliseconds.
+    pub envelope_ttl_ms: u64,
+    /// How long a verification code is accepted, in milliseconds.
+    pub code_ttl_ms: u64,
+    /// Wrong codes before a code is void.
+    pub code_attempts: u8,
+    /// Codes sent to an identifier in a day.
+    pub codes_per_day: u32,
+    /// The pause after the first code, in milliseconds; it doubles with each code of the day.
+    pub code_pause_ms: u64,
+    /// Boxes that may try for one identifier at a time.
+    pub pending_per_identifier: u32,
+    /// How long a box may stay without a verified identifier, in milliseconds.
+    pub pending_box_ttl_ms: u64,
+    /// Boxes that a box may block.
+    pub blocked_boxes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MINUTE_MS: u64 = 60_000;
+        const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
+        Self {
+            envelope_bytes: 96 * 1024,
+            queue_envelopes: 10_000,
+            queue_bytes: 256 * 1024 * 1024,
+            sender_share_percent: 25,
+            envelope_ttl_ms: 30 * DAY_MS,
+            code_ttl_ms: 10 * MINUTE_MS,
+            code_attempts: 5,
+            codes_per_day: 5,
+            code_pause_ms: MINUTE_MS,
+            pending_per_identifier: 8,
+            pending_box_ttl_ms: DAY_MS,
+            blocked_boxes: 1000,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Profiles: the state of messaging of a box.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::identifier::IdentifierHash;
+use crate::ids::{BoxId, DeviceId, Sequence};
+use crate::time::Timestamp;
+
+/// A device of a box, as the server sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceState {
+    /// Whether it may use the box.
+    pub authorised: bool,
+    /// The last sequence that it acknowledged. Never goes back.
+    pub cursor: Sequence,
+    /// The generation of its token; the token itself is derived, never stored.
+    pub token_generation: u64,
+}
+
+/// An identifier of a box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileIdentifier {
+    /// Its keyed hash.
+    pub hash: IdentifierHash,
+    /// The generation of the verified claim; `None` while it is pending.
+    pub generation: Option<u64>,
+    /// The identifier, sealed under the cluster's seal key.
+    pub sealed: Bytes,
+    /// Whether others may find the box by it.
+    pub discoverable: bool,
+}
+
+/// The state of messaging of a box.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Profile {
+    /// Whether the box is authorised; until then only its registration may touch it.
+    pub active: bool,
+    /// Its identifiers.
+    pub identifiers: Vec<ProfileIdentifier>,
+    /// Its devices.
+    pub devices: BTreeMap<DeviceId, DeviceState>,
+    /// Boxes that can't send to it, nor see it.
+    pub blocked: BTreeSet<BoxId>,
+}
+
+impl Profile {
+    /// The sequence up to which every authorised device has acknowledged; `None` without devices.
+    #[must_use]
+    pub fn acknowledged_by_all(&self) -> Option<Sequence> {
+        self.devices.values().filter(|device| device.authorised).map(|device| device.cursor).min()
+    }
+}
+
+/// The intent row of a half-done registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The device that registers.
+    pub device: DeviceId,
+    /// The identifier that it must verify.
+    pub identifier: IdentifierHash,
+    /// When the box is dropped if it is still not authorised.
+    pub expires_at: Timestamp,
+}

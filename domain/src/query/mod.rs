@@ -1,0 +1,164 @@
+//! Queries: everything that can be read from a partition.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::chain::KeyRecord;
+use crate::envelope::Envelope;
+use crate::identifier::IdentifierHash;
+use crate::ids::{BoxId, Counter, DeviceAddress, DeviceId, Epoch, PartitionId, Sequence};
+use crate::time::Timestamp;
+
+/// A question to one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// Which box an identifier belongs to. (Directory partition of the identifier.)
+    ResolveIdentifier(IdentifierHash),
+    /// Which box a device belongs to. (Directory partition of the device.)
+    ResolveDevice(DeviceId),
+    /// The key record of an authorised box, and the free counter for a sender's device in its queue.
+    KeyRecord {
+        /// The box.
+        box_id: BoxId,
+        /// Who asks.
+        sender: DeviceAddress,
+    },
+    /// The key record of a box, authorised or not, with its state (for Authorize and sealing tokens).
+    BoxState(BoxId),
+    /// Whether a device is authorised, and the generation of its token.
+    DeviceAuth(DeviceAddress),
+    /// A page of a device's waiting envelopes, after its cursor or after `after` if that is higher.
+    Fetch {
+        /// The device that reads.
+        device: DeviceAddress,
+        /// Only envelopes after this one.
+        after: Sequence,
+        /// At most this many.
+        max_envelopes: u32,
+        /// At most about this many bytes of bodies (one envelope is always given).
+        max_bytes: u32,
+    },
+    /// Some codes that wait for the courier.
+    Outbox {
+        /// The partition.
+        partition: PartitionId,
+        /// At most this many.
+        limit: u32,
+    },
+    /// Some boxes that wait for their first identifier (half-done registrations).
+    PendingBoxes {
+        /// The partition.
+        partition: PartitionId,
+        /// At most this many.
+        limit: u32,
+    },
+    /// The box that a claim of this identifier was verified for, whoever asks (for the finisher).
+    VerifiedClaim(IdentifierHash),
+    /// Whether and at which epoch the partition is owned, and its clock.
+    Ownership(PartitionId),
+}
+
+/// The answer to a [`Query`], variant for variant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Query::ResolveIdentifier`]: the box, if the identifier is verified and discoverable.
+    ResolvedIdentifier(Option<BoxId>),
+    /// To [`Query::ResolveDevice`].
+    ResolvedDevice(Option<BoxId>),
+    /// To [`Query::KeyRecord`]: `None` for no such box, and for a box that blocks the asker.
+    KeyRecord(Option<KeyRecordAnswer>),
+    /// To [`Query::BoxState`].
+    BoxState(Option<BoxStateAnswer>),
+    /// To [`Query::DeviceAuth`]: the token generation of an authorised device.
+    DeviceAuth(Option<u64>),
+    /// To [`Query::Fetch`]: `None` for no such box or device.
+    Page(Option<Page>),
+    /// To [`Query::Outbox`].
+    Outbox(Vec<OutboxItem>),
+    /// To [`Query::PendingBoxes`].
+    PendingBoxes(Vec<PendingBox>),
+    /// To [`Query::VerifiedClaim`]: the box and the claim's generation.
+    VerifiedClaim(Option<(BoxId, u64)>),
+    /// To [`Query::Ownership`]: the epoch if owned, and the partition's clock.
+    Ownership {
+        /// The epoch at which this group owns the partition.
+        epoch: Option<Epoch>,
+        /// The latest time that a command carried into the partition.
+        clock: Timestamp,
+    },
+}
+
+/// A key record and where the asking device stands in the box's queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecordAnswer {
+    /// The record.
+    pub record: KeyRecord,
+    /// The lowest counter that the asking device has not used for this box.
+    pub next_counter: Counter,
+}
+
+/// A box on its way through registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoxStateAnswer {
+    /// Its key record.
+    pub record: KeyRecord,
+    /// Whether it is authorised.
+    pub active: bool,
+}
+
+/// A page of envelopes and the state of the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Envelopes in the order of the queue.
+    pub envelopes: Vec<Envelope>,
+    /// Whether there are more after the last of these.
+    pub more: bool,
+    /// The queue as a whole.
+    pub status: QueueStatus,
+}
+
+/// The state of a box's queue, as one device sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Envelopes in the queue.
+    pub depth: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// When the oldest was enqueued.
+    pub oldest: Option<Timestamp>,
+    /// How many envelopes of this box have expired unread since it was made.
+    pub expired_total: u64,
+    /// The device's cursor.
+    pub cursor: Sequence,
+    /// The sequence given out last.
+    pub last: Sequence,
+}
+
+/// A code that waits for the courier, sealed under the cluster's seal key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxItem {
+    /// The identifier's hash.
+    pub identifier: IdentifierHash,
+    /// The box that asked for the code.
+    pub box_id: BoxId,
+    /// Names this one sending: a later code for the same claim has a higher one.
+    pub serial: u64,
+    /// Identifier and code, sealed.
+    pub sealed: Bytes,
+    /// When the code is no longer worth sending.
+    pub expires_at: Timestamp,
+}
+
+/// A half-done registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PendingBox {
+    /// The box.
+    pub box_id: BoxId,
+    /// The device that registered it.
+    pub device: DeviceId,
+    /// The identifier it waits for.
+    pub identifier: IdentifierHash,
+}
+
+mod answer;
+pub use answer::answer;

@@ -1,0 +1,109 @@
+//! Rejections: the deterministic "no" of apply.
+//!
+//! A rejection is an outcome, not an error: every replica reaches the same one, it is final for
+//! this command, and it changed nothing (but for a wrong code, which uses up an attempt).
+//! Variants stand in order of precedence: where several hold, the first is answered.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Counter, Epoch, Sequence};
+use crate::time::Timestamp;
+
+/// Why a command was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejection {
+    /// This group does not own the partition at the epoch that the command names.
+    #[error("partition is not owned here at that epoch")]
+    NotOwner {
+        /// The epoch this group last owned the partition at; `None` if never.
+        owned: Option<Epoch>,
+    },
+
+    // Registration.
+    /// The device's public key already belongs to an authorised box.
+    #[error("this public key is already registered")]
+    KeyAlreadyRegistered,
+    /// The identifier is verified for another box. Told at Register only when the identifier is
+    /// discoverable, and otherwise after the right code.
+    #[error("this identifier already belongs to a box; link devices instead")]
+    IdentifierTaken,
+    /// Too many codes were asked for; the next may be asked for at this time.
+    #[error("too many verification codes were requested")]
+    TooManyCodes {
+        /// When a code may be requested again.
+        retry_at: Timestamp,
+    },
+    /// No code is waiting for this identifier and box.
+    #[error("no verification code was requested")]
+    NoCodeRequested,
+    /// The code's life is over; ask for another.
+    #[error("the verification code has expired")]
+    CodeExpired,
+    /// All attempts at this code are used up; ask for another.
+    #[error("too many wrong verification codes")]
+    CodeExhausted,
+    /// Not the code. The attempt counts.
+    #[error("wrong verification code")]
+    WrongCode {
+        /// How many attempts are left.
+        attempts_left: u8,
+    },
+
+    // Boxes and devices.
+    /// No such box, or not one that this caller may see. Also the answer to a blocked sender.
+    #[error("no such box")]
+    UnknownBox,
+    /// The box has no such device, or it is not authorised.
+    #[error("no such device")]
+    UnknownDevice,
+    /// The list of blocked boxes is full.
+    #[error("too many blocked boxes")]
+    TooManyBlocked {
+        /// The most that a box may block.
+        limit: u32,
+    },
+
+    // Envelopes, in order of precedence.
+    /// The body is larger than an envelope may be.
+    #[error("envelope too large")]
+    EnvelopeTooLarge {
+        /// The most bytes that a body may have.
+        limit_bytes: u32,
+    },
+    /// The envelope was sealed for another version of the recipient's chain.
+    #[error("the recipient's key record has changed")]
+    StaleKeyRecord {
+        /// The current chain version.
+        current: u64,
+    },
+    /// The counter was used for another text. Nothing was stored under it now.
+    #[error("this envelope counter was used for another envelope")]
+    CounterReused {
+        /// The lowest counter that is free.
+        next: Counter,
+    },
+    /// The counter was passed over: its envelope was not and never will be stored.
+    #[error("this envelope was not accepted, and its counter has been passed over")]
+    NotAccepted {
+        /// The lowest counter that is free.
+        next: Counter,
+    },
+    /// The counter is older than what the box remembers: the envelope may have been stored.
+    #[error("this envelope counter is too old to tell whether it was stored")]
+    CounterForgotten {
+        /// The lowest counter that is free.
+        next: Counter,
+    },
+    /// The sender holds its whole share of the queue.
+    #[error("the recipient's queue holds too much from this sender")]
+    SenderShareFull,
+    /// The queue is full.
+    #[error("the recipient's queue is full")]
+    QueueFull,
+    /// An acknowledgement of what was never enqueued.
+    #[error("cannot acknowledge beyond the end of the queue")]
+    BeyondQueue {
+        /// The highest sequence that can be acknowledged.
+        last: Sequence,
+    },
+}

@@ -1,0 +1,4 @@
+//! see plan
+/// Tables in memory.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryTables {}

@@ -1,0 +1,4 @@
+//! see plan
+/// A network in memory.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryNetwork {}

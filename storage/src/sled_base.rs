@@ -1,0 +1,1 @@
+//! sled as the base.
