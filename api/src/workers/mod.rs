@@ -1,0 +1,1 @@
+//! What the leader of a group does by itself.
