@@ -93,7 +93,10 @@ pub struct UnknownPath;
 impl FromStr for RpcPath {
     type Err = UnknownPath;
     fn from_str(path: &str) -> Result<Self, UnknownPath> {
-        Self::ALL.into_iter().find(|known| known.as_str() == path).ok_or(UnknownPath)
+        Self::ALL
+            .into_iter()
+            .find(|known| known.as_str() == path)
+            .ok_or(UnknownPath)
     }
 }
 

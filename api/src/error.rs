@@ -235,7 +235,9 @@ impl ApiError {
     /// Nobody can serve this now; `log` says why to the operator.
     #[must_use]
     pub fn unavailable(log: impl Into<String>) -> Self {
-        Self::from(Code::Unavailable).with_retry_after(Duration::from_millis(250)).with_log(log)
+        Self::from(Code::Unavailable)
+            .with_retry_after(Duration::from_millis(250))
+            .with_log(log)
     }
 
     /// The service is at fault; `log` says how to the operator.
@@ -398,8 +400,11 @@ impl From<ApiError> for tonic::Status {
             Some(detail) => format!("{}: {detail}", code.message()),
             None => code.message().to_owned(),
         };
-        let mut metadata: HashMap<String, String> =
-            error.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let mut metadata: HashMap<String, String> = error
+            .metadata
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
         metadata.insert(RETRY_KEY.to_owned(), code.retry().as_str().to_owned());
         let mut details = ErrorDetails::with_error_info(code.as_str(), ERROR_DOMAIN, metadata);
         if let Some(wait) = error.retry_after {
@@ -419,7 +424,11 @@ mod tests {
     fn names_are_unique_and_in_capitals() {
         let names: BTreeSet<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(names.len(), Code::ALL.len());
-        assert!(names.iter().all(|n| n.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')));
+        assert!(
+            names
+                .iter()
+                .all(|n| n.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
+        );
     }
 
     #[test]
@@ -432,7 +441,10 @@ mod tests {
         assert_eq!(status.code(), tonic::Code::PermissionDenied);
         let details = status.get_error_details();
         let info = details.error_info().unwrap();
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("WRONG_CODE", "rossby"));
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("WRONG_CODE", "rossby")
+        );
         assert_eq!(info.metadata["retry"], "changed");
         assert_eq!(info.metadata["attempts_left"], "3");
         assert_eq!(
@@ -449,7 +461,10 @@ mod tests {
         let refusal = |rejection| {
             ApiError::of_rejection(&rejection, Code::UnknownRecipient, now).to_refusal()
         };
-        assert_eq!(refusal(Rejection::UnknownBox), refusal(Rejection::UnknownDevice));
+        assert_eq!(
+            refusal(Rejection::UnknownBox),
+            refusal(Rejection::UnknownDevice)
+        );
         assert_eq!(refusal(Rejection::UnknownBox).code, "UNKNOWN_RECIPIENT");
     }
 

@@ -88,7 +88,9 @@ where
 /// How long the caller waits: what it says in `grpc-timeout`, at most what we allow, less a margin
 /// in which our typed answer can reach it before its own timer fires.
 fn patience(headers: &HeaderMap, limits: &DoorLimits) -> Duration {
-    let asked = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
+    let asked = headers
+        .get("grpc-timeout")
+        .and_then(|value| value.to_str().ok());
     let asked = asked.and_then(parse_grpc_timeout).unwrap_or(Duration::MAX);
     let allowed = limits.call_timeout().min(asked);
     allowed - (allowed / 10).min(Duration::from_millis(100))
@@ -133,7 +135,14 @@ impl tonic::server::ClientStreamingService<Bytes> for Method {
                 // Nothing was done: the request never arrived whole.
                 .map_err(|_| ApiError::unavailable("a request did not arrive in time"))??;
             let authorization = sole_authorization(&metadata);
-            let call = Call { path, authorization, message, deadline, remote, relayed: false };
+            let call = Call {
+                path,
+                authorization,
+                message,
+                deadline,
+                remote,
+                relayed: false,
+            };
             door.call(call).await.and_then(into_response)
         })
     }
@@ -229,7 +238,10 @@ mod tests {
     fn a_grpc_timeout_is_read_in_every_unit_and_refused_otherwise() {
         assert_eq!(parse_grpc_timeout("2S"), Some(Duration::from_secs(2)));
         assert_eq!(parse_grpc_timeout("150m"), Some(Duration::from_millis(150)));
-        assert_eq!(parse_grpc_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(
+            parse_grpc_timeout("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3600))
+        );
         for bad in ["", "S", "123456789S", "-1S", "1 S", "1s", "1é", "é"] {
             assert_eq!(parse_grpc_timeout(bad), None, "{bad}");
         }

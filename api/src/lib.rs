@@ -36,3 +36,4 @@ pub use limits::DoorLimits;
 pub use mailbox::{Directory, MailboxConfig, MailboxService};
 pub use metrics::Metrics;
 pub use secrets::ClusterSecrets;
+pub use workers::Workers;
