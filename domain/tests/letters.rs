@@ -531,14 +531,6 @@ fn expiry_looks_at_a_bounded_number_of_envelopes_and_comes_to_the_end() {
             more: true
         })
     );
-    let mut removed = 0;
-    while let Ok(Outcome::Expired {
-        removed: some,
-        more: true,
-    }) = world.expire(20)
-    {
-        removed += some;
-    }
     world.expire_all();
     let status = world.page(address(2), 0, 1).unwrap().status;
     assert_eq!((status.depth, status.expired_total), (50, 10));
