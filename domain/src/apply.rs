@@ -12,6 +12,10 @@ pub struct Context {
 }
 
 /// Applies a command to its partition.
-pub fn apply<T: Tables>(_tables: &mut T, _context: &Context, _routed: Routed) -> Result<Reply, T::Error> {
+pub fn apply<T: Tables>(
+    _tables: &mut T,
+    _context: &Context,
+    _routed: Routed,
+) -> Result<Reply, T::Error> {
     todo!()
 }

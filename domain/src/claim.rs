@@ -3,14 +3,31 @@
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+use crate::identifier::IdentifierHash;
 use crate::ids::BoxId;
+use crate::mac::hmac_sha256;
 use crate::time::Timestamp;
+use crate::wire::Writer;
 
 /// The keyed hash of a verification code: HMAC-SHA256 under the cluster's pepper of the labelled
 /// identifier hash, box and code. The code itself is never stored.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CodeMac(pub [u8; 32]);
+
+impl CodeMac {
+    /// The keyed hash of a code under the cluster's pepper. It holds for one identifier and one box
+    /// only, so that a code can not serve another box's try.
+    #[must_use]
+    pub fn of(pepper: &[u8; 32], identifier: &IdentifierHash, box_id: &BoxId, code: &str) -> Self {
+        let message = Writer::labelled("rossby code v1")
+            .fixed(identifier.as_bytes())
+            .fixed(box_id.as_bytes())
+            .bytes(code.as_bytes())
+            .finish();
+        Self(hmac_sha256(pepper, &message))
+    }
+}
 
 impl PartialEq for CodeMac {
     fn eq(&self, other: &Self) -> bool {

@@ -50,7 +50,11 @@ impl Profile {
     /// The sequence up to which every authorised device has acknowledged; `None` without devices.
     #[must_use]
     pub fn acknowledged_by_all(&self) -> Option<Sequence> {
-        self.devices.values().filter(|device| device.authorised).map(|device| device.cursor).min()
+        self.devices
+            .values()
+            .filter(|device| device.authorised)
+            .map(|device| device.cursor)
+            .min()
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use file::FileDisk;
-pub use memory::MemoryDisk;
+pub use memory::{DiskFault, MemoryDisk, PowerLoss};
 
 /// An open file. Reads and writes name their offset, so a handle can be shared.
 pub trait DiskFile: Send + Sync + Debug {
@@ -131,7 +131,10 @@ pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
 /// The system's error; the old content is then still there, or the new.
 pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    let mut name = path
+        .file_name()
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .to_owned();
     name.push(".tmp");
     let staging = parent.join(name);
     match disk.remove(&staging) {

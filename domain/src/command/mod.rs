@@ -17,9 +17,11 @@ mod open_claim;
 mod verify_claim;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::ids::{BoxId, Counter, Epoch, PartitionId, Sequence};
 use crate::rejection::Rejection;
+use crate::wire::Writer;
 
 pub use acknowledge::Acknowledge;
 pub use activate_box::ActivateBox;
@@ -133,6 +135,28 @@ pub type Reply = Result<Outcome, Rejection>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EnvelopeDigest(pub [u8; 16]);
+
+impl EnvelopeDigest {
+    /// The digest of an envelope as it is sent. All that the sender chose is in it, so that a retry
+    /// is answered with the first outcome only if it asks for the same.
+    #[must_use]
+    pub fn of(recipient: &BoxId, chain_version: u64, ttl_ms: Option<u64>, body: &[u8]) -> Self {
+        let head = Writer::labelled("rossby envelope digest v1")
+            .fixed(recipient.as_bytes())
+            .u64(chain_version)
+            .u8(u8::from(ttl_ms.is_some()))
+            .u64(ttl_ms.unwrap_or(0))
+            .u64(body.len() as u64)
+            .finish();
+        let hash = Sha256::new()
+            .chain_update(head)
+            .chain_update(body)
+            .finalize();
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hash[..16]);
+        Self(digest)
+    }
+}
 
 /// The free counter that follows `last`.
 pub(crate) fn next_counter(last: Counter) -> Counter {

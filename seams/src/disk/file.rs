@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statvfs};
 
 use super::{Disk, DiskFile, DiskLock};
 
@@ -44,13 +44,19 @@ impl DiskLock for OsLock {}
 
 impl Disk for FileDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
         Ok(Arc::new(OsFile(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OsFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(Arc::new(OsFile(
+            OpenOptions::new().read(true).write(true).open(path)?,
+        )))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -62,8 +68,9 @@ impl Disk for FileDisk {
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        let entries: io::Result<Vec<_>> =
-            fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect();
+        let entries: io::Result<Vec<_>> = fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.path()))
+            .collect();
         let mut paths = entries?;
         paths.sort();
         Ok(paths)
@@ -73,7 +80,10 @@ impl Disk for FileDisk {
         if directory.is_dir() {
             return Ok(());
         }
-        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if let Some(parent) = directory
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
             self.create_directory(parent)?;
         }
         match fs::DirBuilder::new().mode(0o700).create(directory) {
@@ -87,7 +97,8 @@ impl Disk for FileDisk {
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        File::open(directory)?.sync_all()
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        File::from(open(directory, flags, Mode::empty())?).sync_all()
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {

@@ -1,0 +1,1 @@
+//! Hawk: who is asking.
