@@ -1,3 +1,5 @@
 //! The device's side of Rossby, and the only home of plaintext and private keys.
 
 pub mod crypto;
+pub mod envelope;
+pub mod identity;

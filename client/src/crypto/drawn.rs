@@ -20,7 +20,11 @@ pub(super) struct Drawn<const N: usize> {
 
 impl<const N: usize> Drawn<N> {
     pub(super) fn from(random: &dyn Random) -> Result<Self, RandomError> {
-        Ok(Self { bytes: Zeroizing::new(bytes(random)?), used: 0, overdrawn: false })
+        Ok(Self {
+            bytes: Zeroizing::new(bytes(random)?),
+            used: 0,
+            overdrawn: false,
+        })
     }
 
     /// Whether no more was asked for than had been drawn.

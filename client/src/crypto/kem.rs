@@ -78,7 +78,10 @@ pub fn seal(
     }
     let mut encapsulated_key = [0; ENCAPSULATED_KEY_BYTES];
     encapsulated_key.copy_from_slice(&encapsulated.to_bytes());
-    Ok(Sealed { encapsulated_key, ciphertext })
+    Ok(Sealed {
+        encapsulated_key,
+        ciphertext,
+    })
 }
 
 /// A device's X-Wing private key: a seed of 32 bytes, from which all else follows.
@@ -159,8 +162,14 @@ mod tests {
         let random = SeededRandom::new(1);
         let secret = KemSecret::generate(&random).unwrap();
         let other = KemSecret::generate(&random).unwrap();
-        let sealed =
-            seal(&random, &secret.public_key().unwrap(), b"info", b"aad", b"text").unwrap();
+        let sealed = seal(
+            &random,
+            &secret.public_key().unwrap(),
+            b"info",
+            b"aad",
+            b"text",
+        )
+        .unwrap();
         let open = |key: &KemSecret, info: &[u8], aad: &[u8]| {
             key.open(info, aad, &sealed.encapsulated_key, &sealed.ciphertext)
         };

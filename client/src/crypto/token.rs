@@ -35,13 +35,24 @@ mod tests {
         let random = SeededRandom::new(1);
         let secret = KemSecret::generate(&random).unwrap();
         let box_id = BoxId::derive(PartitionId::new(1).unwrap(), &[1; 32]);
-        let mine = DeviceAddress { box_id, device: DeviceId::from_bytes([1; 16]) };
-        let other = DeviceAddress { box_id, device: DeviceId::from_bytes([2; 16]) };
+        let mine = DeviceAddress {
+            box_id,
+            device: DeviceId::from_bytes([1; 16]),
+        };
+        let other = DeviceAddress {
+            box_id,
+            device: DeviceId::from_bytes([2; 16]),
+        };
         let aad = mine.to_string();
         let key = secret.public_key().unwrap();
         let sealed = seal(&random, &key, TOKEN_INFO, aad.as_bytes(), b"the token").unwrap();
         let open = |address: &DeviceAddress| {
-            open_token(&secret, address, &sealed.encapsulated_key, &sealed.ciphertext)
+            open_token(
+                &secret,
+                address,
+                &sealed.encapsulated_key,
+                &sealed.ciphertext,
+            )
         };
         assert_eq!(open(&mine).unwrap().expose(), b"the token");
         assert!(open(&other).is_err());
