@@ -10,7 +10,7 @@
 // A test may stop at the first thing that is not as it should be.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::aead::Payload;
 use chacha20poly1305::{ChaCha20Poly1305, XChaCha20Poly1305};
 use hpke::{Deserializable as _, Kem, OpModeR, OpModeS, Serializable as _};
 use rossby_client::crypto::kem::{KemSecret, seal};

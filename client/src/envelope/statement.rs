@@ -30,8 +30,9 @@ impl ConversationId {
             .fixed(first.as_bytes())
             .fixed(second.as_bytes())
             .finish();
+        let digest: [u8; 32] = Sha256::digest(bytes).into();
         let mut id = [0; 16];
-        id.copy_from_slice(&Sha256::digest(bytes)[..16]);
+        id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
         Self(id)
     }
 
