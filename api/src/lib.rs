@@ -15,14 +15,19 @@
 //!
 //! Start reading at [`mailbox`], then the file of one call in [`rpc`].
 
+pub mod admin;
 pub mod call;
 pub mod courier;
 pub mod error;
 pub mod grpc;
 pub mod hawk;
+pub mod http;
 pub mod limits;
+pub mod listener;
 pub mod mailbox;
 pub mod metrics;
+pub mod peer;
+pub mod relay;
 pub mod rpc;
 pub mod secrets;
 pub mod workers;
@@ -35,5 +40,6 @@ pub use grpc::MailboxServer;
 pub use limits::DoorLimits;
 pub use mailbox::{Directory, MailboxConfig, MailboxService};
 pub use metrics::Metrics;
+pub use relay::Relay;
 pub use secrets::ClusterSecrets;
 pub use workers::Workers;

@@ -19,8 +19,11 @@ pub struct DoorLimits {
     pub page_bytes: u32,
     /// How long a call may take, in milliseconds; a client may ask for less.
     pub call_timeout_ms: u64,
-    /// How far a request's time may be from this node's, in milliseconds, either way.
+    /// How old a request may be by its own time, in milliseconds.
     pub hawk_window_ms: u64,
+    /// How far ahead of this node's clock a request's time may be, in milliseconds (see
+    /// [`crate::hawk::GuardConfig::ahead_ms`]).
+    pub hawk_ahead_ms: u64,
     /// Nonces remembered at a time, over all callers.
     pub hawk_nonces: u32,
 }
@@ -34,6 +37,7 @@ impl Default for DoorLimits {
             page_bytes: 1024 * 1024,
             call_timeout_ms: 3_000,
             hawk_window_ms: 60_000,
+            hawk_ahead_ms: 5_000,
             // About 100 bytes each: room for 4,000 calls a second over two windows.
             hawk_nonces: 500_000,
         }
