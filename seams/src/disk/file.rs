@@ -44,13 +44,19 @@ impl DiskLock for OsLock {}
 
 impl Disk for FileDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
         Ok(Arc::new(OsFile(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OsFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(Arc::new(OsFile(
+            OpenOptions::new().read(true).write(true).open(path)?,
+        )))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -62,8 +68,9 @@ impl Disk for FileDisk {
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        let entries: io::Result<Vec<_>> =
-            fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect();
+        let entries: io::Result<Vec<_>> = fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.path()))
+            .collect();
         let mut paths = entries?;
         paths.sort();
         Ok(paths)
@@ -73,7 +80,10 @@ impl Disk for FileDisk {
         if directory.is_dir() {
             return Ok(());
         }
-        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if let Some(parent) = directory
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
             self.create_directory(parent)?;
         }
         match fs::DirBuilder::new().mode(0o700).create(directory) {
