@@ -118,10 +118,12 @@ impl fmt::Display for ClusterId {
 impl FromStr for ClusterId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        Uuid::try_parse(text).map(Self).map_err(|_| IdError::Malformed {
-            kind: "cluster id",
-            expected: "a UUID",
-        })
+        Uuid::try_parse(text)
+            .map(Self)
+            .map_err(|_| IdError::Malformed {
+                kind: "cluster id",
+                expected: "a UUID",
+            })
     }
 }
 
@@ -139,7 +141,11 @@ impl PartitionId {
     /// # Errors
     /// [`IdError::PartitionOutOfRange`] for a number at or above the limit.
     pub fn new(number: u16) -> Result<Self, IdError> {
-        if number < Self::LIMIT { Ok(Self(number)) } else { Err(IdError::PartitionOutOfRange(number)) }
+        if number < Self::LIMIT {
+            Ok(Self(number))
+        } else {
+            Err(IdError::PartitionOutOfRange(number))
+        }
     }
 
     /// The partition's number.
@@ -281,6 +287,18 @@ impl BoxId {
         *self == Self::derive(self.partition(), genesis_hash)
     }
 
+    /// Whether both ids were derived from the same genesis record, wherever the boxes were born.
+    #[must_use]
+    pub fn shares_genesis_with(&self, other: &Self) -> bool {
+        const HASH_BITS: u128 = (1 << 110) - 1;
+        self.free_bits() & HASH_BITS == other.free_bits() & HASH_BITS
+    }
+
+    /// The id that sorts before all others.
+    pub(crate) fn least() -> Self {
+        Self::derive(PartitionId(0), &[0; 32])
+    }
+
     fn free_bits(&self) -> u128 {
         let value = self.0.as_u128();
         let custom_a = value >> 80;
@@ -296,7 +314,10 @@ impl TryFrom<Uuid> for BoxId {
         if uuid.get_version_num() == 8 && uuid.get_variant() == uuid::Variant::RFC4122 {
             Ok(Self(uuid))
         } else {
-            Err(IdError::Malformed { kind: "box id", expected: "a UUID of version 8" })
+            Err(IdError::Malformed {
+                kind: "box id",
+                expected: "a UUID of version 8",
+            })
         }
     }
 }
@@ -311,7 +332,10 @@ impl FromStr for BoxId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
         Uuid::try_parse(text)
-            .map_err(|_| IdError::Malformed { kind: "box id", expected: "a UUID of version 8" })
+            .map_err(|_| IdError::Malformed {
+                kind: "box id",
+                expected: "a UUID of version 8",
+            })
             .and_then(Self::try_from)
     }
 }
@@ -338,7 +362,11 @@ impl DeviceId {
     /// The id of the device with this Ed25519 public key.
     #[must_use]
     pub fn of_key(signing_key: &[u8; 32]) -> Self {
-        let hash = Sha256::new().chain_update(b"rossby device v1").chain_update(signing_key).finalize();
+        let hash: [u8; 32] = Sha256::new()
+            .chain_update(b"rossby device v1")
+            .chain_update(signing_key)
+            .finalize()
+            .into();
         let mut id = [0; 16];
         id.copy_from_slice(&hash[..16]);
         Self(id)
@@ -359,7 +387,9 @@ impl DeviceId {
     /// The partition of the directory that holds this device's entry.
     #[must_use]
     pub fn partition(&self, count: PartitionCount) -> PartitionId {
-        let hash = Sha256::new().chain_update(b"rossby device directory v1").chain_update(self.0);
+        let hash = Sha256::new()
+            .chain_update(b"rossby device directory v1")
+            .chain_update(self.0);
         count.of_hash(&hash.finalize().into())
     }
 }
@@ -379,11 +409,16 @@ impl fmt::Debug for DeviceId {
 impl FromStr for DeviceId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let malformed = || IdError::Malformed { kind: "device id", expected: "32 hexadecimal digits" };
+        let malformed = || IdError::Malformed {
+            kind: "device id",
+            expected: "32 hexadecimal digits",
+        };
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(malformed());
         }
-        u128::from_str_radix(text, 16).map(|n| Self(n.to_be_bytes())).map_err(|_| malformed())
+        u128::from_str_radix(text, 16)
+            .map(|n| Self(n.to_be_bytes()))
+            .map_err(|_| malformed())
     }
 }
 
@@ -410,7 +445,10 @@ impl FromStr for DeviceAddress {
             kind: "device address",
             expected: "<box id>/<device id>",
         })?;
-        Ok(Self { box_id: box_id.parse()?, device: device.parse()? })
+        Ok(Self {
+            box_id: box_id.parse()?,
+            device: device.parse()?,
+        })
     }
 }
 

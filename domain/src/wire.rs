@@ -98,7 +98,10 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
-        let (head, tail) = self.0.split_at_checked(length).ok_or(WireError::Truncated)?;
+        let (head, tail) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(WireError::Truncated)?;
         self.0 = tail;
         Ok(head)
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use file::FileDisk;
-pub use memory::MemoryDisk;
+pub use memory::{DiskFault, MemoryDisk, PowerLoss};
 
 /// An open file. Reads and writes name their offset, so a handle can be shared.
 pub trait DiskFile: Send + Sync + Debug {

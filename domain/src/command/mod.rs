@@ -17,9 +17,11 @@ mod open_claim;
 mod verify_claim;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::ids::{BoxId, Counter, Epoch, PartitionId, Sequence};
+use crate::ids::{BoxId, Epoch, PartitionId, Sequence};
 use crate::rejection::Rejection;
+use crate::wire::Writer;
 
 pub use acknowledge::Acknowledge;
 pub use activate_box::ActivateBox;
@@ -90,6 +92,27 @@ pub enum Command {
     Expire(Expire),
 }
 
+impl Command {
+    /// The box whose rows the command touches; `None` for a command of the directory or of the
+    /// partition as a whole.
+    #[must_use]
+    pub fn box_id(&self) -> Option<BoxId> {
+        match self {
+            Self::CreateBox(command) => Some(command.box_id),
+            Self::ActivateBox(command) => Some(command.box_id),
+            Self::Enqueue(command) => Some(command.recipient),
+            Self::Acknowledge(command) => Some(command.device.box_id),
+            Self::Block(command) => Some(command.box_id),
+            Self::Adopt(_)
+            | Self::ClaimDevice(_)
+            | Self::OpenClaim(_)
+            | Self::MarkCodeSent(_)
+            | Self::VerifyClaim(_)
+            | Self::Expire(_) => None,
+        }
+    }
+}
+
 /// What a command did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
@@ -152,7 +175,25 @@ pub type Reply = Result<Outcome, Rejection>;
 #[serde(transparent)]
 pub struct EnvelopeDigest(pub [u8; 16]);
 
-/// The free counter that follows `last`.
-pub(crate) fn next_counter(last: Counter) -> Counter {
-    last.next()
+impl EnvelopeDigest {
+    /// The digest of an envelope as it is sent. All that the sender chose is in it, so that a retry
+    /// is answered with the first outcome only if it asks for the same.
+    #[must_use]
+    pub fn of(recipient: &BoxId, chain_version: u64, ttl_ms: Option<u64>, body: &[u8]) -> Self {
+        let head = Writer::labelled("rossby envelope digest v1")
+            .fixed(recipient.as_bytes())
+            .u64(chain_version)
+            .u8(u8::from(ttl_ms.is_some()))
+            .u64(ttl_ms.unwrap_or(0))
+            .u64(body.len() as u64)
+            .finish();
+        let hash: [u8; 32] = Sha256::new()
+            .chain_update(head)
+            .chain_update(body)
+            .finalize()
+            .into();
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hash[..16]);
+        Self(digest)
+    }
 }

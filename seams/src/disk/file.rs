@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statvfs};
 
 use super::{Disk, DiskFile, DiskLock};
 
@@ -97,7 +97,8 @@ impl Disk for FileDisk {
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        File::open(directory)?.sync_all()
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        File::from(open(directory, flags, Mode::empty())?).sync_all()
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {

@@ -1,0 +1,43 @@
+//! What a device signs when it can not yet authenticate by token: its registration and its
+//! authorisation. Canonical bytes, each under a label of its own ([`crate::wire`]).
+
+use sha2::{Digest as _, Sha256};
+
+use crate::chain::ChainHash;
+use crate::identifier::Identifier;
+use crate::ids::{BoxId, DeviceId};
+use crate::wire::Writer;
+
+/// What the first device of a new box signs to register it for an identifier.
+#[must_use]
+pub fn register(
+    genesis_hash: &ChainHash,
+    identifier: &Identifier,
+    discoverable: bool,
+    kem_public: &[u8],
+) -> Vec<u8> {
+    Writer::labelled("rossby register v1")
+        .fixed(genesis_hash)
+        .u8(identifier.kind())
+        .bytes(identifier.as_str().as_bytes())
+        .u8(u8::from(discoverable))
+        .bytes(&Sha256::digest(kem_public))
+        .finish()
+}
+
+/// What the device signs to prove, with a code, that the identifier is its person's.
+#[must_use]
+pub fn authorize(
+    box_id: &BoxId,
+    device: &DeviceId,
+    identifier: &Identifier,
+    code: &str,
+) -> Vec<u8> {
+    Writer::labelled("rossby authorize v1")
+        .fixed(box_id.as_bytes())
+        .fixed(device.as_bytes())
+        .u8(identifier.kind())
+        .bytes(identifier.as_str().as_bytes())
+        .bytes(code.as_bytes())
+        .finish()
+}
