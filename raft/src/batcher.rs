@@ -57,7 +57,8 @@ struct Waiting {
 impl Waiting {
     fn claim(&self) -> bool {
         let claimed =
-            self.stage.compare_exchange(QUEUED, SUBMITTED, Ordering::AcqRel, Ordering::Acquire);
+            self.stage
+                .compare_exchange(QUEUED, SUBMITTED, Ordering::AcqRel, Ordering::Acquire);
         claimed.is_ok()
     }
 }
@@ -92,7 +93,13 @@ impl Batcher {
         let (answer, replies) = oneshot::channel();
         let stage = Arc::new(AtomicU8::new(QUEUED));
         let weight = commands.iter().map(Routed::weight_bytes).sum();
-        let waiting = Waiting { commands, weight, deadline, stage: stage.clone(), answer };
+        let waiting = Waiting {
+            commands,
+            weight,
+            deadline,
+            stage: stage.clone(),
+            answer,
+        };
         self.queue.try_send(waiting).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => ProposeError::Stopped,
@@ -144,7 +151,9 @@ impl Drain {
                 },
             };
             // More callers join while all slots are taken: entries grow with the load.
-            let Ok(slot) = self.slots.clone().acquire_owned().await else { return };
+            let Ok(slot) = self.slots.clone().acquire_owned().await else {
+                return;
+            };
             let batch = self.gather(first);
             self.submit(batch, slot).await;
         }
@@ -191,7 +200,13 @@ impl Drain {
             }
         };
         let (responder, outcome) = ProgressResponder::complete_only();
-        if self.core.raft.client_write_ff(proposal, Some(responder)).await.is_err() {
+        if self
+            .core
+            .raft
+            .client_write_ff(proposal, Some(responder))
+            .await
+            .is_err()
+        {
             return answer_all(callers, &ProposeError::Stopped);
         }
         let core = self.core.clone();
@@ -231,12 +246,21 @@ impl Core {
                 let mut replies = written.data.0.into_iter();
                 for (count, answer) in callers {
                     let own: Vec<Reply> = replies.by_ref().take(count).collect();
-                    let outcome = if own.len() == count { Ok(own) } else { Err(ProposeError::Unknown) };
+                    let outcome = if own.len() == count {
+                        Ok(own)
+                    } else {
+                        Err(ProposeError::Unknown)
+                    };
                     let _ = answer.send(outcome);
                 }
             }
             Err(ClientWriteError::ForwardToLeader(forward)) => {
-                answer_all(callers, &ProposeError::NotLeader { leader: forward.leader_node });
+                answer_all(
+                    callers,
+                    &ProposeError::NotLeader {
+                        leader: forward.leader_node,
+                    },
+                );
             }
             // Leadership was lost after the entry went into the log.
             Err(_) => answer_all(callers, &ProposeError::Unknown),

@@ -19,7 +19,9 @@ impl Blocking {
         F: FnOnce() -> T + Send + 'static,
     {
         match self {
-            Self::Threads => tokio::task::spawn_blocking(work).await.map_err(io::Error::other),
+            Self::Threads => tokio::task::spawn_blocking(work)
+                .await
+                .map_err(io::Error::other),
             Self::Inline => Ok(work()),
         }
     }

@@ -1,6 +1,7 @@
 //! When a group's checkpoint is written and its log purged: by bytes of log, not by entries.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -70,8 +71,12 @@ impl Core {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let slowest = metrics.replication.as_ref().and_then(|replication| {
-            let followers = replication.iter().filter(|(replica, _)| **replica != self.replica);
-            followers.map(|(_, matching)| matching.as_ref().map(|id| id.index)).min()
+            let followers = replication
+                .iter()
+                .filter(|(replica, _)| **replica != self.replica);
+            followers
+                .map(|(_, matching)| matching.as_ref().map(|id| id.index))
+                .min()
         });
         LogFigures {
             checkpoint: metrics.snapshot.as_ref().map(|id| id.index),
@@ -86,6 +91,7 @@ impl Core {
     /// Writes a checkpoint that covers all that is applied now; its index.
     pub(crate) async fn checkpoint(&self) -> Result<u64, CheckpointError> {
         let mut metrics = self.raft.metrics();
+        let disk_full = self.disk_full.load(Ordering::Acquire);
         let figures = |metrics: &openraft::RaftMetrics<crate::types::TypeConfig>| {
             let index = |id: &Option<crate::types::LogId>| id.as_ref().map(|id| id.index);
             (index(&metrics.last_applied), index(&metrics.snapshot))
@@ -98,12 +104,22 @@ impl Core {
             {
                 return Ok(written);
             }
+            if self.disk_full.load(Ordering::Acquire) != disk_full {
+                return Err(CheckpointError::DiskFull);
+            }
             // Does nothing while one is being written; that one may be older than what we want.
-            self.raft.trigger().snapshot().await.map_err(|_| CheckpointError::Stopped)?;
+            self.raft
+                .trigger()
+                .snapshot()
+                .await
+                .map_err(|_| CheckpointError::Stopped)?;
             let written = async {
                 let before = figures(&metrics.borrow_watched()).1;
                 loop {
-                    metrics.changed().await.map_err(|_| CheckpointError::Stopped)?;
+                    metrics
+                        .changed()
+                        .await
+                        .map_err(|_| CheckpointError::Stopped)?;
                     let metrics = metrics.borrow_watched();
                     if metrics.running_state.is_err() {
                         return Err(CheckpointError::Stopped);
@@ -137,25 +153,70 @@ mod tests {
     #[test]
     fn purges_up_to_the_checkpoint_and_never_twice() {
         assert_eq!(purge_point(&LOG), Some(100));
-        assert_eq!(purge_point(&LogFigures { purged: Some(99), ..LOG }), Some(100));
-        assert_eq!(purge_point(&LogFigures { purged: Some(100), ..LOG }), None);
-        assert_eq!(purge_point(&LogFigures { checkpoint: None, ..LOG }), None);
+        assert_eq!(
+            purge_point(&LogFigures {
+                purged: Some(99),
+                ..LOG
+            }),
+            Some(100)
+        );
+        assert_eq!(
+            purge_point(&LogFigures {
+                purged: Some(100),
+                ..LOG
+            }),
+            None
+        );
+        assert_eq!(
+            purge_point(&LogFigures {
+                checkpoint: None,
+                ..LOG
+            }),
+            None
+        );
     }
 
     #[test]
     fn nothing_is_purged_while_a_checkpoint_ships() {
-        assert_eq!(purge_point(&LogFigures { shipping: true, ..LOG }), None);
+        assert_eq!(
+            purge_point(&LogFigures {
+                shipping: true,
+                ..LOG
+            }),
+            None
+        );
     }
 
     #[test]
     fn a_laggard_holds_the_log_back_up_to_a_bound() {
-        let lagging = LogFigures { slowest: Some(Some(40)), ..LOG };
+        let lagging = LogFigures {
+            slowest: Some(Some(40)),
+            ..LOG
+        };
         assert_eq!(purge_point(&lagging), Some(40));
-        assert_eq!(purge_point(&LogFigures { pinned_bytes: 4000, ..lagging }), Some(100));
-        let ahead = LogFigures { slowest: Some(Some(140)), ..LOG };
+        assert_eq!(
+            purge_point(&LogFigures {
+                pinned_bytes: 4000,
+                ..lagging
+            }),
+            Some(100)
+        );
+        let ahead = LogFigures {
+            slowest: Some(Some(140)),
+            ..LOG
+        };
         assert_eq!(purge_point(&ahead), Some(100));
-        let silent = LogFigures { slowest: Some(None), ..LOG };
+        let silent = LogFigures {
+            slowest: Some(None),
+            ..LOG
+        };
         assert_eq!(purge_point(&silent), None);
-        assert_eq!(purge_point(&LogFigures { pinned_bytes: 4000, ..silent }), Some(100));
+        assert_eq!(
+            purge_point(&LogFigures {
+                pinned_bytes: 4000,
+                ..silent
+            }),
+            Some(100)
+        );
     }
 }

@@ -59,7 +59,11 @@ pub(crate) fn judge(own: Timestamp, peers: &[Timestamp], voters: usize) -> Verdi
             own.millis_since(*median).max(median.millis_since(own)) <= MAX_SKEW_MS
         })
     };
-    if near(lower) && near(upper) { Verdict::InStep } else { Verdict::OutOfStep }
+    if near(lower) && near(upper) {
+        Verdict::InStep
+    } else {
+        Verdict::OutOfStep
+    }
 }
 
 /// What a peer's clock showed, and when it was asked.
@@ -90,7 +94,14 @@ pub(crate) struct ClockQuorum {
 impl ClockQuorum {
     pub(crate) fn new(node: NodeId, clock: Arc<dyn Clock>, links: Links) -> Self {
         let changed = watch::channel(()).0;
-        Self { node, clock, links, peers: Mutex::default(), changed, hurry: Notify::new() }
+        Self {
+            node,
+            clock,
+            links,
+            peers: Mutex::default(),
+            changed,
+            hurry: Notify::new(),
+        }
     }
 
     /// The time, if it may be stamped on a command of a group with these voters.
@@ -98,12 +109,15 @@ impl ClockQuorum {
         let now = Instant::now();
         let own = self.clock.now();
         let peers = self.peers.lock();
-        let shown = voters.iter().filter(|voter| **voter != self.node).filter_map(|voter| {
-            let sample = peers.get(voter)?.sample?;
-            let age = now.saturating_duration_since(sample.at);
-            let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-            (age <= SAMPLE_LIFE).then(|| sample.shown.plus_millis(age_ms))
-        });
+        let shown = voters
+            .iter()
+            .filter(|voter| **voter != self.node)
+            .filter_map(|voter| {
+                let sample = peers.get(voter)?.sample?;
+                let age = now.saturating_duration_since(sample.at);
+                let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                (age <= SAMPLE_LIFE).then(|| sample.shown.plus_millis(age_ms))
+            });
         let shown: Vec<Timestamp> = shown.collect();
         (own, judge(own, &shown, voters.len()))
     }
@@ -160,9 +174,15 @@ impl ClockQuorum {
 
     async fn ask(&self, member: Member) {
         // The question is for the node, whatever its groups.
-        let to = Target { group: GroupId(0), replica: ReplicaId(0) };
+        let to = Target {
+            group: GroupId(0),
+            replica: ReplicaId(0),
+        };
         let asked = Instant::now();
-        let answer = self.links.call(&member, to, Request::Clock, asked + ROUND).await;
+        let answer = self
+            .links
+            .call(&member, to, Request::Clock, asked + ROUND)
+            .await;
         let mut peers = self.peers.lock();
         let peer = peers.entry(member.node).or_default();
         match answer {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -99,6 +99,9 @@ pub enum CheckpointError {
     /// There is no state yet.
     #[error("nothing was applied yet")]
     NothingApplied,
+    /// The disk is full. The log is kept, and nothing is lost.
+    #[error("the disk is full")]
+    DiskFull,
     /// The replica has stopped; the reason is in the log.
     #[error("the group has stopped on this node")]
     Stopped,
@@ -162,6 +165,7 @@ pub(crate) struct Core {
     pub(crate) timing: Timing,
     pub(crate) shipping: Arc<Shipping>,
     pub(crate) checkpoint_log_bytes: u64,
+    pub(crate) disk_full: Arc<AtomicU64>,
     pub(crate) overlay_budget_bytes: u64,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) reign: Mutex<Option<Reign>>,
@@ -194,9 +198,6 @@ impl Core {
         if self.store.overlay_bytes() >= self.overlay_budget_bytes / 100 * SHED_PERCENT {
             return Err(ProposeError::Overloaded);
         }
-        if !self.wal.accepts_entries() {
-            return Err(ProposeError::DiskFull);
-        }
         Ok(())
     }
 
@@ -210,7 +211,9 @@ impl Core {
                 return Err(ReadError::Stopped);
             }
             if metrics.state != ServerState::Leader {
-                return Err(ReadError::NotLeader { leader: leader_member(metrics) });
+                return Err(ReadError::NotLeader {
+                    leader: leader_member(metrics),
+                });
             }
             // A leader of the last moment has not heard from anybody yet.
             let fresh = self.reign.lock().is_none_or(|reign| {
@@ -228,7 +231,10 @@ impl Core {
     fn quorum_heard_within(&self, metrics: &Metrics, limit: Duration) -> bool {
         let mut voters = metrics.membership_config.voter_ids();
         let alone = voters.next() == Some(self.replica) && voters.next().is_none();
-        alone || metrics.last_quorum_acked.is_some_and(|heard| heard.elapsed() < limit)
+        alone
+            || metrics
+                .last_quorum_acked
+                .is_some_and(|heard| heard.elapsed() < limit)
     }
 
     /// The nodes of the voters.
@@ -243,22 +249,30 @@ impl Core {
     /// All members, learners too.
     pub(crate) fn members(&self) -> Vec<Member> {
         self.with_metrics(|metrics| {
-            metrics.membership_config.nodes().map(|(_, member)| member.clone()).collect()
+            metrics
+                .membership_config
+                .nodes()
+                .map(|(_, member)| member.clone())
+                .collect()
         })
     }
 
     fn epoch(&self, partition: PartitionId) -> Result<Option<Epoch>, ReadError> {
-        self.ownership.epoch(partition, || match self.query(partition, &Query::Ownership(partition))? {
-            Answer::Ownership { epoch, .. } => Ok(epoch),
-            _ => Err(ReadError::Stopped),
+        self.ownership.epoch(partition, || {
+            match self.query(partition, &Query::Ownership(partition))? {
+                Answer::Ownership { epoch, .. } => Ok(epoch),
+                _ => Err(ReadError::Stopped),
+            }
         })
     }
 
     fn query(&self, partition: PartitionId, query: &Query) -> Result<Answer, ReadError> {
-        self.reader.query(partition, self.clock.now(), query).map_err(|error| {
-            self.fail(&format!("the state can not be read: {error}"));
-            ReadError::Stopped
-        })
+        self.reader
+            .query(partition, self.clock.now(), query)
+            .map_err(|error| {
+                self.fail(&format!("the state can not be read: {error}"));
+                ReadError::Stopped
+            })
     }
 
     /// Stops the group on this node for good; the first reason is kept.
@@ -341,9 +355,17 @@ impl Group {
         let mut replies: Vec<Option<Reply>> = Vec::with_capacity(commands.len());
         let mut routed = Vec::with_capacity(commands.len());
         for (partition, command) in commands {
-            match self.core.epoch(partition).map_err(|_| ProposeError::Stopped)? {
+            match self
+                .core
+                .epoch(partition)
+                .map_err(|_| ProposeError::Stopped)?
+            {
                 Some(epoch) => {
-                    routed.push(Routed { partition, epoch, command });
+                    routed.push(Routed {
+                        partition,
+                        epoch,
+                        command,
+                    });
                     replies.push(None);
                 }
                 None => replies.push(Some(Err(Rejection::NotOwner { owned: None }))),
@@ -356,7 +378,11 @@ impl Group {
         }
         .into_iter();
         let reply = |known: Option<Reply>| known.or_else(|| proposed.next());
-        replies.into_iter().map(reply).collect::<Option<_>>().ok_or(ProposeError::Unknown)
+        replies
+            .into_iter()
+            .map(reply)
+            .collect::<Option<_>>()
+            .ok_or(ProposeError::Unknown)
     }
 
     /// Proposes commands under epochs that the caller chose (for taking ownership).
@@ -450,7 +476,9 @@ impl Group {
             (metrics.state == ServerState::Leader).then_some(metrics.current_term)
         })?;
         let reign = *self.core.reign.lock();
-        reign.filter(|reign| reign.term == term).map(|reign| reign.since)
+        reign
+            .filter(|reign| reign.term == term)
+            .map(|reign| reign.since)
     }
 
     /// Brings the group to life with these members, all of them voters. Once, on one replica.
@@ -461,15 +489,19 @@ impl Group {
         &self,
         members: BTreeMap<ReplicaId, Member>,
     ) -> Result<(), InitializeError> {
-        self.core.raft.initialize(members).await.map_err(|error| match error {
-            RaftError::APIError(RaftInitializeError::NotAllowed(_)) => {
-                InitializeError::AlreadyInitialized
-            }
-            RaftError::APIError(RaftInitializeError::NotInMembers(_)) => {
-                InitializeError::NotAMember
-            }
-            RaftError::Fatal(_) => InitializeError::Stopped,
-        })
+        self.core
+            .raft
+            .initialize(members)
+            .await
+            .map_err(|error| match error {
+                RaftError::APIError(RaftInitializeError::NotAllowed(_)) => {
+                    InitializeError::AlreadyInitialized
+                }
+                RaftError::APIError(RaftInitializeError::NotInMembers(_)) => {
+                    InitializeError::NotAMember
+                }
+                RaftError::Fatal(_) => InitializeError::Stopped,
+            })
     }
 
     /// Hands leadership to the replica on a node, or to the best one; the new leader.
@@ -506,7 +538,12 @@ impl Group {
                 progress.as_ref().map(|id| id.index)
             };
             let member = |(replica, member): (&ReplicaId, &Member)| {
-                (*replica, member.clone(), voters.contains(replica), matching(replica))
+                (
+                    *replica,
+                    member.clone(),
+                    voters.contains(replica),
+                    matching(replica),
+                )
             };
             let leader = metrics.current_leader.zip(leader_member(metrics));
             GroupStatus {

@@ -139,7 +139,9 @@ struct Running {
 
 impl std::fmt::Debug for Groups {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Groups").field("node", &self.config.node).finish_non_exhaustive()
+        f.debug_struct("Groups")
+            .field("node", &self.config.node)
+            .finish_non_exhaustive()
     }
 }
 
@@ -162,10 +164,21 @@ impl Groups {
         let running: Arc<RwLock<BTreeMap<GroupId, Running>>> = Arc::default();
         let groups = running.clone();
         let members = move || -> Vec<Member> {
-            groups.read().values().flat_map(|running| running.group.core.members()).collect()
+            groups
+                .read()
+                .values()
+                .flat_map(|running| running.group.core.members())
+                .collect()
         };
         tokio::spawn(clocks.clone().run(members, stop.clone()));
-        Arc::new(Self { config, links, inbound, clocks, running, stop })
+        Arc::new(Self {
+            config,
+            links,
+            inbound,
+            clocks,
+            running,
+            stop,
+        })
     }
 
     /// Starts this node's replica of a group, recovered from log and checkpoint.
@@ -188,7 +201,7 @@ impl Groups {
         let state = config.store.group(group)?;
         let reader = state.reader();
         let machine = StateMachine::new(state, log.clone(), config.blocking);
-        let ownership = machine.ownership();
+        let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
         let shipping = Arc::new(Shipping::default());
         let network = Network {
             group,
@@ -199,9 +212,15 @@ impl Groups {
             shipping: shipping.clone(),
         };
         let raft_config = Arc::new(raft_config(group, config.timing)?);
-        let raft = Raft::new(replica, raft_config, network, LogStore::new(log.clone()), machine)
-            .await
-            .map_err(|error| StartError::Recovery(error.to_string()))?;
+        let raft = Raft::new(
+            replica,
+            raft_config,
+            network,
+            LogStore::new(log.clone()),
+            machine,
+        )
+        .await
+        .map_err(|error| StartError::Recovery(error.to_string()))?;
         let core = Core {
             id: group,
             replica,
@@ -214,6 +233,7 @@ impl Groups {
             clocks: self.clocks.clone(),
             timing: config.timing,
             shipping,
+            disk_full,
             checkpoint_log_bytes: config.checkpoint_log_bytes,
             overlay_budget_bytes: config.overlay_budget_bytes,
             leadership: watch::channel(Leadership::Unknown).0,
@@ -225,8 +245,15 @@ impl Groups {
         // A group of one need not wait for anybody's vote.
         let alone = core.voter_nodes() == [config.node];
         let started = Group::start(core);
-        self.inbound.add(Arc::new(Replica::new(group, replica, raft.clone())));
-        self.running.write().insert(group, Running { group: started.clone(), log });
+        self.inbound
+            .add(Arc::new(Replica::new(group, replica, raft.clone())));
+        self.running.write().insert(
+            group,
+            Running {
+                group: started.clone(),
+                log,
+            },
+        );
         if alone {
             let elected = raft.trigger().elect(false).await;
             elected.map_err(|error| StartError::Recovery(error.to_string()))?;
@@ -237,23 +264,35 @@ impl Groups {
     /// A running group.
     #[must_use]
     pub fn get(&self, group: GroupId) -> Option<Arc<Group>> {
-        self.running.read().get(&group).map(|running| running.group.clone())
+        self.running
+            .read()
+            .get(&group)
+            .map(|running| running.group.clone())
     }
 
     /// Stops all groups: leadership is handed over where possible, then everything is synced.
     /// Takes a bounded time.
     pub async fn shutdown(&self) {
         let running = std::mem::take(&mut *self.running.write());
-        let stopping = running.into_values().map(|running| self.stop_group(running));
+        let stopping = running
+            .into_values()
+            .map(|running| self.stop_group(running));
         futures_util::future::join_all(stopping).await;
         self.stop.cancel();
     }
 
     async fn stop_group(&self, running: Running) {
         let Running { group, log } = running;
-        let others = group.core.voter_nodes().iter().any(|node| *node != self.config.node);
+        let others = group
+            .core
+            .voter_nodes()
+            .iter()
+            .any(|node| *node != self.config.node);
         if others && matches!(group.leadership(), Leadership::Here { .. }) {
-            match group.transfer_leader(None, Instant::now() + HAND_OVER).await {
+            match group
+                .transfer_leader(None, Instant::now() + HAND_OVER)
+                .await
+            {
                 Ok(leader) => tracing::info!(group = %group.id(), %leader, "handed over"),
                 Err(error) => tracing::warn!(group = %group.id(), %error, "could not hand over"),
             }
@@ -300,5 +339,7 @@ fn raft_config(group: GroupId, timing: Timing) -> Result<Config, StartError> {
         quorum_loss_probe_interval: Some(millis(timing.election_max).saturating_mul(2)),
         ..Config::default()
     };
-    config.validate().map_err(|error| StartError::Timing(error.to_string()))
+    config
+        .validate()
+        .map_err(|error| StartError::Timing(error.to_string()))
 }

@@ -48,7 +48,13 @@ struct Transfer {
 impl Replica {
     pub(crate) fn new(group: GroupId, id: ReplicaId, raft: Raft) -> Self {
         let transfer = tokio::sync::Mutex::new(None);
-        Self { id, group, raft, transfer, last_transfer: Mutex::new(0) }
+        Self {
+            id,
+            group,
+            raft,
+            transfer,
+            last_transfer: Mutex::new(0),
+        }
     }
 }
 
@@ -80,10 +86,27 @@ pub(crate) struct InboundConfig {
 
 impl Inbound {
     pub(crate) fn new(config: InboundConfig) -> Self {
-        let InboundConfig { clock, wal, store, overlay_budget_bytes, blocking, stop } = config;
+        let InboundConfig {
+            clock,
+            wal,
+            store,
+            overlay_budget_bytes,
+            blocking,
+            stop,
+        } = config;
         let replicas = RwLock::default();
-        let shared = Shared { replicas, clock, wal, store, overlay_budget_bytes, blocking, stop };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared {
+            replicas,
+            clock,
+            wal,
+            store,
+            overlay_budget_bytes,
+            blocking,
+            stop,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     pub(crate) fn add(&self, replica: Arc<Replica>) {
@@ -176,11 +199,16 @@ impl Serving {
             if self.streams.len() >= MAX_STREAMS {
                 return Err(ProtocolError::TooManyStreams);
             }
-            let opened = self.shared.replica(to).map(|replica| self.open(id, &replica));
+            let opened = self
+                .shared
+                .replica(to)
+                .map(|replica| self.open(id, &replica));
             let opened = opened.map_err(|refusal| self.refuse(id, refusal)).ok();
             self.streams.insert(id, opened);
         }
-        let Some(Some(stream)) = self.streams.get(&id) else { return Ok(()) };
+        let Some(Some(stream)) = self.streams.get(&id) else {
+            return Ok(());
+        };
         if !append.entries.is_empty() && !self.shared.has_room() {
             self.streams.insert(id, None);
             self.refuse(id, Refusal::NoRoom);
@@ -216,7 +244,10 @@ impl Serving {
 
     fn refuse(&self, id: u64, refusal: Refusal) {
         let outgoing = self.outgoing.clone();
-        let frame = Frame::StreamAnswer { id, answer: Err(refusal) };
+        let frame = Frame::StreamAnswer {
+            id,
+            answer: Err(refusal),
+        };
         tokio::spawn(async move { outgoing.send(frame.encode()).await });
     }
 }
@@ -234,7 +265,7 @@ impl Shared {
     /// Whether entries may come in. Without room a follower falls behind and catches up later; its
     /// votes and heartbeats go on.
     fn has_room(&self) -> bool {
-        self.wal.accepts_entries() && self.store.overlay_bytes() < self.overlay_budget_bytes
+        self.store.overlay_bytes() < self.overlay_budget_bytes
     }
 
     async fn answer(&self, to: Target, request: Request) -> Result<Answer, Refusal> {
@@ -248,24 +279,31 @@ impl Shared {
                 if !append.entries.is_empty() && !self.has_room() {
                     return Err(Refusal::NoRoom);
                 }
-                let outcome = raft.append_entries(append).await.map_err(|_| Refusal::Stopped)?;
+                let outcome = raft
+                    .append_entries(append)
+                    .await
+                    .map_err(|_| Refusal::Stopped)?;
                 Ok(Answer::Append(outcome))
             }
-            Request::Vote(ballot) => {
-                Ok(Answer::Vote(raft.vote(ballot).await.map_err(|_| Refusal::Stopped)?))
-            }
-            Request::PreVote(ballot) => {
-                Ok(Answer::Vote(raft.pre_vote(ballot).await.map_err(|_| Refusal::Stopped)?))
-            }
+            Request::Vote(ballot) => Ok(Answer::Vote(
+                raft.vote(ballot).await.map_err(|_| Refusal::Stopped)?,
+            )),
+            Request::PreVote(ballot) => Ok(Answer::Vote(
+                raft.pre_vote(ballot).await.map_err(|_| Refusal::Stopped)?,
+            )),
             Request::Transfer(transfer) => {
                 let outcome = raft.handle_transfer_leader(transfer).await;
                 Ok(Answer::Transfer(outcome.map_err(|_| Refusal::Stopped)?))
             }
             Request::SnapshotBegin { manifest } => self.begin(&replica, manifest).await,
-            Request::SnapshotChunk { transfer, file, offset, bytes } => {
-                let write = move |incoming: &mut IncomingCheckpoint| {
-                    incoming.write(&file, offset, &bytes)
-                };
+            Request::SnapshotChunk {
+                transfer,
+                file,
+                offset,
+                bytes,
+            } => {
+                let write =
+                    move |incoming: &mut IncomingCheckpoint| incoming.write(&file, offset, &bytes);
                 self.write(&replica, transfer, write).await
             }
             Request::SnapshotInstall { transfer, vote } => {
@@ -290,7 +328,10 @@ impl Shared {
         };
         let missing = incoming.missing();
         *slot = Some(Transfer { id, incoming });
-        Ok(Answer::SnapshotMissing { transfer: id, missing })
+        Ok(Answer::SnapshotMissing {
+            transfer: id,
+            missing,
+        })
     }
 
     async fn write<E>(
@@ -303,8 +344,9 @@ impl Shared {
         E: std::error::Error + Send + 'static,
     {
         let mut slot = replica.transfer.lock().await;
-        let mut transfer =
-            slot.take_if(|transfer| transfer.id == id).ok_or(Refusal::UnknownTransfer)?;
+        let mut transfer = slot
+            .take_if(|transfer| transfer.id == id)
+            .ok_or(Refusal::UnknownTransfer)?;
         let work = move || write(&mut transfer.incoming).map(|()| transfer);
         let written = self.blocking.run(work).await.map_err(bad_checkpoint)?;
         *slot = Some(written.map_err(bad_checkpoint)?);
@@ -314,15 +356,25 @@ impl Shared {
     async fn install(&self, replica: &Replica, id: u64, vote: Vote) -> Result<Answer, Refusal> {
         let transfer = {
             let mut slot = replica.transfer.lock().await;
-            slot.take_if(|transfer| transfer.id == id).ok_or(Refusal::UnknownTransfer)?
+            slot.take_if(|transfer| transfer.id == id)
+                .ok_or(Refusal::UnknownTransfer)?
         };
         let finish = move || transfer.incoming.finish();
         let checkpoint = self.blocking.run(finish).await.map_err(bad_checkpoint)?;
         let checkpoint = checkpoint.map_err(bad_checkpoint)?;
+        // openraft takes this for granted.
+        if checkpoint.position().term > vote.leader_id.term {
+            return Err(Refusal::BadCheckpoint);
+        }
         let meta = snapshot_meta(&checkpoint).map_err(bad_checkpoint)?;
-        let snapshot = Snapshot { meta, snapshot: checkpoint };
+        let snapshot = Snapshot {
+            meta,
+            snapshot: Some(checkpoint),
+        };
         let installed = replica.raft.install_full_snapshot(vote, snapshot).await;
-        Ok(Answer::SnapshotInstalled(installed.map_err(|_| Refusal::Stopped)?.vote))
+        Ok(Answer::SnapshotInstalled(
+            installed.map_err(|_| Refusal::Stopped)?.vote,
+        ))
     }
 }
 

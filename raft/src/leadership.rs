@@ -43,14 +43,25 @@ pub(crate) async fn watch(core: Arc<Core>) {
 impl Core {
     fn observe(&self) {
         let (present, failure) = self.with_metrics(|metrics| {
-            (leadership(metrics), metrics.running_state.as_ref().err().map(ToString::to_string))
+            (
+                leadership(metrics),
+                metrics
+                    .running_state
+                    .as_ref()
+                    .err()
+                    .map(ToString::to_string),
+            )
         });
         match &present {
             Leadership::Here { term } => {
                 let mut reign = self.reign.lock();
                 if reign.is_none_or(|reign| reign.term != *term) {
                     let (since, began) = (self.clock.now(), Instant::now());
-                    *reign = Some(Reign { term: *term, since, began });
+                    *reign = Some(Reign {
+                        term: *term,
+                        since,
+                        began,
+                    });
                     self.handing_over.store(false, Ordering::Release);
                 }
             }
@@ -72,7 +83,9 @@ fn leadership(metrics: &RaftMetrics<TypeConfig>) -> Leadership {
         return Leadership::Unknown;
     }
     if metrics.state == ServerState::Leader {
-        return Leadership::Here { term: metrics.current_term };
+        return Leadership::Here {
+            term: metrics.current_term,
+        };
     }
     match leader_member(metrics) {
         // It was this replica, before a restart or a loss of leadership.
@@ -93,17 +106,25 @@ pub(crate) async fn transfer(
             return Err(ProposeError::Stopped);
         }
         if metrics.state != ServerState::Leader {
-            return Err(ProposeError::NotLeader { leader: leader_member(metrics) });
+            return Err(ProposeError::NotLeader {
+                leader: leader_member(metrics),
+            });
         }
         let target = successor(core, metrics, to).ok_or(ProposeError::NoQuorum)?;
         Ok((target, metrics.current_term))
     })?;
     if target == core.replica {
-        return core.with_metrics(leader_member).ok_or(ProposeError::Unknown);
+        return core
+            .with_metrics(leader_member)
+            .ok_or(ProposeError::Unknown);
     }
     let mut metrics = core.raft.metrics();
     core.handing_over.store(true, Ordering::Release);
-    core.raft.trigger().transfer_leader(target).await.map_err(|_| ProposeError::Stopped)?;
+    core.raft
+        .trigger()
+        .transfer_leader(target)
+        .await
+        .map_err(|_| ProposeError::Stopped)?;
     let succeeded = async {
         loop {
             {
@@ -120,7 +141,9 @@ pub(crate) async fn transfer(
             metrics.changed().await.map_err(|_| ProposeError::Stopped)?;
         }
     };
-    timeout_at(deadline, succeeded).await.unwrap_or(Err(ProposeError::Unknown))
+    timeout_at(deadline, succeeded)
+        .await
+        .unwrap_or(Err(ProposeError::Unknown))
 }
 
 /// The voter on a node; without one, the voter that was heard from lately with the longest log.
@@ -136,10 +159,18 @@ fn successor(
         return voters.find(|voter| node(voter) == Some(to));
     }
     let heard_lately = |voter: &ReplicaId| {
-        let heard = metrics.heartbeat.as_ref().and_then(|heard| *heard.get(voter)?);
+        let heard = metrics
+            .heartbeat
+            .as_ref()
+            .and_then(|heard| *heard.get(voter)?);
         heard.is_some_and(|heard| heard.elapsed() < core.timing.election_max)
     };
-    let matching = |voter: &ReplicaId| metrics.replication.as_ref().and_then(|all| *all.get(voter)?);
+    let matching = |voter: &ReplicaId| {
+        metrics
+            .replication
+            .as_ref()
+            .and_then(|all| *all.get(voter)?)
+    };
     voters
         .filter(|voter| *voter != core.replica && heard_lately(voter))
         .max_by_key(|voter| matching(voter))

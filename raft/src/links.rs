@@ -87,7 +87,11 @@ enum PeerState {
     /// A link is being opened.
     Connecting { failures: u32 },
     /// The last attempt failed; the next may be made at `until`.
-    Pausing { failures: u32, until: Instant, reason: String },
+    Pausing {
+        failures: u32,
+        until: Instant,
+        reason: String,
+    },
     /// There is a link, which may have broken meanwhile.
     Ready(Arc<Connection>),
 }
@@ -96,8 +100,15 @@ impl Links {
     pub(crate) fn new(node: NodeId, transport: SharedTransport, stop: CancellationToken) -> Self {
         // Jitter only has to differ between nodes, and must repeat in a simulation.
         let jitter = SeededRandom::new(node.0);
-        let shared = Shared { transport, peers: Mutex::default(), jitter, stop };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared {
+            transport,
+            peers: Mutex::default(),
+            jitter,
+            stop,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Asks a peer and waits for its answer.
@@ -115,7 +126,9 @@ impl Links {
             connection.send(&Frame::Call { id, to, request }).await?;
             answer.receive().await
         };
-        timeout_at(deadline, asking).await.unwrap_or(Err(CallError::Timeout))
+        timeout_at(deadline, asking)
+            .await
+            .unwrap_or(Err(CallError::Timeout))
     }
 
     /// Opens a stream of appends to a replica. Nothing is sent yet.
@@ -131,7 +144,12 @@ impl Links {
         let id = connection.next_id();
         let (sender, answers) = mpsc::channel(STREAM_WINDOW);
         connection.waiting.lock().add_stream(id, sender)?;
-        Ok(AppendStream { connection, id, to, answers })
+        Ok(AppendStream {
+            connection,
+            id,
+            to,
+            answers,
+        })
     }
 
     /// Breaks the link to a peer, if there is one: what waits on it fails, and the next request
@@ -149,7 +167,11 @@ impl Links {
         let mut peers = self.shared.peers.lock();
         let new = || {
             let state = Mutex::new(PeerState::Idle);
-            Arc::new(Peer { node, state, changed: watch::channel(()).0 })
+            Arc::new(Peer {
+                node,
+                state,
+                changed: watch::channel(()).0,
+            })
         };
         peers.entry(node).or_insert_with(new).clone()
     }
@@ -218,7 +240,11 @@ impl Shared {
                     tracing::warn!(peer = %peer.node, %reason, "no link");
                 }
                 let failures = failures.saturating_add(1);
-                PeerState::Pausing { failures, until: Instant::now() + self.pause(failures), reason }
+                PeerState::Pausing {
+                    failures,
+                    until: Instant::now() + self.pause(failures),
+                    reason,
+                }
             }
         };
         drop(state);
@@ -228,7 +254,9 @@ impl Shared {
     /// Between half and all of the doubled pause.
     fn pause(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(16);
-        let whole = RECONNECT_PAUSE.saturating_mul(1 << doublings).min(RECONNECT_PAUSE_MAX);
+        let whole = RECONNECT_PAUSE
+            .saturating_mul(1 << doublings)
+            .min(RECONNECT_PAUSE_MAX);
         let [byte] = random_bytes::<1>(&self.jitter).unwrap_or_default();
         whole / 2 + (whole / 2).mul_f64(f64::from(byte) / 255.0)
     }
@@ -278,7 +306,11 @@ enum ProtocolError {
 
 impl Connection {
     fn start(link: Link, stop: CancellationToken) -> Arc<Self> {
-        let Link { peer, outgoing, mut incoming } = link;
+        let Link {
+            peer,
+            outgoing,
+            mut incoming,
+        } = link;
         let connection = Arc::new(Self {
             outgoing,
             waiting: Mutex::default(),
@@ -319,7 +351,10 @@ impl Connection {
                 let mut waiting = self.waiting.lock();
                 let ends = !matches!(answer, Ok(Ok(_)));
                 let full = waiting.streams.get(&id).is_some_and(|waiter| {
-                    matches!(waiter.try_send(answer), Err(mpsc::error::TrySendError::Full(_)))
+                    matches!(
+                        waiter.try_send(answer),
+                        Err(mpsc::error::TrySendError::Full(_))
+                    )
                 });
                 if full {
                     return Err(ProtocolError::TooManyAnswers);
@@ -354,7 +389,11 @@ impl Connection {
             return Err(CallError::Broken);
         }
         waiting.calls.insert(id, sender);
-        Ok(PendingAnswer { connection: self.clone(), id, receiver })
+        Ok(PendingAnswer {
+            connection: self.clone(),
+            id,
+            receiver,
+        })
     }
 }
 
@@ -392,7 +431,13 @@ pub(crate) struct AppendStream {
 impl AppendStream {
     /// Sends the next append. At most [`STREAM_WINDOW`] may wait for their answers.
     pub(crate) async fn send(&self, append: Append) -> Result<(), CallError> {
-        self.connection.send(&Frame::StreamAppend { id: self.id, to: self.to, append }).await
+        self.connection
+            .send(&Frame::StreamAppend {
+                id: self.id,
+                to: self.to,
+                append,
+            })
+            .await
     }
 
     /// The answer to the oldest append that has none yet.

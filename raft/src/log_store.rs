@@ -42,13 +42,20 @@ impl LogStore {
     }
 
     fn vote(&self) -> io::Result<Option<Vote>> {
-        self.log.state().vote.map(|bytes| decode_vote(&bytes)).transpose()
+        self.log
+            .state()
+            .vote
+            .map(|bytes| decode_vote(&bytes))
+            .transpose()
     }
 }
 
 fn entry(record: LogRecord) -> io::Result<Entry> {
     let payload = decode_payload(record.bytes).map_err(invalid_data)?;
-    Ok(Entry { log_id: log_id(record.position), payload })
+    Ok(Entry {
+        log_id: log_id(record.position),
+        payload,
+    })
 }
 
 fn encode_vote(vote: &Vote) -> Vec<u8> {
@@ -142,11 +149,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.log.save_vote(encode_vote(vote).into()).await.map_err(storage_failure)
+        self.log
+            .save_vote(encode_vote(vote).into())
+            .await
+            .map_err(storage_failure)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.log.save_committed(committed.as_ref().map(position)).map_err(storage_failure)
+        self.log
+            .save_committed(committed.as_ref().map(position))
+            .map_err(storage_failure)
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -168,14 +180,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let on_durable = Box::new(move |result: Result<(), _>| {
             callback.io_completed(result.map_err(storage_failure));
         });
-        self.log.append(records, on_durable).map_err(storage_failure)
+        self.log
+            .append(records, on_durable)
+            .map_err(storage_failure)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.log.truncate_after(last.map(|last| last.index)).await.map_err(storage_failure)
+        self.log
+            .truncate_after(last.map(|last| last.index))
+            .await
+            .map_err(storage_failure)
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.log.purge(position(&upto)).await.map_err(storage_failure)
+        self.log
+            .purge(position(&upto))
+            .await
+            .map_err(storage_failure)
     }
 }

@@ -26,7 +26,7 @@ use crate::blocking::Blocking;
 use crate::frame::{Answer, Append, Request, Target};
 use crate::links::{AppendStream, CallError, Links, STREAM_WINDOW};
 use crate::shipping::Shipping;
-use crate::types::{Snapshot, TypeConfig, Vote};
+use crate::types::{Snapshot, SnapshotData, TypeConfig, Vote};
 
 type RpcError = RPCError<TypeConfig>;
 type StreamItem = Result<StreamAppendResult<TypeConfig>, RpcError>;
@@ -58,7 +58,11 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
     async fn new_client(&mut self, target: ReplicaId, node: &Member) -> Client {
-        Client { network: self.clone(), target, member: node.clone() }
+        Client {
+            network: self.clone(),
+            target,
+            member: node.clone(),
+        }
     }
 }
 
@@ -72,12 +76,18 @@ pub(crate) struct Client {
 
 impl Client {
     fn to(&self) -> Target {
-        Target { group: self.network.group, replica: self.target }
+        Target {
+            group: self.network.group,
+            replica: self.target,
+        }
     }
 
     async fn call(&self, request: Request, within: Duration) -> Result<Answer, CallError> {
         let deadline = Instant::now() + within;
-        self.network.links.call(&self.member, self.to(), request, deadline).await
+        self.network
+            .links
+            .call(&self.member, self.to(), request, deadline)
+            .await
     }
 
     /// openraft backs off after `Unreachable` only, so that is what tells it not to hurry.
@@ -85,7 +95,12 @@ impl Client {
         match error {
             CallError::Timeout => {
                 let (id, target) = (self.network.replica, self.target);
-                RPCError::Timeout(Timeout { action, id, target, timeout: within })
+                RPCError::Timeout(Timeout {
+                    action,
+                    id,
+                    target,
+                    timeout: within,
+                })
             }
             CallError::Unreachable(_) | CallError::Refused(_) => {
                 RPCError::Unreachable(Unreachable::new(&error))
@@ -112,17 +127,22 @@ impl Client {
 }
 
 impl RaftNetworkV2<TypeConfig> for Client {
-    type SnapshotData = Checkpoint;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        self.ask(RPCTypes::AppendEntries, Request::Append(rpc), option, |answer| match answer {
-            Answer::Append(outcome) => Some(outcome),
-            _ => None,
-        })
+        self.ask(
+            RPCTypes::AppendEntries,
+            Request::Append(rpc),
+            option,
+            |answer| match answer {
+                Answer::Append(outcome) => Some(outcome),
+                _ => None,
+            },
+        )
         .await
     }
 
@@ -137,7 +157,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
         Box::pin(async move {
             let within = option.soft_ttl();
             let links = &self.network.links;
-            let opened = links.open_stream(&self.member, self.to(), Instant::now() + within).await;
+            let opened = links
+                .open_stream(&self.member, self.to(), Instant::now() + within)
+                .await;
             let stream =
                 opened.map_err(|error| self.error(RPCTypes::AppendEntries, within, error))?;
             let answer_within = self.network.heartbeat * STALLED_HEARTBEATS;
@@ -161,10 +183,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        self.ask(RPCTypes::Vote, Request::Vote(rpc), option, |answer| match answer {
-            Answer::Vote(outcome) => Some(outcome),
-            _ => None,
-        })
+        self.ask(
+            RPCTypes::Vote,
+            Request::Vote(rpc),
+            option,
+            |answer| match answer {
+                Answer::Vote(outcome) => Some(outcome),
+                _ => None,
+            },
+        )
         .await
     }
 
@@ -173,10 +200,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        self.ask(RPCTypes::Vote, Request::PreVote(rpc), option, |answer| match answer {
-            Answer::Vote(outcome) => Some(outcome),
-            _ => None,
-        })
+        self.ask(
+            RPCTypes::Vote,
+            Request::PreVote(rpc),
+            option,
+            |answer| match answer {
+                Answer::Vote(outcome) => Some(outcome),
+                _ => None,
+            },
+        )
         .await
     }
 
@@ -185,10 +217,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
-        self.ask(RPCTypes::TransferLeader, Request::Transfer(rpc), option, |answer| match answer {
-            Answer::Transfer(outcome) => Some(outcome),
-            _ => None,
-        })
+        self.ask(
+            RPCTypes::TransferLeader,
+            Request::Transfer(rpc),
+            option,
+            |answer| match answer {
+                Answer::Transfer(outcome) => Some(outcome),
+                _ => None,
+            },
+        )
         .await
     }
 
@@ -201,7 +238,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         // The log stays as long as this lives, so that the follower can go on from the checkpoint.
         let _held = self.network.shipping.begin();
-        let sending = self.ship(vote, snapshot.snapshot);
+        let Some(checkpoint) = snapshot.snapshot else {
+            let none = CallError::Unreachable("there is no checkpoint to send".to_owned());
+            return Err(self.ship_error(none.into()));
+        };
+        let sending = self.ship(vote, checkpoint);
         tokio::select! {
             sent = sending => sent.map(SnapshotResponse::new).map_err(|error| self.ship_error(error)),
             closed = cancel => Err(StreamingError::Closed(closed)),
@@ -230,7 +271,9 @@ impl From<CallError> for ShipError {
 impl Client {
     /// Sends a checkpoint: first its manifest, then the files that the follower does not have.
     async fn ship(&self, vote: Vote, checkpoint: Checkpoint) -> Result<Vote, ShipError> {
-        let begin = Request::SnapshotBegin { manifest: checkpoint.manifest() };
+        let begin = Request::SnapshotBegin {
+            manifest: checkpoint.manifest(),
+        };
         let answer = self.call(begin, PIECE_TIMEOUT).await?;
         let Answer::SnapshotMissing { transfer, missing } = answer else {
             return Err(CallError::Unexpected.into());
@@ -261,7 +304,7 @@ impl Client {
         loop {
             let left = file.length.saturating_sub(offset);
             let length = u32::try_from(left).unwrap_or(u32::MAX).min(PIECE_BYTES);
-            let (source, name) = (checkpoint.clone(), file.clone());
+            let (source, name) = (checkpoint.clone(), file);
             let read = move || source.read(&name, offset, length);
             let bytes = self
                 .network
@@ -270,8 +313,12 @@ impl Client {
                 .await
                 .map_err(ShipError::Runtime)?
                 .map_err(ShipError::Read)?;
-            let file = file.clone();
-            let piece = Request::SnapshotChunk { transfer, file, offset, bytes };
+            let piece = Request::SnapshotChunk {
+                transfer,
+                file,
+                offset,
+                bytes,
+            };
             match self.call(piece, PIECE_TIMEOUT).await? {
                 Answer::SnapshotWritten => offset += u64::from(length),
                 _ => return Err(CallError::Unexpected.into()),
@@ -323,7 +370,10 @@ where
     async fn next(mut self) -> Option<(StreamItem, Option<Self>)> {
         let error = loop {
             let room = self.in_flight.len() < STREAM_WINDOW && self.bytes < WINDOW_BYTES;
-            let oldest = self.in_flight.front().map(|(sent, _)| *sent + self.answer_within);
+            let oldest = self
+                .in_flight
+                .front()
+                .map(|(sent, _)| *sent + self.answer_within);
             if self.input.is_none() && oldest.is_none() {
                 return None;
             }
@@ -362,7 +412,10 @@ where
             }
         };
         let within = self.answer_within;
-        Some((Err(self.client.error(RPCTypes::AppendEntries, within, error)), None))
+        Some((
+            Err(self.client.error(RPCTypes::AppendEntries, within, error)),
+            None,
+        ))
     }
 }
 

@@ -20,7 +20,9 @@ impl Core {
             let linearizer = match self.raft.get_read_linearizer(option).await {
                 Ok(linearizer) => linearizer,
                 Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                    return Err(ReadError::NotLeader { leader: forward.leader_node });
+                    return Err(ReadError::NotLeader {
+                        leader: forward.leader_node,
+                    });
                 }
                 Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
                     return Err(ReadError::NoQuorum);
@@ -32,6 +34,8 @@ impl Core {
                 Err(_) => Err(ReadError::Stopped),
             }
         };
-        timeout_at(deadline, confirming).await.unwrap_or(Err(ReadError::NoQuorum))
+        timeout_at(deadline, confirming)
+            .await
+            .unwrap_or(Err(ReadError::NoQuorum))
     }
 }

@@ -24,12 +24,19 @@ impl Shipping {
         state.0 += 1;
         let id = state.0;
         state.1.insert(id, Instant::now());
-        Shipment { shipping: self.clone(), id }
+        Shipment {
+            shipping: self.clone(),
+            id,
+        }
     }
 
     /// Whether a shipment that began lately is under way.
     pub(crate) fn holds(&self) -> bool {
-        self.state.lock().1.values().any(|began| began.elapsed() < HOLD_LIMIT)
+        self.state
+            .lock()
+            .1
+            .values()
+            .any(|began| began.elapsed() < HOLD_LIMIT)
     }
 }
 

@@ -3,19 +3,20 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use rossby_domain::{Outcome, Reply};
-use rossby_storage::store::{Checkpoint, CheckpointCut, GroupStore};
+use rossby_storage::store::{Checkpoint, CheckpointCut, GroupStore, StoreError};
 use rossby_storage::wal::GroupLog;
 
 use crate::blocking::Blocking;
 use crate::ownership::Ownership;
 use crate::types::{
-    LogId, Replies, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, encode_membership,
-    log_id, position, snapshot_meta, storage_failure, stored_membership,
+    LogId, Replies, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
+    encode_membership, log_id, position, snapshot_meta, storage_failure, stored_membership,
 };
 
 /// The state of one replica.
@@ -25,16 +26,28 @@ pub struct StateMachine {
     log: GroupLog,
     blocking: Blocking,
     ownership: Arc<Ownership>,
+    disk_full: Arc<AtomicU64>,
 }
 
 impl StateMachine {
     /// Over the replica's state; `log` is its log, which a checkpoint must not outrun.
     pub fn new(store: GroupStore, log: GroupLog, blocking: Blocking) -> Self {
-        Self { store, log, blocking, ownership: Arc::default() }
+        Self {
+            store,
+            log,
+            blocking,
+            ownership: Arc::default(),
+            disk_full: Arc::default(),
+        }
     }
 
     pub(crate) fn ownership(&self) -> Arc<Ownership> {
         self.ownership.clone()
+    }
+
+    /// Counts the checkpoints that a full disk prevented.
+    pub(crate) fn disk_full(&self) -> Arc<AtomicU64> {
+        self.disk_full.clone()
     }
 
     fn apply_one(
@@ -47,12 +60,19 @@ impl StateMachine {
             EntryPayload::Blank => self.store.apply_blank(at).map_err(storage_failure)?,
             EntryPayload::Membership(membership) => {
                 let bytes = encode_membership(&membership).into();
-                self.store.apply_membership(at, bytes).map_err(storage_failure)?;
+                self.store
+                    .apply_membership(at, bytes)
+                    .map_err(storage_failure)?;
             }
             EntryPayload::Normal(proposal) => {
-                let replies =
-                    self.store.apply_batch(at, proposal.batch()).map_err(storage_failure)?;
-                if replies.iter().any(|reply| matches!(reply, Ok(Outcome::Adopted { .. }))) {
+                let replies = self
+                    .store
+                    .apply_batch(at, proposal.batch())
+                    .map_err(storage_failure)?;
+                if replies
+                    .iter()
+                    .any(|reply| matches!(reply, Ok(Outcome::Adopted { .. })))
+                {
                     self.ownership.clear();
                 }
                 return Ok(replies);
@@ -63,12 +83,15 @@ impl StateMachine {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Checkpoint;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = CheckpointBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let applied = self.store.applied();
-        Ok((applied.position.map(log_id), stored_membership(applied.membership)?))
+        Ok((
+            applied.position.map(log_id),
+            stored_membership(applied.membership)?,
+        ))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
@@ -96,14 +119,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             current: self.store.current(),
             log: self.log.clone(),
             blocking: self.blocking,
+            disk_full: self.disk_full.clone(),
         }
     }
 
     async fn install_snapshot(
         &mut self,
         _meta: &SnapshotMeta,
-        snapshot: Checkpoint,
+        snapshot: SnapshotData,
     ) -> io::Result<()> {
+        let snapshot = snapshot.ok_or(io::ErrorKind::InvalidInput)?;
         self.store.install(snapshot).map_err(storage_failure)?;
         self.ownership.clear();
         Ok(())
@@ -115,7 +140,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 }
 
 fn into_snapshot(checkpoint: Checkpoint) -> io::Result<Snapshot> {
-    Ok(Snapshot { meta: snapshot_meta(&checkpoint)?, snapshot: checkpoint })
+    Ok(Snapshot {
+        meta: snapshot_meta(&checkpoint)?,
+        snapshot: Some(checkpoint),
+    })
 }
 
 /// Turns a frozen state into a checkpoint, beside the applying of further entries.
@@ -125,31 +153,65 @@ pub struct CheckpointBuilder {
     current: Option<Checkpoint>,
     log: GroupLog,
     blocking: Blocking,
+    disk_full: Arc<AtomicU64>,
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for CheckpointBuilder {
-    type SnapshotData = Checkpoint;
-
-    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let Some(cut) = self.cut.take() else {
-            // Nothing was applied since the last one.
-            let none = || io::Error::new(io::ErrorKind::NotFound, NothingApplied);
-            return into_snapshot(self.current.clone().ok_or_else(none)?);
-        };
+impl CheckpointBuilder {
+    async fn write(&self, cut: CheckpointCut) -> io::Result<Checkpoint> {
         let index = cut.position().index;
-        let written = self.blocking.run(move || cut.write()).await?.map_err(storage_failure)?;
+        let written = self
+            .blocking
+            .run(move || cut.write())
+            .await?
+            .map_err(store_failure)?;
         // Entries are applied when committed, which a quorum of other nodes may have done before
         // this node's own log is durable. A checkpoint beyond the durable log could not be
         // restarted from after a power cut.
-        self.log.wait_durable(index).await.map_err(storage_failure)?;
-        let published =
-            self.blocking.run(move || written.publish()).await?.map_err(storage_failure)?;
-        into_snapshot(published)
+        self.log
+            .wait_durable(index)
+            .await
+            .map_err(storage_failure)?;
+        self.blocking
+            .run(move || written.publish())
+            .await?
+            .map_err(store_failure)
     }
 }
 
-/// There is nothing to make a checkpoint of.
-#[derive(Debug, thiserror::Error)]
-#[error("nothing was applied yet")]
-struct NothingApplied;
+impl RaftSnapshotBuilder<TypeConfig> for CheckpointBuilder {
+    type SnapshotData = SnapshotData;
 
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let checkpoint = match self.cut.take() {
+            // Nothing was applied since the last one.
+            None => self.current.clone(),
+            Some(cut) => match self.write(cut).await {
+                Ok(checkpoint) => Some(checkpoint),
+                // A full disk stops no replica: the state is whole, and the log is only kept
+                // longer. openraft ignores a snapshot that is not newer than the last.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    tracing::warn!(%error, "no checkpoint was written");
+                    self.disk_full.fetch_add(1, Ordering::AcqRel);
+                    self.current.clone()
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        match checkpoint {
+            Some(checkpoint) => into_snapshot(checkpoint),
+            None => Ok(Snapshot {
+                meta: SnapshotMeta::default(),
+                snapshot: None,
+            }),
+        }
+    }
+}
+
+fn store_failure(error: StoreError) -> io::Error {
+    let kind = if error.is_disk_full() {
+        io::ErrorKind::StorageFull
+    } else {
+        io::ErrorKind::Other
+    };
+    io::Error::new(kind, error)
+}

@@ -38,8 +38,10 @@ pub(crate) type Vote = VoteOf<TypeConfig>;
 pub(crate) type Entry = EntryOf<TypeConfig>;
 pub(crate) type Membership = openraft::Membership<ReplicaId, Member>;
 pub(crate) type StoredMembership = StoredMembershipOf<TypeConfig>;
+/// A checkpoint; none only where one was asked for and the disk was full.
+pub(crate) type SnapshotData = Option<Checkpoint>;
 pub(crate) type SnapshotMeta = SnapshotMetaOf<TypeConfig>;
-pub(crate) type Snapshot = SnapshotOf<TypeConfig, Checkpoint>;
+pub(crate) type Snapshot = SnapshotOf<TypeConfig, SnapshotData>;
 
 /// The version of the bytes of an entry.
 const ENTRY_VERSION: u8 = 1;
@@ -125,7 +127,9 @@ pub(crate) fn encode_payload(payload: &EntryPayload<Proposal, ReplicaId, Member>
 pub(crate) fn decode_payload(
     bytes: Bytes,
 ) -> Result<EntryPayload<Proposal, ReplicaId, Member>, EntryError> {
-    let header = bytes.first_chunk::<ENTRY_HEADER_BYTES>().ok_or(WireError::Truncated)?;
+    let header = bytes
+        .first_chunk::<ENTRY_HEADER_BYTES>()
+        .ok_or(WireError::Truncated)?;
     let [version, kind] = *header;
     if version != ENTRY_VERSION {
         return Err(EntryError::Version(version));
@@ -137,7 +141,8 @@ pub(crate) fn decode_payload(
         },
         KIND_BATCH => Ok(EntryPayload::Normal(Proposal(bytes))),
         KIND_MEMBERSHIP => {
-            let membership = decode_membership(bytes.get(ENTRY_HEADER_BYTES..).unwrap_or_default())?;
+            let membership =
+                decode_membership(bytes.get(ENTRY_HEADER_BYTES..).unwrap_or_default())?;
             Ok(EntryPayload::Membership(membership))
         }
         kind => Err(EntryError::Kind(kind)),
@@ -159,19 +164,27 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, EntryError> 
 
 /// Where an entry stands, as the storage layer says it.
 pub(crate) fn position(id: &LogId) -> LogPosition {
-    LogPosition { term: id.leader_id.term, index: id.index }
+    LogPosition {
+        term: id.leader_id.term,
+        index: id.index,
+    }
 }
 
 /// Where an entry stands, as openraft says it.
 pub(crate) fn log_id(position: LogPosition) -> LogId {
-    LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(position.term), position.index)
+    LogId::new(
+        CommittedLeaderIdOf::<TypeConfig>::new(position.term),
+        position.index,
+    )
 }
 
 /// The membership that the storage layer keeps for us.
 pub(crate) fn stored_membership(
     stored: Option<(Option<LogPosition>, Bytes)>,
 ) -> io::Result<StoredMembership> {
-    let Some((at, bytes)) = stored else { return Ok(StoredMembership::default()) };
+    let Some((at, bytes)) = stored else {
+        return Ok(StoredMembership::default());
+    };
     let membership = decode_membership(&bytes).map_err(invalid_data)?;
     Ok(StoredMembership::new(at.map(log_id), membership))
 }

@@ -53,11 +53,21 @@ pub(crate) enum Request {
     PreVote(Ballot),
     Transfer(Transfer),
     /// I would send you the checkpoint with this manifest: what of it do you lack?
-    SnapshotBegin { manifest: Bytes },
+    SnapshotBegin {
+        manifest: Bytes,
+    },
     /// The next piece of a file of the checkpoint that was begun.
-    SnapshotChunk { transfer: u64, file: FileName, offset: u64, bytes: Bytes },
+    SnapshotChunk {
+        transfer: u64,
+        file: FileName,
+        offset: u64,
+        bytes: Bytes,
+    },
     /// All was sent: make it your state.
-    SnapshotInstall { transfer: u64, vote: Vote },
+    SnapshotInstall {
+        transfer: u64,
+        vote: Vote,
+    },
     /// What time is it? Asked of the node, whatever the target.
     Clock,
 }
@@ -69,7 +79,10 @@ pub(crate) enum Answer {
     Vote(BallotOutcome),
     Transfer(Result<(), TransferError>),
     /// The files that are missing, each from which offset on.
-    SnapshotMissing { transfer: u64, missing: Vec<(FileName, u64)> },
+    SnapshotMissing {
+        transfer: u64,
+        missing: Vec<(FileName, u64)>,
+    },
     SnapshotWritten,
     SnapshotInstalled(Vote),
     Clock(Timestamp),
@@ -110,7 +123,9 @@ impl Refusal {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         Ok(match reader.u8()? {
             1 => Self::UnknownGroup,
-            2 => Self::WrongReplica { actual: ReplicaId(reader.u64()?) },
+            2 => Self::WrongReplica {
+                actual: ReplicaId(reader.u64()?),
+            },
             3 => Self::Stopped,
             4 => Self::NoRoom,
             5 => Self::Busy,
@@ -133,9 +148,14 @@ impl Request {
                 write_log_id(writer, transfer.last_log_id())
             }
             Self::SnapshotBegin { manifest } => writer.u8(5).bytes(manifest),
-            Self::SnapshotChunk { transfer, file, offset, bytes } => {
-                write_file(writer.u8(6).u64(*transfer), file).u64(*offset).bytes(bytes)
-            }
+            Self::SnapshotChunk {
+                transfer,
+                file,
+                offset,
+                bytes,
+            } => write_file(writer.u8(6).u64(*transfer), file)
+                .u64(*offset)
+                .bytes(bytes),
             Self::SnapshotInstall { transfer, vote } => {
                 write_vote(writer.u8(7).u64(*transfer), vote)
             }
@@ -153,14 +173,19 @@ impl Request {
                 let to = ReplicaId(reader.u64()?);
                 Self::Transfer(Transfer::new(from, to, read_log_id(reader)?))
             }
-            5 => Self::SnapshotBegin { manifest: read_shared(reader, frame, "manifest")? },
+            5 => Self::SnapshotBegin {
+                manifest: read_shared(reader, frame, "manifest")?,
+            },
             6 => Self::SnapshotChunk {
                 transfer: reader.u64()?,
                 file: read_file(reader)?,
                 offset: reader.u64()?,
                 bytes: read_shared(reader, frame, "piece")?,
             },
-            7 => Self::SnapshotInstall { transfer: reader.u64()?, vote: read_vote(reader)? },
+            7 => Self::SnapshotInstall {
+                transfer: reader.u64()?,
+                vote: read_vote(reader)?,
+            },
             8 => Self::Clock,
             _ => return Err(WireError::Invalid("request")),
         })
@@ -203,7 +228,10 @@ impl Answer {
                 let transfer = reader.u64()?;
                 let count = read_count(reader, MAX_FILES, "files")?;
                 let read = |_| Ok((read_file(reader)?, reader.u64()?));
-                Self::SnapshotMissing { transfer, missing: (0..count).map(read).collect::<Result<_, _>>()? }
+                Self::SnapshotMissing {
+                    transfer,
+                    missing: (0..count).map(read).collect::<Result<_, _>>()?,
+                }
             }
             5 => Self::SnapshotWritten,
             6 => Self::SnapshotInstalled(read_vote(reader)?),
@@ -223,7 +251,11 @@ fn read_bool(reader: &mut Reader<'_>) -> Result<bool, WireError> {
 
 fn read_count(reader: &mut Reader<'_>, limit: u32, what: &'static str) -> Result<u32, WireError> {
     let count = reader.u32()?;
-    if count > limit { Err(WireError::TooLong(what)) } else { Ok(count) }
+    if count > limit {
+        Err(WireError::TooLong(what))
+    } else {
+        Ok(count)
+    }
 }
 
 /// A byte string of variable length that shares the frame's memory.
@@ -238,7 +270,10 @@ fn read_shared(
 
 pub(crate) fn write_vote(writer: Writer, vote: &Vote) -> Writer {
     let leader = &vote.leader_id;
-    writer.u64(leader.term).u64(leader.voted_for.0).u8(u8::from(vote.committed))
+    writer
+        .u64(leader.term)
+        .u64(leader.voted_for.0)
+        .u8(u8::from(vote.committed))
 }
 
 pub(crate) fn read_vote(reader: &mut Reader<'_>) -> Result<Vote, WireError> {
@@ -262,7 +297,10 @@ fn read_log_id(reader: &mut Reader<'_>) -> Result<Option<LogId>, WireError> {
     if !read_bool(reader)? {
         return Ok(None);
     }
-    let at = LogPosition { term: reader.u64()?, index: reader.u64()? };
+    let at = LogPosition {
+        term: reader.u64()?,
+        index: reader.u64()?,
+    };
     Ok(Some(log_id(at)))
 }
 
@@ -283,10 +321,16 @@ pub(super) fn write_append(writer: Writer, append: &Append) -> Writer {
     let writer = write_log_id(writer, append.prev_log_id.as_ref());
     let writer = write_log_id(writer, append.leader_commit.as_ref());
     let count = u32::try_from(append.entries.len()).unwrap_or(u32::MAX);
-    append.entries.iter().fold(writer.u32(count), |writer, entry| {
-        let at = position(&entry.log_id);
-        writer.u64(at.term).u64(at.index).bytes(&encode_payload(&entry.payload))
-    })
+    append
+        .entries
+        .iter()
+        .fold(writer.u32(count), |writer, entry| {
+            let at = position(&entry.log_id);
+            writer
+                .u64(at.term)
+                .u64(at.index)
+                .bytes(&encode_payload(&entry.payload))
+        })
 }
 
 pub(super) fn read_append(reader: &mut Reader<'_>, frame: &Bytes) -> Result<Append, WireError> {
@@ -297,7 +341,10 @@ pub(super) fn read_append(reader: &mut Reader<'_>, frame: &Bytes) -> Result<Appe
     let mut entries: Vec<Entry> = Vec::new();
     let mut next = prev_log_id.map_or(0, |id| id.index.saturating_add(1));
     for _ in 0..count {
-        let at = LogPosition { term: reader.u64()?, index: reader.u64()? };
+        let at = LogPosition {
+            term: reader.u64()?,
+            index: reader.u64()?,
+        };
         // openraft takes the order of entries for granted.
         if at.index != next {
             return Err(WireError::Invalid("entry index"));
@@ -305,9 +352,17 @@ pub(super) fn read_append(reader: &mut Reader<'_>, frame: &Bytes) -> Result<Appe
         next = next.saturating_add(1);
         let bytes = frame.slice_ref(reader.bytes(MAX_ENTRY_BYTES, "entry")?);
         let payload = decode_payload(bytes).map_err(|_| WireError::Invalid("entry"))?;
-        entries.push(Entry { log_id: log_id(at), payload });
+        entries.push(Entry {
+            log_id: log_id(at),
+            payload,
+        });
     }
-    Ok(Append { vote, prev_log_id, entries, leader_commit })
+    Ok(Append {
+        vote,
+        prev_log_id,
+        entries,
+        leader_commit,
+    })
 }
 
 fn write_append_outcome(writer: Writer, outcome: &AppendOutcome) -> Writer {
@@ -355,9 +410,10 @@ fn write_transfer_outcome(writer: Writer, outcome: &Result<(), TransferError>) -
         Err(TransferError::VoteChanged { expected, actual }) => {
             write_vote(write_vote(writer.u8(1), expected), actual)
         }
-        Err(TransferError::LogNotFlushed { expected, actual }) => {
-            write_log_id(write_log_id(writer.u8(2), expected.as_ref()), actual.as_ref())
-        }
+        Err(TransferError::LogNotFlushed { expected, actual }) => write_log_id(
+            write_log_id(writer.u8(2), expected.as_ref()),
+            actual.as_ref(),
+        ),
     }
 }
 
@@ -381,24 +437,33 @@ fn write_file(writer: Writer, file: &FileName) -> Writer {
 }
 
 fn read_file(reader: &mut Reader<'_>) -> Result<FileName, WireError> {
-    Ok(FileName { digest: reader.fixed()?, length: reader.u64()? })
+    Ok(FileName {
+        digest: reader.fixed()?,
+        length: reader.u64()?,
+    })
 }
 
 pub(crate) fn write_membership(writer: Writer, membership: &Membership) -> Writer {
     let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
     let configs = membership.get_joint_config();
-    let writer = configs.iter().fold(writer.u32(count(configs.len())), |writer, voters| {
-        let writer = writer.u32(count(voters.len()));
-        voters.iter().fold(writer, |writer, voter| writer.u64(voter.0))
-    });
+    let writer = configs
+        .iter()
+        .fold(writer.u32(count(configs.len())), |writer, voters| {
+            let writer = writer.u32(count(voters.len()));
+            voters
+                .iter()
+                .fold(writer, |writer, voter| writer.u64(voter.0))
+        });
     let writer = writer.u32(count(membership.nodes().count()));
-    membership.nodes().fold(writer, |writer, (replica, member)| {
-        writer
-            .u64(replica.0)
-            .u64(member.node.0)
-            .bytes(member.peer_address.as_bytes())
-            .bytes(member.client_address.as_bytes())
-    })
+    membership
+        .nodes()
+        .fold(writer, |writer, (replica, member)| {
+            writer
+                .u64(replica.0)
+                .u64(member.node.0)
+                .bytes(member.peer_address.as_bytes())
+                .bytes(member.client_address.as_bytes())
+        })
 }
 
 pub(crate) fn read_membership(reader: &mut Reader<'_>) -> Result<Membership, WireError> {
@@ -416,7 +481,14 @@ pub(crate) fn read_membership(reader: &mut Reader<'_>) -> Result<Membership, Wir
         let node = NodeId(reader.u64()?);
         let peer_address = read_address(reader)?;
         let client_address = read_address(reader)?;
-        members.insert(replica, Member { node, peer_address, client_address });
+        members.insert(
+            replica,
+            Member {
+                node,
+                peer_address,
+                client_address,
+            },
+        );
     }
     if configs.is_empty() && members.is_empty() {
         return Ok(Membership::default());

@@ -19,8 +19,8 @@ use rossby_domain::ids::{GroupId, ReplicaId};
 use rossby_domain::wire::{Reader, WireError, Writer};
 
 pub(crate) use message::{
-    Answer, Append, Refusal, Request, StreamOutcome, Target, read_membership,
-    read_vote, write_membership, write_vote,
+    Answer, Append, Refusal, Request, StreamOutcome, Target, read_membership, read_vote,
+    write_membership, write_vote,
 };
 
 /// The most bytes that a frame may have. Transports must let frames of this size pass.
@@ -55,11 +55,27 @@ pub enum FrameError {
 /// One message on a link.
 #[derive(Debug, Clone)]
 pub(crate) enum Frame {
-    Call { id: u64, to: Target, request: Request },
-    StreamAppend { id: u64, to: Target, append: Append },
-    StreamEnd { id: u64 },
-    Answer { id: u64, answer: Result<Answer, Refusal> },
-    StreamAnswer { id: u64, answer: Result<StreamOutcome, Refusal> },
+    Call {
+        id: u64,
+        to: Target,
+        request: Request,
+    },
+    StreamAppend {
+        id: u64,
+        to: Target,
+        append: Append,
+    },
+    StreamEnd {
+        id: u64,
+    },
+    Answer {
+        id: u64,
+        answer: Result<Answer, Refusal>,
+    },
+    StreamAnswer {
+        id: u64,
+        answer: Result<StreamOutcome, Refusal>,
+    },
 }
 
 impl Frame {
@@ -75,9 +91,11 @@ impl Frame {
             Self::Answer { id, answer } => {
                 write_result(header(KIND_ANSWER, *id), answer, Answer::write)
             }
-            Self::StreamAnswer { id, answer } => {
-                write_result(header(KIND_STREAM_ANSWER, *id), answer, message::write_stream_outcome)
-            }
+            Self::StreamAnswer { id, answer } => write_result(
+                header(KIND_STREAM_ANSWER, *id),
+                answer,
+                message::write_stream_outcome,
+            ),
         };
         writer.finish().into()
     }
@@ -97,14 +115,25 @@ impl Frame {
         let frame = match kind {
             KIND_CALL => {
                 let to = Target::read(&mut reader)?;
-                Self::Call { id, to, request: Request::read(&mut reader, bytes)? }
+                Self::Call {
+                    id,
+                    to,
+                    request: Request::read(&mut reader, bytes)?,
+                }
             }
             KIND_STREAM_APPEND => {
                 let to = Target::read(&mut reader)?;
-                Self::StreamAppend { id, to, append: message::read_append(&mut reader, bytes)? }
+                Self::StreamAppend {
+                    id,
+                    to,
+                    append: message::read_append(&mut reader, bytes)?,
+                }
             }
             KIND_STREAM_END => Self::StreamEnd { id },
-            KIND_ANSWER => Self::Answer { id, answer: read_result(&mut reader, Answer::read)? },
+            KIND_ANSWER => Self::Answer {
+                id,
+                answer: read_result(&mut reader, Answer::read)?,
+            },
             KIND_STREAM_ANSWER => {
                 let answer = read_result(&mut reader, message::read_stream_outcome)?;
                 Self::StreamAnswer { id, answer }
@@ -144,7 +173,10 @@ impl Target {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(Self { group: GroupId(reader.u32()?), replica: ReplicaId(reader.u64()?) })
+        Ok(Self {
+            group: GroupId(reader.u32()?),
+            replica: ReplicaId(reader.u64()?),
+        })
     }
 }
 
