@@ -391,6 +391,7 @@ impl From<ProposeError> for ApiError {
                 .with_retry_after(Duration::from_secs(30))
                 .with_log(log),
             ProposeError::Unknown => Self::from(Code::OutcomeUnknown).with_log(log),
+            ProposeError::Unencodable => Self::from(Code::Internal).with_log(log),
         }
     }
 }
