@@ -1,1 +1,58 @@
-fn main(){}
+//! The `rossby` binary: settings, wiring, life cycle, logs and the command line.
+//!
+//! ```text
+//!   cli.rs ──► config/     what a node is told            ──► serve/    a node, from start to stop
+//!        ├──► cluster/    orders to a running node, over its admin socket
+//!        ├──► cert/       certificates
+//!        └──► device/     a person's side: keys, contacts, messages
+//! ```
+//!
+//! Nothing here decides what a box may hold: that is `domain`. Every command ends in one of the
+//! codes of [`exit::Exit`].
+
+mod cert;
+mod cli;
+mod cluster;
+mod config;
+mod device;
+mod exit;
+mod output;
+mod serve;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+use crate::exit::Failure;
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(format!("rossby: {failure}"));
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Config(command) => config::run(&command),
+        Command::Cluster(command) => cluster::run(&command),
+        Command::Cert(command) => cert::run(&command),
+        Command::Version { json } => version(json),
+        Command::Device(command) => device::run(command),
+    }
+}
+
+fn version(json: bool) -> Result<(), Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    if json {
+        return output::json(&serde_json::json!({ "version": version }));
+    }
+    output::line(format!("rossby {version}"));
+    Ok(())
+}

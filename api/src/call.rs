@@ -1,0 +1,176 @@
+//! One client's call, from the door to its answer, free of the server that carried it: the public
+//! listener and a peer's relay hand in the same thing.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rossby_raft::Member;
+use tokio::time::Instant;
+
+use crate::error::ApiError;
+
+/// A method of the public service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RpcPath {
+    /// Makes a box and asks for a verification code.
+    Register,
+    /// Proves an identifier with the code.
+    Authorize,
+    /// Finds a box's key record.
+    LookupKey,
+    /// Puts envelopes into boxes.
+    Send,
+    /// Reads the caller's box.
+    Fetch,
+    /// Moves the caller's cursor.
+    Acknowledge,
+    /// Blocks a sender.
+    Block,
+}
+
+impl RpcPath {
+    /// Every method, in the order of the `.proto` file.
+    pub const ALL: [Self; 7] = [
+        Self::Register,
+        Self::Authorize,
+        Self::LookupKey,
+        Self::Send,
+        Self::Fetch,
+        Self::Acknowledge,
+        Self::Block,
+    ];
+
+    /// The gRPC path, as it stands in the request and in the Hawk MAC.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Register => "/rossby.v1.Mailbox/Register",
+            Self::Authorize => "/rossby.v1.Mailbox/Authorize",
+            Self::LookupKey => "/rossby.v1.Mailbox/LookupKey",
+            Self::Send => "/rossby.v1.Mailbox/Send",
+            Self::Fetch => "/rossby.v1.Mailbox/Fetch",
+            Self::Acknowledge => "/rossby.v1.Mailbox/Acknowledge",
+            Self::Block => "/rossby.v1.Mailbox/Block",
+        }
+    }
+
+    /// The method's bare name, for logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Register => "Register",
+            Self::Authorize => "Authorize",
+            Self::LookupKey => "LookupKey",
+            Self::Send => "Send",
+            Self::Fetch => "Fetch",
+            Self::Acknowledge => "Acknowledge",
+            Self::Block => "Block",
+        }
+    }
+
+    /// Whether the call must carry Hawk authentication. Registration can't: there is no token yet;
+    /// its requests are signed by the device's key instead.
+    #[must_use]
+    pub const fn is_authenticated(self) -> bool {
+        !matches!(self, Self::Register | Self::Authorize)
+    }
+}
+
+impl fmt::Display for RpcPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A path that is no method of the public service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no such method")]
+pub struct UnknownPath;
+
+impl FromStr for RpcPath {
+    type Err = UnknownPath;
+    fn from_str(path: &str) -> Result<Self, UnknownPath> {
+        Self::ALL
+            .into_iter()
+            .find(|known| known.as_str() == path)
+            .ok_or(UnknownPath)
+    }
+}
+
+/// One call. `Debug` shows no content.
+#[derive(Clone)]
+pub struct Call {
+    /// Which method.
+    pub path: RpcPath,
+    /// The `authorization` metadata as it came, if it was there exactly once and in ASCII.
+    pub authorization: Option<String>,
+    /// The protobuf message byte for byte, since Hawk vouches for these very bytes.
+    pub message: Bytes,
+    /// When the caller stops waiting; an answer comes before.
+    pub deadline: Instant,
+    /// Where the client called from, if known (for rate limits).
+    pub remote: Option<IpAddr>,
+    /// Whether another node relayed it here: then it is not relayed again.
+    pub relayed: bool,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("path", &self.path)
+            .field("authorized", &self.authorization.is_some())
+            .field("message_bytes", &self.message.len())
+            .field("relayed", &self.relayed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer to a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallReply {
+    /// The protobuf message, encoded.
+    pub message: Bytes,
+    /// The `server-authorization` metadata: Hawk over the bytes of `message`.
+    pub server_authorization: Option<String>,
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone)]
+pub enum CallError {
+    /// This member leads the caller's group and should run the call. Nothing was done here. Only
+    /// for calls that were not relayed yet.
+    Elsewhere(Member),
+    /// The call was refused.
+    Refused(ApiError),
+}
+
+impl From<ApiError> for CallError {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<CallError> for tonic::Status {
+    /// For a caller that can't relay: the client should try again, at another node.
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Elsewhere(member) => {
+                ApiError::unavailable(format!("{member} leads the group")).into()
+            }
+            CallError::Refused(error) => error.into(),
+        }
+    }
+}
+
+/// Whatever answers a client's calls: the mailbox service itself, or a relay around it.
+#[async_trait]
+pub trait Door: Send + Sync + 'static {
+    /// Answers a call before its deadline.
+    ///
+    /// # Errors
+    /// A status whose details carry a stable code ([`crate::error`]).
+    async fn call(&self, call: Call) -> Result<CallReply, tonic::Status>;
+}

@@ -1,0 +1,58 @@
+//! Limits of the doors: what a request may be, whatever it says. The limits of what is stored are
+//! replicated (`domain::limits`), since apply must enforce them alike everywhere.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Limits of the public service. [`DoorLimits::default`] gives the design's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DoorLimits {
+    /// Bytes of a request's message.
+    pub request_bytes: u32,
+    /// Envelopes in one Send.
+    pub send_envelopes: u32,
+    /// Bytes of an envelope's body, refused here before it can burden the log. What is stored obeys
+    /// the replicated limit (`domain::limits::Limits::envelope_bytes`), which this should not be
+    /// below.
+    pub envelope_bytes: u32,
+    /// Envelopes in one page of Fetch.
+    pub page_envelopes: u32,
+    /// Bytes of bodies in one page of Fetch (a single larger envelope still fits).
+    pub page_bytes: u32,
+    /// How long a call may take, in milliseconds; a client may ask for less.
+    pub call_timeout_ms: u64,
+    /// How old a request may be by its own time, in milliseconds.
+    pub hawk_window_ms: u64,
+    /// How far ahead of this node's clock a request's time may be, in milliseconds (see
+    /// [`crate::hawk::GuardConfig::ahead_ms`]).
+    pub hawk_ahead_ms: u64,
+    /// Nonces remembered at a time, over all callers.
+    pub hawk_nonces: u32,
+}
+
+impl Default for DoorLimits {
+    fn default() -> Self {
+        Self {
+            request_bytes: 4 * 1024 * 1024,
+            send_envelopes: 256,
+            envelope_bytes: 96 * 1024,
+            page_envelopes: 256,
+            page_bytes: 1024 * 1024,
+            call_timeout_ms: 3_000,
+            hawk_window_ms: 60_000,
+            hawk_ahead_ms: 5_000,
+            // About 100 bytes each: room for 4,000 calls a second over two windows.
+            hawk_nonces: 500_000,
+        }
+    }
+}
+
+impl DoorLimits {
+    /// How long a call may take.
+    #[must_use]
+    pub const fn call_timeout(&self) -> Duration {
+        Duration::from_millis(self.call_timeout_ms)
+    }
+}

@@ -1,0 +1,136 @@
+//! One accepted connection, as the gRPC server sees it.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+/// The other end must have sent the opening of HTTP/2 within this time. From then on the server's
+/// own pings find out whether it is still there.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of that opening (RFC 9113, section 3.4).
+const OPENING_BYTES: usize = 24;
+
+/// Bytes in the clear or through TLS.
+#[derive(Debug)]
+pub(super) enum Wire {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A connection, with what is known of who is at the other end. Holds its place among the
+/// listener's connections until it is dropped.
+#[derive(Debug)]
+pub(super) struct Connection<I> {
+    wire: Wire,
+    info: I,
+    opening: Option<Opening>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// A connection that has not sent its opening yet.
+#[derive(Debug)]
+struct Opening {
+    missing_bytes: usize,
+    timeout: Pin<Box<Sleep>>,
+}
+
+impl<I> Connection<I> {
+    pub(super) fn new(wire: Wire, info: I, place: OwnedSemaphorePermit) -> Self {
+        let opening = Some(Opening {
+            missing_bytes: OPENING_BYTES,
+            timeout: Box::pin(tokio::time::sleep(OPENING_TIMEOUT)),
+        });
+        Self {
+            wire,
+            info,
+            opening,
+            _place: place,
+        }
+    }
+}
+
+impl<I: Clone + Send + Sync + 'static> Connected for Connection<I> {
+    type ConnectInfo = I;
+
+    fn connect_info(&self) -> I {
+        self.info.clone()
+    }
+}
+
+impl<I: Unpin> AsyncRead for Connection<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Wire::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        if let Some(opening) = &mut self.opening {
+            let bytes = buffer.filled().len().saturating_sub(before);
+            opening.missing_bytes = opening.missing_bytes.saturating_sub(bytes);
+            if opening.missing_bytes == 0 {
+                self.opening = None;
+            } else if read.is_pending() && opening.timeout.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
+    }
+}
+
+impl<I: Unpin> AsyncWrite for Connection<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Wire::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Wire::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.wire {
+            Wire::Plain(stream) => stream.is_write_vectored(),
+            Wire::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}

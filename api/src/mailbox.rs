@@ -1,0 +1,232 @@
+//! The mailbox service of a node: who is asking, then the call itself.
+//!
+//! A call runs at the leader of the caller's group, since only there is it known whether the caller is
+//! still authorised and which of its requests were seen. Everywhere else [`MailboxService::handle`]
+//! names that leader and does nothing, and a relay takes the call there.
+
+mod authenticate;
+mod lead;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rossby_domain::ids::{PartitionCount, PartitionId};
+use rossby_domain::limits::Limits;
+use rossby_raft::{Group, Member, ProposeError, ReadError};
+use rossby_seams::clock::Clock;
+use rossby_seams::random::Random;
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
+
+use crate::call::{Call, CallError, CallReply, Door, RpcPath};
+use crate::error::{ApiError, Code};
+use crate::hawk::{Guard, GuardConfig};
+use crate::limits::DoorLimits;
+use crate::metrics::Metrics;
+use crate::rpc;
+use crate::secrets::ClusterSecrets;
+
+use authenticate::Confirmed;
+pub(crate) use lead::{unexpected_answer, unexpected_outcome};
+
+/// Which group serves a partition, as far as this node runs a replica of it.
+pub trait Directory: Send + Sync + 'static {
+    /// This node's replica of the group that owns the partition; `None` if the node has none.
+    fn group(&self, partition: PartitionId) -> Option<Arc<Group>>;
+}
+
+impl<F> Directory for F
+where
+    F: Fn(PartitionId) -> Option<Arc<Group>> + Send + Sync + 'static,
+{
+    fn group(&self, partition: PartitionId) -> Option<Arc<Group>> {
+        self(partition)
+    }
+}
+
+/// What the service is made of.
+pub struct MailboxConfig {
+    /// The groups that this node runs replicas of.
+    pub directory: Arc<dyn Directory>,
+    /// The cluster's secrets.
+    pub secrets: Arc<ClusterSecrets>,
+    /// The cluster's number of partitions.
+    pub partitions: PartitionCount,
+    /// The cluster's name: the host in the Hawk MAC.
+    pub cluster_name: String,
+    /// The clock that requests are held against.
+    pub clock: Arc<dyn Clock>,
+    /// Where codes and sealing nonces come from.
+    pub random: Arc<dyn Random>,
+    /// Limits of the doors.
+    pub limits: DoorLimits,
+    /// The replicated limits that this node would take partitions over with, for what clients are
+    /// told in advance. What counts is what apply enforces.
+    pub stored_limits: Limits,
+    /// Where calls are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The mailbox service of a node.
+pub struct MailboxService {
+    pub(crate) config: MailboxConfig,
+    guard: Guard,
+    confirmed: Confirmed,
+}
+
+impl MailboxService {
+    /// The service.
+    #[must_use]
+    pub fn new(config: MailboxConfig) -> Self {
+        let guard = Guard::new(GuardConfig {
+            host: config.cluster_name.clone(),
+            window_ms: config.limits.hawk_window_ms,
+            ahead_ms: config.limits.hawk_ahead_ms,
+            nonces: config.limits.hawk_nonces,
+        });
+        Self {
+            config,
+            guard,
+            confirmed: Confirmed::default(),
+        }
+    }
+
+    /// Answers one call, or says who should.
+    ///
+    /// # Errors
+    /// [`CallError::Elsewhere`] if another node leads the caller's group and the call was not
+    /// relayed yet; otherwise [`CallError::Refused`].
+    pub async fn handle(&self, call: Call) -> Result<CallReply, CallError> {
+        let started = Instant::now();
+        let result = self.answer(&call).await.map_err(|failure| match failure {
+            Failure::NotLeader(Some(leader)) if !call.relayed => CallError::Elsewhere(leader),
+            Failure::NotLeader(_) => ApiError::unavailable("this node does not lead").into(),
+            Failure::Refused(error) => error.into(),
+        });
+        let refusal = match &result {
+            Ok(_) => None,
+            // Whoever answers it counts it.
+            Err(CallError::Elsewhere(_)) => return result,
+            Err(CallError::Refused(error)) => Some(error),
+        };
+        self.config
+            .metrics
+            .answered(call.path, refusal.map(ApiError::code), started.elapsed());
+        self.config.metrics.set_nonces(self.guard.nonces());
+        if let Some(refusal) = refusal {
+            log_refusal(call.path, refusal);
+        }
+        result
+    }
+
+    async fn answer(&self, call: &Call) -> Result<CallReply, Failure> {
+        let limit = self.config.limits.request_bytes;
+        if call.message.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
+            let error = ApiError::from(Code::RequestTooLarge);
+            return Err(error.with_metadata("limit_bytes", limit).into());
+        }
+        match call.path {
+            RpcPath::Register => rpc::register(self, call).await.map(unsigned),
+            RpcPath::Authorize => rpc::authorize(self, call).await.map(unsigned),
+            RpcPath::LookupKey
+            | RpcPath::Send
+            | RpcPath::Fetch
+            | RpcPath::Acknowledge
+            | RpcPath::Block => self.answer_caller(call).await,
+        }
+    }
+
+    /// A call that must prove who makes it.
+    async fn answer_caller(&self, call: &Call) -> Result<CallReply, Failure> {
+        let caller = self.authenticate(call).await?;
+        let from = caller.address();
+        let message = match call.path {
+            RpcPath::LookupKey => rpc::lookup_key(self, from, call).await?,
+            RpcPath::Send => rpc::send(self, from, call).await?,
+            RpcPath::Fetch => rpc::fetch(self, from, call).await?,
+            RpcPath::Acknowledge => rpc::acknowledge(self, from, call).await?,
+            RpcPath::Block => rpc::block(self, from, call).await?,
+            RpcPath::Register | RpcPath::Authorize => {
+                return Err(ApiError::internal("registration has no caller").into());
+            }
+        };
+        let vouched = self.guard.vouch(&caller, &message);
+        let header = vouched.map_err(|error| ApiError::internal(format!("hawk: {error}")))?;
+        Ok(CallReply {
+            message,
+            server_authorization: Some(header),
+        })
+    }
+}
+
+fn unsigned(message: Bytes) -> CallReply {
+    CallReply {
+        message,
+        server_authorization: None,
+    }
+}
+
+/// For operators: what is our fault loudly, what is a client's quietly.
+fn log_refusal(path: RpcPath, refusal: &ApiError) {
+    let (rpc, code, why) = (
+        path.name(),
+        refusal.code().as_str(),
+        refusal.log().unwrap_or("-"),
+    );
+    match refusal.code() {
+        Code::Internal => error!(rpc, code, why, "a call failed"),
+        Code::ClockUnsafe | Code::DiskFull | Code::Overloaded => {
+            warn!(rpc, code, why, "a call was refused");
+        }
+        _ => debug!(rpc, code, why, "a call was refused"),
+    }
+}
+
+/// Why a call ends early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Another replica leads the group that was needed, if any is known. Nothing was done that a
+    /// repetition of the call would not do again with the same outcome.
+    NotLeader(Option<Member>),
+    /// The call is refused.
+    Refused(ApiError),
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<Code> for Failure {
+    fn from(code: Code) -> Self {
+        Self::Refused(code.into())
+    }
+}
+
+impl From<ProposeError> for Failure {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader { leader } => Self::NotLeader(leader),
+            other => Self::Refused(other.into()),
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotLeader { leader } => Self::NotLeader(leader),
+            other => Self::Refused(other.into()),
+        }
+    }
+}
+
+#[async_trait]
+impl Door for MailboxService {
+    /// Without a relay: a call for another node is refused as unavailable.
+    async fn call(&self, call: Call) -> Result<CallReply, tonic::Status> {
+        self.handle(call).await.map_err(Into::into)
+    }
+}

@@ -1,0 +1,145 @@
+//! Figures for operators. Nothing here is labelled by box, device or identifier.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::call::RpcPath;
+use crate::error::Code;
+
+/// What calls are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    rpc: &'static str,
+    code: &'static str,
+}
+
+/// A label for the method alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RpcLabel {
+    rpc: &'static str,
+}
+
+/// The figures of the doors. Clones of the parts are shared with the registry.
+#[derive(Debug)]
+pub struct Metrics {
+    calls: Family<CallLabels, Counter>,
+    latency: Family<RpcLabel, Histogram>,
+    envelopes_refused: Family<CallLabels, Counter>,
+    nonces: Gauge<u64, AtomicU64>,
+    courier_sent: Counter,
+    courier_failed: Counter,
+}
+
+impl Metrics {
+    /// Makes the figures and registers them.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Arc<Self> {
+        // 0.5 ms to 4 s.
+        let buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_5, 2.0, 14));
+        let metrics = Self {
+            calls: Family::default(),
+            latency: Family::new_with_constructor(buckets),
+            envelopes_refused: Family::default(),
+            nonces: Gauge::default(),
+            courier_sent: Counter::default(),
+            courier_failed: Counter::default(),
+        };
+        registry.register(
+            "rossby_calls",
+            "Calls answered here, by method and code (OK or an error code)",
+            metrics.calls.clone(),
+        );
+        registry.register(
+            "rossby_call_seconds",
+            "Time from a call's arrival to its answer",
+            metrics.latency.clone(),
+        );
+        registry.register(
+            "rossby_envelopes_refused",
+            "Envelopes of answered Sends that were refused, by code",
+            metrics.envelopes_refused.clone(),
+        );
+        registry.register(
+            "rossby_hawk_nonces",
+            "Nonces that this node remembers",
+            metrics.nonces.clone(),
+        );
+        registry.register(
+            "rossby_courier_sent",
+            "Verification codes handed to the courier",
+            metrics.courier_sent.clone(),
+        );
+        registry.register(
+            "rossby_courier_failed",
+            "Attempts at handing over a verification code that failed",
+            metrics.courier_failed.clone(),
+        );
+        Arc::new(metrics)
+    }
+
+    /// A call was answered; `refusal` is its code if it was refused.
+    pub fn answered(&self, path: RpcPath, refusal: Option<Code>, took: Duration) {
+        let (rpc, code) = (path.name(), refusal.map_or("OK", Code::as_str));
+        self.calls.get_or_create(&CallLabels { rpc, code }).inc();
+        self.latency
+            .get_or_create(&RpcLabel { rpc })
+            .observe(took.as_secs_f64());
+    }
+
+    /// An envelope of a Send was refused.
+    pub fn envelope_refused(&self, code: Code) {
+        let labels = CallLabels {
+            rpc: RpcPath::Send.name(),
+            code: code.as_str(),
+        };
+        self.envelopes_refused.get_or_create(&labels).inc();
+    }
+
+    /// This many nonces are remembered.
+    pub fn set_nonces(&self, count: u64) {
+        self.nonces.set(count);
+    }
+
+    /// A code was handed to the courier.
+    pub fn courier_sent(&self) {
+        self.courier_sent.inc();
+    }
+
+    /// A code could not be handed to the courier.
+    pub fn courier_failed(&self) {
+        self.courier_failed.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_by_method_and_code() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.answered(RpcPath::Send, None, Duration::from_millis(3));
+        metrics.answered(
+            RpcPath::Fetch,
+            Some(Code::Unauthenticated),
+            Duration::from_millis(3),
+        );
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(
+            text.contains(r#"rossby_calls_total{rpc="Send",code="OK"} 1"#),
+            "{text}"
+        );
+        assert!(text.contains(r#"rossby_calls_total{rpc="Fetch",code="UNAUTHENTICATED"} 1"#));
+        assert!(text.contains(r#"rossby_call_seconds_count{rpc="Send"} 1"#));
+    }
+}

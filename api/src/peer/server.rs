@@ -1,0 +1,287 @@
+//! What a node does for its peers.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{Stream, StreamExt as _};
+use parking_lot::RwLock;
+use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, ReplicaId};
+use rossby_proto::v1;
+use rossby_proto::v1::peer_server::Peer;
+use rossby_seams::transport::LinkAcceptor;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+use super::{CLUSTER_KEY, PEER_MESSAGE_BYTES_MAX, link};
+use crate::call::{Call, Door, RpcPath};
+use crate::listener::PeerConnectInfo;
+use crate::{ApiError, Code};
+
+/// A relayed call is given up after this long even if its caller would wait longer.
+const RELAY_DEADLINE_MAX: Duration = Duration::from_secs(60);
+
+/// Who a node is, for `cluster init`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The node.
+    pub node: NodeId,
+    /// Its cluster, if it belongs to one.
+    pub cluster: Option<ClusterId>,
+    /// Where clients reach it.
+    pub client_address: String,
+    /// Where its peers reach it.
+    pub peer_address: String,
+    /// Its release.
+    pub version: String,
+}
+
+/// A place in a cluster: which cluster, its secrets, and the replica to run.
+pub struct Placement {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its name.
+    pub cluster_name: String,
+    /// Into how many partitions it is cut.
+    pub partitions: PartitionCount,
+    /// The group.
+    pub group: GroupId,
+    /// This node's replica of it.
+    pub replica: ReplicaId,
+    /// The content of `cluster.keys`.
+    pub secrets: Zeroizing<String>,
+}
+
+/// Why a node did not take its place in a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// It belongs to another cluster, or has another place in this one.
+    #[error("{0}")]
+    Taken(String),
+    /// What was sent can't be used.
+    #[error("{0}")]
+    Invalid(String),
+    /// It could not be made durable, or the group did not start.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// How a node comes to belong to a cluster. Implemented where the node is put together.
+#[async_trait]
+pub trait Joining: Send + Sync + 'static {
+    /// Who this node is.
+    fn describe(&self) -> Description;
+
+    /// Takes a place in a cluster. The same again is fine.
+    ///
+    /// # Errors
+    /// [`JoinError`] if it can't, or belongs elsewhere.
+    async fn join(&self, placement: Placement) -> Result<(), JoinError>;
+}
+
+/// What peers need once the node belongs to a cluster.
+struct Member {
+    cluster: ClusterId,
+    links: Arc<dyn LinkAcceptor>,
+    door: Arc<dyn Door>,
+}
+
+struct Inner {
+    joining: OnceLock<Arc<dyn Joining>>,
+    member: RwLock<Option<Member>>,
+}
+
+/// The `Peer` service of a node. Clones are the same service.
+#[derive(Clone)]
+pub struct PeerServer(Arc<Inner>);
+
+impl PeerServer {
+    /// A node that belongs to no cluster yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            joining: OnceLock::new(),
+            member: RwLock::new(None),
+        }))
+    }
+
+    /// Says how this node comes to belong to a cluster. Once.
+    pub fn set_joining(&self, joining: Arc<dyn Joining>) {
+        // A second call would change nothing: the first stays.
+        let _ = self.0.joining.set(joining);
+    }
+
+    /// From now on the node serves links and relayed calls of its cluster. `door` relays no further.
+    pub fn open(&self, cluster: ClusterId, links: Arc<dyn LinkAcceptor>, door: Arc<dyn Door>) {
+        *self.0.member.write() = Some(Member {
+            cluster,
+            links,
+            door,
+        });
+    }
+
+    /// The service for a tonic server.
+    #[must_use]
+    pub fn into_service(self) -> v1::peer_server::PeerServer<Self> {
+        v1::peer_server::PeerServer::new(self)
+            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX)
+    }
+
+    fn joining(&self) -> Result<&Arc<dyn Joining>, Status> {
+        self.0
+            .joining
+            .get()
+            .ok_or_else(|| Status::unavailable("this node is starting"))
+    }
+
+    /// What a request of the same cluster may use.
+    fn member<T, R>(
+        &self,
+        request: &Request<T>,
+        choose: impl FnOnce(&Member) -> R,
+    ) -> Result<R, Status> {
+        let member = self.0.member.read();
+        let member = member
+            .as_ref()
+            .ok_or_else(|| Status::from(ApiError::from(Code::NotInCluster)))?;
+        let named = request
+            .metadata()
+            .get(CLUSTER_KEY)
+            .and_then(|value| value.to_str().ok());
+        if named.and_then(|text| text.parse::<ClusterId>().ok()) != Some(member.cluster) {
+            return Err(Status::permission_denied(
+                "this node belongs to another cluster",
+            ));
+        }
+        Ok(choose(member))
+    }
+}
+
+impl Default for PeerServer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The node at the other end, as its certificate proves.
+fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
+    request
+        .extensions()
+        .get::<PeerConnectInfo>()
+        .map(|info| info.node)
+        .ok_or_else(|| Status::unauthenticated("peers must show a node's certificate"))
+}
+
+#[async_trait]
+impl Peer for PeerServer {
+    type LinkStream = Pin<Box<dyn Stream<Item = Result<v1::Frame, Status>> + Send>>;
+
+    async fn link(
+        &self,
+        request: Request<tonic::Streaming<v1::Frame>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
+        let peer = caller(&request)?;
+        let links = self.member(&request, |member| Arc::clone(&member.links))?;
+        let (link, frames, pump) = link::ends(peer).split();
+        tokio::spawn(pump.run(request.into_inner()));
+        links.accept(link);
+        Ok(Response::new(Box::pin(frames.map(Ok))))
+    }
+
+    async fn relay(
+        &self,
+        request: Request<v1::RelayRequest>,
+    ) -> Result<Response<v1::RelayResponse>, Status> {
+        caller(&request)?;
+        let door = self.member(&request, |member| Arc::clone(&member.door))?;
+        let request = request.into_inner();
+        let patience = Duration::from_millis(request.deadline_ms).min(RELAY_DEADLINE_MAX);
+        let path: RpcPath = request
+            .path
+            .parse()
+            .map_err(|_| Status::unimplemented("no such method"))?;
+        let call = Call {
+            path,
+            authorization: (!request.authorization.is_empty()).then_some(request.authorization),
+            message: request.message,
+            deadline: Instant::now() + patience,
+            remote: request.remote_address.parse().ok(),
+            relayed: true,
+        };
+        let response = match door.call(call).await {
+            Ok(reply) => v1::RelayResponse {
+                message: reply.message,
+                server_authorization: reply.server_authorization.unwrap_or_default(),
+                ..Default::default()
+            },
+            Err(status) => refusal(&status),
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn describe(
+        &self,
+        request: Request<v1::DescribeRequest>,
+    ) -> Result<Response<v1::DescribeResponse>, Status> {
+        caller(&request)?;
+        let own = self.joining()?.describe();
+        Ok(Response::new(v1::DescribeResponse {
+            node_id: own.node.0,
+            cluster_id: own
+                .cluster
+                .map(|cluster| cluster.to_string())
+                .unwrap_or_default(),
+            client_address: own.client_address,
+            peer_address: own.peer_address,
+            version: own.version,
+        }))
+    }
+
+    async fn create_replica(
+        &self,
+        request: Request<v1::CreateReplicaRequest>,
+    ) -> Result<Response<v1::CreateReplicaResponse>, Status> {
+        caller(&request)?;
+        let joining = Arc::clone(self.joining()?);
+        let placement = placement(request.into_inner())?;
+        joining.join(placement).await.map_err(|error| match error {
+            JoinError::Taken(text) => Status::failed_precondition(text),
+            JoinError::Invalid(text) => Status::invalid_argument(text),
+            JoinError::Failed(text) => Status::internal(text),
+        })?;
+        Ok(Response::new(v1::CreateReplicaResponse {}))
+    }
+}
+
+/// A refused call, to be refused the same way by the node that relayed it.
+fn refusal(status: &Status) -> v1::RelayResponse {
+    v1::RelayResponse {
+        code: i32::from(status.code()),
+        status_message: status.message().to_owned(),
+        status_details: status.details().to_vec().into(),
+        ..Default::default()
+    }
+}
+
+fn placement(request: v1::CreateReplicaRequest) -> Result<Placement, Status> {
+    let invalid = |what: &str| Status::invalid_argument(format!("{what} is not valid"));
+    let secrets = Zeroizing::new(request.cluster_keys.to_vec());
+    let secrets = std::str::from_utf8(&secrets).map_err(|_| invalid("cluster_keys"))?;
+    Ok(Placement {
+        cluster: request
+            .cluster_id
+            .parse()
+            .map_err(|_| invalid("cluster_id"))?,
+        cluster_name: request.cluster_name,
+        partitions: u16::try_from(request.partition_count)
+            .ok()
+            .and_then(|count| PartitionCount::new(count).ok())
+            .ok_or_else(|| invalid("partition_count"))?,
+        group: GroupId(request.group_id),
+        replica: ReplicaId(request.replica_id),
+        secrets: Zeroizing::new(secrets.to_owned()),
+    })
+}

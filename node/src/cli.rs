@@ -1,0 +1,269 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::ConfigArgs;
+use crate::device::DeviceCommand;
+use crate::exit::Exit;
+
+const EXAMPLES: &str = "\
+Examples:
+  rossby serve                             one node on this machine, data in ./rossby-data
+  rossby config check --config rossby.toml
+  rossby cluster status
+  rossby help cluster init                 how to make a cluster of several nodes";
+
+/// Rossby: a replicated, end-to-end encrypted mailbox.
+///
+/// The servers are post offices: they carry sealed letters and never see what is in them.
+#[derive(Debug, Parser)]
+#[command(name = "rossby", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", Exit::HELP))]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `rossby` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs a node. Without any flag: a single node for this machine only, ready in about a second.
+    Serve(ServeArgs),
+    /// Looks at the configuration without starting anything.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Makes and looks after a cluster, through a node's admin socket.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Makes certificates: for clients to trust the nodes, and for nodes to trust each other.
+    #[command(subcommand)]
+    Cert(CertCommand),
+    /// Prints the version.
+    Version {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    #[command(flatten)]
+    Device(DeviceCommand),
+}
+
+/// `rossby serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rossby serve
+  rossby serve --data /var/lib/rossby --listen 127.0.0.1:7470
+  rossby serve --config /etc/rossby.toml --node 2 --peer-listen 10.0.0.2:7472")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Once ready, print the addresses in use as one line of JSON on standard output. They are in
+    /// <data>/addresses.json too.
+    #[arg(long)]
+    pub print_addresses: bool,
+}
+
+/// `rossby config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Says whether a node could start with this configuration, and if not, all that is wrong.
+    Check {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Prints every setting, its value, and where the value comes from.
+    Show {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where a node takes orders.
+#[derive(Debug, Args)]
+pub struct SocketArgs {
+    /// The node's admin socket.
+    #[arg(long, value_name = "PATH", env = "ROSSBY_ADMIN_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// The node's data directory, which holds the admin socket.
+    #[arg(long, value_name = "DIR", env = "ROSSBY_DATA", default_value = crate::config::DEFAULT_DATA)]
+    pub data: PathBuf,
+}
+
+impl SocketArgs {
+    /// The socket that these arguments name.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.socket
+            .clone()
+            .unwrap_or_else(|| self.data.join(crate::config::ADMIN_SOCKET))
+    }
+}
+
+/// `rossby cluster`.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Makes a cluster of nodes that run and belong to none yet. Run again after a failure: it goes
+    /// on where it stopped.
+    #[command(after_help = "\
+Start each node with --node N --peer-listen HOST:PORT and its certificates (see rossby cert), then,
+on the machine of one of them:
+  rossby cluster init --node 1=10.0.0.1:7472 --node 2=10.0.0.2:7472 --node 3=10.0.0.3:7472")]
+    Init {
+        #[command(flatten)]
+        socket: SocketArgs,
+        /// A node and where the others reach it: NUMBER=HOST:PORT. Once for each node.
+        #[arg(long = "node", value_name = "NUMBER=HOST:PORT", required = true)]
+        nodes: Vec<NodeAddress>,
+        /// The cluster's name. Devices sign it into their requests.
+        #[arg(long, default_value = "rossby")]
+        name: String,
+        /// Into how many parts the key space is cut: a power of two, for ever.
+        #[arg(long, value_name = "COUNT", default_value_t = 256)]
+        partitions: u16,
+    },
+    /// Shows the node, its groups, who leads them, and how far each copy is.
+    Status {
+        #[command(flatten)]
+        socket: SocketArgs,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Moves leadership to another node, for example before maintenance. Ask the node that leads.
+    TransferLeader {
+        #[command(flatten)]
+        socket: SocketArgs,
+        /// The node that shall lead. Without it: the one whose copy is furthest.
+        #[arg(long, value_name = "NODE")]
+        to: Option<u64>,
+        /// The group.
+        #[arg(long, default_value_t = 1)]
+        group: u32,
+    },
+}
+
+/// A node and its peer address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeAddress {
+    /// The node's number.
+    pub node: u64,
+    /// Where its peers reach it, `host:port`.
+    pub address: String,
+}
+
+impl std::str::FromStr for NodeAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let malformed = || "expected NUMBER=HOST:PORT, for example 1=10.0.0.1:7472".to_owned();
+        let (node, address) = text.split_once('=').ok_or_else(malformed)?;
+        let node = node.parse().map_err(|_| malformed())?;
+        if node == 0 {
+            return Err("nodes are numbered from 1".to_owned());
+        }
+        let address: crate::config::HostPort = address.parse().map_err(|_| malformed())?;
+        Ok(Self {
+            node,
+            address: address.to_string(),
+        })
+    }
+}
+
+/// `rossby cert`.
+#[derive(Debug, Subcommand)]
+pub enum CertCommand {
+    /// Makes a cluster's own certificate authority. Keep its key off the nodes.
+    #[command(after_help = "Example:\n  rossby cert ca --out certs")]
+    Ca {
+        /// Where to put ca.crt and ca.key.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Days until it expires.
+        #[arg(long, default_value_t = 3650)]
+        days: u32,
+    },
+    /// Makes a node's certificate: proves to peers which node it is, and to clients its host names.
+    #[command(
+        after_help = "Example:\n  rossby cert node --ca certs --node 1 --dns mail.example.org --ip 10.0.0.1 --out certs"
+    )]
+    Node {
+        /// The folder with ca.crt and ca.key.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// The node's number.
+        #[arg(long, value_name = "NODE", value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+        /// A host name that clients use. Any number of times.
+        #[arg(long)]
+        dns: Vec<String>,
+        /// An address that clients use. Any number of times.
+        #[arg(long)]
+        ip: Vec<IpAddr>,
+        /// Where to put node-<NODE>.crt and node-<NODE>.key.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Days until it expires.
+        #[arg(long, default_value_t = 398)]
+        days: u32,
+    },
+    /// Makes a certificate that proves who a remote operator or a tool is. Nodes do not take it for
+    /// a node's.
+    #[command(after_help = "Example:\n  rossby cert client --ca certs --name alice --out certs")]
+    Client {
+        /// The folder with ca.crt and ca.key.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// The name in the certificate.
+        #[arg(long)]
+        name: String,
+        /// Where to put <NAME>.crt and <NAME>.key.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Days until it expires.
+        #[arg(long, default_value_t = 398)]
+        days: u32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_node_address_is_a_number_and_a_host_with_port() {
+        let parsed: NodeAddress = "3=node.example:7472".parse().unwrap();
+        assert_eq!(
+            parsed,
+            NodeAddress {
+                node: 3,
+                address: "node.example:7472".to_owned()
+            }
+        );
+        for bad in [
+            "",
+            "3",
+            "=a:1",
+            "x=a:1",
+            "0=a:1",
+            "1=a",
+            "1=a:",
+            "1=:7",
+            "1=a:70000",
+        ] {
+            assert!(bad.parse::<NodeAddress>().is_err(), "{bad:?} was taken");
+        }
+    }
+}

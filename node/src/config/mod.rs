@@ -1,0 +1,309 @@
+//! Settings of a node: what they are, where they come from, and whether they make sense together.
+//!
+//! ```text
+//!   defaults ◄─ file (TOML) ◄─ environment (ROSSBY_*) ◄─ flags      the right one wins
+//!                     │
+//!                  load.rs ──► Config ──► check.rs ──► problems, or a node may start
+//! ```
+
+mod args;
+mod check;
+mod command;
+mod host_port;
+mod load;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use rossby_domain::limits::Limits;
+use serde::{Deserialize, Serialize};
+
+pub use args::ConfigArgs;
+pub use check::check;
+pub use command::run;
+pub use host_port::HostPort;
+pub use load::load;
+
+/// Where a node keeps its data unless told otherwise.
+pub const DEFAULT_DATA: &str = "./rossby-data";
+/// The admin socket's name in the data directory.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+
+/// All settings of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// This node's number in its cluster, from 1.
+    pub node: u64,
+    /// The data directory.
+    pub data: PathBuf,
+    /// The file with the cluster's secrets; never inside the data directory.
+    pub secrets: PathBuf,
+    /// Where devices connect.
+    pub clients: Clients,
+    /// Where other nodes connect.
+    pub peers: Peers,
+    /// Metrics and health.
+    pub http: Http,
+    /// Orders from the operator.
+    pub admin: Admin,
+    /// The cluster that a single node makes for itself.
+    pub cluster: Cluster,
+    /// What a cluster made by this node enforces.
+    pub limits: Limits,
+    /// How verification codes reach people.
+    pub courier: Courier,
+    /// The log on standard error.
+    pub log: Log,
+    /// Raft's pace.
+    pub raft: Raft,
+    /// Sizes of what is kept in memory and on disk.
+    pub storage: Storage,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node: 1,
+            data: PathBuf::from(DEFAULT_DATA),
+            secrets: PathBuf::from("./rossby-secrets/cluster.keys"),
+            clients: Clients::default(),
+            peers: Peers::default(),
+            http: Http::default(),
+            admin: Admin::default(),
+            cluster: Cluster::default(),
+            limits: Limits::default(),
+            courier: Courier::default(),
+            log: Log::default(),
+            raft: Raft::default(),
+            storage: Storage::default(),
+        }
+    }
+}
+
+/// Where devices connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Clients {
+    /// The address to listen on. Beyond loopback it needs TLS.
+    pub listen: SocketAddr,
+    /// The address that devices are told, if it is another one (behind NAT, for example).
+    pub advertise: Option<HostPort>,
+    /// The node's certificate chain, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// If set, clients must show a certificate from one of these authorities, PEM.
+    pub tls_ca: Option<PathBuf>,
+    /// Open connections at a time; more wait.
+    pub max_connections: u32,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self {
+            listen: loopback(7470),
+            advertise: None,
+            tls_cert: None,
+            tls_key: None,
+            tls_ca: None,
+            max_connections: 4096,
+        }
+    }
+}
+
+/// Where other nodes connect. Always mutual TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Peers {
+    /// The address to listen on. Without it the node is a cluster by itself.
+    pub listen: Option<SocketAddr>,
+    /// The address that other nodes are told, if it is another one.
+    pub advertise: Option<HostPort>,
+    /// This node's certificate from `rossby cert node`, PEM.
+    pub cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
+    /// The cluster's authority from `rossby cert ca`, PEM.
+    pub ca: Option<PathBuf>,
+}
+
+/// Metrics and health over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// The address of /metrics, /livez and /readyz.
+    pub listen: SocketAddr,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: loopback(7471),
+        }
+    }
+}
+
+/// Orders from the operator.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// The Unix socket, mode 0600; by default `admin.sock` in the data directory.
+    pub socket: Option<PathBuf>,
+}
+
+/// The cluster that a single node makes for itself. `rossby cluster init` has flags of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// Its name: the host in the authentication of requests.
+    pub name: String,
+    /// Into how many parts the key space is cut.
+    pub partitions: u16,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            name: "rossby".to_owned(),
+            partitions: 256,
+        }
+    }
+}
+
+/// How verification codes reach people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Courier {
+    /// Which courier.
+    pub kind: CourierKind,
+    /// The outbox of the file courier, mode 0600.
+    pub file: Option<PathBuf>,
+    /// Use a courier that shows codes to the operator even though strangers can reach the node.
+    pub allow_console_courier: bool,
+}
+
+impl Default for Courier {
+    fn default() -> Self {
+        Self {
+            kind: CourierKind::Console,
+            file: None,
+            allow_console_courier: false,
+        }
+    }
+}
+
+/// Which courier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum CourierKind {
+    /// Codes are printed on the node's standard output.
+    Console,
+    /// Codes are appended to a file that only the node's user can read.
+    File,
+}
+
+/// The log on standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// What to log, as in `info` or `warn,rossby_raft=debug`.
+    pub filter: String,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Raft's pace. The same on all nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Raft {
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: u64,
+    /// Shortest silence of the leader, in milliseconds, after which a node stands for election.
+    pub election_min_ms: u64,
+    /// Longest such silence.
+    pub election_max_ms: u64,
+}
+
+impl Default for Raft {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 100,
+            election_min_ms: 500,
+            election_max_ms: 1000,
+        }
+    }
+}
+
+/// Sizes of what is kept in memory and on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// Bytes of a log segment.
+    pub segment_bytes: u64,
+    /// Bytes of recent log entries kept in memory.
+    pub log_cache_bytes: u64,
+    /// Bytes of the key-value base's cache.
+    pub base_cache_bytes: u64,
+    /// A checkpoint is written once the log since the last one has this many bytes.
+    pub checkpoint_log_bytes: u64,
+    /// Bytes of applied state that may wait for a checkpoint; writes are refused above 70% of it.
+    pub overlay_budget_bytes: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Self {
+            segment_bytes: 32 * MIB,
+            log_cache_bytes: 32 * MIB,
+            base_cache_bytes: 128 * MIB,
+            checkpoint_log_bytes: 64 * MIB,
+            overlay_budget_bytes: 512 * MIB,
+        }
+    }
+}
+
+impl Config {
+    /// The admin socket's path.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.admin
+            .socket
+            .clone()
+            .unwrap_or_else(|| self.data.join(ADMIN_SOCKET))
+    }
+
+    /// The outbox of the file courier: by default beside the cluster's secrets, out of the data
+    /// directory and its backups.
+    #[must_use]
+    pub fn courier_file(&self) -> PathBuf {
+        self.courier
+            .file
+            .clone()
+            .unwrap_or_else(|| self.secrets.with_file_name("codes.jsonl"))
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
