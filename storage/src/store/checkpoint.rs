@@ -347,12 +347,12 @@ impl Checkpoint {
     pub(crate) fn publish_manifest(&self) -> Result<(), StoreError> {
         let files = &self.inner.files;
         let path = files.manifest_path();
-        let published = disk::replace(files.disk.deref(), &path, &self.inner.bytes);
-        if published.is_err() {
-            // Which manifest is there is not known now, so the files of both must stay.
-            self.pins().into_iter().for_each(Pin::leak);
-        }
-        published.map_err(StoreError::io("replace", &path))
+        // If it fails, which manifest is there is not known, and the files of both must stay.
+        files.may_be_named(self.inner.manifest.files());
+        disk::replace(files.disk.deref(), &path, &self.inner.bytes)
+            .map_err(StoreError::io("replace", &path))?;
+        files.are_named(self.inner.manifest.files());
+        Ok(())
     }
 
     /// The entry it holds the state at.
