@@ -406,3 +406,11 @@ impl Checkpoint {
         Ok(bytes.into())
     }
 }
+
+#[cfg(test)]
+impl Checkpoint {
+    /// Where a file is, for tests that damage it.
+    pub(super) fn inner_path(&self, file: &FileName) -> std::path::PathBuf {
+        self.inner.files.path(&file.digest)
+    }
+}
