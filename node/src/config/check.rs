@@ -274,9 +274,9 @@ fn client_tls(config: &Config, findings: &mut Findings) {
         (None, Some(_)) => findings.problem("clients.tls_cert: is missing beside clients.tls_key"),
         (Some(_), Some(key)) => private(key, "clients.tls_key", findings),
     }
-    readable("clients.tls_cert", clients.tls_cert.as_deref(), findings);
-    readable("clients.tls_key", clients.tls_key.as_deref(), findings);
-    readable("clients.tls_ca", clients.tls_ca.as_deref(), findings);
+    if let Err(error) = config.client_tls() {
+        findings.problem(format!("clients: {error}"));
+    }
 }
 
 fn peer_tls(config: &Config, findings: &mut Findings) {
@@ -292,18 +292,13 @@ fn peer_tls(config: &Config, findings: &mut Findings) {
                 "{key}: is missing; nodes talk over mutual TLS only (`rossby cert` makes the files)"
             )),
             (Some(_), None) => findings.problem(format!("{key}: is set but peers.listen is not")),
-            _ => readable(key, path, findings),
+            _ => {}
         }
+    }
+    if let Err(error) = config.peer_tls() {
+        findings.problem(format!("peers: {error}"));
     }
     if let Some(key) = &peers.key {
         private(key, "peers.key", findings);
-    }
-}
-
-fn readable(key: &str, path: Option<&Path>, findings: &mut Findings) {
-    if let Some(path) = path
-        && let Err(error) = std::fs::File::open(path)
-    {
-        findings.problem(format!("{key}: can't read {}: {error}", path.display()));
     }
 }

@@ -14,8 +14,12 @@ mod load;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use rossby_api::listener::tls::{self, PeerTls, TlsError};
+use rossby_domain::ids::NodeId;
 use rossby_domain::limits::Limits;
+use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 
 pub use args::ConfigArgs;
