@@ -1,1 +1,6 @@
-//! placeholder
+//! The device's side of Rossby, and the only home of plaintext and private keys.
+
+pub mod crypto;
+pub mod envelope;
+pub mod identity;
+pub mod store;

@@ -1,0 +1,155 @@
+//! A device's own keys, and the record that it publishes of them.
+
+use bytes::Bytes;
+use ed25519_dalek::{Signer as _, SigningKey};
+use rossby_domain::chain::{ChainError, Genesis, KemKey, KeyRecord, SUITE_XWING};
+use rossby_domain::ids::DeviceId;
+use rossby_seams::random::{Random, RandomError, bytes};
+
+use crate::crypto::kem::{KemError, KemSecret};
+use crate::crypto::secret::Secret;
+
+/// Why an identity could not be made or taken up again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IdentityError {
+    /// No randomness to make keys from.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// The record is not a valid one.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The KEM key could not be made.
+    #[error(transparent)]
+    Kem(#[from] KemError),
+}
+
+/// The keys of the first device of a new box, with its recovery key.
+#[derive(Clone)]
+pub struct Identity {
+    signing_key: SigningKey,
+    recovery_seed: Secret<32>,
+    kem_keys: Vec<(u64, KemSecret)>,
+    record: KeyRecord,
+}
+
+impl Identity {
+    /// Makes the keys of a new identity and its key record.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn generate(random: &dyn Random) -> Result<Self, IdentityError> {
+        const FIRST_COUNTER: u64 = 1;
+        let signing_key = SigningKey::from_bytes(Secret::new(bytes(random)?).expose());
+        let recovery_seed = Secret::new(bytes(random)?);
+        let genesis = Genesis {
+            device_key: signing_key.verifying_key().to_bytes(),
+            recovery_key: SigningKey::from_bytes(recovery_seed.expose())
+                .verifying_key()
+                .to_bytes(),
+            nonce: bytes(random)?,
+        };
+        let kem = KemSecret::generate(random)?;
+        let public = kem.public_key()?;
+        let statement = KemKey::statement(&genesis.device(), SUITE_XWING, FIRST_COUNTER, &public);
+        let key = KemKey {
+            suite: SUITE_XWING,
+            counter: FIRST_COUNTER,
+            public: Bytes::from(public),
+            signature: signing_key.sign(&statement).to_bytes(),
+        };
+        let record = KeyRecord::new(genesis, key)?;
+        Ok(Self {
+            signing_key,
+            recovery_seed,
+            kem_keys: vec![(FIRST_COUNTER, kem)],
+            record,
+        })
+    }
+
+    /// Takes up keys that were stored.
+    #[must_use]
+    pub fn from_parts(
+        signing_seed: &Secret<32>,
+        recovery_seed: Secret<32>,
+        kem_seeds: Vec<(u64, Secret<32>)>,
+        record: KeyRecord,
+    ) -> Self {
+        let kem_keys = kem_seeds
+            .into_iter()
+            .map(|(counter, seed)| (counter, KemSecret::from_seed(seed)))
+            .collect();
+        let signing_key = SigningKey::from_bytes(signing_seed.expose());
+        Self {
+            signing_key,
+            recovery_seed,
+            kem_keys,
+            record,
+        }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> DeviceId {
+        DeviceId::of_key(&self.signing_key.verifying_key().to_bytes())
+    }
+
+    /// The device's signing key.
+    #[must_use]
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.signing_key
+    }
+
+    /// The seed of the recovery key, for its owner to write down.
+    #[must_use]
+    pub fn recovery_seed(&self) -> &Secret<32> {
+        &self.recovery_seed
+    }
+
+    /// The device's KEM keys by counter, the newest last.
+    #[must_use]
+    pub fn kem_keys(&self) -> &[(u64, KemSecret)] {
+        &self.kem_keys
+    }
+
+    /// The box's key record.
+    #[must_use]
+    pub fn record(&self) -> &KeyRecord {
+        &self.record
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("device", &self.device())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rossby_seams::random::SeededRandom;
+
+    #[test]
+    fn a_new_identity_publishes_a_record_that_verifies() {
+        let identity = Identity::generate(&SeededRandom::new(1)).unwrap();
+        let record = KeyRecord::decode(&identity.record().encode()).unwrap();
+        assert_eq!(record.version(), 0);
+        assert_eq!(record.genesis().device(), identity.device());
+        let keys = record.device(&identity.device()).unwrap();
+        assert_eq!(
+            keys.kem.public,
+            identity.kem_keys()[0].1.public_key().unwrap()
+        );
+    }
+
+    #[test]
+    fn no_secret_is_shown_by_debug() {
+        let identity = Identity::generate(&SeededRandom::new(1)).unwrap();
+        let shown = format!("{identity:?} {:?}", identity.kem_keys());
+        assert!(shown.contains("Secret(..)"));
+        let seed = format!("{:?}", identity.recovery_seed().expose());
+        assert!(!shown.contains(&seed));
+    }
+}

@@ -1,0 +1,209 @@
+//! The rows: all tables of a device in one place.
+//!
+//! | table | key -> value |
+//! |---|---|
+//! | schema | () -> version of the whole |
+//! | identity | () -> private keys and the box's own key record |
+//! | account | () -> servers, identifier, box, token |
+//! | contacts | box -> pinned key record |
+//! | counters | box -> the last counter used for it |
+//! | pending | box + counter -> an envelope whose fate is not known yet |
+//! | messages | envelope id + recipient -> what was received or sent |
+//! | marks | () -> how far reading has come |
+
+use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Sequence};
+use rossby_domain::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Row;
+use crate::crypto::secret::{Secret, SecretBytes};
+use crate::envelope::{ChainPoint, ConversationId};
+
+macro_rules! row {
+    ($type:ty, $table:literal, $key:ty) => {
+        impl Row for $type {
+            const TABLE: &'static str = $table;
+            const VERSION: u8 = 1;
+            type Key = $key;
+        }
+    };
+}
+
+/// The layout of all rows together.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Schema {
+    pub(super) version: u32,
+}
+row!(Schema, "schema", ());
+
+/// The device's private keys and the box's own key record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct IdentityRow {
+    /// The seed of the Ed25519 signing key.
+    pub signing_seed: Secret<32>,
+    /// The seed of the recovery key.
+    pub recovery_seed: Secret<32>,
+    /// KEM seeds by counter, the newest last.
+    pub kem_seeds: Vec<(u64, Secret<32>)>,
+    /// The canonical bytes of the box's own key record.
+    pub record: Vec<u8>,
+}
+row!(IdentityRow, "identity", ());
+
+/// Where the device is registered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AccountRow {
+    /// Addresses of nodes, for example `https://rossby.example:7400`.
+    pub servers: Vec<String>,
+    /// The certificate authority to trust, in PEM; `None` on a plain loopback connection.
+    pub ca_pem: Option<String>,
+    /// The identifier's kind: 1 phone, 2 email.
+    pub identifier_kind: u8,
+    /// The normalised identifier.
+    pub identifier: String,
+    /// Whether others may find the box by it.
+    pub discoverable: bool,
+    /// The box, once registered.
+    pub box_id: Option<BoxId>,
+    /// What authorisation gave.
+    pub access: Option<Access>,
+}
+row!(AccountRow, "account", ());
+
+/// What a device shows to be let in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Access {
+    /// The token.
+    pub token: SecretBytes,
+    /// The cluster's name: the host of the Hawk MAC.
+    pub hawk_host: String,
+}
+
+/// Someone we know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContactRow {
+    /// A name given by this device's owner.
+    pub name: Option<String>,
+    /// The normalised identifier they were found by, if they were: kind and text.
+    pub identifier: Option<(u8, String)>,
+    /// The canonical bytes of their key record, verified.
+    pub record: Vec<u8>,
+    /// The chain that we hold them to.
+    pub pinned: ChainPoint,
+    /// When they were first met.
+    pub since: Timestamp,
+    /// Whether this device's owner added them, or they wrote first.
+    pub added: bool,
+    /// Whether the owner has blocked them.
+    pub blocked: bool,
+}
+row!(ContactRow, "contacts", BoxId);
+
+/// The last counter that was used for a box. Stored before anything is sent under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterRow {
+    /// The counter.
+    pub last: Counter,
+}
+row!(CounterRow, "counters", BoxId);
+
+/// An envelope that may or may not have been stored. It is sent again, byte for byte, until that
+/// is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingRow {
+    /// The content, to be sealed again should the recipient's keys change.
+    pub content: Vec<u8>,
+    /// When it was written.
+    pub written_at: Timestamp,
+    /// The sealed body.
+    pub body: Vec<u8>,
+    /// The version of the recipient's chain that it is sealed for.
+    pub chain_version: u64,
+    /// Tries whose outcome is not known.
+    pub unknown_tries: u32,
+    /// Its place among the messages.
+    pub order: u64,
+}
+row!(PendingRow, "pending", (BoxId, Counter));
+
+/// What names a message: the envelope's id and the box that it went to.
+pub type MessageKey = (EnvelopeId, BoxId);
+
+/// Something received or sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageRow {
+    /// Its place among all messages of this device.
+    pub order: u64,
+    /// Its place in the box that it went to; `None` while that is not known.
+    pub sequence: Option<Sequence>,
+    /// When it was enqueued, by the service's clock; for what was sent, when it was written.
+    pub at: Timestamp,
+    /// What became of it.
+    pub state: MessageState,
+}
+row!(MessageRow, "messages", MessageKey);
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MessageState {
+    /// Received and verified.
+    Received {
+        /// The content's bytes.
+        content: Vec<u8>,
+        /// The conversation.
+        conversation: ConversationId,
+        /// When it was written, by the sender's clock.
+        written_at: Timestamp,
+    },
+    /// Received, and it can not be opened or does not verify. Kept as it came.
+    Unreadable {
+        /// A stable name of the reason.
+        code: String,
+        /// The reason in words.
+        reason: String,
+        /// The envelope's body.
+        body: Vec<u8>,
+    },
+    /// Sent, and not yet known to be stored.
+    Pending {
+        /// The content's bytes.
+        content: Vec<u8>,
+    },
+    /// Stored in the recipient's box.
+    Sent {
+        /// The content's bytes.
+        content: Vec<u8>,
+    },
+    /// Refused for good; it will not be sent again.
+    Refused {
+        /// The content's bytes.
+        content: Vec<u8>,
+        /// The service's code.
+        code: String,
+        /// Its words.
+        reason: String,
+    },
+    /// It may have been stored, and nobody can tell any more. Not sent again by itself.
+    Doubtful {
+        /// The content's bytes.
+        content: Vec<u8>,
+    },
+}
+
+/// How far this device has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MarksRow {
+    /// The last sequence that is stored here.
+    pub cursor: Sequence,
+    /// The last sequence whose acknowledgement the service confirmed.
+    pub acknowledged: Sequence,
+    /// The order of the next message.
+    pub next_order: u64,
+}
+row!(MarksRow, "marks", ());
+
+/// Whose message it is.
+#[must_use]
+pub fn sender_of(key: &MessageKey) -> DeviceAddress {
+    key.0.sender
+}

@@ -1,0 +1,293 @@
+//! What the store must hold, and withstand.
+
+use proptest::prelude::*;
+use rossby_domain::ids::PartitionId;
+use rossby_domain::ids::{BoxId, Counter};
+use rossby_seams::random::{OsRandom, SeededRandom};
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+fn passphrase() -> Passphrase {
+    Passphrase::new("correct horse").unwrap()
+}
+
+fn create(home: &Path) -> Store {
+    Store::create(
+        home,
+        &passphrase(),
+        KdfCost::NONE,
+        Arc::new(SeededRandom::new(1)),
+    )
+    .unwrap()
+}
+
+fn open(home: &Path) -> Result<Store, StoreError> {
+    Store::open(home, &passphrase(), Arc::new(OsRandom))
+}
+
+fn a_box(n: u8) -> BoxId {
+    BoxId::derive(PartitionId::new(1).unwrap(), &[n; 32])
+}
+
+fn counter(n: u64) -> CounterRow {
+    CounterRow { last: Counter(n) }
+}
+
+#[test]
+fn what_is_written_is_there_after_opening_again() {
+    let home = tempfile::tempdir().unwrap();
+    let store = create(home.path());
+    store
+        .write(|batch| batch.put(&a_box(1), &counter(7)))
+        .unwrap();
+    drop(store);
+    let store = open(home.path()).unwrap();
+    assert_eq!(
+        store.get::<CounterRow>(&a_box(1)).unwrap(),
+        Some(counter(7))
+    );
+    assert_eq!(store.get::<CounterRow>(&a_box(2)).unwrap(), None);
+    assert_eq!(
+        store.all::<CounterRow>().unwrap(),
+        vec![(a_box(1), counter(7))]
+    );
+}
+
+#[test]
+fn a_wrong_passphrase_is_told_apart() {
+    let home = tempfile::tempdir().unwrap();
+    drop(create(home.path()));
+    let wrong = Passphrase::new("battery staple").unwrap();
+    let opened = Store::open(home.path(), &wrong, Arc::new(OsRandom));
+    assert!(matches!(opened, Err(StoreError::WrongPassphrase)));
+    let none = Store::open(home.path(), &Passphrase::none(), Arc::new(OsRandom));
+    assert!(matches!(none, Err(StoreError::WrongPassphrase)));
+    assert!(matches!(
+        Passphrase::new(""),
+        Err(StoreError::EmptyPassphrase)
+    ));
+}
+
+#[test]
+fn a_changed_passphrase_takes_the_place_of_the_old_one() {
+    let home = tempfile::tempdir().unwrap();
+    let store = create(home.path());
+    let new = Passphrase::new("battery staple").unwrap();
+    store
+        .change_passphrase(&passphrase(), &new, KdfCost::NONE)
+        .unwrap();
+    assert!(
+        store
+            .change_passphrase(&passphrase(), &new, KdfCost::NONE)
+            .is_err()
+    );
+    drop(store);
+    assert!(matches!(
+        open(home.path()),
+        Err(StoreError::WrongPassphrase)
+    ));
+    assert!(Store::open(home.path(), &new, Arc::new(OsRandom)).is_ok());
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let home = tempfile::tempdir().unwrap();
+    let store = create(home.path());
+    assert!(matches!(open(home.path()), Err(StoreError::InUse(_))));
+    drop(store);
+    assert!(open(home.path()).is_ok());
+}
+
+#[test]
+fn a_device_is_made_once_and_opened_where_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    assert!(matches!(open(home.path()), Err(StoreError::Missing(_))));
+    drop(create(home.path()));
+    let again = Store::create(
+        home.path(),
+        &passphrase(),
+        KdfCost::NONE,
+        Arc::new(SeededRandom::new(2)),
+    );
+    assert!(matches!(again, Err(StoreError::Exists(_))));
+}
+
+#[test]
+fn a_half_made_device_is_made_anew() {
+    let home = tempfile::tempdir().unwrap();
+    drop(create(home.path()));
+    std::fs::remove_file(home.path().join("key")).unwrap();
+    drop(create(home.path()));
+    assert!(open(home.path()).is_ok());
+}
+
+#[test]
+fn only_the_owner_can_read_the_files() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("device");
+    drop(create(&path));
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    for file in ["key", "device.redb", "lock"] {
+        assert_eq!(mode(&path.join(file)), 0o600, "{file}");
+    }
+    // A restore that was careless about it is put right.
+    std::fs::set_permissions(path.join("key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    drop(open(&path).unwrap());
+    assert_eq!(mode(&path.join("key")), 0o600);
+}
+
+#[test]
+fn a_failed_transaction_leaves_nothing_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let store = create(home.path());
+    let failed: Result<(), _> = store.write(|batch| {
+        batch.put(&a_box(1), &counter(7))?;
+        Err(StoreError::Encrypt)
+    });
+    assert!(failed.is_err());
+    assert_eq!(store.get::<CounterRow>(&a_box(1)).unwrap(), None);
+}
+
+#[test]
+fn nothing_is_in_clear_in_the_files() {
+    let home = tempfile::tempdir().unwrap();
+    let canary = "canary-4711@example.org";
+    let find = |needle: &[u8]| {
+        ["key", "device.redb"].iter().any(|file| {
+            let bytes = std::fs::read(home.path().join(file)).unwrap();
+            bytes.windows(needle.len()).any(|window| window == needle)
+        })
+    };
+    let store = create(home.path());
+    let account = AccountRow {
+        servers: vec![canary.to_owned()],
+        ca_pem: None,
+        identifier_kind: 2,
+        identifier: canary.to_owned(),
+        discoverable: true,
+        box_id: Some(a_box(1)),
+        access: None,
+    };
+    store.write(|batch| batch.put(&(), &account)).unwrap();
+    store
+        .write(|batch| batch.put(&a_box(1), &counter(7)))
+        .unwrap();
+    drop(store);
+    assert!(!find(canary.as_bytes()));
+    assert!(!find(a_box(1).as_bytes()));
+    // The search is one that would find it.
+    std::fs::write(home.path().join("key"), format!("..{canary}..")).unwrap();
+    assert!(find(canary.as_bytes()));
+}
+
+#[test]
+fn rows_that_were_exchanged_or_changed_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let store = create(home.path());
+    let rows = [(a_box(1), counter(1)), (a_box(2), counter(2))];
+    store
+        .write(|batch| rows.iter().try_for_each(|(key, row)| batch.put(key, row)))
+        .unwrap();
+    let hashed = |key: &BoxId| {
+        store
+            .cipher
+            .hash(CounterRow::TABLE, &encode_key::<CounterRow>(key).unwrap())
+    };
+    let (one, two) = (hashed(&a_box(1)), hashed(&a_box(2)));
+    let transaction = store.database.begin_write().unwrap();
+    {
+        let mut table = transaction
+            .open_table(definition(CounterRow::TABLE))
+            .unwrap();
+        let other = table.get(two.as_slice()).unwrap().unwrap().value().to_vec();
+        table.insert(one.as_slice(), other.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+    let read = store.get::<CounterRow>(&a_box(1));
+    assert!(matches!(
+        read,
+        Err(StoreError::Damaged { table: "counters" })
+    ));
+    assert_eq!(
+        store.get::<CounterRow>(&a_box(2)).unwrap(),
+        Some(counter(2))
+    );
+}
+
+#[test]
+fn a_home_of_a_later_version_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let store = create(home.path());
+    store
+        .write(|batch| {
+            batch.put(
+                &(),
+                &Schema {
+                    version: SCHEMA + 1,
+                },
+            )
+        })
+        .unwrap();
+    drop(store);
+    assert!(matches!(
+        open(home.path()),
+        Err(StoreError::LaterSchema { found: 2 })
+    ));
+}
+
+#[test]
+fn the_standard_cost_is_that_of_the_design() {
+    assert_eq!(KdfCost::STANDARD.memory_kib, 64 * 1024);
+    assert_eq!(KdfCost::STANDARD.passes, 3);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u8, u64),
+    Remove(u8),
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0_u8..6, any::<u64>()).prop_map(|(key, value)| Step::Put(key, value)),
+        2 => (0_u8..6).prop_map(Step::Remove),
+        1 => Just(Step::Reopen),
+    ];
+    proptest::collection::vec(step, 1..20)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(
+        if std::env::var_os("ROSSBY_LONG").is_some() { 500 } else { 12 }
+    ))]
+
+    #[test]
+    fn the_store_is_a_map(steps in steps()) {
+        let home = tempfile::tempdir().unwrap();
+        let mut store = create(home.path());
+        let mut model = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Put(key, value) => {
+                    store.write(|batch| batch.put(&a_box(key), &counter(value))).unwrap();
+                    model.insert(a_box(key), counter(value));
+                }
+                Step::Remove(key) => {
+                    store.write(|batch| batch.remove::<CounterRow>(&a_box(key))).unwrap();
+                    model.remove(&a_box(key));
+                }
+                Step::Reopen => {
+                    drop(store);
+                    store = open(home.path()).unwrap();
+                }
+            }
+            let mut rows = store.all::<CounterRow>().unwrap();
+            rows.sort_by_key(|(key, _)| *key);
+            prop_assert_eq!(rows, model.clone().into_iter().collect::<Vec<_>>());
+        }
+    }
+}
