@@ -297,6 +297,42 @@ impl Config {
             .unwrap_or_else(|| self.data.join(ADMIN_SOCKET))
     }
 
+    /// What the client listener shows, or `None` for plain text.
+    ///
+    /// # Errors
+    /// If a file is unusable.
+    pub fn client_tls(&self) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+        let (Some(cert), Some(key)) = (&self.clients.tls_cert, &self.clients.tls_key) else {
+            return Ok(None);
+        };
+        let credentials = tls::Credentials::load(cert, key)?;
+        let clients = self
+            .clients
+            .tls_ca
+            .as_deref()
+            .map(tls::authorities)
+            .transpose()?;
+        tls::server(&credentials, clients).map(Some)
+    }
+
+    /// The certificates for peers, or `None` without a peer listener.
+    ///
+    /// # Errors
+    /// If a file is unusable, or the certificate is another node's.
+    pub fn peer_tls(&self) -> Result<Option<PeerTls>, TlsError> {
+        let Peers {
+            listen: Some(_),
+            cert: Some(cert),
+            key: Some(key),
+            ca: Some(ca),
+            ..
+        } = &self.peers
+        else {
+            return Ok(None);
+        };
+        PeerTls::load(NodeId(self.node), cert, key, ca).map(Some)
+    }
+
     /// The outbox of the file courier: by default beside the cluster's secrets, out of the data
     /// directory and its backups.
     #[must_use]
