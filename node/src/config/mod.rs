@@ -16,6 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rossby_api::DoorLimits;
 use rossby_api::listener::tls::{self, PeerTls, TlsError};
 use rossby_domain::ids::NodeId;
 use rossby_domain::limits::Limits;
@@ -23,7 +24,7 @@ use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 
 pub use args::ConfigArgs;
-pub use check::check;
+pub use check::{check, check_cluster_name};
 pub use command::run;
 pub use host_port::HostPort;
 pub use load::load;
@@ -55,6 +56,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// What a cluster made by this node enforces.
     pub limits: Limits,
+    /// What a request of a client may be.
+    pub doors: DoorLimits,
     /// How verification codes reach people.
     pub courier: Courier,
     /// The log on standard error.
@@ -77,6 +80,7 @@ impl Default for Config {
             admin: Admin::default(),
             cluster: Cluster::default(),
             limits: Limits::default(),
+            doors: DoorLimits::default(),
             courier: Courier::default(),
             log: Log::default(),
             raft: Raft::default(),
