@@ -47,6 +47,24 @@ pub struct Routed {
     pub command: Command,
 }
 
+impl Routed {
+    /// About how many bytes the command takes in the log, so that a log entry can be bounded before
+    /// it is encoded.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        /// More than any command takes beside what is counted here.
+        const SMALL: usize = 512;
+        /// More than a new key record takes, with its KEM key.
+        const KEY_RECORD: usize = 4096;
+        SMALL
+            + match &self.command {
+                Command::Enqueue(enqueue) => enqueue.body.len(),
+                Command::CreateBox(create) => KEY_RECORD + create.sealed_identifier.len(),
+                _ => 0,
+            }
+    }
+}
+
 /// Everything that can change a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
