@@ -83,7 +83,10 @@ impl Doors {
             clients: clients.address(),
             peers: peers.as_ref().map(Listener::address),
             http: http.address(),
-            admin: socket.display().to_string(),
+            admin: std::path::absolute(&socket)
+                .unwrap_or(socket)
+                .display()
+                .to_string(),
         };
         Ok(Self {
             clients,

@@ -2,22 +2,25 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rossby_domain::ids::NodeId;
-use rossby_raft::{Groups, GroupsConfig, Timing};
+use rossby_raft::{Blocking, Groups, GroupsConfig, Timing};
 use rossby_seams::base::Base;
 use rossby_seams::clock::Clock;
 use rossby_seams::disk::Disk;
 use rossby_seams::transport::SharedTransport;
 use rossby_storage::sled_base::{SledBase, SledOpenError};
 use rossby_storage::store::{Store, StoreError};
-use rossby_storage::wal::{Wal, WalError, WalOptions, WalWriter};
-use tokio_util::sync::CancellationToken;
+use rossby_storage::wal::{self, Wal, WalError, WalOptions};
 use tracing::{info, warn};
 
 use super::home::Home;
 use crate::config::Config;
+
+/// How often it is looked whether the log's writer has ended. It does within one drain.
+const WRITER_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Why the storage can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +34,6 @@ pub enum EngineError {
     /// The key-value base.
     #[error(transparent)]
     Base(#[from] SledOpenError),
-    /// The system gave no thread.
-    #[error("can't start the log's thread: {0}")]
-    Thread(std::io::Error),
 }
 
 /// The storage of a node and its groups.
@@ -44,8 +44,7 @@ pub struct Engine {
     pub store: Store,
     /// The log below them.
     pub wal: Wal,
-    /// Cancelled when the thread of the log's writer has ended, for whatever reason.
-    pub writer_ended: CancellationToken,
+    writer: JoinHandle<()>,
 }
 
 /// What the engine is made of besides its configuration.
@@ -78,7 +77,7 @@ impl Engine {
             storage.base_cache_bytes,
         )?;
         let store = Store::open(Arc::clone(home.disk()), &home.checkpoints(), base)?;
-        let writer_ended = run_writer(writer)?;
+        let writer = wal::spawn_writer(writer)?;
         let groups = Groups::new(GroupsConfig {
             node: parts.node,
             timing: timing(config),
@@ -86,6 +85,7 @@ impl Engine {
             transport: parts.transport,
             wal: wal.clone(),
             store: store.clone(),
+            blocking: Blocking::Threads,
             checkpoint_log_bytes: storage.checkpoint_log_bytes,
             overlay_budget_bytes: storage.overlay_budget_bytes,
         });
@@ -93,21 +93,35 @@ impl Engine {
             groups,
             store,
             wal,
-            writer_ended,
+            writer,
         })
+    }
+
+    /// Whether the thread of the log's writer has ended, for whatever reason.
+    #[must_use]
+    pub fn writer_ended(&self) -> bool {
+        self.writer.is_finished()
     }
 
     /// Ends in good order: leadership is handed over, everything is synced, and the base is closed,
     /// so that the next start need not rebuild it.
     pub async fn close(&self) {
         self.groups.shutdown().await;
-        let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.close()).await {
+        let (store, wal) = (self.store.clone(), self.wal.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            let closed = store.close();
+            wal.shut_down();
+            closed
+        });
+        match closed.await {
             Ok(Ok(())) => info!("the state is closed in good order"),
             Ok(Err(error)) => {
                 warn!(%error, "the key-value base was not closed; the next start rebuilds it");
             }
             Err(error) => warn!(%error, "closing the key-value base failed"),
+        }
+        while !self.writer_ended() {
+            tokio::time::sleep(WRITER_INTERVAL).await;
         }
     }
 }
@@ -124,21 +138,6 @@ fn open_base(
         SledBase::delete(&path)?;
     }
     Ok(Arc::new(SledBase::open_or_replace(&path, cache_bytes)?))
-}
-
-/// Runs the log's writer on a thread of its own: it blocks in fdatasync most of the time.
-fn run_writer(mut writer: WalWriter) -> Result<CancellationToken, EngineError> {
-    let ended = CancellationToken::new();
-    let guard = ended.clone().drop_guard();
-    std::thread::Builder::new()
-        .name("rossby-log".to_owned())
-        .spawn(move || {
-            // Dropped when the thread ends, by a panic too.
-            let _guard = guard;
-            while writer.run_once() {}
-        })
-        .map_err(EngineError::Thread)?;
-    Ok(ended)
 }
 
 fn timing(config: &Config) -> Timing {

@@ -195,7 +195,7 @@ fn fatal(node: &Node, serving: &Serving) -> Option<Failure> {
     }
     let membership = node.membership()?;
     let failure = membership.group.status().failure.or_else(|| {
-        let ended = membership.engine.writer_ended.is_cancelled();
+        let ended = membership.engine.writer_ended();
         ended.then(|| "the log's writer has ended".to_owned())
     })?;
     Some(
@@ -258,6 +258,20 @@ impl Signals {
     }
 }
 
+/// An error and its causes, each said once.
+fn because(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 fn home_failure(error: HomeError) -> Failure {
     let help = match &error {
         HomeError::InUse { .. } => Some("stop the other process, or choose another --data"),
@@ -274,18 +288,19 @@ fn home_failure(error: HomeError) -> Failure {
 }
 
 fn node_failure(error: NodeError) -> Failure {
+    let text = because(&error);
     match error {
         NodeError::Home(error) => home_failure(error),
-        NodeError::OtherNode { found, .. } => Failure::new(Exit::Storage, error).help(format!(
+        NodeError::OtherNode { found, .. } => Failure::new(Exit::Storage, text).help(format!(
             "start with --node {found}, or choose another --data"
         )),
-        NodeError::Secrets { .. } => Failure::new(Exit::Config, error).help(
+        NodeError::Secrets { .. } => Failure::new(Exit::Config, text).help(
             "restore the file from where you keep the cluster's secrets, or name it with --secrets",
         ),
-        NodeError::Courier(_) => Failure::new(Exit::Config, error),
-        NodeError::Engine(_) | NodeError::Start(_) => Failure::new(Exit::Storage, error),
+        NodeError::Courier(_) => Failure::new(Exit::Config, text),
+        NodeError::Engine(_) | NodeError::Start(_) => Failure::new(Exit::Storage, text),
         NodeError::Initialize(_) | NodeError::Random(_) | NodeError::Task(_) => {
-            Failure::new(Exit::Failure, error)
+            Failure::new(Exit::Failure, text)
         }
     }
 }

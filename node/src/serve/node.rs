@@ -15,7 +15,7 @@ use rossby_api::courier::{ConsoleCourier, Courier, CourierError, OutboxFileCouri
 use rossby_api::peer::{Connections, NoPeers, PeerServer, PeerTransport};
 use rossby_api::{ClusterSecrets, Door, MailboxConfig, MailboxService, Metrics, Relay, Workers};
 use rossby_domain::ids::{ClusterId, NodeId, PartitionCount};
-use rossby_raft::{Group, Member, ProposeError, StartError};
+use rossby_raft::{Group, InitializeError, Member, StartError};
 use rossby_seams::clock::Clock;
 use rossby_seams::random::{self, Random, RandomError};
 use rossby_seams::transport::{LinkAcceptor, SharedTransport};
@@ -60,7 +60,7 @@ pub enum NodeError {
     Start(#[from] StartError),
     /// The group could not be given its first members.
     #[error("group {FIRST_GROUP} can't be initialised: {0}")]
-    Initialize(ProposeError),
+    Initialize(#[from] InitializeError),
     /// The courier can't work.
     #[error("the courier: {0}")]
     Courier(#[from] CourierError),
@@ -288,10 +288,10 @@ impl Node {
         if founding.cluster != identity.cluster || !group.status().members.is_empty() {
             return Ok(());
         }
-        group
-            .initialize(founding.members)
-            .await
-            .map_err(NodeError::Initialize)
+        match group.initialize(founding.members).await {
+            Ok(()) | Err(InitializeError::AlreadyInitialized) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn open_doors(
@@ -311,6 +311,7 @@ impl Node {
             clock: Arc::clone(&self.parts.clock),
             random: Arc::clone(&self.parts.random),
             limits: self.parts.config.doors,
+            stored_limits: self.parts.config.limits,
             metrics: Arc::clone(&self.parts.metrics),
         }));
         if let Some(peers) = &self.parts.peers {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rossby_api::admin::{InitPlan, NodeStatus, Operator, OperatorError};
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
-use rossby_raft::{Group, ProposeError};
+use rossby_raft::{CheckpointError, Group, ProposeError};
 use tokio::time::Instant;
 
 use super::node::Node;
@@ -76,7 +76,7 @@ impl Operator for Node {
     }
 
     async fn checkpoint(&self, group: GroupId) -> Result<u64, OperatorError> {
-        self.group(group)?.checkpoint().await.map_err(of_propose)
+        self.group(group)?.checkpoint().await.map_err(of_checkpoint)
     }
 }
 
@@ -92,6 +92,16 @@ fn of_propose(error: ProposeError) -> OperatorError {
             OperatorError::Unavailable(error.to_string())
         }
         ProposeError::Unknown => OperatorError::Unknown(error.to_string()),
-        ProposeError::Stopped => OperatorError::Failed(error.to_string()),
+        ProposeError::Stopped | ProposeError::Unencodable => {
+            OperatorError::Failed(error.to_string())
+        }
+    }
+}
+
+fn of_checkpoint(error: CheckpointError) -> OperatorError {
+    match error {
+        CheckpointError::NothingApplied => OperatorError::Refused(error.to_string()),
+        CheckpointError::DiskFull => OperatorError::Unavailable(error.to_string()),
+        CheckpointError::Stopped => OperatorError::Failed(error.to_string()),
     }
 }
