@@ -1,6 +1,6 @@
 //! A node in memory, real but for its disk, clock and network: WAL, store and Raft group behind the
 //! mailbox service, with workers and a courier that hands its codes to the test.
-#![allow(dead_code)] // Each test binary uses its own part.
+#![allow(dead_code, unused_imports)] // Each test binary uses its own part.
 
 mod device;
 
