@@ -62,6 +62,10 @@ pub fn answer<T: ReadTables>(
             epoch: meta.epoch,
             clock: meta.clock,
         },
+        Query::NextDue(_) => {
+            let first = tables.due(Timestamp::from_millis(u64::MAX), 1)?.into_iter().next();
+            Answer::NextDue(first.map(|(at, _)| at))
+        }
     })
 }
 
