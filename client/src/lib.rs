@@ -1,5 +1,6 @@
 //! The device's side of Rossby, and the only home of plaintext and private keys.
 
+pub mod connection;
 pub mod crypto;
 pub mod envelope;
 pub mod identity;
