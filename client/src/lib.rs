@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod crypto;
+pub mod device;
 pub mod envelope;
 pub mod identity;
 pub mod store;

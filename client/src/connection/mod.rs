@@ -56,7 +56,7 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            call: Duration::from_secs(12),
+            call: Duration::from_secs(10),
             attempt: Duration::from_secs(4),
             first_pause: Duration::from_millis(100),
             longest_pause: Duration::from_secs(2),
