@@ -1,1 +1,81 @@
-//! Protobuf to domain and back.
+//! Protobuf to domain and back. Nothing of what was sent is repeated in an error.
+
+use bytes::Bytes;
+use prost::Message;
+use rossby_domain::envelope::Envelope;
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{BoxId, DeviceId};
+use rossby_domain::query::QueueStatus;
+use rossby_proto::v1;
+
+use crate::error::{ApiError, Code};
+
+/// Reads a message.
+pub fn decode<M: Message + Default>(message: &Bytes) -> Result<M, ApiError> {
+    M::decode(message.clone()).map_err(|_| ApiError::invalid("not a message of this call"))
+}
+
+/// Writes a message.
+pub fn encode<M: Message>(message: &M) -> Bytes {
+    message.encode_to_vec().into()
+}
+
+/// Reads a byte string of fixed length; `what` names the field.
+pub fn fixed<const N: usize>(bytes: &[u8], what: &'static str) -> Result<[u8; N], ApiError> {
+    bytes.try_into().map_err(|_| ApiError::invalid(what))
+}
+
+/// Reads a box id.
+pub fn box_id(bytes: &[u8]) -> Result<BoxId, ApiError> {
+    let what = "box_id is not a box id";
+    BoxId::from_bytes(fixed(bytes, what)?).map_err(|_| ApiError::invalid(what))
+}
+
+/// Reads a device id.
+pub fn device_id(bytes: &[u8]) -> Result<DeviceId, ApiError> {
+    Ok(DeviceId::from_bytes(fixed(
+        bytes,
+        "device_id is not 16 bytes",
+    )?))
+}
+
+/// Reads and normalises an identifier.
+pub fn identifier(wire: Option<&v1::Identifier>) -> Result<Identifier, ApiError> {
+    let kind = wire.and_then(|identifier| identifier.kind.as_ref());
+    let parsed = match kind.ok_or(ApiError::invalid("identifier is missing"))? {
+        v1::identifier::Kind::Phone(text) => Identifier::phone(text),
+        v1::identifier::Kind::Email(text) => Identifier::email(text),
+    };
+    // The reason names a rule and never the text.
+    parsed.map_err(|why| ApiError::from(Code::InvalidIdentifier).with_detail(why.to_string()))
+}
+
+/// Shows an id.
+pub fn id_bytes(bytes: &[u8; 16]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
+/// Shows an envelope to a device of the box that it waits in.
+pub fn envelope(envelope: Envelope) -> v1::Envelope {
+    v1::Envelope {
+        sequence: envelope.sequence.0,
+        sender_box_id: id_bytes(envelope.id.sender.box_id.as_bytes()),
+        sender_device_id: id_bytes(envelope.id.sender.device.as_bytes()),
+        counter: envelope.id.counter.0,
+        enqueued_at_ms: envelope.enqueued_at.as_millis(),
+        expires_at_ms: envelope.expires_at.as_millis(),
+        body: envelope.body,
+    }
+}
+
+/// Shows the state of a queue.
+pub fn queue_status(status: &QueueStatus) -> v1::QueueStatus {
+    v1::QueueStatus {
+        depth: status.depth,
+        bytes: status.bytes,
+        oldest_at_ms: status.oldest.map(|at| at.as_millis()),
+        expired_total: status.expired_total,
+        cursor: status.cursor.0,
+        last: status.last.0,
+    }
+}

@@ -5,6 +5,7 @@
 //! gRPC code is for tools that know no better, the message is for people, and what only an operator
 //! should read goes to the log and never onto the wire.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -202,7 +203,14 @@ impl std::fmt::Display for Code {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
     code: Code,
-    detail: Option<&'static str>,
+    /// Boxed, since most refusals are bare and every result has room for one.
+    more: Option<Box<More>>,
+}
+
+/// What goes with a code.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct More {
+    detail: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
     metadata: Vec<(&'static str, String)>,
     next_counter: Option<Counter>,
@@ -212,15 +220,7 @@ pub struct ApiError {
 
 impl From<Code> for ApiError {
     fn from(code: Code) -> Self {
-        Self {
-            code,
-            detail: None,
-            retry_after: None,
-            metadata: Vec::new(),
-            next_counter: None,
-            key_record: None,
-            log: None,
-        }
+        Self { code, more: None }
     }
 }
 
@@ -248,22 +248,22 @@ impl ApiError {
 
     /// Adds what a developer of a client may read.
     #[must_use]
-    pub fn with_detail(mut self, detail: &'static str) -> Self {
-        self.detail = Some(detail);
+    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.more_mut().detail = Some(detail.into());
         self
     }
 
     /// Adds how long to wait before trying again.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+        self.more_mut().retry_after = Some(wait);
         self
     }
 
     /// Adds a figure for programs, for example `attempts_left`.
     #[must_use]
     pub fn with_metadata(mut self, key: &'static str, value: impl ToString) -> Self {
-        self.metadata.push((key, value.to_string()));
+        self.more_mut().metadata.push((key, value.to_string()));
         self
     }
 
@@ -276,15 +276,19 @@ impl ApiError {
     /// Adds the recipient's key record as it is now (canonical bytes).
     #[must_use]
     pub fn with_key_record(mut self, record: Bytes) -> Self {
-        self.key_record = Some(record);
+        self.more_mut().key_record = Some(record);
         self
     }
 
     /// Adds what only the operator should read. Never user data.
     #[must_use]
     pub fn with_log(mut self, log: impl Into<String>) -> Self {
-        self.log = Some(log.into());
+        self.more_mut().log = Some(log.into());
         self
+    }
+
+    fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
     }
 
     /// The stable code.
@@ -296,7 +300,7 @@ impl ApiError {
     /// What only the operator should read.
     #[must_use]
     pub fn log(&self) -> Option<&str> {
-        self.log.as_deref()
+        self.more.as_ref()?.log.as_deref()
     }
 
     /// What a client is told of a rejection. `unknown` is the code for a box or device that is not
@@ -306,7 +310,8 @@ impl ApiError {
         let mut error = Self::from(code_of(rejection, unknown));
         match *rejection {
             Rejection::TooManyCodes { retry_at } => {
-                error.retry_after = Some(Duration::from_millis(retry_at.millis_since(now)));
+                let wait = Duration::from_millis(retry_at.millis_since(now));
+                error = error.with_retry_after(wait);
             }
             Rejection::WrongCode { attempts_left } => {
                 error = error.with_metadata("attempts_left", attempts_left);
@@ -317,7 +322,7 @@ impl ApiError {
             }
             Rejection::CounterReused { next }
             | Rejection::NotAccepted { next }
-            | Rejection::CounterForgotten { next } => error.next_counter = Some(next),
+            | Rejection::CounterForgotten { next } => error.more_mut().next_counter = Some(next),
             Rejection::BeyondQueue { last } => error = error.with_metadata("last", last),
             Rejection::NotOwner { .. } => {
                 error = Self::unavailable("the partition is not owned at the proposed epoch");
@@ -330,13 +335,16 @@ impl ApiError {
     /// The refusal of one envelope, as an outcome of Send carries it.
     #[must_use]
     pub fn to_refusal(&self) -> v1::Refusal {
+        let more = self.more.as_deref();
         v1::Refusal {
             code: self.code.as_str().to_owned(),
             message: self.code.message().to_owned(),
             retry: v1::Retry::from(self.code.retry()).into(),
-            retry_after_ms: self.retry_after.map(whole_millis),
-            key_record: self.key_record.clone(),
-            next_counter: self.next_counter.map(|counter| counter.0),
+            retry_after_ms: more.and_then(|more| more.retry_after).map(whole_millis),
+            key_record: more.and_then(|more| more.key_record.clone()),
+            next_counter: more
+                .and_then(|more| more.next_counter)
+                .map(|counter| counter.0),
         }
     }
 }
@@ -383,6 +391,7 @@ impl From<ProposeError> for ApiError {
                 .with_retry_after(Duration::from_secs(30))
                 .with_log(log),
             ProposeError::Unknown => Self::from(Code::OutcomeUnknown).with_log(log),
+            ProposeError::Unencodable => Self::from(Code::Internal).with_log(log),
         }
     }
 }
@@ -396,18 +405,19 @@ impl From<ReadError> for ApiError {
 impl From<ApiError> for tonic::Status {
     fn from(error: ApiError) -> Self {
         let code = error.code;
-        let message = match error.detail {
+        let more = error.more.map(|more| *more).unwrap_or_default();
+        let message = match more.detail {
             Some(detail) => format!("{}: {detail}", code.message()),
             None => code.message().to_owned(),
         };
-        let mut metadata: HashMap<String, String> = error
+        let mut metadata: HashMap<String, String> = more
             .metadata
             .into_iter()
             .map(|(key, value)| (key.to_owned(), value))
             .collect();
         metadata.insert(RETRY_KEY.to_owned(), code.retry().as_str().to_owned());
         let mut details = ErrorDetails::with_error_info(code.as_str(), ERROR_DOMAIN, metadata);
-        if let Some(wait) = error.retry_after {
+        if let Some(wait) = more.retry_after {
             details.set_retry_info(Some(wait));
         }
         Self::with_error_details(code.grpc(), message, details)

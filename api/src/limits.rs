@@ -13,6 +13,10 @@ pub struct DoorLimits {
     pub request_bytes: u32,
     /// Envelopes in one Send.
     pub send_envelopes: u32,
+    /// Bytes of an envelope's body, refused here before it can burden the log. What is stored obeys
+    /// the replicated limit (`domain::limits::Limits::envelope_bytes`), which this should not be
+    /// below.
+    pub envelope_bytes: u32,
     /// Envelopes in one page of Fetch.
     pub page_envelopes: u32,
     /// Bytes of bodies in one page of Fetch (a single larger envelope still fits).
@@ -33,6 +37,7 @@ impl Default for DoorLimits {
         Self {
             request_bytes: 4 * 1024 * 1024,
             send_envelopes: 256,
+            envelope_bytes: 96 * 1024,
             page_envelopes: 256,
             page_bytes: 1024 * 1024,
             call_timeout_ms: 3_000,

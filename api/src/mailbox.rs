@@ -1,17 +1,34 @@
 //! The mailbox service of a node: who is asking, then the call itself.
+//!
+//! A call runs at the leader of the caller's group, since only there is it known whether the caller is
+//! still authorised and which of its requests were seen. Everywhere else [`MailboxService::handle`]
+//! names that leader and does nothing, and a relay takes the call there.
+
+mod authenticate;
+mod lead;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use rossby_domain::ids::{PartitionCount, PartitionId};
-use rossby_raft::Group;
+use rossby_domain::limits::Limits;
+use rossby_raft::{Group, Member, ProposeError, ReadError};
 use rossby_seams::clock::Clock;
 use rossby_seams::random::Random;
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
 
-use crate::call::{Call, CallError, CallReply, Door};
+use crate::call::{Call, CallError, CallReply, Door, RpcPath};
+use crate::error::{ApiError, Code};
+use crate::hawk::{Guard, GuardConfig};
 use crate::limits::DoorLimits;
 use crate::metrics::Metrics;
+use crate::rpc;
 use crate::secrets::ClusterSecrets;
+
+use authenticate::Confirmed;
+pub(crate) use lead::{unexpected_answer, unexpected_outcome};
 
 /// Which group serves a partition, as far as this node runs a replica of it.
 pub trait Directory: Send + Sync + 'static {
@@ -44,6 +61,9 @@ pub struct MailboxConfig {
     pub random: Arc<dyn Random>,
     /// Limits of the doors.
     pub limits: DoorLimits,
+    /// The replicated limits that this node would take partitions over with, for what clients are
+    /// told in advance. What counts is what apply enforces.
+    pub stored_limits: Limits,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -51,13 +71,25 @@ pub struct MailboxConfig {
 /// The mailbox service of a node.
 pub struct MailboxService {
     pub(crate) config: MailboxConfig,
+    guard: Guard,
+    confirmed: Confirmed,
 }
 
 impl MailboxService {
     /// The service.
     #[must_use]
     pub fn new(config: MailboxConfig) -> Self {
-        Self { config }
+        let guard = Guard::new(GuardConfig {
+            host: config.cluster_name.clone(),
+            window_ms: config.limits.hawk_window_ms,
+            ahead_ms: config.limits.hawk_ahead_ms,
+            nonces: config.limits.hawk_nonces,
+        });
+        Self {
+            config,
+            guard,
+            confirmed: Confirmed::default(),
+        }
     }
 
     /// Answers one call, or says who should.
@@ -65,8 +97,129 @@ impl MailboxService {
     /// # Errors
     /// [`CallError::Elsewhere`] if another node leads the caller's group and the call was not
     /// relayed yet; otherwise [`CallError::Refused`].
-    pub async fn handle(&self, _call: Call) -> Result<CallReply, CallError> {
-        todo!()
+    pub async fn handle(&self, call: Call) -> Result<CallReply, CallError> {
+        let started = Instant::now();
+        let result = self.answer(&call).await.map_err(|failure| match failure {
+            Failure::NotLeader(Some(leader)) if !call.relayed => CallError::Elsewhere(leader),
+            Failure::NotLeader(_) => ApiError::unavailable("this node does not lead").into(),
+            Failure::Refused(error) => error.into(),
+        });
+        let refusal = match &result {
+            Ok(_) => None,
+            // Whoever answers it counts it.
+            Err(CallError::Elsewhere(_)) => return result,
+            Err(CallError::Refused(error)) => Some(error),
+        };
+        self.config
+            .metrics
+            .answered(call.path, refusal.map(ApiError::code), started.elapsed());
+        self.config.metrics.set_nonces(self.guard.nonces());
+        if let Some(refusal) = refusal {
+            log_refusal(call.path, refusal);
+        }
+        result
+    }
+
+    async fn answer(&self, call: &Call) -> Result<CallReply, Failure> {
+        let limit = self.config.limits.request_bytes;
+        if call.message.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
+            let error = ApiError::from(Code::RequestTooLarge);
+            return Err(error.with_metadata("limit_bytes", limit).into());
+        }
+        match call.path {
+            RpcPath::Register => rpc::register(self, call).await.map(unsigned),
+            RpcPath::Authorize => rpc::authorize(self, call).await.map(unsigned),
+            RpcPath::LookupKey
+            | RpcPath::Send
+            | RpcPath::Fetch
+            | RpcPath::Acknowledge
+            | RpcPath::Block => self.answer_caller(call).await,
+        }
+    }
+
+    /// A call that must prove who makes it.
+    async fn answer_caller(&self, call: &Call) -> Result<CallReply, Failure> {
+        let caller = self.authenticate(call).await?;
+        let from = caller.address();
+        let message = match call.path {
+            RpcPath::LookupKey => rpc::lookup_key(self, from, call).await?,
+            RpcPath::Send => rpc::send(self, from, call).await?,
+            RpcPath::Fetch => rpc::fetch(self, from, call).await?,
+            RpcPath::Acknowledge => rpc::acknowledge(self, from, call).await?,
+            RpcPath::Block => rpc::block(self, from, call).await?,
+            RpcPath::Register | RpcPath::Authorize => {
+                return Err(ApiError::internal("registration has no caller").into());
+            }
+        };
+        let vouched = self.guard.vouch(&caller, &message);
+        let header = vouched.map_err(|error| ApiError::internal(format!("hawk: {error}")))?;
+        Ok(CallReply {
+            message,
+            server_authorization: Some(header),
+        })
+    }
+}
+
+fn unsigned(message: Bytes) -> CallReply {
+    CallReply {
+        message,
+        server_authorization: None,
+    }
+}
+
+/// For operators: what is our fault loudly, what is a client's quietly.
+fn log_refusal(path: RpcPath, refusal: &ApiError) {
+    let (rpc, code, why) = (
+        path.name(),
+        refusal.code().as_str(),
+        refusal.log().unwrap_or("-"),
+    );
+    match refusal.code() {
+        Code::Internal => error!(rpc, code, why, "a call failed"),
+        Code::ClockUnsafe | Code::DiskFull | Code::Overloaded => {
+            warn!(rpc, code, why, "a call was refused");
+        }
+        _ => debug!(rpc, code, why, "a call was refused"),
+    }
+}
+
+/// Why a call ends early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Another replica leads the group that was needed, if any is known. Nothing was done that a
+    /// repetition of the call would not do again with the same outcome.
+    NotLeader(Option<Member>),
+    /// The call is refused.
+    Refused(ApiError),
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<Code> for Failure {
+    fn from(code: Code) -> Self {
+        Self::Refused(code.into())
+    }
+}
+
+impl From<ProposeError> for Failure {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader { leader } => Self::NotLeader(leader),
+            other => Self::Refused(other.into()),
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotLeader { leader } => Self::NotLeader(leader),
+            other => Self::Refused(other.into()),
+        }
     }
 }
 

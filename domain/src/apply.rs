@@ -1,7 +1,18 @@
-//! Apply.
+//! Apply: how a command changes a partition.
+//!
+//! ```text
+//!   owned at that epoch? ──no──► NotOwner, nothing changed
+//!        │ yes
+//!   the partition's clock moves up to the stamp, never back
+//!        │
+//!   the command's own rules (command/<its name>.rs) ──► Outcome | Rejection
+//! ```
+//!
+//! Of a rejected command nothing stays but the clock and, for a wrong code, the used attempt.
 
-use crate::command::{Reply, Routed};
-use crate::tables::Tables;
+use crate::command::{Command, Reply, Routed};
+use crate::rejection::Rejection;
+use crate::tables::{Meta, Tables};
 use crate::time::Timestamp;
 
 /// What a command may know beside itself and the tables.
@@ -12,10 +23,50 @@ pub struct Context {
 }
 
 /// Applies a command to its partition.
+///
+/// # Errors
+/// What the tables report: the replica can not go on. A "no" is in the [`Reply`].
 pub fn apply<T: Tables>(
-    _tables: &mut T,
-    _context: &Context,
-    _routed: Routed,
+    tables: &mut T,
+    context: &Context,
+    routed: Routed,
 ) -> Result<Reply, T::Error> {
-    todo!()
+    let before = tables.meta()?;
+    let mut meta = before;
+    if !is_admitted(&routed, &before) {
+        return Ok(Err(Rejection::NotOwner {
+            owned: before.epoch,
+        }));
+    }
+    meta.clock = meta.clock.max(context.stamp);
+    let reply = match routed.command {
+        Command::Adopt(command) => Ok(Ok(command.execute(&mut meta, routed.epoch))),
+        Command::ClaimDevice(command) => command.execute(tables, &mut meta),
+        Command::CreateBox(command) => command.execute(tables, &meta),
+        Command::OpenClaim(command) => command.execute(tables, &mut meta),
+        Command::MarkCodeSent(command) => command.execute(tables),
+        Command::VerifyClaim(command) => command.execute(tables, &mut meta),
+        Command::ActivateBox(command) => command.execute(tables),
+        Command::Enqueue(command) => command.execute(tables, &meta),
+        Command::Acknowledge(command) => command.execute(tables, &meta),
+        Command::Block(command) => command.execute(tables, &meta),
+        Command::Expire(command) => command.execute(tables, &meta),
+    }?;
+    if meta != before {
+        tables.put_meta(&meta)?;
+    }
+    Ok(reply)
+}
+
+/// Whether the partition is owned as the command believes, and is the one that its box lives in.
+fn is_admitted(routed: &Routed, meta: &Meta) -> bool {
+    match &routed.command {
+        Command::Adopt(adopt) => adopt.is_admitted(meta, routed.epoch),
+        command => {
+            meta.epoch == Some(routed.epoch)
+                && command
+                    .box_id()
+                    .is_none_or(|id| id.partition() == routed.partition)
+        }
+    }
 }

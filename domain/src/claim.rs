@@ -5,8 +5,9 @@ use subtle::ConstantTimeEq;
 
 use crate::identifier::IdentifierHash;
 use crate::ids::BoxId;
+use crate::limits::Limits;
 use crate::mac::hmac_sha256;
-use crate::time::Timestamp;
+use crate::time::{DAY_MS, Timestamp};
 use crate::wire::Writer;
 
 /// The keyed hash of a verification code: HMAC-SHA256 under the cluster's pepper of the labelled
@@ -71,6 +72,24 @@ pub struct PendingClaim {
     pub expires_at: Timestamp,
 }
 
+impl PendingClaim {
+    /// Whether the code's time is over at `now`.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at <= now
+    }
+
+    /// When an expired code is no longer remembered as such.
+    pub(crate) fn forgotten_at(&self) -> Timestamp {
+        self.expires_at.plus_millis(DAY_MS)
+    }
+
+    /// When something about it may be due.
+    pub(crate) fn due_times(&self) -> [Timestamp; 2] {
+        [self.expires_at, self.forgotten_at()]
+    }
+}
+
 /// How many codes were sent to an identifier, over all boxes that asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodeBudget {
@@ -80,4 +99,48 @@ pub struct CodeBudget {
     pub sent_today: u32,
     /// No code before this time.
     pub next_at: Timestamp,
+}
+
+impl CodeBudget {
+    /// The budget after one more code at `now`.
+    ///
+    /// # Errors
+    /// When the next code may be sent, if it may not be now.
+    pub(crate) fn charge(
+        earlier: Option<&Self>,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Result<Self, Timestamp> {
+        let next_at = earlier.map_or(now, |earlier| earlier.next_at);
+        let mut budget = match earlier {
+            Some(earlier) if now < earlier.day_end() => earlier.clone(),
+            // The pause outlives the day of counting.
+            _ => Self {
+                day_start: now,
+                sent_today: 0,
+                next_at,
+            },
+        };
+        let retry_at = if budget.sent_today >= limits.codes_per_day {
+            budget.ends_at()
+        } else {
+            budget.next_at
+        };
+        if now < retry_at {
+            return Err(retry_at);
+        }
+        let doublings = 1_u64.checked_shl(budget.sent_today).unwrap_or(u64::MAX);
+        budget.next_at = now.plus_millis(limits.code_pause_ms.saturating_mul(doublings));
+        budget.sent_today = budget.sent_today.saturating_add(1);
+        Ok(budget)
+    }
+
+    /// When the row can be forgotten.
+    pub(crate) fn ends_at(&self) -> Timestamp {
+        self.day_end().max(self.next_at)
+    }
+
+    fn day_end(&self) -> Timestamp {
+        self.day_start.plus_millis(DAY_MS)
+    }
 }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::EnvelopeDigest;
 use crate::ids::{Counter, Sequence};
+use crate::rejection::Rejection;
 
 /// How many accepted envelopes a box remembers per sender device. A client keeps one request in
 /// flight per box, of fewer envelopes than this.
@@ -44,4 +45,57 @@ pub struct SenderRow {
     pub waiting: u32,
     /// Bytes of their bodies.
     pub waiting_bytes: u64,
+}
+
+/// What a box says to a counter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Never used: the envelope is new.
+    Fresh,
+    /// This very envelope was stored there.
+    Stored(Sequence),
+    /// Why the counter can not be used.
+    Refused(Rejection),
+}
+
+impl SenderRow {
+    /// The counter of the last accepted envelope.
+    #[must_use]
+    pub fn last(&self) -> Counter {
+        self.accepted
+            .back()
+            .map_or(Counter(0), |accepted| accepted.counter)
+    }
+
+    /// Judges an envelope by its counter and digest. See the table above.
+    #[must_use]
+    pub fn judge(&self, counter: Counter, digest: &EnvelopeDigest) -> Verdict {
+        let last = self.last();
+        if counter > last {
+            return Verdict::Fresh;
+        }
+        let next = last.next();
+        let oldest = self
+            .accepted
+            .front()
+            .map_or(Counter(0), |accepted| accepted.counter);
+        Verdict::Refused(
+            match self.accepted.iter().find(|known| known.counter == counter) {
+                Some(known) if known.digest == *digest => return Verdict::Stored(known.sequence),
+                Some(_) => Rejection::CounterReused { next },
+                None if self.forgotten && counter < oldest => Rejection::CounterForgotten { next },
+                None => Rejection::NotAccepted { next },
+            },
+        )
+    }
+
+    /// Remembers an accepted envelope, whose counter must be above [`Self::last`], and forgets the
+    /// oldest if the window is full.
+    pub(crate) fn remember(&mut self, accepted: Accepted) {
+        self.accepted.push_back(accepted);
+        while self.accepted.len() > WINDOW {
+            self.accepted.pop_front();
+            self.forgotten = true;
+        }
+    }
 }

@@ -20,3 +20,11 @@ pub struct Envelope {
     /// The sealed content; opaque here.
     pub body: Bytes,
 }
+
+impl Envelope {
+    /// Whether its time is over at `now`.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at <= now
+    }
+}

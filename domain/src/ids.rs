@@ -287,6 +287,18 @@ impl BoxId {
         *self == Self::derive(self.partition(), genesis_hash)
     }
 
+    /// Whether both ids were derived from the same genesis record, wherever the boxes were born.
+    #[must_use]
+    pub fn shares_genesis_with(&self, other: &Self) -> bool {
+        const HASH_BITS: u128 = (1 << 110) - 1;
+        self.free_bits() & HASH_BITS == other.free_bits() & HASH_BITS
+    }
+
+    /// The id that sorts before all others.
+    pub(crate) fn least() -> Self {
+        Self::derive(PartitionId(0), &[0; 32])
+    }
+
     fn free_bits(&self) -> u128 {
         let value = self.0.as_u128();
         let custom_a = value >> 80;

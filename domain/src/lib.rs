@@ -26,6 +26,7 @@ pub mod limits;
 pub mod mac;
 pub mod profile;
 pub mod query;
+mod queue;
 pub mod rejection;
 pub mod statement;
 pub mod tables;

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::DAY_MS;
+
 /// The limits of a partition. [`Limits::default`] gives the design's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -36,7 +38,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         const MINUTE_MS: u64 = 60_000;
-        const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
         Self {
             envelope_bytes: 96 * 1024,
             queue_envelopes: 10_000,

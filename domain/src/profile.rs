@@ -9,6 +9,9 @@ use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceId, Sequence};
 use crate::time::Timestamp;
 
+/// Identifiers that a profile may list.
+pub const MAX_IDENTIFIERS: usize = 8;
+
 /// A device of a box, as the server sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceState {
@@ -47,6 +50,35 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// A device that may use the box now: the box is active and the device authorised.
+    #[must_use]
+    pub fn authorised_device(&self, device: &DeviceId) -> Option<&DeviceState> {
+        let device = self.devices.get(device)?;
+        (self.active && device.authorised).then_some(device)
+    }
+
+    /// Whether this box takes envelopes from that one.
+    #[must_use]
+    pub fn receives_from(&self, sender: &BoxId) -> bool {
+        self.active && !self.blocked.contains(sender)
+    }
+
+    /// Lists an identifier that is to be verified. An earlier try at the same one is replaced, but
+    /// never the generation of a verified one. When the list is full, the oldest unverified one
+    /// goes; listing it again brings it back.
+    pub(crate) fn put_pending_identifier(&mut self, mut identifier: ProfileIdentifier) {
+        let mut known = self.identifiers.iter();
+        if let Some(index) = known.position(|known| known.hash == identifier.hash) {
+            identifier.generation = self.identifiers.remove(index).generation;
+        } else if self.identifiers.len() >= MAX_IDENTIFIERS {
+            let mut known = self.identifiers.iter();
+            if let Some(index) = known.position(|known| known.generation.is_none()) {
+                self.identifiers.remove(index);
+            }
+        }
+        self.identifiers.push(identifier);
+    }
+
     /// The sequence up to which every authorised device has acknowledged; `None` without devices.
     #[must_use]
     pub fn acknowledged_by_all(&self) -> Option<Sequence> {

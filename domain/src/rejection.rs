@@ -63,19 +63,7 @@ pub enum Rejection {
         limit: u32,
     },
 
-    // Envelopes, in order of precedence.
-    /// The body is larger than an envelope may be.
-    #[error("envelope too large")]
-    EnvelopeTooLarge {
-        /// The most bytes that a body may have.
-        limit_bytes: u32,
-    },
-    /// The envelope was sealed for another version of the recipient's chain.
-    #[error("the recipient's key record has changed")]
-    StaleKeyRecord {
-        /// The current chain version.
-        current: u64,
-    },
+    // Envelopes. The counter is judged before the envelope: see `command::Enqueue` for why.
     /// The counter was used for another text. Nothing was stored under it now.
     #[error("this envelope counter was used for another envelope")]
     CounterReused {
@@ -93,6 +81,18 @@ pub enum Rejection {
     CounterForgotten {
         /// The lowest counter that is free.
         next: Counter,
+    },
+    /// The body is larger than an envelope may be.
+    #[error("envelope too large")]
+    EnvelopeTooLarge {
+        /// The most bytes that a body may have.
+        limit_bytes: u32,
+    },
+    /// The envelope was sealed for another version of the recipient's chain.
+    #[error("the recipient's key record has changed")]
+    StaleKeyRecord {
+        /// The current chain version.
+        current: u64,
     },
     /// The sender holds its whole share of the queue.
     #[error("the recipient's queue holds too much from this sender")]

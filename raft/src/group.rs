@@ -1,15 +1,36 @@
 //! One group, as this node's replica of it sees it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{InitializeError as RaftInitializeError, RaftError};
+use openraft::{Instant as _, RaftMetrics, ServerState};
+use parking_lot::Mutex;
 use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
-use rossby_domain::{Answer, Command, Query, Reply, Routed};
-use rossby_storage::store::Reader;
+use rossby_domain::{Answer, Command, Query, Rejection, Reply, Routed};
+use rossby_seams::clock::Clock;
+use rossby_storage::store::{Reader, Store};
+use rossby_storage::wal::Wal;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::Member;
+use crate::batcher::Batcher;
+use crate::clock_quorum::ClockQuorum;
+use crate::groups::Timing;
+use crate::ownership::Ownership;
+use crate::shipping::Shipping;
+use crate::types::{Raft, TypeConfig};
+use crate::{Member, checkpoints, leadership};
+
+type Metrics = RaftMetrics<TypeConfig>;
+
+/// The leader sheds proposals above this share of the overlay budget, in hundredths.
+const SHED_PERCENT: u64 = 70;
 
 /// Who leads a group, as this replica believes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +71,37 @@ pub enum ProposeError {
     /// or may not take effect.
     #[error("the outcome is not known")]
     Unknown,
+    /// The replica has stopped; the reason is in the log. Nothing was proposed.
+    #[error("the group has stopped on this node")]
+    Stopped,
+    /// The commands are not of a size or form that a log entry can carry. Nothing was proposed.
+    #[error("the commands can not be written to the log")]
+    Unencodable,
+}
+
+/// Why a group was not brought to life.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InitializeError {
+    /// It already has members: it was brought to life before, or by another replica.
+    #[error("the group already has members")]
+    AlreadyInitialized,
+    /// This replica is not among the members.
+    #[error("this replica is not among the members")]
+    NotAMember,
+    /// The replica has stopped; the reason is in the log.
+    #[error("the group has stopped on this node")]
+    Stopped,
+}
+
+/// Why no checkpoint was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// There is no state yet.
+    #[error("nothing was applied yet")]
+    NothingApplied,
+    /// The disk is full. The log is kept, and nothing is lost.
+    #[error("the disk is full")]
+    DiskFull,
     /// The replica has stopped; the reason is in the log.
     #[error("the group has stopped on this node")]
     Stopped,
@@ -99,116 +151,427 @@ pub struct GroupStatus {
     pub failure: Option<String>,
 }
 
+/// What the parts of a running replica share.
+pub(crate) struct Core {
+    pub(crate) id: GroupId,
+    pub(crate) replica: ReplicaId,
+    pub(crate) raft: Raft,
+    pub(crate) reader: Reader,
+    pub(crate) ownership: Arc<Ownership>,
+    pub(crate) wal: Wal,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clocks: Arc<ClockQuorum>,
+    pub(crate) timing: Timing,
+    pub(crate) shipping: Arc<Shipping>,
+    pub(crate) checkpoint_log_bytes: u64,
+    pub(crate) disk_full: Arc<AtomicU64>,
+    pub(crate) overlay_budget_bytes: u64,
+    pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) reign: Mutex<Option<Reign>>,
+    pub(crate) handing_over: AtomicBool,
+    pub(crate) failure: Mutex<Option<String>>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// A term in which this replica leads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reign {
+    pub(crate) term: u64,
+    pub(crate) since: Timestamp,
+    pub(crate) began: Instant,
+}
+
+impl Core {
+    /// Runs `look` on openraft's figures. Nothing may be awaited meanwhile: openraft waits too.
+    pub(crate) fn with_metrics<T>(&self, look: impl FnOnce(&Metrics) -> T) -> T {
+        look(&self.raft.metrics().borrow_watched())
+    }
+
+    /// Whether a proposal would be taken now.
+    pub(crate) fn admit(&self) -> Result<(), ProposeError> {
+        self.admit_read().map_err(|error| match error {
+            ReadError::NotLeader { leader } => ProposeError::NotLeader { leader },
+            ReadError::NoQuorum => ProposeError::NoQuorum,
+            ReadError::Stopped => ProposeError::Stopped,
+        })?;
+        if self.store.overlay_bytes() >= self.overlay_budget_bytes / 100 * SHED_PERCENT {
+            return Err(ProposeError::Overloaded);
+        }
+        Ok(())
+    }
+
+    /// Whether this replica leads and, as far as it can know now, has a quorum.
+    pub(crate) fn admit_read(&self) -> Result<(), ReadError> {
+        if self.stop.is_cancelled() {
+            return Err(ReadError::Stopped);
+        }
+        self.with_metrics(|metrics| {
+            if metrics.running_state.is_err() {
+                return Err(ReadError::Stopped);
+            }
+            if metrics.state != ServerState::Leader {
+                return Err(ReadError::NotLeader {
+                    leader: leader_member(metrics),
+                });
+            }
+            // A leader of the last moment has not heard from anybody yet.
+            let fresh = self.reign.lock().is_none_or(|reign| {
+                reign.term != metrics.current_term
+                    || reign.began.elapsed() < self.timing.election_max
+            });
+            if fresh || self.quorum_heard_within(metrics, self.timing.election_max) {
+                Ok(())
+            } else {
+                Err(ReadError::NoQuorum)
+            }
+        })
+    }
+
+    fn quorum_heard_within(&self, metrics: &Metrics, limit: Duration) -> bool {
+        let mut voters = metrics.membership_config.voter_ids();
+        let alone = voters.next() == Some(self.replica) && voters.next().is_none();
+        alone
+            || metrics
+                .last_quorum_acked
+                .is_some_and(|heard| heard.elapsed() < limit)
+    }
+
+    /// The nodes of the voters.
+    pub(crate) fn voter_nodes(&self) -> Vec<NodeId> {
+        self.with_metrics(|metrics| {
+            let membership = &metrics.membership_config;
+            let node = |voter| membership.get_node(&voter).map(|member| member.node);
+            membership.voter_ids().filter_map(node).collect()
+        })
+    }
+
+    /// All members, learners too.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        self.with_metrics(|metrics| {
+            metrics
+                .membership_config
+                .nodes()
+                .map(|(_, member)| member.clone())
+                .collect()
+        })
+    }
+
+    fn epoch(&self, partition: PartitionId) -> Result<Option<Epoch>, ReadError> {
+        self.ownership.epoch(partition, || {
+            match self.query(partition, &Query::Ownership(partition))? {
+                Answer::Ownership { epoch, .. } => Ok(epoch),
+                _ => Err(ReadError::Stopped),
+            }
+        })
+    }
+
+    fn query(&self, partition: PartitionId, query: &Query) -> Result<Answer, ReadError> {
+        self.reader
+            .query(partition, self.clock.now(), query)
+            .map_err(|error| {
+                self.fail(&format!("the state can not be read: {error}"));
+                ReadError::Stopped
+            })
+    }
+
+    /// Stops the group on this node for good; the first reason is kept.
+    pub(crate) fn fail(&self, reason: &str) {
+        let mut failure = self.failure.lock();
+        if failure.is_none() && !self.stop.is_cancelled() {
+            tracing::error!(group = %self.id, replica = %self.replica, reason, "the group has stopped");
+            *failure = Some(reason.to_owned());
+        }
+        self.stop.cancel();
+    }
+
+    fn leads_surely(&self) -> bool {
+        !self.handing_over.load(Ordering::Acquire)
+            && !self.stop.is_cancelled()
+            && self.with_metrics(|metrics| {
+                metrics.running_state.is_ok()
+                    && metrics.state == ServerState::Leader
+                    && self.quorum_heard_within(metrics, self.timing.election_min)
+            })
+    }
+}
+
+/// The member that leads, as openraft's figures say.
+pub(crate) fn leader_member(metrics: &Metrics) -> Option<Member> {
+    let leader = metrics.current_leader?;
+    metrics.membership_config.get_node(&leader).cloned()
+}
+
 /// A running replica of a group.
-pub struct Group {}
+pub struct Group {
+    pub(crate) core: Arc<Core>,
+    batcher: Batcher,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group")
+            .field("id", &self.core.id)
+            .field("replica", &self.core.replica)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Group {
+    /// Starts what runs beside openraft.
+    pub(crate) fn start(core: Core) -> Arc<Self> {
+        let core = Arc::new(core);
+        tokio::spawn(leadership::watch(core.clone()));
+        tokio::spawn(leadership::mind_the_clock(core.clone()));
+        tokio::spawn(checkpoints::run(core.clone()));
+        let batcher = Batcher::start(core.clone());
+        Arc::new(Self { core, batcher })
+    }
+
     /// Which group this is.
+    #[must_use]
     pub fn id(&self) -> GroupId {
-        todo!()
+        self.core.id
     }
 
     /// Which replica this is.
+    #[must_use]
     pub fn replica(&self) -> ReplicaId {
-        todo!()
+        self.core.replica
     }
 
-    /// Proposes commands; each partition's epoch is filled in from what this group owns. Replies in
-    /// order. Commands of concurrent calls share log entries.
+    /// Proposes commands; each partition's epoch is filled in from what this group owns, and a
+    /// command for a partition that it does not own is answered [`Rejection::NotOwner`]. Replies
+    /// in order. Commands of concurrent calls share log entries.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; all but [`ProposeError::Unknown`] mean that nothing was proposed.
     pub async fn propose(
         &self,
-        _commands: Vec<(PartitionId, Command)>,
-        _deadline: Instant,
+        commands: Vec<(PartitionId, Command)>,
+        deadline: Instant,
     ) -> Result<Vec<Reply>, ProposeError> {
-        todo!()
+        self.core.admit()?;
+        let mut replies: Vec<Option<Reply>> = Vec::with_capacity(commands.len());
+        let mut routed = Vec::with_capacity(commands.len());
+        for (partition, command) in commands {
+            match self
+                .core
+                .epoch(partition)
+                .map_err(|_| ProposeError::Stopped)?
+            {
+                Some(epoch) => {
+                    routed.push(Routed {
+                        partition,
+                        epoch,
+                        command,
+                    });
+                    replies.push(None);
+                }
+                None => replies.push(Some(Err(Rejection::NotOwner { owned: None }))),
+            }
+        }
+        let mut proposed = if routed.is_empty() {
+            Vec::new()
+        } else {
+            self.batcher.propose(&self.core, routed, deadline).await?
+        }
+        .into_iter();
+        let reply = |known: Option<Reply>| known.or_else(|| proposed.next());
+        replies
+            .into_iter()
+            .map(reply)
+            .collect::<Option<_>>()
+            .ok_or(ProposeError::Unknown)
     }
 
     /// Proposes commands under epochs that the caller chose (for taking ownership).
+    ///
+    /// # Errors
+    /// [`ProposeError`]; all but [`ProposeError::Unknown`] mean that nothing was proposed.
     pub async fn propose_routed(
         &self,
-        _commands: Vec<Routed>,
-        _deadline: Instant,
+        commands: Vec<Routed>,
+        deadline: Instant,
     ) -> Result<Vec<Reply>, ProposeError> {
-        todo!()
+        self.core.admit()?;
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.batcher.propose(&self.core, commands, deadline).await
     }
 
     /// Waits until this replica, the leader, has applied all that was committed before this call
     /// (Raft's ReadIndex, thesis section 6.4).
-    pub async fn linearize(&self, _deadline: Instant) -> Result<(), ReadError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`ReadError`], by the deadline at the latest.
+    pub async fn linearize(&self, deadline: Instant) -> Result<(), ReadError> {
+        self.core.linearize(deadline).await
     }
 
     /// A linearizable read.
+    ///
+    /// # Errors
+    /// [`ReadError`], by the deadline at the latest.
     pub async fn read(
         &self,
-        _partition: PartitionId,
-        _query: &Query,
-        _deadline: Instant,
+        partition: PartitionId,
+        query: &Query,
+        deadline: Instant,
     ) -> Result<Answer, ReadError> {
-        todo!()
+        self.core.linearize(deadline).await?;
+        self.core.query(partition, query)
     }
 
     /// A read of what this replica has applied, however old.
-    pub fn read_local(&self, _partition: PartitionId, _query: &Query) -> Result<Answer, ReadError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`ReadError::Stopped`].
+    pub fn read_local(&self, partition: PartitionId, query: &Query) -> Result<Answer, ReadError> {
+        if self.core.stop.is_cancelled() {
+            return Err(ReadError::Stopped);
+        }
+        self.core.query(partition, query)
     }
 
     /// Reads this replica's state directly.
+    #[must_use]
     pub fn reader(&self) -> Reader {
-        todo!()
+        self.core.reader.clone()
     }
 
     /// The epoch at which the group owns a partition, as applied here.
-    pub fn epoch(&self, _partition: PartitionId) -> Option<Epoch> {
-        todo!()
+    #[must_use]
+    pub fn epoch(&self, partition: PartitionId) -> Option<Epoch> {
+        self.core.epoch(partition).ok().flatten()
     }
 
     /// Who leads.
+    #[must_use]
     pub fn leadership(&self) -> Leadership {
-        todo!()
+        self.core.leadership.borrow().clone()
     }
 
     /// Changes of [`Self::leadership`].
+    #[must_use]
     pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
-        todo!()
+        self.core.leadership.subscribe()
     }
 
-    /// Whether this replica leads and heard from a quorum within the last election timeout, so that
-    /// no other leader can have been elected meanwhile.
+    /// Whether this replica leads and heard from a quorum within the shortest election timeout,
+    /// so that no other leader can have been elected meanwhile: voters refuse to elect another for
+    /// longer than that after they heard from this one. (But for voters that restarted since; so
+    /// this guards no reads, which go through [`Self::linearize`].)
+    #[must_use]
     pub fn leads_surely(&self) -> bool {
-        todo!()
+        self.core.leads_surely()
     }
 
-    /// When this replica became leader in the present term, by the checked clock. A new leader refuses
+    /// When this replica became leader in the present term, by its clock. A new leader refuses
     /// Hawk timestamps from before this, since it does not know the old leader's nonces.
+    #[must_use]
     pub fn leader_since(&self) -> Option<Timestamp> {
-        todo!()
+        let term = self.core.with_metrics(|metrics| {
+            (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+        })?;
+        let reign = *self.core.reign.lock();
+        reign
+            .filter(|reign| reign.term == term)
+            .map(|reign| reign.since)
     }
 
-    /// Brings the group to life with these members. Once, on one replica.
+    /// Brings the group to life with these members, all of them voters. Once, on one replica.
+    ///
+    /// # Errors
+    /// [`InitializeError`]; the group is then as it was.
     pub async fn initialize(
         &self,
-        _members: BTreeMap<ReplicaId, Member>,
-    ) -> Result<(), ProposeError> {
-        todo!()
+        members: BTreeMap<ReplicaId, Member>,
+    ) -> Result<(), InitializeError> {
+        self.core
+            .raft
+            .initialize(members)
+            .await
+            .map_err(|error| match error {
+                RaftError::APIError(RaftInitializeError::NotAllowed(_)) => {
+                    InitializeError::AlreadyInitialized
+                }
+                RaftError::APIError(RaftInitializeError::NotInMembers(_)) => {
+                    InitializeError::NotAMember
+                }
+                RaftError::Fatal(_) => InitializeError::Stopped,
+            })
     }
 
-    /// Hands leadership to the replica on a node, or to the best one.
+    /// Hands leadership to the replica on a node, or to the best one; the new leader.
+    ///
+    /// # Errors
+    /// [`ProposeError::NotLeader`] if this replica does not lead, [`ProposeError::NoQuorum`] if
+    /// nobody there could take over, [`ProposeError::Unknown`] if it is not known by the deadline
+    /// who leads, [`ProposeError::Stopped`].
     pub async fn transfer_leader(
         &self,
-        _to: Option<NodeId>,
-        _deadline: Instant,
+        to: Option<NodeId>,
+        deadline: Instant,
     ) -> Result<Member, ProposeError> {
-        todo!()
+        leadership::transfer(&self.core, to, deadline).await
     }
 
     /// Writes a checkpoint now; the index it is at.
-    pub async fn checkpoint(&self) -> Result<u64, ProposeError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub async fn checkpoint(&self) -> Result<u64, CheckpointError> {
+        self.core.checkpoint().await
     }
 
     /// The group's figures.
+    #[must_use]
     pub fn status(&self) -> GroupStatus {
-        todo!()
+        self.core.with_metrics(|metrics| {
+            let index = |id: &Option<crate::types::LogId>| id.as_ref().map(|id| id.index);
+            let membership = &metrics.membership_config;
+            let voters: Vec<ReplicaId> = membership.voter_ids().collect();
+            let matching = |replica: &ReplicaId| {
+                let progress = metrics.replication.as_ref()?.get(replica)?;
+                progress.as_ref().map(|id| id.index)
+            };
+            let member = |(replica, member): (&ReplicaId, &Member)| {
+                (
+                    *replica,
+                    member.clone(),
+                    voters.contains(replica),
+                    matching(replica),
+                )
+            };
+            let leader = metrics.current_leader.zip(leader_member(metrics));
+            GroupStatus {
+                group: self.core.id,
+                replica: self.core.replica,
+                role: self.role(metrics),
+                term: metrics.current_term,
+                leader,
+                last_log_index: metrics.last_log_index,
+                committed_index: index(&metrics.local_committed),
+                applied_index: index(&metrics.last_applied),
+                checkpoint_index: index(&metrics.snapshot),
+                members: membership.nodes().map(member).collect(),
+                failure: self.core.failure.lock().clone(),
+            }
+        })
+    }
+
+    fn role(&self, metrics: &Metrics) -> &'static str {
+        if metrics.running_state.is_err() || self.core.stop.is_cancelled() {
+            return "stopped";
+        }
+        match metrics.state {
+            ServerState::Learner => "learner",
+            ServerState::Follower => "follower",
+            ServerState::Candidate => "candidate",
+            ServerState::Leader => "leader",
+            ServerState::Shutdown => "stopped",
+        }
     }
 }

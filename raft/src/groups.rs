@@ -1,25 +1,79 @@
 //! The groups of a node.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use openraft::{Config, SnapshotPolicy};
+use parking_lot::{Mutex, RwLock};
 use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
 use rossby_seams::clock::Clock;
 use rossby_seams::transport::{Link, LinkAcceptor, SharedTransport};
-use rossby_storage::store::Store;
-use rossby_storage::wal::Wal;
+use rossby_storage::store::{Store, StoreError};
+use rossby_storage::wal::{GroupLog, Wal, WalError};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
-use crate::Group;
+use crate::blocking::Blocking;
+use crate::clock_quorum::ClockQuorum;
+use crate::group::{Core, Leadership};
+use crate::inbound::{Inbound, InboundConfig, Replica};
+use crate::links::Links;
+use crate::log_store::LogStore;
+use crate::network::Network;
+use crate::shipping::Shipping;
+use crate::state_machine::StateMachine;
+use crate::types::Raft;
+use crate::{Group, Member};
+
+/// How long a group that shuts down waits for its successor.
+const HAND_OVER: Duration = Duration::from_secs(3);
+/// How long it then waits for what was appended to be durable.
+const SYNC: Duration = Duration::from_secs(10);
+/// openraft's own limit on a checkpoint shipment; ours are per piece (`network.rs`).
+const SHIPMENT_TIMEOUT_MS: u64 = 60 * 60 * 1000;
+/// Entries in one append, at most: their bytes are bounded by the log store.
+const MAX_APPEND_ENTRIES: u64 = 1024;
 
 /// Raft's intervals. [`Timing::lan`] is the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// Between heartbeats.
+    /// Between heartbeats. A heartbeat must be answered within this time.
     pub heartbeat: Duration,
     /// Shortest wait before an election.
     pub election_min: Duration,
     /// Longest wait before an election.
     pub election_max: Duration,
+}
+
+impl Timing {
+    /// For nodes within a few milliseconds of each other.
+    #[must_use]
+    pub const fn lan() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_millis(1000),
+        }
+    }
+
+    /// For nodes in several regions.
+    #[must_use]
+    pub const fn wan() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(500),
+            election_min: Duration::from_millis(2500),
+            election_max: Duration::from_millis(5000),
+        }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self::lan()
+    }
 }
 
 /// What the groups of a node share.
@@ -36,45 +90,256 @@ pub struct GroupsConfig {
     pub wal: Wal,
     /// The node's state.
     pub store: Store,
+    /// Where blocking work runs.
+    pub blocking: Blocking,
     /// A checkpoint is written once a group pins this many bytes of log.
     pub checkpoint_log_bytes: u64,
-    /// The leader sheds proposals above 70% of this many bytes of overlay.
+    /// The leader sheds proposals above 70% of this many bytes of overlay, followers refuse
+    /// entries above all of it.
     pub overlay_budget_bytes: u64,
 }
 
 /// Why a group could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    // helper D defines the variants
+    /// It runs already.
+    #[error("group {0} runs already")]
+    Running(GroupId),
+    /// The node is shutting down.
+    #[error("the node is shutting down")]
+    ShuttingDown,
+    /// Its log could not be opened.
+    #[error("the log could not be opened")]
+    Log(#[from] WalError),
+    /// Its state could not be recovered.
+    #[error("the state could not be recovered")]
+    Store(#[from] StoreError),
+    /// The intervals do not fit together.
+    #[error("the intervals do not fit together: {0}")]
+    Timing(String),
+    /// Log and state could not be brought together.
+    #[error("log and state could not be brought together: {0}")]
+    Recovery(String),
 }
 
 /// The groups of a node. Also takes in the links that peers open.
-pub struct Groups {}
+pub struct Groups {
+    config: GroupsConfig,
+    links: Links,
+    inbound: Inbound,
+    clocks: Arc<ClockQuorum>,
+    running: Arc<RwLock<BTreeMap<GroupId, Running>>>,
+    stop: CancellationToken,
+}
+
+struct Running {
+    group: Arc<Group>,
+    log: GroupLog,
+}
+
+impl std::fmt::Debug for Groups {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Groups")
+            .field("node", &self.config.node)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Groups {
-    /// No groups yet.
-    pub fn new(_config: GroupsConfig) -> Arc<Self> {
-        todo!()
+    /// No groups yet. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn new(config: GroupsConfig) -> Arc<Self> {
+        let stop = CancellationToken::new();
+        let links = Links::new(config.node, config.transport.clone(), stop.clone());
+        let inbound = Inbound::new(InboundConfig {
+            clock: config.clock.clone(),
+            wal: config.wal.clone(),
+            store: config.store.clone(),
+            overlay_budget_bytes: config.overlay_budget_bytes,
+            blocking: config.blocking,
+            stop: stop.clone(),
+        });
+        let clocks = ClockQuorum::new(config.node, config.clock.clone(), links.clone());
+        let clocks = Arc::new(clocks);
+        let running: Arc<RwLock<BTreeMap<GroupId, Running>>> = Arc::default();
+        let groups = running.clone();
+        let members = move || -> Vec<Member> {
+            groups
+                .read()
+                .values()
+                .flat_map(|running| running.group.core.members())
+                .collect()
+        };
+        tokio::spawn(clocks.clone().run(members, stop.clone()));
+        Arc::new(Self {
+            config,
+            links,
+            inbound,
+            clocks,
+            running,
+            stop,
+        })
     }
 
     /// Starts this node's replica of a group, recovered from log and checkpoint.
-    pub async fn start(&self, _group: GroupId, _replica: ReplicaId) -> Result<Arc<Group>, StartError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`StartError`]; the group does not run then.
+    pub async fn start(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+    ) -> Result<Arc<Group>, StartError> {
+        if self.stop.is_cancelled() {
+            return Err(StartError::ShuttingDown);
+        }
+        if self.running.read().contains_key(&group) {
+            return Err(StartError::Running(group));
+        }
+        let config = &self.config;
+        let log = config.wal.log(group, replica)?;
+        let state = config.store.group(group)?;
+        let reader = state.reader();
+        let machine = StateMachine::new(state, log.clone(), config.blocking);
+        let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
+        let shipping = Arc::new(Shipping::default());
+        let network = Network {
+            group,
+            replica,
+            links: self.links.clone(),
+            heartbeat: config.timing.heartbeat,
+            blocking: config.blocking,
+            shipping: shipping.clone(),
+        };
+        let raft_config = Arc::new(raft_config(group, config.timing)?);
+        let raft = Raft::new(
+            replica,
+            raft_config,
+            network,
+            LogStore::new(log.clone()),
+            machine,
+        )
+        .await
+        .map_err(|error| StartError::Recovery(error.to_string()))?;
+        let core = Core {
+            id: group,
+            replica,
+            raft: raft.clone(),
+            reader,
+            ownership,
+            wal: config.wal.clone(),
+            store: config.store.clone(),
+            clock: config.clock.clone(),
+            clocks: self.clocks.clone(),
+            timing: config.timing,
+            shipping,
+            disk_full,
+            checkpoint_log_bytes: config.checkpoint_log_bytes,
+            overlay_budget_bytes: config.overlay_budget_bytes,
+            leadership: watch::channel(Leadership::Unknown).0,
+            reign: Mutex::default(),
+            handing_over: AtomicBool::new(false),
+            failure: Mutex::default(),
+            stop: self.stop.child_token(),
+        };
+        // A group of one need not wait for anybody's vote.
+        let alone = core.voter_nodes() == [config.node];
+        let started = Group::start(core);
+        self.inbound
+            .add(Arc::new(Replica::new(group, replica, raft.clone())));
+        self.running.write().insert(
+            group,
+            Running {
+                group: started.clone(),
+                log,
+            },
+        );
+        if alone {
+            let elected = raft.trigger().elect(false).await;
+            elected.map_err(|error| StartError::Recovery(error.to_string()))?;
+        }
+        Ok(started)
     }
 
     /// A running group.
-    pub fn get(&self, _group: GroupId) -> Option<Arc<Group>> {
-        todo!()
+    #[must_use]
+    pub fn get(&self, group: GroupId) -> Option<Arc<Group>> {
+        self.running
+            .read()
+            .get(&group)
+            .map(|running| running.group.clone())
     }
 
     /// Stops all groups: leadership is handed over where possible, then everything is synced.
+    /// Takes a bounded time.
     pub async fn shutdown(&self) {
-        todo!()
+        let running = std::mem::take(&mut *self.running.write());
+        let stopping = running
+            .into_values()
+            .map(|running| self.stop_group(running));
+        futures_util::future::join_all(stopping).await;
+        self.stop.cancel();
+    }
+
+    async fn stop_group(&self, running: Running) {
+        let Running { group, log } = running;
+        let others = group
+            .core
+            .voter_nodes()
+            .iter()
+            .any(|node| *node != self.config.node);
+        if others && matches!(group.leadership(), Leadership::Here { .. }) {
+            match group
+                .transfer_leader(None, Instant::now() + HAND_OVER)
+                .await
+            {
+                Ok(leader) => tracing::info!(group = %group.id(), %leader, "handed over"),
+                Err(error) => tracing::warn!(group = %group.id(), %error, "could not hand over"),
+            }
+        }
+        self.inbound.remove(group.id());
+        if group.core.raft.shutdown().await.is_err() {
+            tracing::warn!(group = %group.id(), "openraft did not end in good order");
+        }
+        group.core.stop.cancel();
+        if let Some(last) = log.state().last {
+            match timeout(SYNC, log.wait_durable(last.index)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(group = %group.id(), %error, "log not synced"),
+                Err(_) => tracing::error!(group = %group.id(), "log not synced in time"),
+            }
+        }
     }
 }
 
 impl LinkAcceptor for Groups {
-    fn accept(&self, _link: Link) {
-        todo!()
+    fn accept(&self, link: Link) {
+        self.inbound.serve(link);
     }
+}
+
+fn raft_config(group: GroupId, timing: Timing) -> Result<Config, StartError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: format!("group {group}"),
+        heartbeat_interval: millis(timing.heartbeat),
+        election_timeout_min: millis(timing.election_min),
+        election_timeout_max: millis(timing.election_max),
+        install_snapshot_timeout: SHIPMENT_TIMEOUT_MS,
+        max_payload_entries: MAX_APPEND_ENTRIES,
+        // Checkpoints and purges are ours to order, by bytes (`checkpoints.rs`).
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        // A node that was cut off must not depose a working leader when it comes back.
+        enable_pre_vote: Some(true),
+        // A restarted leader may have lost entries that were not durable here but are committed
+        // by the others: leading on in the same term, it would give their places to other entries.
+        enable_leader_restore: Some(false),
+        // A leader without a quorum falls silent now and then, so that the others can elect.
+        quorum_loss_probe_interval: Some(millis(timing.election_max).saturating_mul(2)),
+        ..Config::default()
+    };
+    config
+        .validate()
+        .map_err(|error| StartError::Timing(error.to_string()))
 }

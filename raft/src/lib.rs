@@ -1,9 +1,45 @@
 //! Agreement: Raft groups over openraft.
+//!
+//! ```text
+//!   propose ─► batcher ─► openraft ─► log_store ─► storage::wal          (this node's log)
+//!                            │  ▲
+//!                            │  └──── inbound ◄── links of the peers ◄── seams::transport
+//!                            ├─────► network ──► links ──► seams::transport ──► the peers
+//!                            └─────► state_machine ─► storage::store     (apply, checkpoints)
+//!   read ──► reads ──► (a quorum confirms the leader) ──► storage::store::Reader
+//! ```
+//!
+//! Invariants:
+//! - What commands mean is not known here: they are bytes with a partition, and replies.
+//! - Time enters a command when the leader proposes it, and only while its clock is in step with a
+//!   quorum's (`clock_quorum.rs`).
+//! - A caller is told that nothing happened only if that is certain; otherwise the outcome is
+//!   unknown.
+//! - A storage failure stops the group on this node, for good, until the process is started again.
 
+mod batcher;
+mod blocking;
+mod checkpoints;
+mod clock_quorum;
+mod frame;
 mod group;
 mod groups;
+mod inbound;
+mod leadership;
+mod links;
+mod log_store;
 mod member;
+mod network;
+mod ownership;
+mod reads;
+mod shipping;
+mod state_machine;
+mod types;
 
-pub use group::{Group, GroupStatus, Leadership, ProposeError, ReadError};
+pub use blocking::Blocking;
+pub use frame::MAX_FRAME_BYTES;
+pub use group::{
+    CheckpointError, Group, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
+};
 pub use groups::{Groups, GroupsConfig, StartError, Timing};
 pub use member::Member;

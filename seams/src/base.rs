@@ -68,7 +68,10 @@ impl Base for MemoryBase {
         }
         let map = self.0.read();
         let range = map.range::<[u8], _>((Bound::Included(start), Bound::Excluded(end)));
-        Ok(range.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+        Ok(range
+            .take(limit)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect())
     }
 
     fn write(&self, changes: Vec<BaseWrite>) -> Result<(), BaseError> {

@@ -1,1 +1,24 @@
-//! The calls, one file each.
+//! The calls, one file each. Each reads parse -> verify -> authorise -> dispatch, and starts where who is
+//! asking is already proven ([`crate::mailbox`]); Register and Authorize, which come before any token,
+//! verify the device's signature themselves.
+
+mod acknowledge;
+mod authorize;
+mod block;
+mod code;
+mod fetch;
+mod lookup_key;
+mod register;
+mod send;
+mod token;
+
+pub(crate) use acknowledge::acknowledge;
+pub(crate) use authorize::authorize;
+pub(crate) use block::block;
+pub(crate) use code::{SealedCode, code_context};
+pub(crate) use fetch::fetch;
+pub(crate) use lookup_key::lookup_key;
+pub(crate) use register::register;
+pub(crate) use send::send;
+
+pub use token::TOKEN_INFO;

@@ -2,11 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Outcome, Reply};
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceId};
+use crate::rejection::Rejection;
+use crate::tables::{DueKey, Tables};
+
+/// The generation of a device's first token.
+const FIRST_TOKEN: u64 = 1;
 
 /// Authorises a box and its first device, after the box's claim was verified.
 /// Repeating it gives the same token generation.
+///
+/// An identifier that the box has not asked for (any more) is refused with
+/// [`Rejection::NoCodeRequested`]: Register again puts it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivateBox {
     /// The box.
@@ -17,4 +26,38 @@ pub struct ActivateBox {
     pub identifier: IdentifierHash,
     /// The generation of the verified claim.
     pub generation: u64,
+}
+
+impl ActivateBox {
+    pub(crate) fn execute<T: Tables>(self, tables: &mut T) -> Result<Reply, T::Error> {
+        let Some(before) = tables.profile(&self.box_id)? else {
+            return Ok(Err(Rejection::UnknownBox));
+        };
+        let mut profile = before.clone();
+        let Some(device) = profile.devices.get_mut(&self.device) else {
+            return Ok(Err(Rejection::UnknownDevice));
+        };
+        if profile.active && !device.authorised {
+            return Ok(Err(Rejection::UnknownDevice));
+        }
+        let mut identifiers = profile.identifiers.iter_mut();
+        let Some(identifier) = identifiers.find(|known| known.hash == self.identifier) else {
+            return Ok(Err(Rejection::NoCodeRequested));
+        };
+        identifier.generation = identifier.generation.max(Some(self.generation));
+        if !profile.active {
+            profile.active = true;
+            device.authorised = true;
+            device.token_generation = FIRST_TOKEN;
+        }
+        let token_generation = device.token_generation;
+        if profile != before {
+            tables.put_profile(&self.box_id, &profile)?;
+        }
+        if let Some(intent) = tables.intent(&self.box_id)? {
+            tables.remove_due(intent.expires_at, &DueKey::Intent(self.box_id))?;
+            tables.delete_intent(&self.box_id)?;
+        }
+        Ok(Ok(Outcome::BoxActivated { token_generation }))
+    }
 }

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Outcome, Reply};
+use crate::claim::Claim;
 use crate::ids::{BoxId, DeviceId};
+use crate::rejection::Rejection;
+use crate::tables::{InboxKey, Meta, Tables};
 
 /// Binds a device id to a box. If an earlier try with the same genesis record bound it to a box
 /// born in another partition, that box is the outcome; a different genesis record is refused.
@@ -12,4 +16,33 @@ pub struct ClaimDevice {
     pub device: DeviceId,
     /// The box that it wants to make.
     pub box_id: BoxId,
+}
+
+impl ClaimDevice {
+    pub(crate) fn execute<T: Tables>(
+        self,
+        tables: &mut T,
+        meta: &mut Meta,
+    ) -> Result<Reply, T::Error> {
+        let key = InboxKey::Device(self.device);
+        if let Some(claim) = tables.claim(&key)? {
+            return Ok(if claim.box_id.shares_genesis_with(&self.box_id) {
+                Ok(Outcome::DeviceClaimed {
+                    box_id: claim.box_id,
+                })
+            } else {
+                Err(Rejection::KeyAlreadyRegistered)
+            });
+        }
+        let claim = Claim {
+            box_id: self.box_id,
+            generation: meta.next_generation(),
+            discoverable: true,
+            code: None,
+        };
+        tables.insert_claim(&key, &claim)?;
+        Ok(Ok(Outcome::DeviceClaimed {
+            box_id: self.box_id,
+        }))
+    }
 }

@@ -1,11 +1,17 @@
 //! Register, step 2: the box itself, not yet authorised.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::{Outcome, Reply};
 use crate::chain::KeyRecord;
 use crate::identifier::IdentifierHash;
-use crate::ids::BoxId;
+use crate::ids::{BoxId, DeviceId, Sequence};
+use crate::profile::{DeviceState, Intent, Profile, ProfileIdentifier};
+use crate::rejection::Rejection;
+use crate::tables::{DueKey, Meta, Tables};
 
 /// Makes a box that waits for its first identifier. The row is also the intent from which the
 /// leader can finish a half-done Authorize. Repeating it, also with another identifier, is fine
@@ -22,4 +28,73 @@ pub struct CreateBox {
     pub sealed_identifier: Bytes,
     /// Whether others may find the box by this identifier.
     pub discoverable: bool,
+}
+
+impl CreateBox {
+    pub(crate) fn execute<T: Tables>(self, tables: &mut T, meta: &Meta) -> Result<Reply, T::Error> {
+        // The proposer has made the id from a new record; no other box must ever come to be.
+        let is_new = self.record.version() == 0;
+        if !is_new || !self.box_id.is_of_genesis(&self.record.genesis_hash()) {
+            return Ok(Err(Rejection::UnknownBox));
+        }
+        let device = self.record.genesis().device();
+        let mut profile = match tables.profile(&self.box_id)? {
+            Some(profile) if profile.active => return Ok(Err(Rejection::KeyAlreadyRegistered)),
+            Some(profile) => {
+                self.renew_record(tables)?;
+                profile
+            }
+            None => {
+                tables.insert_key_record(&self.box_id, &self.record)?;
+                let state = DeviceState {
+                    authorised: false,
+                    cursor: Sequence(0),
+                    token_generation: 0,
+                };
+                Profile {
+                    devices: BTreeMap::from([(device, state)]),
+                    ..Profile::default()
+                }
+            }
+        };
+        profile.put_pending_identifier(ProfileIdentifier {
+            hash: self.identifier,
+            generation: None,
+            sealed: self.sealed_identifier.clone(),
+            discoverable: self.discoverable,
+        });
+        tables.put_profile(&self.box_id, &profile)?;
+        self.put_intent(tables, meta, device)?;
+        Ok(Ok(Outcome::BoxCreated))
+    }
+
+    /// A later try may bring a newer KEM key: the token will be sealed to it.
+    fn renew_record<T: Tables>(&self, tables: &mut T) -> Result<(), T::Error> {
+        let counter = |record: &KeyRecord| record.devices().map(|keys| keys.kem.counter).max();
+        let stored = tables.key_record(&self.box_id)?;
+        if stored.is_some_and(|stored| counter(&self.record) > counter(&stored)) {
+            tables.update_key_record(&self.box_id, &self.record)?;
+        }
+        Ok(())
+    }
+
+    fn put_intent<T: Tables>(
+        &self,
+        tables: &mut T,
+        meta: &Meta,
+        device: DeviceId,
+    ) -> Result<(), T::Error> {
+        let due = DueKey::Intent(self.box_id);
+        if let Some(earlier) = tables.intent(&self.box_id)? {
+            tables.remove_due(earlier.expires_at, &due)?;
+        }
+        let expires_at = meta.clock.plus_millis(meta.limits.pending_box_ttl_ms);
+        let intent = Intent {
+            device,
+            identifier: self.identifier,
+            expires_at,
+        };
+        tables.put_intent(&self.box_id, &intent)?;
+        tables.add_due(expires_at, &due)
+    }
 }

@@ -3,10 +3,34 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::EnvelopeDigest;
-use crate::ids::{BoxId, EnvelopeId};
+use super::{EnvelopeDigest, Outcome, Reply};
+use crate::dedupe::{Accepted, Verdict};
+use crate::envelope::Envelope;
+use crate::ids::{BoxId, EnvelopeId, Sequence};
+use crate::limits::Limits;
+use crate::queue::{Purgeable, expiry_marker, purge};
+use crate::rejection::Rejection;
+use crate::tables::{Meta, QueueState, Tables};
+
+/// How many envelopes at the front of a full queue a send looks at, to purge the expired ones.
+const SWEEP_ENVELOPES: u32 = 64;
+/// How many bytes of bodies it looks at.
+const SWEEP_BYTES: u64 = 1024 * 1024;
 
 /// Puts an envelope at the end of a box's queue, once: see [`crate::dedupe`].
+///
+/// The order of the checks is what makes sending effectively once:
+///
+/// 1. `UnknownBox`: the box is not there, not authorised, or blocks the sender. The three look the
+///    same in every case, so a blocked sender's retry is answered so too, whatever became of its
+///    first try.
+/// 2. The counter. A retry must learn the fate of the first try whatever has changed since: the
+///    chain, the limits, the queue. All answers below this line say "not stored under this counter",
+///    which a sender may act on by sealing again; given to the retry of a stored envelope, they
+///    would make it a second one.
+/// 3. `EnvelopeTooLarge`, `StaleKeyRecord`: what the sender can mend.
+/// 4. `SenderShareFull`, `QueueFull`: what time mends. Expired envelopes at the front of the queue
+///    are purged first if that makes room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enqueue {
     /// The box it is for.
@@ -21,4 +45,172 @@ pub struct Enqueue {
     pub digest: EnvelopeDigest,
     /// The sealed envelope.
     pub body: Bytes,
+}
+
+impl Enqueue {
+    pub(crate) fn execute<T: Tables>(self, tables: &mut T, meta: &Meta) -> Result<Reply, T::Error> {
+        let profile = tables.profile(&self.recipient)?;
+        let Some(profile) = profile.filter(|p| p.receives_from(&self.id.sender.box_id)) else {
+            return Ok(Err(Rejection::UnknownBox));
+        };
+        let row = tables
+            .sender(&self.recipient, &self.id.sender)?
+            .unwrap_or_default();
+        match row.judge(self.id.counter, &self.digest) {
+            Verdict::Fresh => {}
+            Verdict::Stored(sequence) => return Ok(Ok(Outcome::Enqueued { sequence })),
+            Verdict::Refused(rejection) => return Ok(Err(rejection)),
+        }
+        let limit_bytes = meta.limits.envelope_bytes;
+        if self.body.len() as u64 > u64::from(limit_bytes) {
+            return Ok(Err(Rejection::EnvelopeTooLarge { limit_bytes }));
+        }
+        let Some(record) = tables.key_record(&self.recipient)? else {
+            return Ok(Err(Rejection::UnknownBox));
+        };
+        if record.version() != self.chain_version {
+            return Ok(Err(Rejection::StaleKeyRecord {
+                current: record.version(),
+            }));
+        }
+        let mut state = tables.queue_state(&self.recipient)?.unwrap_or_default();
+        let purgeable = Purgeable::of(&profile, meta.clock);
+        match self.find_room(tables, &meta.limits, &state, &purgeable)? {
+            Ok(leaving) => purge(tables, &self.recipient, &mut state, &purgeable, &leaving)?,
+            Err(rejection) => return Ok(Err(rejection)),
+        }
+        let sequence = self.append(tables, meta, state)?;
+        Ok(Ok(Outcome::Enqueued { sequence }))
+    }
+
+    /// Whether there is room; if so, the envelopes that must leave first. Changes nothing, so that a
+    /// rejection does not.
+    fn find_room<T: Tables>(
+        &self,
+        tables: &T,
+        limits: &Limits,
+        state: &QueueState,
+        purgeable: &Purgeable,
+    ) -> Result<Result<Vec<Envelope>, Rejection>, T::Error> {
+        let mut queue = Usage {
+            envelopes: state.depth,
+            bytes: state.bytes,
+        };
+        let share = Usage::share_of(limits);
+        let body = self.body.len() as u64;
+        // A sender holds no more than the whole queue: most sends need no look at its other devices.
+        if queue.has_room(body, &share) {
+            return Ok(Ok(Vec::new()));
+        }
+        let sender = self.id.sender.box_id;
+        let mut own = Usage::default();
+        for (_, row) in tables.senders_of(&self.recipient, &sender)? {
+            own.add(u64::from(row.waiting), row.waiting_bytes);
+        }
+        let whole = Usage {
+            envelopes: limits.queue_envelopes.into(),
+            bytes: limits.queue_bytes,
+        };
+        if own.has_room(body, &share) && queue.has_room(body, &whole) {
+            return Ok(Ok(Vec::new()));
+        }
+        let front = tables.envelopes(&self.recipient, Sequence(0), SWEEP_ENVELOPES, SWEEP_BYTES)?;
+        let leaving: Vec<_> = front
+            .into_iter()
+            .filter(|e| purgeable.includes(e))
+            .collect();
+        for envelope in &leaving {
+            let bytes = envelope.body.len() as u64;
+            queue.remove(1, bytes);
+            if envelope.id.sender.box_id == sender {
+                own.remove(1, bytes);
+            }
+        }
+        Ok(if !own.has_room(body, &share) {
+            Err(Rejection::SenderShareFull)
+        } else if !queue.has_room(body, &whole) {
+            Err(Rejection::QueueFull)
+        } else {
+            Ok(leaving)
+        })
+    }
+
+    fn append<T: Tables>(
+        self,
+        tables: &mut T,
+        meta: &Meta,
+        mut state: QueueState,
+    ) -> Result<Sequence, T::Error> {
+        let bytes = self.body.len() as u64;
+        let sequence = state.last.next();
+        state.last = sequence;
+        state.depth = state.depth.saturating_add(1);
+        state.bytes = state.bytes.saturating_add(bytes);
+        tables.put_queue_state(&self.recipient, &state)?;
+
+        // Read again: a purge may have changed it.
+        let mut row = tables
+            .sender(&self.recipient, &self.id.sender)?
+            .unwrap_or_default();
+        row.remember(Accepted {
+            counter: self.id.counter,
+            sequence,
+            digest: self.digest,
+        });
+        row.waiting = row.waiting.saturating_add(1);
+        row.waiting_bytes = row.waiting_bytes.saturating_add(bytes);
+        tables.put_sender(&self.recipient, &self.id.sender, &row)?;
+
+        let limit_ms = meta.limits.envelope_ttl_ms;
+        let expires_at = meta
+            .clock
+            .plus_millis(self.ttl_ms.unwrap_or(limit_ms).min(limit_ms));
+        let (due_at, due) = expiry_marker(&self.recipient, expires_at);
+        tables.add_due(due_at, &due)?;
+        let envelope = Envelope {
+            sequence,
+            id: self.id,
+            enqueued_at: meta.clock,
+            expires_at,
+            body: self.body,
+        };
+        tables.append_envelope(&self.recipient, &envelope)?;
+        Ok(sequence)
+    }
+}
+
+/// Envelopes and the bytes of their bodies.
+#[derive(Debug, Clone, Copy, Default)]
+struct Usage {
+    envelopes: u64,
+    bytes: u64,
+}
+
+impl Usage {
+    /// The most that one sender box may hold of a queue.
+    fn share_of(limits: &Limits) -> Self {
+        let percent = u64::from(limits.sender_share_percent.min(100));
+        let of = |whole: u64| {
+            let share = u128::from(whole) * u128::from(percent);
+            u64::try_from(share.div_ceil(100)).unwrap_or(whole)
+        };
+        Self {
+            envelopes: of(limits.queue_envelopes.into()),
+            bytes: of(limits.queue_bytes),
+        }
+    }
+
+    fn has_room(&self, body: u64, limit: &Self) -> bool {
+        self.envelopes < limit.envelopes && self.bytes.saturating_add(body) <= limit.bytes
+    }
+
+    fn add(&mut self, envelopes: u64, bytes: u64) {
+        self.envelopes = self.envelopes.saturating_add(envelopes);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn remove(&mut self, envelopes: u64, bytes: u64) {
+        self.envelopes = self.envelopes.saturating_sub(envelopes);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
 }

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Outcome, Reply};
 use crate::identifier::IdentifierHash;
 use crate::ids::BoxId;
+use crate::tables::Tables;
 
 /// Takes one sending of a code out of the outbox. Not being there any more is fine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,4 +16,15 @@ pub struct MarkCodeSent {
     pub box_id: BoxId,
     /// The sending, as read from the outbox.
     pub serial: u64,
+}
+
+impl MarkCodeSent {
+    pub(crate) fn execute<T: Tables>(self, tables: &mut T) -> Result<Reply, T::Error> {
+        let row = tables.outbox_row(&self.identifier, &self.box_id)?;
+        // A later code may have taken the row's place meanwhile; it still has to be sent.
+        if row.is_some_and(|row| row.serial == self.serial) {
+            tables.delete_outbox_row(&self.identifier, &self.box_id)?;
+        }
+        Ok(Ok(Outcome::CodeMarkedSent))
+    }
 }

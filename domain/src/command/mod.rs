@@ -19,7 +19,7 @@ mod verify_claim;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::ids::{BoxId, Counter, Epoch, PartitionId, Sequence};
+use crate::ids::{BoxId, Epoch, PartitionId, Sequence};
 use crate::rejection::Rejection;
 use crate::wire::Writer;
 
@@ -47,6 +47,24 @@ pub struct Routed {
     pub command: Command,
 }
 
+impl Routed {
+    /// About how many bytes the command takes in the log, so that a log entry can be bounded before
+    /// it is encoded.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        /// More than any command takes beside what is counted here.
+        const SMALL: usize = 512;
+        /// More than a new key record takes, with its KEM key.
+        const KEY_RECORD: usize = 4096;
+        SMALL
+            + match &self.command {
+                Command::Enqueue(enqueue) => enqueue.body.len(),
+                Command::CreateBox(create) => KEY_RECORD + create.sealed_identifier.len(),
+                _ => 0,
+            }
+    }
+}
+
 /// Everything that can change a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -72,6 +90,27 @@ pub enum Command {
     Block(Block),
     /// Removes some of what has outlived its time.
     Expire(Expire),
+}
+
+impl Command {
+    /// The box whose rows the command touches; `None` for a command of the directory or of the
+    /// partition as a whole.
+    #[must_use]
+    pub fn box_id(&self) -> Option<BoxId> {
+        match self {
+            Self::CreateBox(command) => Some(command.box_id),
+            Self::ActivateBox(command) => Some(command.box_id),
+            Self::Enqueue(command) => Some(command.recipient),
+            Self::Acknowledge(command) => Some(command.device.box_id),
+            Self::Block(command) => Some(command.box_id),
+            Self::Adopt(_)
+            | Self::ClaimDevice(_)
+            | Self::OpenClaim(_)
+            | Self::MarkCodeSent(_)
+            | Self::VerifyClaim(_)
+            | Self::Expire(_) => None,
+        }
+    }
 }
 
 /// What a command did.
@@ -148,17 +187,13 @@ impl EnvelopeDigest {
             .u64(ttl_ms.unwrap_or(0))
             .u64(body.len() as u64)
             .finish();
-        let hash = Sha256::new()
+        let hash: [u8; 32] = Sha256::new()
             .chain_update(head)
             .chain_update(body)
-            .finalize();
+            .finalize()
+            .into();
         let mut digest = [0; 16];
         digest.copy_from_slice(&hash[..16]);
         Self(digest)
     }
-}
-
-/// The free counter that follows `last`.
-pub(crate) fn next_counter(last: Counter) -> Counter {
-    last.next()
 }

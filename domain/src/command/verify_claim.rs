@@ -2,12 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::claim::CodeMac;
+use super::open_claim::remove_pending;
+use super::{Outcome, Reply};
+use crate::claim::{Claim, CodeMac, PendingClaim};
 use crate::identifier::IdentifierHash;
 use crate::ids::BoxId;
+use crate::rejection::Rejection;
+use crate::tables::{InboxKey, Meta, Tables};
 
 /// Checks a code and, in the same step, gives the identifier to the box if nobody has it.
-/// The same right code again gets the same outcome.
+/// The same right code again gets the same outcome. Only a wrong code uses up an attempt: an expired
+/// or exhausted one takes nothing, and so does the right one for an identifier that is taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyClaim {
     /// The identifier.
@@ -16,4 +21,70 @@ pub struct VerifyClaim {
     pub box_id: BoxId,
     /// The keyed hash of the code that the person typed.
     pub code: CodeMac,
+}
+
+impl VerifyClaim {
+    pub(crate) fn execute<T: Tables>(
+        self,
+        tables: &mut T,
+        meta: &mut Meta,
+    ) -> Result<Reply, T::Error> {
+        let claim = tables.claim(&InboxKey::Identifier(self.identifier))?;
+        let own = claim.as_ref().filter(|claim| claim.box_id == self.box_id);
+        if let Some(own) = own.filter(|own| own.code == Some(self.code)) {
+            return Ok(Ok(Outcome::ClaimVerified {
+                generation: own.generation,
+            }));
+        }
+        let Some(mut pending) = tables.pending_claim(&self.identifier, &self.box_id)? else {
+            return Ok(Err(Rejection::NoCodeRequested));
+        };
+        if pending.is_expired(meta.clock) {
+            return Ok(Err(Rejection::CodeExpired));
+        }
+        if pending.attempts_left == 0 {
+            return Ok(Err(Rejection::CodeExhausted));
+        }
+        if pending.code != self.code {
+            pending.attempts_left = pending.attempts_left.saturating_sub(1);
+            tables.put_pending_claim(&self.identifier, &self.box_id, &pending)?;
+            return Ok(Err(Rejection::WrongCode {
+                attempts_left: pending.attempts_left,
+            }));
+        }
+        if claim.is_some() && own.is_none() {
+            return Ok(Err(Rejection::IdentifierTaken));
+        }
+        let own_generation = own.map(|own| own.generation);
+        let generation = self.give(tables, meta, own_generation, &pending)?;
+        Ok(Ok(Outcome::ClaimVerified { generation }))
+    }
+
+    /// Gives the identifier to the box. If it has it already, only the code is renewed, by which a
+    /// retry is known.
+    fn give<T: Tables>(
+        &self,
+        tables: &mut T,
+        meta: &mut Meta,
+        own_generation: Option<u64>,
+        pending: &PendingClaim,
+    ) -> Result<u64, T::Error> {
+        let key = InboxKey::Identifier(self.identifier);
+        let generation = match own_generation {
+            Some(generation) => {
+                tables.delete_claim(&key)?;
+                generation
+            }
+            None => meta.next_generation(),
+        };
+        let claim = Claim {
+            box_id: self.box_id,
+            generation,
+            discoverable: pending.discoverable,
+            code: Some(self.code),
+        };
+        tables.insert_claim(&key, &claim)?;
+        remove_pending(tables, &self.identifier, &self.box_id, pending)?;
+        Ok(generation)
+    }
 }

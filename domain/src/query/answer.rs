@@ -1,14 +1,216 @@
 //! Answering.
 
-use super::{Answer, Query};
-use crate::tables::ReadTables;
+use super::{
+    Answer, BoxStateAnswer, KeyRecordAnswer, OutboxItem, Page, PendingBox, Query, QueueStatus,
+};
+use crate::envelope::Envelope;
+use crate::ids::{BoxId, DeviceAddress, Sequence};
+use crate::tables::{InboxKey, QueueState, ReadTables};
 use crate::time::Timestamp;
 
-/// Answers a query from a partition's tables, as of `now`.
+/// How many envelopes are read at a time while looking for those that have not expired.
+const READ_ENVELOPES: u32 = 256;
+/// How many bytes of bodies are read at a time.
+const READ_BYTES: u64 = 1024 * 1024;
+
+/// Answers a query from a partition's tables, as of `now` or the partition's clock, whichever is
+/// later: what a reader was once told has expired never comes back.
+///
+/// # Errors
+/// What the tables report: the replica can not go on.
 pub fn answer<T: ReadTables>(
-    _tables: &T,
-    _now: Timestamp,
-    _query: &Query,
+    tables: &T,
+    now: Timestamp,
+    query: &Query,
 ) -> Result<Answer, T::Error> {
-    todo!()
+    let meta = tables.meta()?;
+    let now = now.max(meta.clock);
+    Ok(match query {
+        Query::ResolveIdentifier(identifier) => {
+            let claim = tables.claim(&InboxKey::Identifier(*identifier))?;
+            let found = claim.filter(|claim| claim.discoverable);
+            Answer::ResolvedIdentifier(found.map(|claim| claim.box_id))
+        }
+        Query::ResolveDevice(device) => {
+            let claim = tables.claim(&InboxKey::Device(*device))?;
+            Answer::ResolvedDevice(claim.map(|claim| claim.box_id))
+        }
+        Query::KeyRecord { box_id, sender } => {
+            Answer::KeyRecord(key_record(tables, box_id, sender)?)
+        }
+        Query::BoxState(box_id) => Answer::BoxState(box_state(tables, box_id)?),
+        Query::DeviceAuth(device) => Answer::DeviceAuth(device_auth(tables, device)?),
+        Query::Fetch {
+            device,
+            after,
+            max_envelopes,
+            max_bytes,
+        } => {
+            let bounds = Bounds {
+                envelopes: *max_envelopes,
+                bytes: (*max_bytes).into(),
+            };
+            Answer::Page(fetch(tables, now, device, *after, &bounds)?)
+        }
+        Query::Outbox { limit, .. } => Answer::Outbox(outbox(tables, now, *limit)?),
+        Query::PendingBoxes { limit, .. } => Answer::PendingBoxes(pending(tables, *limit)?),
+        Query::VerifiedClaim(identifier) => {
+            let claim = tables.claim(&InboxKey::Identifier(*identifier))?;
+            Answer::VerifiedClaim(claim.map(|claim| (claim.box_id, claim.generation)))
+        }
+        Query::Ownership(_) => Answer::Ownership {
+            epoch: meta.epoch,
+            clock: meta.clock,
+        },
+        Query::NextDue(_) => {
+            let first = tables.due(Timestamp::from_millis(u64::MAX), 1)?.into_iter().next();
+            Answer::NextDue(first.map(|(at, _)| at))
+        }
+    })
+}
+
+fn key_record<T: ReadTables>(
+    tables: &T,
+    box_id: &BoxId,
+    sender: &DeviceAddress,
+) -> Result<Option<KeyRecordAnswer>, T::Error> {
+    let profile = tables.profile(box_id)?;
+    if !profile.is_some_and(|profile| profile.receives_from(&sender.box_id)) {
+        return Ok(None);
+    }
+    let Some(record) = tables.key_record(box_id)? else {
+        return Ok(None);
+    };
+    let row = tables.sender(box_id, sender)?.unwrap_or_default();
+    Ok(Some(KeyRecordAnswer {
+        record,
+        next_counter: row.last().next(),
+    }))
+}
+
+fn box_state<T: ReadTables>(
+    tables: &T,
+    box_id: &BoxId,
+) -> Result<Option<BoxStateAnswer>, T::Error> {
+    let (Some(profile), Some(record)) = (tables.profile(box_id)?, tables.key_record(box_id)?)
+    else {
+        return Ok(None);
+    };
+    Ok(Some(BoxStateAnswer {
+        record,
+        active: profile.active,
+    }))
+}
+
+fn device_auth<T: ReadTables>(
+    tables: &T,
+    address: &DeviceAddress,
+) -> Result<Option<u64>, T::Error> {
+    let profile = tables.profile(&address.box_id)?;
+    Ok(profile
+        .as_ref()
+        .and_then(|profile| profile.authorised_device(&address.device))
+        .map(|device| device.token_generation))
+}
+
+/// The most that a page may hold.
+struct Bounds {
+    envelopes: u32,
+    bytes: u64,
+}
+
+fn fetch<T: ReadTables>(
+    tables: &T,
+    now: Timestamp,
+    address: &DeviceAddress,
+    after: Sequence,
+    bounds: &Bounds,
+) -> Result<Option<Page>, T::Error> {
+    let profile = tables.profile(&address.box_id)?;
+    let Some(device) = profile
+        .as_ref()
+        .and_then(|profile| profile.authorised_device(&address.device))
+    else {
+        return Ok(None);
+    };
+    let state = tables.queue_state(&address.box_id)?.unwrap_or_default();
+    let after = after.max(device.cursor).max(state.purged_upto);
+    let (envelopes, more) = page(tables, now, &address.box_id, &state, after, bounds)?;
+    let front = tables.envelopes(&address.box_id, state.purged_upto, 1, 0)?;
+    let status = QueueStatus {
+        depth: state.depth,
+        bytes: state.bytes,
+        oldest: front.first().map(|envelope| envelope.enqueued_at),
+        expired_total: state.expired_total,
+        cursor: device.cursor,
+        last: state.last,
+    };
+    Ok(Some(Page {
+        envelopes,
+        more,
+        status,
+    }))
+}
+
+/// The envelopes after `after` that have not expired, and whether there are more of them.
+fn page<T: ReadTables>(
+    tables: &T,
+    now: Timestamp,
+    box_id: &BoxId,
+    state: &QueueState,
+    mut after: Sequence,
+    bounds: &Bounds,
+) -> Result<(Vec<Envelope>, bool), T::Error> {
+    let mut found = Vec::new();
+    let mut bytes = 0_u64;
+    // One more than asked for tells whether there are more.
+    let count = bounds.envelopes.saturating_add(1).min(READ_ENVELOPES);
+    while after < state.last {
+        let read = tables.envelopes(box_id, after, count, READ_BYTES)?;
+        let Some(last) = read.last() else { break };
+        after = last.sequence;
+        for envelope in read
+            .into_iter()
+            .filter(|envelope| !envelope.is_expired(now))
+        {
+            let size = envelope.body.len() as u64;
+            let is_full = found.len() as u64 >= u64::from(bounds.envelopes);
+            let is_heavy = !found.is_empty() && bytes.saturating_add(size) > bounds.bytes;
+            if is_full || is_heavy {
+                return Ok((found, true));
+            }
+            bytes = bytes.saturating_add(size);
+            found.push(envelope);
+        }
+    }
+    Ok((found, false))
+}
+
+fn outbox<T: ReadTables>(
+    tables: &T,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<OutboxItem>, T::Error> {
+    let rows = tables.outbox(limit)?.into_iter();
+    Ok(rows
+        .filter(|(_, _, row)| row.expires_at > now)
+        .map(|(identifier, box_id, row)| OutboxItem {
+            identifier,
+            box_id,
+            serial: row.serial,
+            sealed: row.sealed,
+            expires_at: row.expires_at,
+        })
+        .collect())
+}
+
+fn pending<T: ReadTables>(tables: &T, limit: u32) -> Result<Vec<PendingBox>, T::Error> {
+    let rows = tables.intents(limit)?.into_iter();
+    Ok(rows
+        .map(|(box_id, intent)| PendingBox {
+            box_id,
+            device: intent.device,
+            identifier: intent.identifier,
+        })
+        .collect())
 }

@@ -56,6 +56,8 @@ pub enum Query {
     VerifiedClaim(IdentifierHash),
     /// Whether and at which epoch the partition is owned, and its clock.
     Ownership(PartitionId),
+    /// When something in the partition next outlives its time (for the expiry worker).
+    NextDue(PartitionId),
 }
 
 /// The answer to a [`Query`], variant for variant.
@@ -86,6 +88,8 @@ pub enum Answer {
         /// The latest time that a command carried into the partition.
         clock: Timestamp,
     },
+    /// To [`Query::NextDue`]: `None` if nothing will.
+    NextDue(Option<Timestamp>),
 }
 
 /// A key record and where the asking device stands in the box's queue.

@@ -37,7 +37,7 @@ use crate::limits::Limits;
 use crate::profile::{Intent, Profile};
 use crate::time::Timestamp;
 
-pub use memory::MemoryTables;
+pub use memory::{MemoryTables, MemoryTablesError};
 
 /// A key of the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -59,6 +59,10 @@ pub struct QueueState {
     pub bytes: u64,
     /// Envelopes that expired unread.
     pub expired_total: u64,
+    /// Every envelope up to here has been purged: no scan has to begin before it.
+    pub purged_upto: Sequence,
+    /// How far the sweep for expired envelopes has come, while it is under way.
+    pub swept_upto: Sequence,
 }
 
 /// A code on its way to the courier.
@@ -75,7 +79,7 @@ pub struct OutboxRow {
 /// What becomes due at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum DueKey {
-    /// Some envelopes of this box may have expired.
+    /// Some envelopes of this box may have expired, or wait to be purged.
     Queue(BoxId),
     /// A pending claim, its code and its outbox row.
     PendingClaim(IdentifierHash, BoxId),
@@ -98,6 +102,20 @@ pub struct Meta {
     pub last_generation: u64,
     /// The last serial of a code sending given out.
     pub last_serial: u64,
+}
+
+impl Meta {
+    /// Gives out a claim generation.
+    pub(crate) fn next_generation(&mut self) -> u64 {
+        self.last_generation = self.last_generation.saturating_add(1);
+        self.last_generation
+    }
+
+    /// Gives out the serial of a code sending.
+    pub(crate) fn next_serial(&mut self) -> u64 {
+        self.last_serial = self.last_serial.saturating_add(1);
+        self.last_serial
+    }
 }
 
 /// Reading a partition's tables.

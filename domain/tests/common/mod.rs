@@ -1,5 +1,8 @@
 //! Identities with known keys, for tests.
 #![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+pub mod world;
 
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};

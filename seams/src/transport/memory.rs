@@ -1,4 +1,376 @@
-//! see plan
-/// A network in memory.
+//! A network in memory: connects the nodes of one process, and can be cut, slowed and healed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rossby_domain::ids::NodeId;
+use tokio::sync::{mpsc, watch};
+
+use super::{LINK_CAPACITY_FRAMES, Link, LinkAcceptor, SharedTransport, Transport, TransportError};
+
+/// How a cut looks to the nodes on either side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Open links break at once and new ones are refused, as when a process dies.
+    Broken,
+    /// Frames vanish without a word, as when a firewall drops packets. A link that lost a frame
+    /// breaks once the cut is healed, since its order can not be kept.
+    Silent,
+}
+
+/// A network in memory. Clones are the same network.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryNetwork {}
+pub struct MemoryNetwork {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    // Told of every change of the cuts, for the frames that wait on one.
+    changed: watch::Sender<u64>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: watch::channel(0).0,
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    nodes: BTreeMap<NodeId, Arc<dyn LinkAcceptor>>,
+    // From, to: frames do not pass in this direction.
+    cuts: BTreeMap<(NodeId, NodeId), Cut>,
+    isolated: BTreeSet<NodeId>,
+    delay: Duration,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("nodes", &self.nodes.keys())
+            .field("cuts", &self.cuts)
+            .field("isolated", &self.isolated)
+            .field("delay", &self.delay)
+            .finish()
+    }
+}
+
+impl State {
+    fn cut(&self, from: NodeId, to: NodeId) -> Option<Cut> {
+        if self.isolated.contains(&from) || self.isolated.contains(&to) {
+            return Some(Cut::Broken);
+        }
+        self.cuts.get(&(from, to)).copied()
+    }
+}
+
+impl MemoryNetwork {
+    /// A network without nodes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a node on the network: links to `node` go to `acceptor` from now on.
+    pub fn register(&self, node: NodeId, acceptor: Arc<dyn LinkAcceptor>) {
+        self.change(|state| {
+            state.nodes.insert(node, acceptor);
+        });
+    }
+
+    /// Takes a node off the network: nothing listens there any more, and its links break.
+    pub fn unregister(&self, node: NodeId) {
+        self.change(|state| {
+            state.nodes.remove(&node);
+        });
+    }
+
+    /// The way from `node` to the others. Addresses are not looked at.
+    #[must_use]
+    pub fn transport(&self, node: NodeId) -> SharedTransport {
+        Arc::new(MemoryTransport {
+            node,
+            shared: self.shared.clone(),
+        })
+    }
+
+    /// Stops frames from `from` to `to`; the other direction is not touched.
+    pub fn cut(&self, from: NodeId, to: NodeId, how: Cut) {
+        self.change(|state| {
+            state.cuts.insert((from, to), how);
+        });
+    }
+
+    /// Stops frames between two nodes, both ways.
+    pub fn cut_both(&self, a: NodeId, b: NodeId, how: Cut) {
+        self.cut(a, b, how);
+        self.cut(b, a, how);
+    }
+
+    /// Breaks all links of a node and refuses new ones, until [`Self::heal`].
+    pub fn isolate(&self, node: NodeId) {
+        self.change(|state| {
+            state.isolated.insert(node);
+        });
+    }
+
+    /// Undoes all cuts and isolations.
+    pub fn heal(&self) {
+        self.change(|state| {
+            state.cuts.clear();
+            state.isolated.clear();
+        });
+    }
+
+    /// Delivers every frame this much later from now on.
+    pub fn set_delay(&self, delay: Duration) {
+        self.change(|state| state.delay = delay);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.shared.state.lock());
+        self.shared.changed.send_modify(|version| *version += 1);
+    }
+}
+
+/// The transport of one node on a [`MemoryNetwork`].
+#[derive(Debug)]
+struct MemoryTransport {
+    node: NodeId,
+    shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl Transport for MemoryTransport {
+    async fn connect(&self, node: NodeId, address: &str) -> Result<Link, TransportError> {
+        let unreachable = |reason: &str| TransportError::Unreachable {
+            node,
+            address: address.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let mut changed = self.shared.changed.subscribe();
+        let acceptor = loop {
+            changed.borrow_and_update();
+            let silent = {
+                let state = self.shared.state.lock();
+                let ways = [state.cut(self.node, node), state.cut(node, self.node)];
+                if ways.contains(&Some(Cut::Broken)) {
+                    return Err(unreachable("the network is cut"));
+                }
+                if ways.contains(&Some(Cut::Silent)) {
+                    None
+                } else {
+                    let acceptor = state.nodes.get(&node).cloned();
+                    Some(acceptor.ok_or_else(|| unreachable("nobody listens"))?)
+                }
+            };
+            match silent {
+                Some(acceptor) => break acceptor,
+                // The handshake is lost, and sent again until it gets through or is given up.
+                None => {
+                    if changed.changed().await.is_err() {
+                        return Err(unreachable("the network is gone"));
+                    }
+                }
+            }
+        };
+
+        // Either direction breaking breaks the other: a link is whole or gone.
+        let alive = Arc::new(watch::channel(()).0);
+        let (outgoing, far_incoming) = self.pipe(self.node, node, &alive);
+        let (far_outgoing, incoming) = self.pipe(node, self.node, &alive);
+        drop(alive);
+        acceptor.accept(Link {
+            peer: self.node,
+            outgoing: far_outgoing,
+            incoming: far_incoming,
+        });
+        Ok(Link {
+            peer: node,
+            outgoing,
+            incoming,
+        })
+    }
+}
+
+impl MemoryTransport {
+    fn pipe(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        alive: &Arc<watch::Sender<()>>,
+    ) -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>) {
+        let (outgoing, source) = mpsc::channel(LINK_CAPACITY_FRAMES);
+        let (sink, incoming) = mpsc::channel(LINK_CAPACITY_FRAMES);
+        let pipe = Pipe {
+            from,
+            to,
+            shared: self.shared.clone(),
+            changed: self.shared.changed.subscribe(),
+            // Each direction ends when the other's task does: it watches for the broadcast.
+            other: alive.subscribe(),
+            broken: alive.clone(),
+        };
+        tokio::spawn(pipe.run(source, sink));
+        (outgoing, incoming)
+    }
+}
+
+/// One direction of a link.
+struct Pipe {
+    from: NodeId,
+    to: NodeId,
+    shared: Arc<Shared>,
+    changed: watch::Receiver<u64>,
+    other: watch::Receiver<()>,
+    broken: Arc<watch::Sender<()>>,
+}
+
+impl Pipe {
+    async fn run(mut self, mut source: mpsc::Receiver<Bytes>, sink: mpsc::Sender<Bytes>) {
+        let mut lost = false;
+        loop {
+            let (cut, listening, delay) = {
+                let state = self.shared.state.lock();
+                let listening = state.nodes.contains_key(&self.to);
+                (state.cut(self.from, self.to), listening, state.delay)
+            };
+            if cut == Some(Cut::Broken) || !listening || (lost && cut.is_none()) {
+                break;
+            }
+            tokio::select! {
+                frame = source.recv() => {
+                    let Some(frame) = frame else { break };
+                    // Asked again: the cut may have come while the frame was awaited.
+                    match self.shared.state.lock().cut(self.from, self.to) {
+                        None if !lost => {}
+                        Some(Cut::Silent) => { lost = true; continue }
+                        _ => break,
+                    }
+                    if !delay.is_zero() {
+                        tokio::time::sleep(delay).await;
+                    }
+                    if sink.send(frame).await.is_err() {
+                        break;
+                    }
+                }
+                changed = self.changed.changed() => if changed.is_err() { break },
+                _ = self.other.changed() => break,
+                () = sink.closed() => break,
+            }
+        }
+        self.broken.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Inbox(mpsc::UnboundedSender<Link>);
+
+    impl LinkAcceptor for Inbox {
+        fn accept(&self, link: Link) {
+            let _ = self.0.send(link);
+        }
+    }
+
+    fn listen(network: &MemoryNetwork, node: NodeId) -> mpsc::UnboundedReceiver<Link> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        network.register(node, Arc::new(Inbox(sender)));
+        receiver
+    }
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    async fn linked(network: &MemoryNetwork) -> (Link, Link) {
+        let _unused = listen(network, A);
+        let mut inbox = listen(network, B);
+        let near = network.transport(A).connect(B, "b").await.unwrap();
+        (near, inbox.recv().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn frames_arrive_in_order_both_ways() {
+        let (mut near, mut far) = linked(&MemoryNetwork::new()).await;
+        assert_eq!((near.peer, far.peer), (B, A));
+        for byte in 0..10u8 {
+            near.outgoing.send(Bytes::from(vec![byte])).await.unwrap();
+        }
+        for byte in 0..10u8 {
+            assert_eq!(far.incoming.recv().await.unwrap(), vec![byte]);
+        }
+        far.outgoing
+            .send(Bytes::from_static(b"back"))
+            .await
+            .unwrap();
+        assert_eq!(near.incoming.recv().await.unwrap(), "back");
+    }
+
+    #[tokio::test]
+    async fn dropping_one_end_breaks_the_other() {
+        let (near, mut far) = linked(&MemoryNetwork::new()).await;
+        drop(near);
+        assert_eq!(far.incoming.recv().await, None);
+        far.outgoing.closed().await;
+    }
+
+    #[tokio::test]
+    async fn isolation_breaks_links_and_refuses_new_ones_until_healed() {
+        let network = MemoryNetwork::new();
+        let (mut near, mut far) = linked(&network).await;
+        network.isolate(B);
+        assert_eq!(near.incoming.recv().await, None);
+        assert_eq!(far.incoming.recv().await, None);
+        let refused = network.transport(A).connect(B, "b").await;
+        assert!(matches!(
+            refused,
+            Err(TransportError::Unreachable { node: B, .. })
+        ));
+        network.heal();
+        assert!(network.transport(A).connect(B, "b").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_silent_cut_loses_frames_one_way_and_breaks_the_link_when_healed() {
+        let network = MemoryNetwork::new();
+        let (mut near, mut far) = linked(&network).await;
+        network.cut(A, B, Cut::Silent);
+        near.outgoing
+            .send(Bytes::from_static(b"lost"))
+            .await
+            .unwrap();
+        far.outgoing
+            .send(Bytes::from_static(b"passes"))
+            .await
+            .unwrap();
+        assert_eq!(near.incoming.recv().await.unwrap(), "passes");
+        // The frame is gone for good once its sender's queue is empty again.
+        while near.outgoing.capacity() < LINK_CAPACITY_FRAMES {
+            tokio::task::yield_now().await;
+        }
+        network.heal();
+        assert_eq!(far.incoming.recv().await, None);
+        assert_eq!(near.incoming.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn nobody_listens_is_unreachable() {
+        let network = MemoryNetwork::new();
+        let refused = network.transport(A).connect(B, "b").await;
+        assert!(matches!(
+            refused,
+            Err(TransportError::Unreachable { node: B, .. })
+        ));
+    }
+}

@@ -1,208 +1,215 @@
 //! The state of the groups of a node: overlay, base, checkpoints.
+//!
+//! ```text
+//!   apply ─► live layer ── cut ─► frozen layer ─┬─ write, publish ─► checkpoint files + manifest  (truth)
+//!                                               └─ chunk by chunk ─► base                         (rebuildable)
+//!   read  ─► live ─► frozen ─► base
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `rows` | the keys of all tables |
+//! | `view` | domain's tables over a partition's rows |
+//! | `partition`, `layer`, `base_rows` | the rows: layers in memory over the base |
+//! | `group` | a group's state machine; `reader`: its readers |
+//! | `checkpoint`, `row_file`, `merge`, `manifest`, `files` | a checkpoint and what it is made of |
+//! | `incoming` | a checkpoint on its way in |
+//! | `session`, `recover` | start and shutdown |
+//!
+//! Invariants:
+//! - The state is the last published checkpoint and the log after it. Nothing else is needed to
+//!   start, and nothing in the base is the only copy.
+//! - Apply writes to memory only.
+//! - A checkpoint is published by one atomic step and never goes back.
+//! - Bytes on the disk are checked before they are believed: checkpoints by digest, rows of the base
+//!   by checksum, the base as a whole by its session.
 
-use std::path::Path;
+mod base_rows;
+mod checkpoint;
+mod error;
+mod files;
+mod group;
+mod incoming;
+mod layer;
+mod manifest;
+mod merge;
+mod partition;
+mod reader;
+mod recover;
+mod row_file;
+mod rows;
+mod session;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use rossby_domain::ids::{GroupId, PartitionId};
-use rossby_domain::time::Timestamp;
-use rossby_domain::{Answer, Query, Reply};
+use parking_lot::Mutex;
+use rossby_domain::ids::GroupId;
 use rossby_seams::base::Base;
 use rossby_seams::disk::Disk;
 
-use crate::LogPosition;
+use self::base_rows::BaseHandle;
+use self::files::GroupFiles;
+use self::layer::Gauge;
+use self::session::Session;
 
-/// Why the store failed. Any of these stops the replica.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    // helper C defines the variants
+pub use self::checkpoint::{Checkpoint, CheckpointCut, WrittenCheckpoint};
+pub use self::error::StoreError;
+pub use self::files::FileName;
+pub use self::group::{Applied, GroupStore};
+pub use self::incoming::IncomingCheckpoint;
+pub use self::reader::{PartitionDigests, Reader};
+
+/// The state of all groups of a node. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    shared: Arc<StoreShared>,
 }
 
-/// The state of all groups of a node.
-#[derive(Debug, Clone)]
-pub struct Store {}
+#[derive(Debug)]
+struct StoreShared {
+    disk: Arc<dyn Disk>,
+    checkpoints: PathBuf,
+    base: BaseHandle,
+    session: Session,
+    gauge: Gauge,
+    groups: Mutex<BTreeMap<GroupId, GroupSlot>>,
+}
+
+/// What the store knows of a group.
+#[derive(Debug)]
+struct GroupSlot {
+    files: Arc<GroupFiles>,
+    /// Alive while the group is open. It was recovered once it was open, and then the base's index
+    /// row of the group can be believed for the rest of the session.
+    open: Option<std::sync::Weak<OpenToken>>,
+}
+
+/// Held by whoever may write to a group's state: its state machine, and a checkpoint of it.
+#[derive(Debug)]
+pub(crate) struct OpenToken;
 
 impl Store {
-    /// Opens the store: `checkpoints` is the folder of checkpoint files, `base` the key-value store
-    /// below. A base whose index does not match the manifests is emptied and rebuilt, which is logged.
-    pub fn open(_disk: Arc<dyn Disk>, _checkpoints: &Path, _base: Arc<dyn Base>) -> Result<Self, StoreError> {
-        todo!()
+    /// Opens the store: `checkpoints` is the folder of checkpoint files, made if missing, `base` the
+    /// key-value store below. Unless the base was closed in good order, each group empties and
+    /// rebuilds its rows there when it is opened, which is logged.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the disk failed, [`StoreError::Base`] if the base did.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        checkpoints: &Path,
+        base: Arc<dyn Base>,
+    ) -> Result<Self, StoreError> {
+        disk.create_directory(checkpoints)
+            .map_err(StoreError::io("create folder", checkpoints))?;
+        let base = BaseHandle::new(base);
+        let session = Session::begin(&*disk, checkpoints, &base)?;
+        Ok(Self {
+            shared: Arc::new(StoreShared {
+                disk,
+                checkpoints: checkpoints.to_owned(),
+                base,
+                session,
+                gauge: Gauge::default(),
+                groups: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Whether the base was closed in good order and may be worth opening. If not, all of it will be
+    /// rebuilt anyway, and it is quicker to delete it before [`Store::open`].
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the disk failed.
+    pub fn base_was_closed(disk: &dyn Disk, checkpoints: &Path) -> Result<bool, StoreError> {
+        session::was_closed(disk, checkpoints)
     }
 
     /// The state machine of one group (there is one at a time), recovered to its last checkpoint.
-    pub fn group(&self, _group: GroupId) -> Result<GroupStore, StoreError> {
-        todo!()
+    /// Blocking I/O: if the base has to be rebuilt, all checkpoint files are read.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if the group is open, or a checkpoint of it is still being written;
+    /// [`StoreError::Corrupt`] or [`StoreError::Version`] if its checkpoint can't be used.
+    pub fn group(&self, group: GroupId) -> Result<GroupStore, StoreError> {
+        let mut groups = self.shared.groups.lock();
+        let slot = self.slot(&mut groups, group)?;
+        let token = Arc::new(OpenToken);
+        let known = slot.open.is_some();
+        if slot
+            .open
+            .as_ref()
+            .is_some_and(|open| open.strong_count() > 0)
+        {
+            return Err(StoreError::Busy(group));
+        }
+        let files = Arc::clone(&slot.files);
+        // Claimed before the slow part, so that others need not wait to be told so.
+        let earlier = slot.open.replace(Arc::downgrade(&token));
+        drop(groups);
+        let trusted = known || self.shared.session.base_is_clean();
+        let recovered = recover::recover(&self.shared.base, &files, trusted);
+        if recovered.is_err()
+            && let Some(slot) = self.shared.groups.lock().get_mut(&group)
+        {
+            slot.open = earlier;
+        }
+        let base = self.shared.base.clone();
+        Ok(GroupStore::new(
+            files,
+            base,
+            self.shared.gauge.clone(),
+            token,
+            recovered?,
+        ))
     }
 
-    /// Bytes in overlays, over all groups.
+    /// Bytes in overlays, over all groups: what waits to reach checkpoint and base.
+    #[must_use]
     pub fn overlay_bytes(&self) -> u64 {
-        todo!()
-    }
-}
-
-/// What a group has applied.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Applied {
-    /// The last applied entry.
-    pub position: Option<LogPosition>,
-    /// The last membership, as the raft layer encoded it, with its position.
-    pub membership: Option<(Option<LogPosition>, Bytes)>,
-}
-
-/// The state machine of a group: the only writer of its state.
-#[derive(Debug)]
-pub struct GroupStore {}
-
-impl GroupStore {
-    /// What was applied.
-    pub fn applied(&self) -> Applied {
-        todo!()
+        self.shared.gauge.bytes()
     }
 
-    /// Applies an entry of commands (as `codec::encode_batch` made it): one reply per command.
-    pub fn apply_batch(&mut self, _position: LogPosition, _batch: &[u8]) -> Result<Vec<Reply>, StoreError> {
-        todo!()
+    /// Ends the session in good order, so that the next start need not rebuild the base. Groups can
+    /// be read afterwards but write no more checkpoints. Not calling this loses nothing but time.
+    ///
+    /// # Errors
+    /// [`StoreError`] if base or disk failed; the next start will then rebuild the base.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let StoreShared {
+            disk,
+            checkpoints,
+            base,
+            session,
+            ..
+        } = &*self.shared;
+        session.end(&**disk, checkpoints, base)
     }
 
-    /// Applies an entry that carries no commands.
-    pub fn apply_blank(&mut self, _position: LogPosition) -> Result<(), StoreError> {
-        todo!()
+    /// The files of a group.
+    fn files(&self, group: GroupId) -> Result<Arc<GroupFiles>, StoreError> {
+        let mut groups = self.shared.groups.lock();
+        Ok(Arc::clone(&self.slot(&mut groups, group)?.files))
     }
 
-    /// Applies a change of membership (opaque here).
-    pub fn apply_membership(&mut self, _position: LogPosition, _membership: Bytes) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// A reader of this group's state, for any thread.
-    pub fn reader(&self) -> Reader {
-        todo!()
-    }
-
-    /// Freezes the state at the last applied entry: swaps the overlays, O(1) per dirty partition.
-    /// `None` if nothing was applied since the last checkpoint, or one is still being written.
-    pub fn cut(&mut self) -> Option<CheckpointCut> {
-        todo!()
-    }
-
-    /// The last published checkpoint.
-    pub fn current(&self) -> Option<Checkpoint> {
-        todo!()
-    }
-
-    /// Replaces the whole state by a received checkpoint, once it is verified and durable.
-    pub fn install(&mut self, _checkpoint: Checkpoint) -> Result<(), StoreError> {
-        todo!()
-    }
-}
-
-/// A frozen state on its way to a checkpoint.
-#[derive(Debug)]
-pub struct CheckpointCut {}
-
-impl CheckpointCut {
-    /// The entry it was frozen at.
-    pub fn position(&self) -> LogPosition {
-        todo!()
-    }
-
-    /// Writes and syncs the files of the dirty partitions. Blocking I/O.
-    pub fn write(self) -> Result<WrittenCheckpoint, StoreError> {
-        todo!()
-    }
-}
-
-/// Files that are durable but not yet the checkpoint: publish only once the log is durable up to
-/// their position.
-#[derive(Debug)]
-pub struct WrittenCheckpoint {}
-
-impl WrittenCheckpoint {
-    /// Publishes the manifest in one atomic step, then moves the frozen overlay to the base in small
-    /// chunks and drops files that no manifest names.
-    pub fn publish(self) -> Result<Checkpoint, StoreError> {
-        todo!()
-    }
-}
-
-/// A published checkpoint, or a received one: its manifest and where its files are.
-#[derive(Debug, Clone)]
-pub struct Checkpoint {}
-
-/// A file of a checkpoint, named by its digest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileName {
-    /// SHA-256 of the content.
-    pub digest: [u8; 32],
-    /// Its length in bytes.
-    pub length: u64,
-}
-
-impl Checkpoint {
-    /// The entry it holds the state at.
-    pub fn position(&self) -> LogPosition {
-        todo!()
-    }
-
-    /// The membership at that entry.
-    pub fn membership(&self) -> Option<(Option<LogPosition>, Bytes)> {
-        todo!()
-    }
-
-    /// The manifest's bytes, to be sent to a follower.
-    pub fn manifest(&self) -> Bytes {
-        todo!()
-    }
-
-    /// The files it consists of.
-    pub fn files(&self) -> Vec<FileName> {
-        todo!()
-    }
-
-    /// A piece of a file. The files of a checkpoint stay readable as long as a clone of it lives.
-    pub fn read(&self, _file: &FileName, _offset: u64, _length: u32) -> Result<Bytes, StoreError> {
-        todo!()
-    }
-}
-
-/// A checkpoint on its way in: files land in a staging folder, resumable, verified by digest.
-#[derive(Debug)]
-pub struct IncomingCheckpoint {}
-
-impl IncomingCheckpoint {
-    /// Begins, or resumes, receiving the checkpoint with this manifest.
-    pub fn begin(_store: &Store, _group: GroupId, _manifest: &[u8]) -> Result<Self, StoreError> {
-        todo!()
-    }
-
-    /// Files still missing and from which offset.
-    pub fn missing(&self) -> Vec<(FileName, u64)> {
-        todo!()
-    }
-
-    /// Takes the next piece of a file; pieces come in order.
-    pub fn write(&mut self, _file: &FileName, _offset: u64, _bytes: &[u8]) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// Verifies all digests and syncs; the result can be installed.
-    pub fn finish(self) -> Result<Checkpoint, StoreError> {
-        todo!()
-    }
-}
-
-/// Reads a group's state, from any thread, at whatever was applied last.
-#[derive(Debug, Clone)]
-pub struct Reader {}
-
-impl Reader {
-    /// Answers a query from one partition, at one instant of it.
-    pub fn query(&self, _partition: PartitionId, _now: Timestamp, _query: &Query) -> Result<Answer, StoreError> {
-        todo!()
-    }
-
-    /// A digest of all rows of each partition that has any, and the entry they are at.
-    pub fn digests(&self) -> Result<(Option<LogPosition>, Vec<(PartitionId, [u8; 32])>), StoreError> {
-        todo!()
+    fn slot<'a>(
+        &self,
+        groups: &'a mut BTreeMap<GroupId, GroupSlot>,
+        group: GroupId,
+    ) -> Result<&'a mut GroupSlot, StoreError> {
+        use std::collections::btree_map::Entry;
+        match groups.entry(group) {
+            Entry::Occupied(slot) => Ok(slot.into_mut()),
+            Entry::Vacant(empty) => {
+                let disk = Arc::clone(&self.shared.disk);
+                let files = GroupFiles::open(disk, &self.shared.checkpoints, group)?;
+                Ok(empty.insert(GroupSlot { files, open: None }))
+            }
+        }
     }
 }

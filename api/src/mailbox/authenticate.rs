@@ -1,0 +1,110 @@
+//! Who is asking: Hawk, at the leader of the caller's box.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use rossby_domain::ids::{DeviceAddress, GroupId, PartitionId};
+use rossby_domain::{Answer, Query};
+use tokio::time::Instant;
+
+use super::lead::{Led, unexpected_answer};
+use super::{Failure, MailboxService};
+use crate::call::Call;
+use crate::error::{ApiError, Code};
+use crate::hawk::{Caller, Credentials, HawkRefusal, Presented, Reign};
+
+/// A generation that no token ever has: for devices that are not there.
+const NO_GENERATION: u64 = u64::MAX;
+
+/// The terms in which this node, as leader, has caught up with all earlier terms. From then on
+/// what it has applied is the latest, as long as it surely leads.
+#[derive(Debug, Default)]
+pub(super) struct Confirmed(Mutex<HashMap<GroupId, u64>>);
+
+impl Confirmed {
+    fn contains(&self, reign: &Reign) -> bool {
+        self.0.lock().get(&reign.group) == Some(&reign.term)
+    }
+
+    fn insert(&self, reign: &Reign) {
+        self.0.lock().insert(reign.group, reign.term);
+    }
+}
+
+impl MailboxService {
+    /// Proves who makes a call.
+    pub(super) async fn authenticate(&self, call: &Call) -> Result<Caller, Failure> {
+        let header = call.authorization.as_deref().ok_or(Code::Unauthenticated)?;
+        let presented = Presented::parse(header).map_err(|_| Code::Unauthenticated)?;
+        let address = *presented.address();
+        let partition = self.home(&address.box_id).ok_or(Code::Unauthenticated)?;
+        let led = self.lead(partition, call.deadline).await?;
+        let credentials = self
+            .credentials(&led, partition, &address, call.deadline)
+            .await?;
+        let now = self.config.clock.now();
+        let admitted = self.guard.admit(
+            presented,
+            call.path,
+            &call.message,
+            credentials,
+            led.reign,
+            now,
+        );
+        match admitted {
+            Ok(caller) => Ok(caller),
+            Err(refusal) => Err(refused(refusal, call.deadline).await.into()),
+        }
+    }
+
+    /// The tokens that a device may use now.
+    async fn credentials(
+        &self,
+        led: &Led,
+        partition: PartitionId,
+        address: &DeviceAddress,
+        deadline: Instant,
+    ) -> Result<Credentials, Failure> {
+        // Without a round to the quorum per call: a leader that surely leads and has caught up once
+        // in its term has applied all that was ever acknowledged.
+        if !self.confirmed.contains(&led.reign) || !led.group.leads_surely() {
+            led.group.linearize(deadline).await?;
+            self.confirmed.insert(&led.reign);
+        }
+        let query = Query::DeviceAuth(*address);
+        let Answer::DeviceAuth(generation) = led.group.read_local(partition, &query)? else {
+            return Err(unexpected_answer("DeviceAuth"));
+        };
+        let tokens = self
+            .config
+            .secrets
+            .accepted_tokens(address, generation.unwrap_or(NO_GENERATION));
+        Ok(Credentials {
+            tokens: tokens.collect(),
+            known: generation.is_some(),
+        })
+    }
+}
+
+/// What the caller is told. To be told the time means to hold the right token.
+async fn refused(refusal: HawkRefusal, deadline: Instant) -> ApiError {
+    let error = ApiError::from(Code::Unauthenticated);
+    match refusal {
+        HawkRefusal::NotAuthenticated => error,
+        HawkRefusal::Replayed => error.with_detail("this very request was received before"),
+        HawkRefusal::Overloaded => Code::Overloaded.into(),
+        HawkRefusal::WrongTime { server_time, wait } => {
+            let error = error
+                .with_detail("sign again, with the server's time")
+                .with_server_time(server_time);
+            // A new leader can't accept anything signed before its reign. Answering only once it
+            // will accept the time it names spares the caller a second refusal.
+            if Instant::now() + wait < deadline {
+                tokio::time::sleep(wait).await;
+                error
+            } else {
+                error.with_retry_after(wait)
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Authorize: proves the identifier with the code; the answer holds the device's token, sealed.
+//!
+//! Two idempotent commands: the claim is verified in the identifier's partition, then the box is
+//! activated in its own. If the second is lost, a retry or the finisher does it.
+
+use bytes::Bytes;
+use rossby_domain::chain::{KeyRecord, verify_signature};
+use rossby_domain::command::{ActivateBox, VerifyClaim};
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{DeviceAddress, PartitionId};
+use rossby_domain::{Answer, Command, Outcome, Query, statement};
+use rossby_proto::v1;
+
+use super::token;
+use crate::call::Call;
+use crate::convert;
+use crate::error::{ApiError, Code};
+use crate::mailbox::{Failure, MailboxService, unexpected_answer, unexpected_outcome};
+
+/// Longer than any code, short enough to hash.
+const MAX_CODE_BYTES: usize = 16;
+
+struct Authorization {
+    address: DeviceAddress,
+    home: PartitionId,
+    identifier: Identifier,
+    code: String,
+    signature: [u8; 64],
+}
+
+pub(crate) async fn authorize(service: &MailboxService, call: &Call) -> Result<Bytes, Failure> {
+    let authorization = parse(service, convert::decode(&call.message)?)?;
+    let record = verify(service, call, &authorization).await?;
+    let generation = verify_claim(service, call, &authorization).await?;
+    let token_generation = activate(service, call, &authorization, generation).await?;
+    seal_token(service, &authorization.address, &record, token_generation)
+}
+
+fn parse(
+    service: &MailboxService,
+    request: v1::AuthorizeRequest,
+) -> Result<Authorization, ApiError> {
+    let address = DeviceAddress {
+        box_id: convert::box_id(&request.box_id)?,
+        device: convert::device_id(&request.device_id)?,
+    };
+    if request.code.len() > MAX_CODE_BYTES {
+        return Err(ApiError::invalid("code is longer than a code can be"));
+    }
+    Ok(Authorization {
+        address,
+        home: service.home(&address.box_id).ok_or(Code::NoCodeRequested)?,
+        identifier: convert::identifier(request.identifier.as_ref())?,
+        code: request.code,
+        signature: convert::fixed(&request.signature, "signature is not 64 bytes")?,
+    })
+}
+
+/// The box's key record, once the device has shown that it is one of the record's.
+async fn verify(
+    service: &MailboxService,
+    call: &Call,
+    authorization: &Authorization,
+) -> Result<KeyRecord, Failure> {
+    let Authorization {
+        address,
+        home,
+        identifier,
+        code,
+        signature,
+    } = authorization;
+    let query = Query::BoxState(address.box_id);
+    let Answer::BoxState(state) = service.ask(*home, query, call.deadline).await? else {
+        return Err(unexpected_answer("BoxState"));
+    };
+    let record = state.ok_or(Code::NoCodeRequested)?.record;
+    let key = record
+        .signing_key(&address.device)
+        .ok_or(Code::NoCodeRequested)?;
+    let signed = statement::authorize(&address.box_id, &address.device, identifier, code);
+    if !verify_signature(key, &signed, signature) {
+        return Err(Code::BadSignature.into());
+    }
+    Ok(record)
+}
+
+/// Checks the code; the generation of the verified claim.
+async fn verify_claim(
+    service: &MailboxService,
+    call: &Call,
+    authorization: &Authorization,
+) -> Result<u64, Failure> {
+    let (secrets, box_id) = (&service.config.secrets, authorization.address.box_id);
+    let identifier = secrets.identifier_hash(&authorization.identifier);
+    let code = secrets.code_mac(&identifier, &box_id, &authorization.code);
+    let command = Command::VerifyClaim(VerifyClaim {
+        identifier,
+        box_id,
+        code,
+    });
+    let partition = identifier.partition(service.config.partitions);
+    match service.propose(partition, command, call.deadline).await? {
+        Ok(Outcome::ClaimVerified { generation }) => Ok(generation),
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(rejection) => Err(service.refusal(&rejection, Code::NoCodeRequested).into()),
+    }
+}
+
+/// Authorises box and device; the generation of the device's token.
+async fn activate(
+    service: &MailboxService,
+    call: &Call,
+    authorization: &Authorization,
+    generation: u64,
+) -> Result<u64, Failure> {
+    let command = Command::ActivateBox(ActivateBox {
+        box_id: authorization.address.box_id,
+        device: authorization.address.device,
+        identifier: service
+            .config
+            .secrets
+            .identifier_hash(&authorization.identifier),
+        generation,
+    });
+    match service
+        .propose(authorization.home, command, call.deadline)
+        .await?
+    {
+        Ok(Outcome::BoxActivated { token_generation }) => Ok(token_generation),
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(rejection) => Err(service.refusal(&rejection, Code::NoCodeRequested).into()),
+    }
+}
+
+fn seal_token(
+    service: &MailboxService,
+    address: &DeviceAddress,
+    record: &KeyRecord,
+    generation: u64,
+) -> Result<Bytes, Failure> {
+    let config = &service.config;
+    let keys = record.device(&address.device);
+    let keys = keys.ok_or_else(|| ApiError::internal("a box's device has no KEM key"))?;
+    let token = config.secrets.token(address, generation);
+    let sealed = token::seal(config.random.as_ref(), &keys.kem.public, address, &token)?;
+    Ok(convert::encode(&v1::AuthorizeResponse {
+        encapsulated_key: sealed.encapsulated_key,
+        sealed_token: sealed.ciphertext,
+        hawk_host: config.cluster_name.clone(),
+    }))
+}

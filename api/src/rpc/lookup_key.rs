@@ -1,0 +1,81 @@
+//! LookupKey: the key record of a box, found by phone, email, device or box.
+//!
+//! That nobody is there, that somebody does not want to be found, and that somebody has blocked the
+//! caller are one answer.
+
+use bytes::Bytes;
+use rossby_domain::ids::{BoxId, DeviceAddress};
+use rossby_domain::query::KeyRecordAnswer;
+use rossby_domain::{Answer, Query};
+use rossby_proto::v1;
+use rossby_proto::v1::lookup_key_request::By;
+
+use crate::call::Call;
+use crate::convert;
+use crate::error::{ApiError, Code};
+use crate::mailbox::{Failure, MailboxService, unexpected_answer};
+
+pub(crate) async fn lookup_key(
+    service: &MailboxService,
+    caller: DeviceAddress,
+    call: &Call,
+) -> Result<Bytes, Failure> {
+    let request: v1::LookupKeyRequest = convert::decode(&call.message)?;
+    let box_id = resolve(service, call, request.by).await?;
+    let KeyRecordAnswer {
+        record,
+        next_counter,
+    } = record(service, call, caller, box_id).await?;
+    Ok(convert::encode(&v1::LookupKeyResponse {
+        box_id: convert::id_bytes(box_id.as_bytes()),
+        key_record: record.encode().into(),
+        next_counter: next_counter.0,
+    }))
+}
+
+/// The box that is meant.
+async fn resolve(service: &MailboxService, call: &Call, by: Option<By>) -> Result<BoxId, Failure> {
+    let config = &service.config;
+    let (partition, query) = match by.ok_or(ApiError::invalid("whom to look up is missing"))? {
+        By::BoxId(bytes) => return Ok(convert::box_id(&bytes)?),
+        By::Identifier(identifier) => {
+            let identifier = convert::identifier(Some(&identifier))?;
+            let hash = config.secrets.identifier_hash(&identifier);
+            (
+                hash.partition(config.partitions),
+                Query::ResolveIdentifier(hash),
+            )
+        }
+        By::DeviceId(bytes) => {
+            let device = convert::device_id(&bytes)?;
+            (
+                device.partition(config.partitions),
+                Query::ResolveDevice(device),
+            )
+        }
+    };
+    match service.ask(partition, query, call.deadline).await? {
+        Answer::ResolvedIdentifier(found) | Answer::ResolvedDevice(found) => {
+            Ok(found.ok_or(Code::NoUser)?)
+        }
+        _ => Err(unexpected_answer("Resolve")),
+    }
+}
+
+/// Its record, if the caller may see it.
+async fn record(
+    service: &MailboxService,
+    call: &Call,
+    caller: DeviceAddress,
+    box_id: BoxId,
+) -> Result<KeyRecordAnswer, Failure> {
+    let home = service.home(&box_id).ok_or(Code::NoUser)?;
+    let query = Query::KeyRecord {
+        box_id,
+        sender: caller,
+    };
+    match service.ask(home, query, call.deadline).await? {
+        Answer::KeyRecord(found) => Ok(found.ok_or(Code::NoUser)?),
+        _ => Err(unexpected_answer("KeyRecord")),
+    }
+}

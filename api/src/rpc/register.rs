@@ -1,0 +1,177 @@
+//! Register: makes a box for a device, not yet authorised, and asks for a verification code.
+//!
+//! Three commands, each in a partition of its own and idempotent: the device's entry, the box, the
+//! claim. Whatever happens in between, the same request again finishes it; it also resends a code.
+
+use bytes::Bytes;
+use rossby_domain::chain::{ChainError, KeyRecord, verify_signature};
+use rossby_domain::command::{ClaimDevice, CreateBox, OpenClaim};
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{BoxId, DeviceId};
+use rossby_domain::{Command, Outcome, statement};
+use rossby_proto::v1;
+
+use super::code::{self, SealedCode, code_context};
+use crate::call::Call;
+use crate::convert;
+use crate::error::{ApiError, Code};
+use crate::mailbox::{Failure, MailboxService, unexpected_outcome};
+use crate::secrets::SealPurpose;
+
+/// A new record is a genesis and one KEM key, about 1.5 KiB. More would be links to verify for
+/// somebody who has proven nothing yet.
+const MAX_NEW_RECORD_BYTES: usize = 4096;
+
+/// A request that was read and whose signatures hold.
+struct Registration {
+    record: KeyRecord,
+    device: DeviceId,
+    identifier: Identifier,
+    discoverable: bool,
+}
+
+pub(crate) async fn register(service: &MailboxService, call: &Call) -> Result<Bytes, Failure> {
+    let registration = parse_and_verify(convert::decode(&call.message)?)?;
+    let box_id = claim_device(service, call, &registration).await?;
+    create_box(service, call, &registration, box_id).await?;
+    open_claim(service, call, &registration, box_id).await?;
+    Ok(convert::encode(&v1::RegisterResponse {
+        box_id: convert::id_bytes(box_id.as_bytes()),
+        code_ttl_ms: service.config.stored_limits.code_ttl_ms,
+    }))
+}
+
+fn parse_and_verify(request: v1::RegisterRequest) -> Result<Registration, ApiError> {
+    let identifier = convert::identifier(request.identifier.as_ref())?;
+    let signature = convert::fixed(&request.signature, "signature is not 64 bytes")?;
+    if request.key_record.len() > MAX_NEW_RECORD_BYTES {
+        return Err(ApiError::invalid(
+            "key_record is longer than a new one can be",
+        ));
+    }
+    let record = KeyRecord::decode(&request.key_record).map_err(|error| match error {
+        ChainError::BadSignature(_) => ApiError::from(Code::BadSignature),
+        _ => ApiError::invalid("key_record can't be read"),
+    })?;
+    if record.version() != 0 {
+        return Err(ApiError::invalid("key_record already has links"));
+    }
+    let device = record.genesis().device();
+    let keys = record
+        .device(&device)
+        .ok_or(ApiError::invalid("key_record has no KEM key"))?;
+    let signed = statement::register(
+        &record.genesis_hash(),
+        &identifier,
+        request.discoverable,
+        &keys.kem.public,
+    );
+    if !verify_signature(&record.genesis().device_key, &signed, &signature) {
+        return Err(Code::BadSignature.into());
+    }
+    Ok(Registration {
+        record,
+        device,
+        identifier,
+        discoverable: request.discoverable,
+    })
+}
+
+/// Binds the device to a box: to the one derived here, or to the one of an earlier try.
+async fn claim_device(
+    service: &MailboxService,
+    call: &Call,
+    registration: &Registration,
+) -> Result<BoxId, Failure> {
+    let genesis_hash = registration.record.genesis_hash();
+    let birth = service.config.partitions.of_hash(&genesis_hash);
+    let device = registration.device;
+    let command = ClaimDevice {
+        device,
+        box_id: BoxId::derive(birth, &genesis_hash),
+    };
+    let partition = device.partition(service.config.partitions);
+    match service
+        .propose(partition, Command::ClaimDevice(command), call.deadline)
+        .await?
+    {
+        Ok(Outcome::DeviceClaimed { box_id }) => Ok(box_id),
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(rejection) => Err(service.refusal(&rejection, Code::Internal).into()),
+    }
+}
+
+async fn create_box(
+    service: &MailboxService,
+    call: &Call,
+    registration: &Registration,
+    box_id: BoxId,
+) -> Result<(), Failure> {
+    let config = &service.config;
+    let identifier = config.secrets.identifier_hash(&registration.identifier);
+    let sealed_identifier = config
+        .secrets
+        .seal(
+            config.random.as_ref(),
+            SealPurpose::Identifier,
+            &code_context(&identifier, &box_id),
+            registration.identifier.as_str().as_bytes(),
+        )
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    let command = CreateBox {
+        box_id,
+        record: registration.record.clone(),
+        identifier,
+        sealed_identifier,
+        discoverable: registration.discoverable,
+    };
+    let partition = box_id.partition();
+    match service
+        .propose(partition, Command::CreateBox(command), call.deadline)
+        .await?
+    {
+        Ok(Outcome::BoxCreated) => Ok(()),
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(rejection) => Err(service.refusal(&rejection, Code::Internal).into()),
+    }
+}
+
+/// Opens the claim, with a new code that waits for the courier.
+async fn open_claim(
+    service: &MailboxService,
+    call: &Call,
+    registration: &Registration,
+    box_id: BoxId,
+) -> Result<(), Failure> {
+    let config = &service.config;
+    let random = config.random.as_ref();
+    let identifier = config.secrets.identifier_hash(&registration.identifier);
+    let code = code::draw(random)
+        .map_err(|error| ApiError::internal(error.to_string()))?
+        .ok_or_else(|| ApiError::internal("the source of randomness is stuck"))?;
+    let sealed = SealedCode {
+        identifier: registration.identifier.clone(),
+        code,
+    };
+    let context = code_context(&identifier, &box_id);
+    let sealed_code = config
+        .secrets
+        .seal(random, SealPurpose::Code, &context, &sealed.encode())
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    let command = OpenClaim {
+        identifier,
+        box_id,
+        discoverable: registration.discoverable,
+        code: config.secrets.code_mac(&identifier, &box_id, &sealed.code),
+        sealed_code,
+    };
+    let partition = identifier.partition(config.partitions);
+    match service
+        .propose(partition, Command::OpenClaim(command), call.deadline)
+        .await?
+    {
+        Ok(Outcome::ClaimOpened) => Ok(()),
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(rejection) => Err(service.refusal(&rejection, Code::Internal).into()),
+    }
+}

@@ -1,0 +1,537 @@
+//! Enqueue, Fetch, Acknowledge, Block: the life of an envelope.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod common;
+
+use bytes::Bytes;
+use common::device_id;
+use common::world::{
+    DAY_MS, MINUTE_MS, World, address, box_id, enqueued, letter, short_lived, sized_letter,
+};
+use rossby_domain::command::{Acknowledge, Block, Expire};
+use rossby_domain::dedupe::WINDOW;
+use rossby_domain::ids::{Counter, DeviceAddress, Sequence};
+use rossby_domain::limits::Limits;
+use rossby_domain::tables::Tables as _;
+use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
+
+/// Two people, 1 and 2, and no letters yet.
+fn world() -> World {
+    world_with(Limits::default())
+}
+
+fn world_with(limits: Limits) -> World {
+    let mut world = World::new(limits);
+    world.register(1);
+    world.register(2);
+    world
+}
+
+fn next(counter: u64) -> Counter {
+    Counter(counter)
+}
+
+#[test]
+fn letters_are_fetched_in_the_order_they_were_sent() {
+    let mut world = world();
+    for (counter, text) in [(1, "one"), (2, "two"), (7, "three")] {
+        world
+            .send(letter(address(1), box_id(2), counter, text))
+            .unwrap();
+    }
+    let expected = [(1, "one"), (2, "two"), (3, "three")].map(|(n, t)| (n, t.to_owned()));
+    assert_eq!(world.inbox(address(2)), expected);
+    // Fetching moves nothing.
+    assert_eq!(world.inbox(address(2)), expected);
+}
+
+#[test]
+fn a_retry_gets_the_first_outcome_and_makes_no_second_envelope() {
+    let mut world = world();
+    let sent = letter(address(1), box_id(2), 1, "hello");
+    assert_eq!(world.send(sent.clone()), enqueued(1));
+    assert_eq!(world.send(sent.clone()), enqueued(1));
+    assert_eq!(world.inbox(address(2)).len(), 1);
+    // Nor once it was purged.
+    world.acknowledge(address(2), 1).unwrap();
+    assert_eq!(world.send(sent), enqueued(1));
+    assert_eq!(world.inbox(address(2)), []);
+}
+
+#[test]
+fn a_retry_gets_the_first_outcome_though_the_chain_has_changed_or_the_queue_is_full() {
+    let mut world = world_with(Limits {
+        queue_envelopes: 1,
+        ..Limits::default()
+    });
+    let sent = letter(address(1), box_id(2), 1, "hello");
+    assert_eq!(world.send(sent.clone()), enqueued(1));
+    let second = letter(address(1), box_id(2), 2, "more");
+    assert_eq!(
+        world.refused(Command::Enqueue(second)),
+        Rejection::SenderShareFull
+    );
+    assert_eq!(world.send(sent.clone()), enqueued(1));
+
+    let longer = common::add(&common::record(2), 9, 2).unwrap();
+    world.tables.update_key_record(&box_id(2), &longer).unwrap();
+    assert_eq!(world.send(sent), enqueued(1));
+}
+
+#[test]
+fn a_counter_used_for_another_text_is_refused() {
+    let mut world = world();
+    world
+        .send(letter(address(1), box_id(2), 4, "hello"))
+        .unwrap();
+    let other = letter(address(1), box_id(2), 4, "another");
+    assert_eq!(
+        world.refused(Command::Enqueue(other)),
+        Rejection::CounterReused { next: next(5) }
+    );
+}
+
+#[test]
+fn a_counter_that_was_passed_over_is_not_accepted() {
+    let mut world = world();
+    world
+        .send(letter(address(1), box_id(2), 4, "hello"))
+        .unwrap();
+    for counter in [0, 3] {
+        let passed = letter(address(1), box_id(2), counter, "late");
+        assert_eq!(
+            world.refused(Command::Enqueue(passed)),
+            Rejection::NotAccepted { next: next(5) }
+        );
+    }
+}
+
+#[test]
+fn a_counter_older_than_the_window_is_forgotten() {
+    let mut world = world();
+    let last = WINDOW as u64 + 1;
+    for counter in 1..=last {
+        world
+            .send(letter(address(1), box_id(2), counter, "hello"))
+            .unwrap();
+    }
+    let first = letter(address(1), box_id(2), 1, "hello");
+    assert_eq!(
+        world.refused(Command::Enqueue(first)),
+        Rejection::CounterForgotten {
+            next: next(last + 1)
+        }
+    );
+    assert_eq!(
+        world.send(letter(address(1), box_id(2), 2, "hello")),
+        enqueued(2)
+    );
+}
+
+#[test]
+fn an_unknown_an_inactive_and_a_blocking_box_look_the_same() {
+    let mut world = world();
+    let sent = letter(address(1), box_id(2), 1, "hello");
+    world.send(sent.clone()).unwrap();
+    world.block(2, 1, true).unwrap();
+    world.create_box(4, 4).unwrap();
+
+    let to = |to, counter| Command::Enqueue(letter(address(1), box_id(to), counter, "hello"));
+    assert_eq!(world.refused(to(3, 1)), Rejection::UnknownBox);
+    assert_eq!(world.refused(to(4, 1)), Rejection::UnknownBox);
+    assert_eq!(world.refused(to(2, 2)), Rejection::UnknownBox);
+    // Even the retry of what was stored before the block, and what is refused otherwise.
+    assert_eq!(world.refused(Command::Enqueue(sent)), Rejection::UnknownBox);
+    let large = Bytes::from(vec![0; 1 << 20]);
+    let large = Command::Enqueue(sized_letter(address(1), box_id(2), 2, large));
+    assert_eq!(world.refused(large), Rejection::UnknownBox);
+    for seen in [2, 3, 4] {
+        let query = Query::KeyRecord {
+            box_id: box_id(seen),
+            sender: address(1),
+        };
+        assert_eq!(world.query(&query), Answer::KeyRecord(None));
+    }
+
+    world.block(2, 1, false).unwrap();
+    assert_eq!(
+        world.send(letter(address(1), box_id(2), 2, "again")),
+        enqueued(2)
+    );
+}
+
+#[test]
+fn an_envelope_too_large_is_refused_before_a_stale_one() {
+    let mut world = world_with(Limits {
+        envelope_bytes: 4,
+        ..Limits::default()
+    });
+    let mut large = letter(address(1), box_id(2), 1, "hello");
+    large.chain_version = 1;
+    assert_eq!(
+        world.refused(Command::Enqueue(large)),
+        Rejection::EnvelopeTooLarge { limit_bytes: 4 }
+    );
+    assert_eq!(
+        world.send(letter(address(1), box_id(2), 1, "hell")),
+        enqueued(1)
+    );
+}
+
+#[test]
+fn an_envelope_for_another_chain_version_is_refused_and_consumes_no_counter() {
+    let mut world = world();
+    let mut stale = letter(address(1), box_id(2), 1, "hello");
+    stale.chain_version = 1;
+    assert_eq!(
+        world.refused(Command::Enqueue(stale)),
+        Rejection::StaleKeyRecord { current: 0 }
+    );
+    assert_eq!(
+        world.send(letter(address(1), box_id(2), 1, "hello")),
+        enqueued(1)
+    );
+}
+
+#[test]
+fn a_sender_box_gets_a_quarter_of_a_queue_whatever_its_devices() {
+    let mut world = world_with(Limits {
+        queue_envelopes: 8,
+        ..Limits::default()
+    });
+    let second_device = DeviceAddress {
+        box_id: box_id(1),
+        device: device_id(77),
+    };
+    world.send(letter(address(1), box_id(2), 1, "one")).unwrap();
+    world
+        .send(letter(second_device, box_id(2), 1, "two"))
+        .unwrap();
+    for sender in [address(1), second_device] {
+        let third = Command::Enqueue(letter(sender, box_id(2), 2, "three"));
+        assert_eq!(world.refused(third), Rejection::SenderShareFull);
+    }
+    // Others still have theirs, and what the recipient acknowledged counts no more.
+    world
+        .send(letter(address(2), box_id(2), 1, "to myself"))
+        .unwrap();
+    world.acknowledge(address(2), 1).unwrap();
+    assert_eq!(
+        world.send(letter(second_device, box_id(2), 2, "three")),
+        enqueued(4)
+    );
+}
+
+#[test]
+fn a_share_counts_bytes_too() {
+    let mut world = world_with(Limits {
+        queue_bytes: 40,
+        ..Limits::default()
+    });
+    world
+        .send(letter(address(1), box_id(2), 1, "12345"))
+        .unwrap();
+    let more = Command::Enqueue(letter(address(1), box_id(2), 2, "123456"));
+    assert_eq!(world.refused(more), Rejection::SenderShareFull);
+    assert_eq!(
+        world.send(letter(address(1), box_id(2), 2, "12345")),
+        enqueued(2)
+    );
+}
+
+#[test]
+fn a_full_queue_is_refused() {
+    let limits = Limits {
+        queue_envelopes: 2,
+        sender_share_percent: 50,
+        ..Limits::default()
+    };
+    let mut world = world_with(limits);
+    world.register(3);
+    world.send(letter(address(1), box_id(2), 1, "one")).unwrap();
+    world.send(letter(address(3), box_id(2), 1, "two")).unwrap();
+    let third = Command::Enqueue(letter(address(2), box_id(2), 1, "three"));
+    assert_eq!(world.refused(third), Rejection::QueueFull);
+}
+
+#[test]
+fn expired_envelopes_make_room_at_once() {
+    let mut world = world_with(Limits {
+        queue_envelopes: 4,
+        ..Limits::default()
+    });
+    world
+        .send(short_lived(
+            letter(address(1), box_id(2), 1, "one"),
+            MINUTE_MS,
+        ))
+        .unwrap();
+    let second = letter(address(1), box_id(2), 2, "two");
+    let refused = world.refused(Command::Enqueue(second.clone()));
+    assert_eq!(refused, Rejection::SenderShareFull);
+    world.wait(MINUTE_MS);
+    assert_eq!(world.send(second), enqueued(2));
+    let status = world.page(address(2), 0, 10).unwrap().status;
+    assert_eq!(
+        (status.depth, status.bytes, status.expired_total),
+        (1, 3, 1)
+    );
+}
+
+#[test]
+fn an_expired_envelope_is_not_shown_and_then_purged() {
+    let mut world = world();
+    world
+        .send(short_lived(
+            letter(address(1), box_id(2), 1, "short"),
+            MINUTE_MS,
+        ))
+        .unwrap();
+    world
+        .send(letter(address(1), box_id(2), 2, "long"))
+        .unwrap();
+    world.wait(MINUTE_MS - 1);
+    assert_eq!(world.inbox(address(2)).len(), 2);
+    world.wait(1);
+    assert_eq!(world.inbox(address(2)), [(2, "long".to_owned())]);
+    world.wait(DAY_MS);
+    world.expire_all();
+    let status = world.page(address(2), 0, 10).unwrap().status;
+    assert_eq!(
+        (status.depth, status.bytes, status.expired_total),
+        (1, 4, 1)
+    );
+    world.wait(30 * DAY_MS);
+    world.expire_all();
+    let status = world.page(address(2), 0, 10).unwrap().status;
+    assert_eq!(
+        (status.depth, status.bytes, status.expired_total),
+        (0, 0, 2)
+    );
+    assert_eq!(status.last, Sequence(2));
+}
+
+#[test]
+fn a_ttl_is_capped_by_the_limit() {
+    let mut world = world();
+    let sent = short_lived(letter(address(1), box_id(2), 1, "hello"), u64::MAX);
+    world.send(sent).unwrap();
+    let envelope = world.page(address(2), 0, 1).unwrap().envelopes.remove(0);
+    assert_eq!(
+        envelope.expires_at.millis_since(envelope.enqueued_at),
+        30 * DAY_MS
+    );
+}
+
+#[test]
+fn a_cursor_never_goes_back() {
+    let mut world = world();
+    for counter in 1..=3 {
+        world
+            .send(letter(address(1), box_id(2), counter, "hello"))
+            .unwrap();
+    }
+    let acknowledged = |cursor, purged| {
+        Ok(Outcome::Acknowledged {
+            cursor: Sequence(cursor),
+            purged,
+        })
+    };
+    assert_eq!(world.acknowledge(address(2), 2), acknowledged(2, 2));
+    assert_eq!(world.acknowledge(address(2), 1), acknowledged(2, 0));
+    assert_eq!(world.inbox(address(2)), [(3, "hello".to_owned())]);
+}
+
+#[test]
+fn what_was_never_enqueued_can_not_be_acknowledged() {
+    let mut world = world();
+    world
+        .send(letter(address(1), box_id(2), 1, "hello"))
+        .unwrap();
+    let beyond = Acknowledge {
+        device: address(2),
+        upto: Sequence(2),
+    };
+    assert_eq!(
+        world.refused(Command::Acknowledge(beyond)),
+        Rejection::BeyondQueue { last: Sequence(1) }
+    );
+}
+
+#[test]
+fn only_an_authorised_device_of_an_active_box_acknowledges_or_fetches() {
+    let mut world = world();
+    world.create_box(4, 4).unwrap();
+    let stranger = DeviceAddress {
+        box_id: box_id(2),
+        device: device_id(1),
+    };
+    for (device, expected) in [
+        (address(3), Rejection::UnknownBox),
+        (address(4), Rejection::UnknownBox),
+        (stranger, Rejection::UnknownDevice),
+    ] {
+        let command = Acknowledge {
+            device,
+            upto: Sequence(0),
+        };
+        assert_eq!(world.refused(Command::Acknowledge(command)), expected);
+        assert_eq!(world.page(device, 0, 1), None);
+        assert_eq!(
+            world.query(&Query::DeviceAuth(device)),
+            Answer::DeviceAuth(None)
+        );
+    }
+    assert_eq!(
+        world.query(&Query::DeviceAuth(address(2))),
+        Answer::DeviceAuth(Some(1))
+    );
+}
+
+#[test]
+fn a_large_acknowledgement_is_purged_in_parts_and_to_the_end() {
+    let limits = Limits {
+        sender_share_percent: 100,
+        ..Limits::default()
+    };
+    let mut world = world_with(limits);
+    for counter in 1..=1500 {
+        world
+            .send(letter(address(1), box_id(2), counter, "hello"))
+            .unwrap();
+    }
+    let Ok(Outcome::Acknowledged { cursor, purged }) = world.acknowledge(address(2), 1500) else {
+        panic!()
+    };
+    assert_eq!((cursor, purged), (Sequence(1500), 1024));
+    assert_eq!(world.inbox(address(2)), []);
+    // Long before they would have expired, and not counted as unread.
+    assert_eq!(world.expire_all(), 1500 - 1024);
+    let status = world.page(address(2), 0, 1).unwrap().status;
+    assert_eq!(
+        (status.depth, status.bytes, status.expired_total),
+        (0, 0, 0)
+    );
+}
+
+#[test]
+fn a_page_keeps_to_its_bounds_and_says_whether_there_is_more() {
+    let mut world = world();
+    for counter in 1..=4 {
+        world
+            .send(letter(address(1), box_id(2), counter, "12345"))
+            .unwrap();
+    }
+    let page = |after, max_envelopes, max_bytes| {
+        let after = Sequence(after);
+        let query = Query::Fetch {
+            device: address(2),
+            after,
+            max_envelopes,
+            max_bytes,
+        };
+        let Answer::Page(Some(page)) = world.query(&query) else {
+            panic!()
+        };
+        (
+            page.envelopes
+                .iter()
+                .map(|e| e.sequence.0)
+                .collect::<Vec<_>>(),
+            page.more,
+        )
+    };
+    assert_eq!(page(0, 10, 1000), (vec![1, 2, 3, 4], false));
+    assert_eq!(page(0, 2, 1000), (vec![1, 2], true));
+    assert_eq!(page(0, 10, 14), (vec![1, 2], true));
+    assert_eq!(page(0, 10, 1), (vec![1], true));
+    assert_eq!(page(3, 1, 1), (vec![4], false));
+    assert_eq!(page(0, 0, 0), (vec![], true));
+    assert_eq!(page(9, 10, 1000), (vec![], false));
+}
+
+#[test]
+fn the_key_record_comes_with_the_senders_free_counter() {
+    let mut world = world();
+    world
+        .send(letter(address(1), box_id(2), 6, "hello"))
+        .unwrap();
+    let counter = |sender| {
+        let query = Query::KeyRecord {
+            box_id: box_id(2),
+            sender,
+        };
+        let Answer::KeyRecord(Some(found)) = world.query(&query) else {
+            panic!()
+        };
+        assert_eq!(found.record, common::record(2));
+        found.next_counter
+    };
+    assert_eq!(counter(address(1)), next(7));
+    assert_eq!(counter(address(2)), next(1));
+}
+
+#[test]
+fn the_list_of_blocked_boxes_is_bounded() {
+    let mut world = world_with(Limits {
+        blocked_boxes: 1,
+        ..Limits::default()
+    });
+    world.block(2, 1, true).unwrap();
+    world.block(2, 1, true).unwrap();
+    let third = Block {
+        box_id: box_id(2),
+        other: box_id(3),
+        blocked: true,
+    };
+    assert_eq!(
+        world.refused(Command::Block(third.clone())),
+        Rejection::TooManyBlocked { limit: 1 }
+    );
+    world.block(2, 1, false).unwrap();
+    assert_eq!(
+        world.apply(Command::Block(third)),
+        Ok(Outcome::BlockChanged)
+    );
+    let absent = Block {
+        box_id: box_id(9),
+        other: box_id(1),
+        blocked: true,
+    };
+    assert_eq!(world.refused(Command::Block(absent)), Rejection::UnknownBox);
+}
+
+#[test]
+fn expiry_looks_at_a_bounded_number_of_envelopes_and_comes_to_the_end() {
+    let limits = Limits {
+        sender_share_percent: 100,
+        ..Limits::default()
+    };
+    let mut world = world_with(limits);
+    // Those that expire lie behind many that do not.
+    for counter in 1..=50 {
+        world
+            .send(letter(address(1), box_id(2), counter, "long"))
+            .unwrap();
+    }
+    for counter in 51..=60 {
+        let sent = letter(address(1), box_id(2), counter, "short");
+        world.send(short_lived(sent, MINUTE_MS)).unwrap();
+    }
+    world.wait(DAY_MS);
+    assert_eq!(
+        world.apply(Command::Expire(Expire { limit: 20 })),
+        Ok(Outcome::Expired {
+            removed: 0,
+            more: true
+        })
+    );
+    world.expire_all();
+    let status = world.page(address(2), 0, 1).unwrap().status;
+    assert_eq!((status.depth, status.expired_total), (50, 10));
+}

@@ -1,0 +1,282 @@
+//! One log entry for many callers: whatever waits when there is room for another entry goes into
+//! it together.
+//!
+//! ```text
+//!   propose ──┐                     ┌─ stamp, encode ─► openraft ─┐
+//!   propose ──┼─► queue ─► drain ───┤   (several in flight)       ├─► replies, caller by caller
+//!   propose ──┘                     └─────────────────────────────┘
+//! ```
+//!
+//! Invariant: every caller is answered by its deadline, and told "nothing was proposed" only if
+//! that is certain: a proposal is claimed by the drain or given up by its caller, never both.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
+use rossby_domain::time::Timestamp;
+use rossby_domain::{Reply, Routed};
+use rossby_storage::codec::Batch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use crate::clock_quorum::Verdict;
+use crate::group::{Core, ProposeError};
+use crate::types::{Proposal, TypeConfig};
+
+/// The most commands in an entry.
+const MAX_COMMANDS: usize = 1024;
+/// The most bytes of commands in an entry, as far as their weights tell.
+const MAX_WEIGHT: usize = 512 * 1024;
+/// Entries that may be on their way through agreement.
+const MAX_IN_FLIGHT: usize = 8;
+/// Callers that may wait.
+const QUEUE: usize = 8192;
+/// How long a drain waits for the peers' clocks.
+const CLOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// What a proposal waits as: in the queue, in the log, or not at all.
+const QUEUED: u8 = 0;
+const SUBMITTED: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+type Outcome = Result<Vec<Reply>, ProposeError>;
+
+/// The commands of one caller.
+struct Waiting {
+    commands: Vec<Routed>,
+    weight: usize,
+    deadline: Instant,
+    stage: Arc<AtomicU8>,
+    answer: oneshot::Sender<Outcome>,
+}
+
+impl Waiting {
+    fn claim(&self) -> bool {
+        let claimed =
+            self.stage
+                .compare_exchange(QUEUED, SUBMITTED, Ordering::AcqRel, Ordering::Acquire);
+        claimed.is_ok()
+    }
+}
+
+/// The queue of a group's proposals.
+#[derive(Debug, Clone)]
+pub(crate) struct Batcher {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Batcher {
+    /// Starts the drain of a group. It ends with the group.
+    pub(crate) fn start(core: Arc<Core>) -> Self {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let drain = Drain {
+            core,
+            queue: receiver,
+            overflow: None,
+            slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+        };
+        tokio::spawn(drain.run());
+        Self { queue }
+    }
+
+    /// Proposes commands and waits for their replies.
+    pub(crate) async fn propose(
+        &self,
+        core: &Core,
+        commands: Vec<Routed>,
+        deadline: Instant,
+    ) -> Outcome {
+        let (answer, replies) = oneshot::channel();
+        let stage = Arc::new(AtomicU8::new(QUEUED));
+        let weight = commands.iter().map(Routed::weight_bytes).sum();
+        let waiting = Waiting {
+            commands,
+            weight,
+            deadline,
+            stage: stage.clone(),
+            answer,
+        };
+        self.queue.try_send(waiting).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => ProposeError::Stopped,
+        })?;
+        match timeout_at(deadline, replies).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_dropped)) if stage.load(Ordering::Acquire) == QUEUED => {
+                Err(ProposeError::Stopped)
+            }
+            Ok(Err(_dropped)) => Err(ProposeError::Unknown),
+            Err(_elapsed) => {
+                let given_up =
+                    stage.compare_exchange(QUEUED, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
+                match given_up {
+                    // It never left the queue: say what held it up.
+                    Ok(_) => Err(core.admit().err().unwrap_or(ProposeError::Overloaded)),
+                    Err(_) => Err(ProposeError::Unknown),
+                }
+            }
+        }
+    }
+}
+
+/// Takes proposals out of the queue and into the log.
+struct Drain {
+    core: Arc<Core>,
+    queue: mpsc::Receiver<Waiting>,
+    // Taken out of the queue, but did not fit into the last entry.
+    overflow: Option<Waiting>,
+    slots: Arc<Semaphore>,
+}
+
+impl Drain {
+    async fn run(mut self) {
+        let stop = self.core.stop.clone();
+        tokio::select! {
+            () = self.drain() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn drain(&mut self) {
+        loop {
+            let first = match self.overflow.take() {
+                Some(first) => first,
+                None => match self.queue.recv().await {
+                    Some(first) => first,
+                    None => return,
+                },
+            };
+            // More callers join while all slots are taken: entries grow with the load.
+            let Ok(slot) = self.slots.clone().acquire_owned().await else {
+                return;
+            };
+            let batch = self.gather(first);
+            self.submit(batch, slot).await;
+        }
+    }
+
+    fn gather(&mut self, first: Waiting) -> Vec<Waiting> {
+        let (mut weight, mut count) = (first.weight, first.commands.len());
+        let mut batch = vec![first];
+        while let Ok(next) = self.queue.try_recv() {
+            weight += next.weight;
+            count += next.commands.len();
+            if weight > MAX_WEIGHT || count > MAX_COMMANDS {
+                self.overflow = Some(next);
+                break;
+            }
+            batch.push(next);
+        }
+        batch
+    }
+
+    async fn submit(&self, batch: Vec<Waiting>, slot: OwnedSemaphorePermit) {
+        let stamp = match self.stamp(&batch).await {
+            Ok(stamp) => stamp,
+            Err(error) => return refuse(batch, &error),
+        };
+        let mut commands = Vec::new();
+        let mut callers = Vec::new();
+        let mut last_deadline = Instant::now();
+        for mut waiting in batch {
+            if waiting.claim() {
+                last_deadline = last_deadline.max(waiting.deadline);
+                callers.push((waiting.commands.len(), waiting.answer));
+                commands.append(&mut waiting.commands);
+            }
+        }
+        if callers.is_empty() {
+            return;
+        }
+        let proposal = match Proposal::new(&Batch { stamp, commands }) {
+            Ok(proposal) => proposal,
+            Err(error) => {
+                tracing::error!(group = %self.core.id, %error, "commands could not be encoded");
+                return answer_all(callers, &ProposeError::Unencodable);
+            }
+        };
+        let (responder, outcome) = ProgressResponder::complete_only();
+        if self
+            .core
+            .raft
+            .client_write_ff(proposal, Some(responder))
+            .await
+            .is_err()
+        {
+            return answer_all(callers, &ProposeError::Stopped);
+        }
+        let core = self.core.clone();
+        tokio::spawn(async move {
+            // Beyond the last deadline nobody waits: the slot is free for others again.
+            let outcome = timeout_at(last_deadline, outcome).await;
+            drop(slot);
+            match outcome {
+                Ok(Ok(result)) => core.hand_out(callers, result),
+                Ok(Err(_)) | Err(_) => answer_all(callers, &ProposeError::Unknown),
+            }
+        });
+    }
+
+    /// The time for an entry, if this node may lead and stamp now.
+    async fn stamp(&self, batch: &[Waiting]) -> Result<Timestamp, ProposeError> {
+        self.core.admit()?;
+        let patience = Instant::now() + CLOCK_WAIT;
+        let first = batch.iter().map(|waiting| waiting.deadline).min();
+        let deadline = first.map_or(patience, |first| first.min(patience));
+        let voters = self.core.voter_nodes();
+        match self.core.clocks.judge_by(&voters, deadline).await {
+            (now, Verdict::InStep) => Ok(now),
+            (_, Verdict::OutOfStep | Verdict::Unknown) => Err(ProposeError::ClockUnsafe),
+        }
+    }
+}
+
+impl Core {
+    fn hand_out(
+        &self,
+        callers: Vec<(usize, oneshot::Sender<Outcome>)>,
+        result: ClientWriteResult<TypeConfig>,
+    ) {
+        match result {
+            Ok(written) => {
+                let mut replies = written.data.0.into_iter();
+                for (count, answer) in callers {
+                    let own: Vec<Reply> = replies.by_ref().take(count).collect();
+                    let outcome = if own.len() == count {
+                        Ok(own)
+                    } else {
+                        Err(ProposeError::Unknown)
+                    };
+                    let _ = answer.send(outcome);
+                }
+            }
+            Err(ClientWriteError::ForwardToLeader(forward)) => {
+                answer_all(
+                    callers,
+                    &ProposeError::NotLeader {
+                        leader: forward.leader_node,
+                    },
+                );
+            }
+            // Leadership was lost after the entry went into the log.
+            Err(_) => answer_all(callers, &ProposeError::Unknown),
+        }
+    }
+}
+
+fn refuse(batch: Vec<Waiting>, error: &ProposeError) {
+    for waiting in batch {
+        let _ = waiting.answer.send(Err(error.clone()));
+    }
+}
+
+fn answer_all(callers: Vec<(usize, oneshot::Sender<Outcome>)>, error: &ProposeError) {
+    for (_, answer) in callers {
+        // A caller whose deadline has passed no longer listens.
+        let _ = answer.send(Err(error.clone()));
+    }
+}

@@ -1,0 +1,384 @@
+//! What peers ask of this node: frames from the links they opened, taken to the replica they name.
+//!
+//! A frame for a group or a replica that is not here is refused by name: a replica that was
+//! replaced must never answer for its successor.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use parking_lot::{Mutex, RwLock};
+use rossby_domain::ids::{GroupId, ReplicaId};
+use rossby_seams::clock::Clock;
+use rossby_seams::transport::Link;
+use rossby_storage::store::{IncomingCheckpoint, Store};
+use rossby_storage::wal::Wal;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::blocking::Blocking;
+use crate::frame::{Answer, Append, Frame, FrameError, Refusal, Request, Target};
+use crate::links::STREAM_WINDOW;
+use crate::types::{Raft, Snapshot, Vote, snapshot_meta};
+
+/// Calls of one link that may be in work at a time.
+const MAX_CALLS: usize = 256;
+/// Streams that one link may have.
+const MAX_STREAMS: usize = 16_384;
+
+/// A replica that peers can reach.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) id: ReplicaId,
+    pub(crate) group: GroupId,
+    pub(crate) raft: Raft,
+    transfer: tokio::sync::Mutex<Option<Transfer>>,
+    last_transfer: Mutex<u64>,
+}
+
+/// A checkpoint on its way in.
+#[derive(Debug)]
+struct Transfer {
+    id: u64,
+    incoming: IncomingCheckpoint,
+}
+
+impl Replica {
+    pub(crate) fn new(group: GroupId, id: ReplicaId, raft: Raft) -> Self {
+        let transfer = tokio::sync::Mutex::new(None);
+        Self {
+            id,
+            group,
+            raft,
+            transfer,
+            last_transfer: Mutex::new(0),
+        }
+    }
+}
+
+/// The replicas of this node, and what their inbound side shares. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Inbound {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    replicas: RwLock<BTreeMap<GroupId, Arc<Replica>>>,
+    clock: Arc<dyn Clock>,
+    wal: Wal,
+    store: Store,
+    overlay_budget_bytes: u64,
+    blocking: Blocking,
+    stop: CancellationToken,
+}
+
+/// What the inbound side needs of the node.
+pub(crate) struct InboundConfig {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) wal: Wal,
+    pub(crate) store: Store,
+    pub(crate) overlay_budget_bytes: u64,
+    pub(crate) blocking: Blocking,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Inbound {
+    pub(crate) fn new(config: InboundConfig) -> Self {
+        let InboundConfig {
+            clock,
+            wal,
+            store,
+            overlay_budget_bytes,
+            blocking,
+            stop,
+        } = config;
+        let replicas = RwLock::default();
+        let shared = Shared {
+            replicas,
+            clock,
+            wal,
+            store,
+            overlay_budget_bytes,
+            blocking,
+            stop,
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    pub(crate) fn add(&self, replica: Arc<Replica>) {
+        self.shared.replicas.write().insert(replica.group, replica);
+    }
+
+    pub(crate) fn remove(&self, group: GroupId) {
+        self.shared.replicas.write().remove(&group);
+    }
+
+    /// Serves a link until it breaks, on a task of its own.
+    pub(crate) fn serve(&self, link: Link) {
+        let serving = Serving {
+            shared: self.shared.clone(),
+            outgoing: link.outgoing,
+            calls: Arc::new(Semaphore::new(MAX_CALLS)),
+            streams: HashMap::new(),
+        };
+        let (peer, stop) = (link.peer, self.shared.stop.clone());
+        let mut incoming = link.incoming;
+        tokio::spawn(async move {
+            let mut serving = serving;
+            loop {
+                let frame = tokio::select! {
+                    frame = incoming.recv() => frame,
+                    () = stop.cancelled() => None,
+                };
+                let Some(frame) = frame else { break };
+                if let Err(error) = serving.take_in(&frame) {
+                    tracing::error!(%peer, %error, "broke a link");
+                    break;
+                }
+            }
+        });
+    }
+}
+
+/// The peer sent what makes no sense here.
+#[derive(Debug, thiserror::Error)]
+enum ProtocolError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("an answer came in on a link for requests")]
+    Answer,
+    #[error("too many streams")]
+    TooManyStreams,
+    #[error("more appends on a stream than may be under way")]
+    TooManyAppends,
+}
+
+/// One link, as the side that is asked sees it.
+struct Serving {
+    shared: Arc<Shared>,
+    outgoing: mpsc::Sender<Bytes>,
+    calls: Arc<Semaphore>,
+    // `None`: ended here, but the peer may not know it yet.
+    streams: HashMap<u64, Option<mpsc::Sender<Append>>>,
+}
+
+impl Serving {
+    fn take_in(&mut self, bytes: &Bytes) -> Result<(), ProtocolError> {
+        match Frame::decode(bytes)? {
+            Frame::Call { id, to, request } => self.call(id, to, request),
+            Frame::StreamAppend { id, to, append } => self.stream_append(id, to, append)?,
+            Frame::StreamEnd { id } => {
+                self.streams.remove(&id);
+            }
+            Frame::Answer { .. } | Frame::StreamAnswer { .. } => {
+                return Err(ProtocolError::Answer);
+            }
+        }
+        Ok(())
+    }
+
+    fn call(&self, id: u64, to: Target, request: Request) {
+        let (shared, outgoing) = (self.shared.clone(), self.outgoing.clone());
+        let permit = self.calls.clone().try_acquire_owned();
+        tokio::spawn(async move {
+            let answer = match permit {
+                Ok(_permit) => shared.answer(to, request).await,
+                Err(_) => Err(Refusal::Busy),
+            };
+            // If the link broke meanwhile, the peer knows that it got no answer.
+            let _ = outgoing.send(Frame::Answer { id, answer }.encode()).await;
+        });
+    }
+
+    fn stream_append(&mut self, id: u64, to: Target, append: Append) -> Result<(), ProtocolError> {
+        if !self.streams.contains_key(&id) {
+            if self.streams.len() >= MAX_STREAMS {
+                return Err(ProtocolError::TooManyStreams);
+            }
+            let opened = self
+                .shared
+                .replica(to)
+                .map(|replica| self.open(id, &replica));
+            let opened = opened.map_err(|refusal| self.refuse(id, refusal)).ok();
+            self.streams.insert(id, opened);
+        }
+        let Some(Some(stream)) = self.streams.get(&id) else {
+            return Ok(());
+        };
+        if !append.entries.is_empty() && !self.shared.has_room() {
+            self.streams.insert(id, None);
+            self.refuse(id, Refusal::NoRoom);
+            return Ok(());
+        }
+        match stream.try_send(append) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(ProtocolError::TooManyAppends),
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.streams.insert(id, None);
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts the task that takes a stream's appends to the replica and its answers back.
+    fn open(&self, id: u64, replica: &Replica) -> mpsc::Sender<Append> {
+        let (sender, receiver) = mpsc::channel(STREAM_WINDOW);
+        let outgoing = self.outgoing.clone();
+        let answers = replica.raft.stream_append(ReceiverStream::new(receiver));
+        tokio::spawn(async move {
+            let mut answers = std::pin::pin!(answers);
+            while let Some(answer) = answers.next().await {
+                let answer = answer.map_err(|_stopped| Refusal::Stopped);
+                let frame = Frame::StreamAnswer { id, answer };
+                if outgoing.send(frame.encode()).await.is_err() {
+                    break;
+                }
+            }
+        });
+        sender
+    }
+
+    fn refuse(&self, id: u64, refusal: Refusal) {
+        let outgoing = self.outgoing.clone();
+        let frame = Frame::StreamAnswer {
+            id,
+            answer: Err(refusal),
+        };
+        tokio::spawn(async move { outgoing.send(frame.encode()).await });
+    }
+}
+
+impl Shared {
+    fn replica(&self, to: Target) -> Result<Arc<Replica>, Refusal> {
+        let replica = self.replicas.read().get(&to.group).cloned();
+        let replica = replica.ok_or(Refusal::UnknownGroup)?;
+        if replica.id != to.replica {
+            return Err(Refusal::WrongReplica { actual: replica.id });
+        }
+        Ok(replica)
+    }
+
+    /// Whether entries may come in. Without room a follower falls behind and catches up later; its
+    /// votes and heartbeats go on.
+    fn has_room(&self) -> bool {
+        self.store.overlay_bytes() < self.overlay_budget_bytes
+    }
+
+    async fn answer(&self, to: Target, request: Request) -> Result<Answer, Refusal> {
+        if matches!(request, Request::Clock) {
+            return Ok(Answer::Clock(self.clock.now()));
+        }
+        let replica = self.replica(to)?;
+        let raft = &replica.raft;
+        match request {
+            Request::Append(append) => {
+                if !append.entries.is_empty() && !self.has_room() {
+                    return Err(Refusal::NoRoom);
+                }
+                let outcome = raft
+                    .append_entries(append)
+                    .await
+                    .map_err(|_| Refusal::Stopped)?;
+                Ok(Answer::Append(outcome))
+            }
+            Request::Vote(ballot) => Ok(Answer::Vote(
+                raft.vote(ballot).await.map_err(|_| Refusal::Stopped)?,
+            )),
+            Request::PreVote(ballot) => Ok(Answer::Vote(
+                raft.pre_vote(ballot).await.map_err(|_| Refusal::Stopped)?,
+            )),
+            Request::Transfer(transfer) => {
+                let outcome = raft.handle_transfer_leader(transfer).await;
+                Ok(Answer::Transfer(outcome.map_err(|_| Refusal::Stopped)?))
+            }
+            Request::SnapshotBegin { manifest } => self.begin(&replica, manifest).await,
+            Request::SnapshotChunk {
+                transfer,
+                file,
+                offset,
+                bytes,
+            } => {
+                let write =
+                    move |incoming: &mut IncomingCheckpoint| incoming.write(&file, offset, &bytes);
+                self.write(&replica, transfer, write).await
+            }
+            Request::SnapshotInstall { transfer, vote } => {
+                self.install(&replica, transfer, vote).await
+            }
+            Request::Clock => Ok(Answer::Clock(self.clock.now())),
+        }
+    }
+
+    async fn begin(&self, replica: &Replica, manifest: Bytes) -> Result<Answer, Refusal> {
+        let (store, group) = (self.store.clone(), replica.group);
+        let mut slot = replica.transfer.lock().await;
+        // One at a time: a later one, perhaps of a newer leader, takes the place of this.
+        *slot = None;
+        let begin = move || IncomingCheckpoint::begin(&store, group, &manifest);
+        let incoming = self.blocking.run(begin).await.map_err(bad_checkpoint)?;
+        let incoming = incoming.map_err(bad_checkpoint)?;
+        let id = {
+            let mut last = replica.last_transfer.lock();
+            *last += 1;
+            *last
+        };
+        let missing = incoming.missing();
+        *slot = Some(Transfer { id, incoming });
+        Ok(Answer::SnapshotMissing {
+            transfer: id,
+            missing,
+        })
+    }
+
+    async fn write<E>(
+        &self,
+        replica: &Replica,
+        id: u64,
+        write: impl FnOnce(&mut IncomingCheckpoint) -> Result<(), E> + Send + 'static,
+    ) -> Result<Answer, Refusal>
+    where
+        E: std::error::Error + Send + 'static,
+    {
+        let mut slot = replica.transfer.lock().await;
+        let mut transfer = slot
+            .take_if(|transfer| transfer.id == id)
+            .ok_or(Refusal::UnknownTransfer)?;
+        let work = move || write(&mut transfer.incoming).map(|()| transfer);
+        let written = self.blocking.run(work).await.map_err(bad_checkpoint)?;
+        *slot = Some(written.map_err(bad_checkpoint)?);
+        Ok(Answer::SnapshotWritten)
+    }
+
+    async fn install(&self, replica: &Replica, id: u64, vote: Vote) -> Result<Answer, Refusal> {
+        let transfer = {
+            let mut slot = replica.transfer.lock().await;
+            slot.take_if(|transfer| transfer.id == id)
+                .ok_or(Refusal::UnknownTransfer)?
+        };
+        let finish = move || transfer.incoming.finish();
+        let checkpoint = self.blocking.run(finish).await.map_err(bad_checkpoint)?;
+        let checkpoint = checkpoint.map_err(bad_checkpoint)?;
+        // openraft takes this for granted.
+        if checkpoint.position().term > vote.leader_id.term {
+            return Err(Refusal::BadCheckpoint);
+        }
+        let meta = snapshot_meta(&checkpoint).map_err(bad_checkpoint)?;
+        let snapshot = Snapshot {
+            meta,
+            snapshot: Some(checkpoint),
+        };
+        let installed = replica.raft.install_full_snapshot(vote, snapshot).await;
+        Ok(Answer::SnapshotInstalled(
+            installed.map_err(|_| Refusal::Stopped)?.vote,
+        ))
+    }
+}
+
+fn bad_checkpoint(error: impl std::error::Error) -> Refusal {
+    tracing::warn!(%error, "a checkpoint could not be taken in");
+    Refusal::BadCheckpoint
+}

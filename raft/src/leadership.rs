@@ -1,0 +1,211 @@
+//! Who leads: watching it, handing it over, and giving it up when the clock is wrong.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant as _, RaftMetrics, ServerState};
+use rossby_domain::ids::{NodeId, ReplicaId};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use crate::Member;
+use crate::clock_quorum::Verdict;
+use crate::group::{Core, Leadership, ProposeError, Reign, leader_member};
+use crate::types::TypeConfig;
+
+/// Between two looks at the clock.
+const CLOCK_PERIOD: Duration = Duration::from_secs(1);
+/// How long a leader with a wrong clock waits for its successor before it tries again.
+const HAND_OVER: Duration = Duration::from_secs(5);
+
+/// Tells the group's watchers who leads, until the group stops.
+pub(crate) async fn watch(core: Arc<Core>) {
+    let mut metrics = core.raft.metrics();
+    loop {
+        core.observe();
+        tokio::select! {
+            changed = metrics.changed() => if changed.is_err() { break },
+            () = core.stop.cancelled() => break,
+        }
+    }
+    core.leadership.send_if_modified(|leadership| {
+        let changed = *leadership != Leadership::Unknown;
+        *leadership = Leadership::Unknown;
+        changed
+    });
+    // Whatever failed, openraft must not go on without it.
+    if core.raft.shutdown().await.is_err() {
+        tracing::debug!(group = %core.id, "openraft had ended before it was told to");
+    }
+}
+
+impl Core {
+    fn observe(&self) {
+        let (present, failure) = self.with_metrics(|metrics| {
+            (
+                leadership(metrics),
+                metrics
+                    .running_state
+                    .as_ref()
+                    .err()
+                    .map(ToString::to_string),
+            )
+        });
+        match &present {
+            Leadership::Here { term } => {
+                let mut reign = self.reign.lock();
+                if reign.is_none_or(|reign| reign.term != *term) {
+                    let (since, began) = (self.clock.now(), Instant::now());
+                    *reign = Some(Reign {
+                        term: *term,
+                        since,
+                        began,
+                    });
+                    self.handing_over.store(false, Ordering::Release);
+                }
+            }
+            Leadership::Elsewhere(_) | Leadership::Unknown => *self.reign.lock() = None,
+        }
+        if let Some(failure) = failure {
+            self.fail(&failure);
+        }
+        self.leadership.send_if_modified(|leadership| {
+            let changed = *leadership != present;
+            *leadership = present;
+            changed
+        });
+    }
+}
+
+fn leadership(metrics: &RaftMetrics<TypeConfig>) -> Leadership {
+    if metrics.running_state.is_err() {
+        return Leadership::Unknown;
+    }
+    if metrics.state == ServerState::Leader {
+        return Leadership::Here {
+            term: metrics.current_term,
+        };
+    }
+    match leader_member(metrics) {
+        // It was this replica, before a restart or a loss of leadership.
+        _ if metrics.current_leader == Some(metrics.id) => Leadership::Unknown,
+        Some(member) => Leadership::Elsewhere(member),
+        None => Leadership::Unknown,
+    }
+}
+
+/// Hands leadership over and waits for the new leader.
+pub(crate) async fn transfer(
+    core: &Core,
+    to: Option<NodeId>,
+    deadline: Instant,
+) -> Result<Member, ProposeError> {
+    let (target, term) = core.with_metrics(|metrics| {
+        if metrics.running_state.is_err() {
+            return Err(ProposeError::Stopped);
+        }
+        if metrics.state != ServerState::Leader {
+            return Err(ProposeError::NotLeader {
+                leader: leader_member(metrics),
+            });
+        }
+        let target = successor(core, metrics, to).ok_or(ProposeError::NoQuorum)?;
+        Ok((target, metrics.current_term))
+    })?;
+    if target == core.replica {
+        return core
+            .with_metrics(leader_member)
+            .ok_or(ProposeError::Unknown);
+    }
+    let mut metrics = core.raft.metrics();
+    core.handing_over.store(true, Ordering::Release);
+    core.raft
+        .trigger()
+        .transfer_leader(target)
+        .await
+        .map_err(|_| ProposeError::Stopped)?;
+    let succeeded = async {
+        loop {
+            {
+                let metrics = metrics.borrow_watched();
+                if metrics.running_state.is_err() {
+                    return Err(ProposeError::Stopped);
+                }
+                if metrics.current_term > term
+                    && let Some(member) = leader_member(&metrics)
+                {
+                    return Ok(member);
+                }
+            }
+            metrics.changed().await.map_err(|_| ProposeError::Stopped)?;
+        }
+    };
+    timeout_at(deadline, succeeded)
+        .await
+        .unwrap_or(Err(ProposeError::Unknown))
+}
+
+/// The voter on a node; without one, the voter that was heard from lately with the longest log.
+fn successor(
+    core: &Core,
+    metrics: &RaftMetrics<TypeConfig>,
+    to: Option<NodeId>,
+) -> Option<ReplicaId> {
+    let membership = &metrics.membership_config;
+    let node = |voter: &ReplicaId| membership.get_node(voter).map(|member| member.node);
+    let mut voters = membership.voter_ids();
+    if let Some(to) = to {
+        return voters.find(|voter| node(voter) == Some(to));
+    }
+    let heard_lately = |voter: &ReplicaId| {
+        let heard = metrics
+            .heartbeat
+            .as_ref()
+            .and_then(|heard| *heard.get(voter)?);
+        heard.is_some_and(|heard| heard.elapsed() < core.timing.election_max)
+    };
+    let matching = |voter: &ReplicaId| {
+        metrics
+            .replication
+            .as_ref()
+            .and_then(|all| *all.get(voter)?)
+    };
+    voters
+        .filter(|voter| *voter != core.replica && heard_lately(voter))
+        .max_by_key(|voter| matching(voter))
+}
+
+/// Gives leadership up, and does not strive for it, while this node's clock is out of step.
+pub(crate) async fn mind_the_clock(core: Arc<Core>) {
+    let mut ticks = interval(CLOCK_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_wrong = false;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = core.stop.cancelled() => return,
+        }
+        let (_, verdict) = core.clocks.judge_now(&core.voter_nodes());
+        let wrong = verdict == Verdict::OutOfStep;
+        if wrong != was_wrong {
+            was_wrong = wrong;
+            core.raft.runtime_config().elect(!wrong);
+            if wrong {
+                tracing::error!(
+                    group = %core.id,
+                    "this node's clock is out of step with its peers': it does not lead until it is set right"
+                );
+            } else {
+                tracing::info!(group = %core.id, "this node's clock is in step again");
+            }
+        }
+        let leads = core.with_metrics(|metrics| metrics.state == ServerState::Leader);
+        if wrong
+            && leads
+            && let Err(error) = transfer(&core, None, Instant::now() + HAND_OVER).await
+        {
+            tracing::warn!(group = %core.id, %error, "leadership was not handed over");
+        }
+    }
+}

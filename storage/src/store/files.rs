@@ -1,0 +1,218 @@
+//! The files of a group's checkpoints: named by their digest, kept as long as somebody needs them.
+//!
+//! ```text
+//!   <checkpoints>/<group>/manifest            the published checkpoint
+//!                        /<sha-256>.rows      rows of one partition; never changed once named so
+//!                        /writing-<n>.tmp     on its way to becoming one
+//!                        /staging/            a checkpoint on its way in from a peer
+//! ```
+//!
+//! A [`Pin`] holds a file. When the last pin goes, so does the file: whatever is named by the
+//! manifest or by a checkpoint that somebody still reads is pinned.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rossby_domain::ids::GroupId;
+use rossby_seams::disk::Disk;
+use serde::{Deserialize, Serialize};
+
+use super::error::StoreError;
+
+/// A file of a checkpoint, named by its digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FileName {
+    /// SHA-256 of the content.
+    pub digest: [u8; 32],
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+impl FileName {
+    /// The digest in hexadecimal digits.
+    pub(crate) fn hex(&self) -> String {
+        hex(&self.digest)
+    }
+}
+
+/// Lower-case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a string can not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// The folder of a group's checkpoint files.
+#[derive(Debug)]
+pub(crate) struct GroupFiles {
+    pub(crate) group: GroupId,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) directory: PathBuf,
+    /// How many pins each file has.
+    pins: Mutex<BTreeMap<[u8; 32], usize>>,
+    scratch: AtomicU64,
+}
+
+const ROWS_SUFFIX: &str = ".rows";
+
+impl GroupFiles {
+    /// The files of a group, in a folder that is made if missing.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        checkpoints: &Path,
+        group: GroupId,
+    ) -> Result<Arc<Self>, StoreError> {
+        let directory = checkpoints.join(group.to_string());
+        disk.create_directory(&directory)
+            .map_err(StoreError::io("create folder", &directory))?;
+        Ok(Arc::new(Self {
+            group,
+            disk,
+            directory,
+            pins: Mutex::default(),
+            scratch: AtomicU64::default(),
+        }))
+    }
+
+    pub(crate) fn manifest_path(&self) -> PathBuf {
+        self.directory.join("manifest")
+    }
+
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.directory.join("staging")
+    }
+
+    pub(crate) fn path(&self, digest: &[u8; 32]) -> PathBuf {
+        self.directory.join(hex(digest) + ROWS_SUFFIX)
+    }
+
+    /// A fresh name for a file being written.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        let number = self.scratch.fetch_add(1, Ordering::Relaxed);
+        self.directory.join(format!("writing-{number}.tmp"))
+    }
+
+    /// Gives a complete, synced file its name, and pins it. The name is durable after
+    /// [`Self::sync`]. A file that is there already has the same content, and is replaced.
+    pub(crate) fn adopt(self: &Arc<Self>, from: &Path, name: &FileName) -> Result<Pin, StoreError> {
+        let to = self.path(&name.digest);
+        let mut pins = self.pins.lock();
+        self.disk
+            .rename(from, &to)
+            .map_err(StoreError::io("rename", from))?;
+        *pins.entry(name.digest).or_default() += 1;
+        Ok(Pin {
+            files: Arc::clone(self),
+            name: *name,
+        })
+    }
+
+    /// Pins a file if it is there and has the right length.
+    pub(crate) fn pin(self: &Arc<Self>, name: &FileName) -> Result<Option<Pin>, StoreError> {
+        let path = self.path(&name.digest);
+        let mut pins = self.pins.lock();
+        let length = match self.disk.open(&path).and_then(|file| file.len()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(StoreError::io("open", &path))?,
+        };
+        if length != name.length {
+            return Ok(None);
+        }
+        *pins.entry(name.digest).or_default() += 1;
+        Ok(Some(Pin {
+            files: Arc::clone(self),
+            name: *name,
+        }))
+    }
+
+    fn unpin(&self, digest: &[u8; 32]) {
+        let mut pins = self.pins.lock();
+        let Some(count) = pins.get_mut(digest) else {
+            return;
+        };
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            pins.remove(digest);
+            self.discard(&self.path(digest));
+        }
+    }
+
+    /// Makes all names in the folder durable.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.disk
+            .sync_directory(&self.directory)
+            .map_err(StoreError::io("sync folder", &self.directory))
+    }
+
+    /// Removes a file that nobody needs. Failing to is a waste of space, not an error.
+    pub(crate) fn discard(&self, path: &Path) {
+        match self.disk.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "could not remove an unneeded file");
+            }
+            _ => {}
+        }
+    }
+
+    /// Removes what an earlier run left behind: files without a pin, and half-written ones.
+    pub(crate) fn sweep(&self) -> Result<(), StoreError> {
+        let pins = self.pins.lock();
+        let entries = self.disk.list(&self.directory);
+        for path in entries.map_err(StoreError::io("list", &self.directory))? {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+                continue;
+            };
+            let pinned = pins.keys().any(|digest| {
+                name.strip_suffix(ROWS_SUFFIX)
+                    .is_some_and(|stem| stem == hex(digest))
+            });
+            if name.ends_with(".tmp") || (name.ends_with(ROWS_SUFFIX) && !pinned) {
+                self.discard(&path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps a file. Clones keep it too.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    files: Arc<GroupFiles>,
+    name: FileName,
+}
+
+impl Pin {
+    pub(crate) fn name(&self) -> &FileName {
+        &self.name
+    }
+
+    /// Keeps the file until the process ends: a manifest may name it, and may not.
+    pub(crate) fn leak(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Clone for Pin {
+    fn clone(&self) -> Self {
+        *self.files.pins.lock().entry(self.name.digest).or_default() += 1;
+        Self {
+            files: Arc::clone(&self.files),
+            name: self.name,
+        }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.files.unpin(&self.name.digest);
+    }
+}

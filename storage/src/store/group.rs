@@ -1,0 +1,323 @@
+//! A group's state machine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use rossby_domain::ids::PartitionId;
+use rossby_domain::{Context, Reply, apply};
+
+use super::base_rows::BaseHandle;
+use super::checkpoint::{Checkpoint, CheckpointCut};
+use super::error::StoreError;
+use super::files::GroupFiles;
+use super::layer::Gauge;
+use super::partition::Partition;
+use super::recover::fill_base;
+use super::{OpenToken, Reader};
+use crate::LogPosition;
+use crate::codec::{Batch, decode_batch};
+
+/// What a group has applied.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// The last applied entry.
+    pub position: Option<LogPosition>,
+    /// The last membership, as the raft layer encoded it, with its position.
+    pub membership: Option<(Option<LogPosition>, Bytes)>,
+}
+
+/// The state machine of a group: the only writer of its state.
+#[derive(Debug)]
+pub struct GroupStore {
+    shared: Arc<GroupShared>,
+    token: Arc<OpenToken>,
+}
+
+/// A group's state.
+///
+/// Locks are taken in this order: `flow`, `applied`, `gate`, `partitions`, a partition's, `rounds`.
+#[derive(Debug)]
+pub(crate) struct GroupShared {
+    pub(crate) files: Arc<GroupFiles>,
+    pub(crate) base: BaseHandle,
+    gauge: Gauge,
+    /// Held for writing while an entry is applied.
+    pub(crate) applied: RwLock<Applied>,
+    /// Held for reading by readers, and for writing while the whole state is replaced.
+    pub(crate) gate: RwLock<()>,
+    partitions: RwLock<BTreeMap<PartitionId, Arc<Partition>>>,
+    pub(crate) rounds: Mutex<Rounds>,
+    /// Held while a checkpoint is published and moves to the base, and while one is installed.
+    pub(crate) flow: Mutex<()>,
+    /// The state machine is gone.
+    closed: AtomicBool,
+    /// Something failed on the way, so that the state in memory can't be trusted any more.
+    failed: AtomicBool,
+}
+
+/// Checkpoints: the last one, and the one on its way.
+#[derive(Debug)]
+pub(crate) struct Rounds {
+    /// The last one published or installed.
+    pub(crate) current: Option<Checkpoint>,
+    /// The round that is being written.
+    pub(crate) writing: Option<u64>,
+    next: u64,
+}
+
+impl GroupStore {
+    pub(crate) fn new(
+        files: Arc<GroupFiles>,
+        base: BaseHandle,
+        gauge: Gauge,
+        token: Arc<OpenToken>,
+        checkpoint: Option<Checkpoint>,
+    ) -> Self {
+        let applied = checkpoint
+            .as_ref()
+            .map(Checkpoint::applied)
+            .unwrap_or_default();
+        let shared = Arc::new(GroupShared {
+            files,
+            base,
+            gauge,
+            applied: RwLock::new(applied),
+            gate: RwLock::new(()),
+            partitions: RwLock::default(),
+            rounds: Mutex::new(Rounds {
+                current: checkpoint,
+                writing: None,
+                next: 0,
+            }),
+            flow: Mutex::new(()),
+            closed: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        });
+        Self { shared, token }
+    }
+
+    /// What was applied.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        self.shared.applied.read().clone()
+    }
+
+    /// Applies an entry of commands (as `codec::encode_batch` made it): one reply per command, in
+    /// order. Touches memory only, but for reads of rows that only the base has.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the replica must stop then, and start again from checkpoint and log.
+    pub fn apply_batch(
+        &mut self,
+        position: LogPosition,
+        batch: &[u8],
+    ) -> Result<Vec<Reply>, StoreError> {
+        self.advance(position, |shared, _| {
+            let batch =
+                decode_batch(batch).map_err(|source| StoreError::Entry { position, source })?;
+            apply_commands(shared, batch)
+        })
+    }
+
+    /// Applies an entry that carries no commands.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfOrder`], [`StoreError::Failed`].
+    pub fn apply_blank(&mut self, position: LogPosition) -> Result<(), StoreError> {
+        self.advance(position, |_, _| Ok(()))
+    }
+
+    /// Applies a change of membership (opaque here).
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfOrder`], [`StoreError::Failed`].
+    pub fn apply_membership(
+        &mut self,
+        position: LogPosition,
+        membership: Bytes,
+    ) -> Result<(), StoreError> {
+        self.advance(position, |_, applied| {
+            applied.membership = Some((Some(position), membership));
+            Ok(())
+        })
+    }
+
+    /// Runs one entry and moves the position on.
+    fn advance<T>(
+        &mut self,
+        position: LogPosition,
+        run: impl FnOnce(&GroupShared, &mut Applied) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.shared.check()?;
+        let mut applied = self.shared.applied.write();
+        if let Some(last) = applied.position.filter(|last| position.index <= last.index) {
+            return Err(StoreError::OutOfOrder {
+                position,
+                applied: last,
+            });
+        }
+        match run(&self.shared, &mut applied) {
+            Ok(value) => {
+                applied.position = Some(position);
+                Ok(value)
+            }
+            Err(error) => Err(self.shared.fail(error)),
+        }
+    }
+
+    /// A reader of this group's state, for any thread.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// Freezes the state at the last applied entry: swaps the overlays, O(1) per dirty partition.
+    /// `None` if nothing was applied since the last checkpoint, or one is still being written, or
+    /// the group has failed.
+    pub fn cut(&mut self) -> Option<CheckpointCut> {
+        let shared = &self.shared;
+        shared.check().ok()?;
+        let applied = shared.applied.read().clone();
+        let position = applied.position?;
+        let mut rounds = shared.rounds.lock();
+        let last = rounds.current.as_ref().map(Checkpoint::position);
+        if rounds.writing.is_some() || last >= Some(position) {
+            return None;
+        }
+        let round = rounds.next;
+        rounds.next = round.wrapping_add(1);
+        rounds.writing = Some(round);
+        let below = rounds.current.clone();
+        drop(rounds);
+        let partitions: Vec<_> = shared.partitions.read().values().cloned().collect();
+        let dirty = partitions
+            .into_iter()
+            .filter_map(|partition| Some((Arc::clone(&partition), partition.freeze()?)))
+            .collect();
+        let token = Arc::clone(&self.token);
+        Some(CheckpointCut::new(
+            Arc::clone(shared),
+            token,
+            round,
+            position,
+            applied,
+            below,
+            dirty,
+        ))
+    }
+
+    /// The last published checkpoint.
+    #[must_use]
+    pub fn current(&self) -> Option<Checkpoint> {
+        self.shared.rounds.lock().current.clone()
+    }
+
+    /// Replaces the whole state by a received checkpoint: after a crash at any moment there is the
+    /// old state or the new. Readers wait meanwhile. Blocking I/O.
+    ///
+    /// # Errors
+    /// [`StoreError::Backwards`] if the group has applied more than the checkpoint holds,
+    /// [`StoreError::WrongGroup`]: nothing changed. Any other stops the replica.
+    pub fn install(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        shared.check()?;
+        let (found, expected) = (checkpoint.contents().group, shared.files.group);
+        if found != expected {
+            return Err(StoreError::WrongGroup { found, expected });
+        }
+        // A checkpoint that is moving to the base comes to its end first.
+        let _flow = shared.flow.lock();
+        let mut applied = shared.applied.write();
+        if let Some(held) = applied
+            .position
+            .filter(|held| *held > checkpoint.position())
+        {
+            return Err(StoreError::Backwards {
+                offered: checkpoint.position(),
+                held,
+            });
+        }
+        let _gate = shared.gate.write();
+        let result = checkpoint.publish_manifest().and_then(|()| {
+            let mut rounds = shared.rounds.lock();
+            rounds.writing = None;
+            let old = rounds.current.replace(checkpoint.clone());
+            drop(rounds);
+            drop(old);
+            shared.base.clear_group(expected)?;
+            fill_base(&shared.base, &shared.files, checkpoint.contents())
+        });
+        result.map_err(|error| shared.fail(error))?;
+        shared.partitions.write().clear();
+        *applied = checkpoint.applied();
+        Ok(())
+    }
+}
+
+impl Drop for GroupStore {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        // Readers may outlive the state machine; the memory of its layers must not.
+        for partition in self.shared.partitions.write().values() {
+            partition.clear();
+        }
+    }
+}
+
+impl GroupShared {
+    /// Whether the state can still be used.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(StoreError::Closed)
+        } else if self.failed.load(Ordering::Acquire) {
+            Err(StoreError::Failed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Notes that the state can't be trusted any more.
+    pub(crate) fn fail(&self, error: StoreError) -> StoreError {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            tracing::error!(group = %self.files.group, %error, "the group's state has failed");
+        }
+        error
+    }
+
+    /// A partition, which is made if it never was touched since the start.
+    pub(crate) fn partition(&self, id: PartitionId) -> Arc<Partition> {
+        if let Some(partition) = self.partitions.read().get(&id) {
+            return Arc::clone(partition);
+        }
+        let make = || {
+            let base = self.base.partition(self.files.group, id);
+            Arc::new(Partition::new(id, base, self.gauge.clone()))
+        };
+        Arc::clone(self.partitions.write().entry(id).or_insert_with(make))
+    }
+
+    /// The partitions that were touched since the start.
+    pub(crate) fn touched(&self) -> Vec<PartitionId> {
+        self.partitions.read().keys().copied().collect()
+    }
+}
+
+/// Applies commands in order. Readers of a partition wait while a run of commands for it is applied.
+fn apply_commands(shared: &GroupShared, batch: Batch) -> Result<Vec<Reply>, StoreError> {
+    let context = Context { stamp: batch.stamp };
+    let mut replies = Vec::with_capacity(batch.commands.len());
+    let mut commands = batch.commands.into_iter().peekable();
+    while let Some(first) = commands.next() {
+        let id = first.partition;
+        let partition = shared.partition(id);
+        let mut tables = partition.write();
+        replies.push(apply(&mut tables, &context, first)?);
+        while let Some(next) = commands.next_if(|next| next.partition == id) {
+            replies.push(apply(&mut tables, &context, next)?);
+        }
+    }
+    Ok(replies)
+}

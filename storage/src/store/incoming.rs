@@ -1,0 +1,257 @@
+//! A checkpoint on its way in from a peer.
+//!
+//! Pieces land in `<checkpoints>/<group>/staging`, which outlives a restart, so that a transfer goes
+//! on where it stopped. Files that are here already, by digest, are not asked for. Nothing of it
+//! touches the group before [`super::GroupStore::install`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rossby_domain::ids::{GroupId, PartitionId};
+use rossby_seams::disk::DiskFile;
+
+use super::Store;
+use super::checkpoint::Checkpoint;
+use super::error::{REMEDY_PEER, REMEDY_REPLICA, StoreError};
+use super::files::{FileName, GroupFiles, Pin};
+use super::manifest::Manifest;
+use super::row_file::{RowFileKind, RowFileReader};
+
+/// A checkpoint on its way in: files land in a staging folder, resumable, verified by digest.
+#[derive(Debug)]
+pub struct IncomingCheckpoint {
+    files: Arc<GroupFiles>,
+    manifest: Manifest,
+    bytes: Bytes,
+    /// Files that are here.
+    held: Vec<Pin>,
+    /// Files that are not, by name.
+    arriving: BTreeMap<FileName, Arrival>,
+}
+
+/// A file that comes in piece by piece.
+#[derive(Debug)]
+struct Arrival {
+    partition: PartitionId,
+    kind: RowFileKind,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    received: u64,
+}
+
+impl IncomingCheckpoint {
+    /// Begins, or resumes, receiving the checkpoint with this manifest. One at a time per group.
+    /// Blocking I/O: files that are here already are verified.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::Version`], [`StoreError::WrongGroup`] for a manifest
+    /// that can't be used; [`StoreError::Io`] if the disk failed.
+    pub fn begin(store: &Store, group: GroupId, manifest: &[u8]) -> Result<Self, StoreError> {
+        let bytes = Bytes::copy_from_slice(manifest);
+        let manifest = Manifest::decode(&bytes, "from a peer", REMEDY_PEER)?;
+        if manifest.group != group {
+            return Err(StoreError::WrongGroup {
+                found: manifest.group,
+                expected: group,
+            });
+        }
+        let files = store.files(group)?;
+        let staging = files.staging();
+        files
+            .disk
+            .create_directory(&staging)
+            .map_err(StoreError::io("create folder", &staging))?;
+        let mut incoming = Self {
+            files,
+            manifest,
+            bytes,
+            held: Vec::new(),
+            arriving: BTreeMap::new(),
+        };
+        for (partition, kind, name) in incoming.named() {
+            match incoming.find(partition, kind, &name)? {
+                Some(pin) => incoming.held.push(pin),
+                None => {
+                    let arrival = incoming.resume(partition, kind, &name)?;
+                    incoming.arriving.insert(name, arrival);
+                }
+            }
+        }
+        incoming.sweep_staging()?;
+        Ok(incoming)
+    }
+
+    /// The manifest's files, with what they should hold.
+    fn named(&self) -> BTreeSet<(PartitionId, RowFileKind, FileName)> {
+        let of_partition = self.manifest.partitions.iter().flat_map(|files| {
+            let deltas = files.deltas.iter().map(|name| (RowFileKind::Delta, *name));
+            std::iter::once((RowFileKind::Base, files.base))
+                .chain(deltas)
+                .map(|(kind, name)| (files.partition, kind, name))
+        });
+        of_partition.collect()
+    }
+
+    /// A file that is here already, if all of it is as it should be.
+    fn find(
+        &self,
+        partition: PartitionId,
+        kind: RowFileKind,
+        name: &FileName,
+    ) -> Result<Option<Pin>, StoreError> {
+        let Some(pin) = self.files.pin(name)? else {
+            return Ok(None);
+        };
+        let path = self.files.path(&name.digest);
+        match verify(&self.files, path, REMEDY_REPLICA, name, partition, kind) {
+            Ok(()) => Ok(Some(pin)),
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::warn!(%error, "asking a peer for the damaged file");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Goes on with a file from where an earlier transfer stopped.
+    fn resume(
+        &self,
+        partition: PartitionId,
+        kind: RowFileKind,
+        name: &FileName,
+    ) -> Result<Arrival, StoreError> {
+        let path = self.files.staging().join(name.hex() + ".part");
+        let disk = &self.files.disk;
+        let opened = match disk.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(&path),
+            other => other,
+        };
+        let mut file = opened.map_err(StoreError::io("open", &path))?;
+        let mut received = file.len().map_err(StoreError::io("open", &path))?;
+        if received > name.length {
+            self.files.discard(&path);
+            file = disk
+                .create(&path)
+                .map_err(StoreError::io("create", &path))?;
+            received = 0;
+        }
+        Ok(Arrival {
+            partition,
+            kind,
+            path,
+            file,
+            received,
+        })
+    }
+
+    /// Removes what other transfers left behind.
+    fn sweep_staging(&self) -> Result<(), StoreError> {
+        let staging = self.files.staging();
+        let entries = self
+            .files
+            .disk
+            .list(&staging)
+            .map_err(StoreError::io("list", &staging))?;
+        for path in entries {
+            if !self.arriving.values().any(|arrival| arrival.path == path) {
+                self.files.discard(&path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Files still missing and from which offset.
+    #[must_use]
+    pub fn missing(&self) -> Vec<(FileName, u64)> {
+        let arriving = self.arriving.iter();
+        arriving
+            .filter(|(name, arrival)| arrival.received < name.length)
+            .map(|(name, arrival)| (*name, arrival.received))
+            .collect()
+    }
+
+    /// Takes the next piece of a file; pieces come in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Transfer`] if the piece does not fit: nothing was written;
+    /// [`StoreError::Io`] if the disk failed.
+    pub fn write(&mut self, file: &FileName, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let arrival = self
+            .arriving
+            .get_mut(file)
+            .ok_or(StoreError::Transfer("the file was not asked for"))?;
+        if offset != arrival.received {
+            return Err(StoreError::Transfer(
+                "the piece does not follow the one before",
+            ));
+        }
+        let end = offset.saturating_add(bytes.len() as u64);
+        if end > file.length {
+            return Err(StoreError::Transfer(
+                "the piece goes beyond the end of the file",
+            ));
+        }
+        let written = arrival.file.write_all_at(bytes, offset);
+        written.map_err(StoreError::io("write", &arrival.path))?;
+        arrival.received = end;
+        Ok(())
+    }
+
+    /// Verifies all digests and syncs; the result can be installed. Blocking I/O.
+    ///
+    /// # Errors
+    /// [`StoreError::Transfer`] if files are missing; [`StoreError::Corrupt`] if one is not what it
+    /// should be: it is dropped, and the transfer can begin again. [`StoreError::Io`].
+    pub fn finish(self) -> Result<Checkpoint, StoreError> {
+        if !self.missing().is_empty() {
+            return Err(StoreError::Transfer("files are missing"));
+        }
+        let Self {
+            files,
+            manifest,
+            bytes,
+            held: mut pins,
+            arriving,
+        } = self;
+        for (
+            name,
+            Arrival {
+                partition,
+                kind,
+                path,
+                file,
+                ..
+            },
+        ) in &arriving
+        {
+            file.sync_data().map_err(StoreError::io("sync", path))?;
+            let verified = verify(&files, path.clone(), REMEDY_PEER, name, *partition, *kind);
+            if let Err(StoreError::Corrupt { .. }) = verified {
+                files.discard(path);
+            }
+            verified?;
+        }
+        for (name, arrival) in &arriving {
+            pins.push(files.adopt(&arrival.path, name)?);
+        }
+        files.sync()?;
+        Ok(Checkpoint::new(&files, manifest, bytes, pins))
+    }
+}
+
+/// Reads all of a file: its checksums, its rows, its digest.
+fn verify(
+    files: &GroupFiles,
+    path: PathBuf,
+    remedy: &'static str,
+    name: &FileName,
+    partition: PartitionId,
+    kind: RowFileKind,
+) -> Result<(), StoreError> {
+    let mut reader = RowFileReader::open_at(files, path, remedy, name, partition, kind)?;
+    while reader.next()?.is_some() {}
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Readers of a group's state.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rossby_domain::ids::PartitionId;
+use rossby_domain::time::Timestamp;
+use rossby_domain::{Answer, Query, answer};
+use sha2::{Digest as _, Sha256};
+
+use super::checkpoint::Checkpoint;
+use super::error::StoreError;
+use super::group::GroupShared;
+use crate::LogPosition;
+
+/// A digest of all rows of each partition that has any, in order.
+pub type PartitionDigests = Vec<(PartitionId, [u8; 32])>;
+
+/// Reads a group's state, from any thread, at whatever was applied last.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    shared: Arc<GroupShared>,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<GroupShared>) -> Self {
+        Self { shared }
+    }
+
+    /// Answers a query from one partition, at one instant of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or [`StoreError::Failed`] once the state machine is gone or has
+    /// failed; otherwise what the rows below say: damage stops the replica, it is never an answer.
+    pub fn query(
+        &self,
+        partition: PartitionId,
+        now: Timestamp,
+        query: &Query,
+    ) -> Result<Answer, StoreError> {
+        let _gate = self.shared.gate.read();
+        let partition = self.shared.partition(partition);
+        let tables = partition.read();
+        // Checked last: the state machine may have gone while this waited for its turn.
+        self.shared.check()?;
+        answer(&tables, now, query).map_err(|error| self.shared.fail(error))
+    }
+
+    /// A SHA-256 of all rows of each partition that has any, and the entry they are all at. Equal
+    /// logs give equal digests, whatever of the state is in memory or below. Reads everything, and
+    /// no entry is applied meanwhile.
+    ///
+    /// # Errors
+    /// As of [`Self::query`].
+    pub fn digests(&self) -> Result<(Option<LogPosition>, PartitionDigests), StoreError> {
+        self.shared.check()?;
+        let applied = self.shared.applied.read();
+        let _gate = self.shared.gate.read();
+        let mut ids: BTreeSet<PartitionId> = self.shared.touched().into_iter().collect();
+        let current = self.shared.rounds.lock().current.clone();
+        if let Some(checkpoint) = &current {
+            ids.extend(
+                Checkpoint::contents(checkpoint)
+                    .partitions
+                    .iter()
+                    .map(|p| p.partition),
+            );
+        }
+        let mut digests = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(digest) = self.digest(id).map_err(|error| self.shared.fail(error))? {
+                digests.push((id, digest));
+            }
+        }
+        self.shared.check()?;
+        Ok((applied.position, digests))
+    }
+
+    /// The digest of one partition; `None` if it has no rows.
+    fn digest(&self, id: PartitionId) -> Result<Option<[u8; 32]>, StoreError> {
+        let partition = self.shared.partition(id);
+        let mut hasher = Sha256::new();
+        let mut empty = true;
+        partition.read().for_each(|key, value| {
+            empty = false;
+            for part in [key, value] {
+                hasher.update((part.len() as u64).to_be_bytes());
+                hasher.update(part);
+            }
+        })?;
+        Ok((!empty).then(|| hasher.finalize().into()))
+    }
+}

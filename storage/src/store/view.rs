@@ -1,0 +1,472 @@
+//! The tables of one partition over its rows.
+
+use std::marker::PhantomData;
+use std::ops::{ControlFlow, Deref, DerefMut};
+
+use bytes::Bytes;
+use rossby_domain::chain::KeyRecord;
+use rossby_domain::claim::{Claim, CodeBudget, PendingClaim};
+use rossby_domain::dedupe::SenderRow;
+use rossby_domain::envelope::Envelope;
+use rossby_domain::identifier::IdentifierHash;
+use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, Sequence};
+use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::tables::{DueKey, InboxKey, Meta, OutboxRow, QueueState, ReadTables, Tables};
+use rossby_domain::time::Timestamp;
+
+use super::base_rows::BasePartition;
+use super::error::{REMEDY_REPLICA, StoreError};
+use super::partition::Layers;
+use super::rows::{self, KeyRange, Table};
+use crate::codec::{CodecError, Versioned, decode_value, encode_value};
+
+/// Rows of one page of the base in a scan of small rows.
+const PAGE_ROWS: usize = 64;
+/// Rows of one page of the base in a scan of envelopes, which may be 96 KiB each.
+const ENVELOPE_PAGE_ROWS: usize = 16;
+
+/// One partition at one instant. `L` is a lock's guard: shared for reading, exclusive for writing.
+pub(crate) struct View<'a, L> {
+    layers: L,
+    base: &'a BasePartition,
+}
+
+impl<'a, L: Deref<Target = Layers>> View<'a, L> {
+    pub(crate) fn new(layers: L, base: &'a BasePartition) -> Self {
+        Self { layers, base }
+    }
+
+    /// Visits all rows in order of key.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&[u8], &Bytes)) -> Result<(), StoreError> {
+        let everything = KeyRange::everything();
+        self.layers
+            .scan(self.base, &everything, ENVELOPE_PAGE_ROWS, |key, value| {
+                visit(key, value);
+                Ok(ControlFlow::Continue(()))
+            })
+    }
+
+    fn read<T: Versioned>(&self, row: Row<T>) -> Result<Option<T>, StoreError> {
+        let value = self.layers.get(self.base, &row.key)?;
+        value
+            .map(|bytes| decode_value(&bytes).map_err(|e| damaged(row.table, &e)))
+            .transpose()
+    }
+
+    /// Up to `limit` rows within a range, each made into something by its key and value.
+    fn list<T: Versioned, R>(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        limit: u32,
+        make: impl Fn(&[u8], T) -> Option<R>,
+    ) -> Result<Vec<R>, StoreError> {
+        self.list_raw(table, range, limit, |key, bytes| {
+            make(key, decode_value(bytes).map_err(|e| damaged(table, &e))?)
+                .ok_or_else(|| damaged_key(table))
+        })
+    }
+
+    fn list_raw<R>(
+        &self,
+        _table: Table,
+        range: &KeyRange,
+        limit: u32,
+        make: impl Fn(&[u8], &Bytes) -> Result<R, StoreError>,
+    ) -> Result<Vec<R>, StoreError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut found = Vec::new();
+        if limit > 0 {
+            self.layers
+                .scan(self.base, range, PAGE_ROWS.min(limit), |key, bytes| {
+                    found.push(make(key, bytes)?);
+                    Ok(stop_if(found.len() >= limit))
+                })?;
+        }
+        Ok(found)
+    }
+}
+
+impl<L: DerefMut<Target = Layers>> View<'_, L> {
+    fn put<T: Versioned>(&mut self, row: Row<T>, value: &T) -> Result<(), StoreError> {
+        let value = encoded(row.table, value)?;
+        self.layers.put(self.base, row.key, value)
+    }
+
+    fn insert<T: Versioned>(
+        &mut self,
+        row: Row<T>,
+        value: &T,
+        clash: &'static str,
+    ) -> Result<(), StoreError> {
+        if self.layers.get(self.base, &row.key)?.is_some() {
+            return Err(StoreError::Inconsistent(clash));
+        }
+        self.put(row, value)
+    }
+
+    fn delete<T>(&mut self, row: Row<T>) -> Result<(), StoreError> {
+        self.layers.delete(row.key);
+        Ok(())
+    }
+}
+
+/// A row's place and the type of its value.
+struct Row<T> {
+    table: Table,
+    key: Vec<u8>,
+    value: PhantomData<T>,
+}
+
+impl<T> Row<T> {
+    fn new(table: Table, key: Vec<u8>) -> Self {
+        Self {
+            table,
+            key,
+            value: PhantomData,
+        }
+    }
+}
+
+// Each table's rows, with the type of value that it holds.
+fn claim(key: &InboxKey) -> Row<Claim> {
+    Row::new(Table::Inbox, rows::inbox(key))
+}
+fn key_record(box_id: &BoxId) -> Row<KeyRecord> {
+    Row::new(Table::Keys, rows::of_box(Table::Keys, box_id))
+}
+fn profile(box_id: &BoxId) -> Row<Profile> {
+    Row::new(Table::Profiles, rows::of_box(Table::Profiles, box_id))
+}
+fn queue_state(box_id: &BoxId) -> Row<QueueState> {
+    Row::new(Table::QueueState, rows::of_box(Table::QueueState, box_id))
+}
+fn sender(box_id: &BoxId, sender: &DeviceAddress) -> Row<SenderRow> {
+    Row::new(Table::Dedupe, rows::dedupe(box_id, sender))
+}
+fn pending_claim(identifier: &IdentifierHash, box_id: &BoxId) -> Row<PendingClaim> {
+    Row::new(
+        Table::PendingClaims,
+        rows::of_try(Table::PendingClaims, identifier, box_id),
+    )
+}
+fn code_budget(identifier: &IdentifierHash) -> Row<CodeBudget> {
+    Row::new(
+        Table::CodeBudgets,
+        rows::of_identifier(Table::CodeBudgets, identifier),
+    )
+}
+fn outbox_row(identifier: &IdentifierHash, box_id: &BoxId) -> Row<OutboxRow> {
+    Row::new(
+        Table::Outbox,
+        rows::of_try(Table::Outbox, identifier, box_id),
+    )
+}
+fn intent(box_id: &BoxId) -> Row<Intent> {
+    Row::new(Table::Intents, rows::of_box(Table::Intents, box_id))
+}
+fn meta() -> Row<Meta> {
+    Row::new(Table::Meta, rows::meta())
+}
+
+impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
+    type Error = StoreError;
+
+    fn claim(&self, key: &InboxKey) -> Result<Option<Claim>, StoreError> {
+        self.read(claim(key))
+    }
+
+    fn key_record(&self, box_id: &BoxId) -> Result<Option<KeyRecord>, StoreError> {
+        self.read(key_record(box_id))
+    }
+
+    fn profile(&self, box_id: &BoxId) -> Result<Option<Profile>, StoreError> {
+        self.read(profile(box_id))
+    }
+
+    fn envelopes(
+        &self,
+        box_id: &BoxId,
+        after: Sequence,
+        max_envelopes: u32,
+        max_bytes: u64,
+    ) -> Result<Vec<Envelope>, StoreError> {
+        let limit = usize::try_from(max_envelopes).unwrap_or(usize::MAX);
+        let mut found: Vec<Envelope> = Vec::new();
+        let Some(range) = rows::queue_after(box_id, after).filter(|_| limit > 0) else {
+            return Ok(found);
+        };
+        let mut bytes: u64 = 0;
+        self.layers.scan(
+            self.base,
+            &range,
+            ENVELOPE_PAGE_ROWS.min(limit),
+            |_, value| {
+                let envelope: Envelope =
+                    decode_value(value).map_err(|e| damaged(Table::Queue, &e))?;
+                bytes = bytes.saturating_add(envelope.body.len() as u64);
+                if !found.is_empty() && bytes > max_bytes {
+                    return Ok(ControlFlow::Break(()));
+                }
+                found.push(envelope);
+                Ok(stop_if(found.len() >= limit))
+            },
+        )?;
+        Ok(found)
+    }
+
+    fn queue_state(&self, box_id: &BoxId) -> Result<Option<QueueState>, StoreError> {
+        self.read(queue_state(box_id))
+    }
+
+    fn sender(
+        &self,
+        box_id: &BoxId,
+        address: &DeviceAddress,
+    ) -> Result<Option<SenderRow>, StoreError> {
+        self.read(sender(box_id, address))
+    }
+
+    fn senders_of(
+        &self,
+        box_id: &BoxId,
+        sender: &BoxId,
+    ) -> Result<Vec<(DeviceId, SenderRow)>, StoreError> {
+        let range = rows::dedupe_of_sender(box_id, sender);
+        self.list(Table::Dedupe, &range, u32::MAX, |key, row| {
+            Some((rows::sender_device_of(key)?, row))
+        })
+    }
+
+    fn pending_claim(
+        &self,
+        identifier: &IdentifierHash,
+        box_id: &BoxId,
+    ) -> Result<Option<PendingClaim>, StoreError> {
+        self.read(pending_claim(identifier, box_id))
+    }
+
+    fn pending_claims(
+        &self,
+        identifier: &IdentifierHash,
+        limit: u32,
+    ) -> Result<Vec<(BoxId, PendingClaim)>, StoreError> {
+        let table = Table::PendingClaims;
+        let range = KeyRange::of_prefix(rows::of_identifier(table, identifier));
+        self.list(table, &range, limit, |key, row| {
+            Some((rows::try_of(table, key)?.1, row))
+        })
+    }
+
+    fn code_budget(&self, identifier: &IdentifierHash) -> Result<Option<CodeBudget>, StoreError> {
+        self.read(code_budget(identifier))
+    }
+
+    fn outbox_row(
+        &self,
+        identifier: &IdentifierHash,
+        box_id: &BoxId,
+    ) -> Result<Option<OutboxRow>, StoreError> {
+        self.read(outbox_row(identifier, box_id))
+    }
+
+    fn outbox(&self, limit: u32) -> Result<Vec<(IdentifierHash, BoxId, OutboxRow)>, StoreError> {
+        self.list(
+            Table::Outbox,
+            &rows::whole(Table::Outbox),
+            limit,
+            |key, row| {
+                let (identifier, box_id) = rows::try_of(Table::Outbox, key)?;
+                Some((identifier, box_id, row))
+            },
+        )
+    }
+
+    fn intent(&self, box_id: &BoxId) -> Result<Option<Intent>, StoreError> {
+        self.read(intent(box_id))
+    }
+
+    fn intents(&self, limit: u32) -> Result<Vec<(BoxId, Intent)>, StoreError> {
+        self.list(
+            Table::Intents,
+            &rows::whole(Table::Intents),
+            limit,
+            |key, row| Some((rows::box_of(Table::Intents, key)?, row)),
+        )
+    }
+
+    fn due(&self, upto: Timestamp, limit: u32) -> Result<Vec<(Timestamp, DueKey)>, StoreError> {
+        self.list_raw(Table::Due, &rows::due_upto(upto), limit, |key, _| {
+            rows::due_of(key).ok_or_else(|| damaged_key(Table::Due))
+        })
+    }
+
+    fn meta(&self) -> Result<Meta, StoreError> {
+        Ok(self.read(meta())?.unwrap_or_default())
+    }
+}
+
+impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
+    fn insert_claim(&mut self, key: &InboxKey, value: &Claim) -> Result<(), StoreError> {
+        self.insert(claim(key), value, "a claim was inserted where there is one")
+    }
+
+    fn delete_claim(&mut self, key: &InboxKey) -> Result<(), StoreError> {
+        self.delete(claim(key))
+    }
+
+    fn insert_key_record(&mut self, box_id: &BoxId, record: &KeyRecord) -> Result<(), StoreError> {
+        let clash = "a key record was inserted where there is one";
+        self.insert(key_record(box_id), record, clash)
+    }
+
+    fn update_key_record(&mut self, box_id: &BoxId, record: &KeyRecord) -> Result<(), StoreError> {
+        self.put(key_record(box_id), record)
+    }
+
+    fn delete_pending_key_record(&mut self, box_id: &BoxId) -> Result<(), StoreError> {
+        self.delete(key_record(box_id))
+    }
+
+    fn put_profile(&mut self, box_id: &BoxId, value: &Profile) -> Result<(), StoreError> {
+        self.put(profile(box_id), value)
+    }
+
+    fn delete_profile(&mut self, box_id: &BoxId) -> Result<(), StoreError> {
+        self.delete(profile(box_id))
+    }
+
+    fn append_envelope(&mut self, box_id: &BoxId, envelope: &Envelope) -> Result<(), StoreError> {
+        // A queue's sequences only rise, so no row below can have this key.
+        let value = encoded(Table::Queue, envelope)?;
+        self.layers
+            .put_new(rows::queue(box_id, envelope.sequence), value)
+    }
+
+    fn purge_envelope(&mut self, box_id: &BoxId, sequence: Sequence) -> Result<(), StoreError> {
+        self.layers.delete(rows::queue(box_id, sequence));
+        Ok(())
+    }
+
+    fn put_queue_state(&mut self, box_id: &BoxId, state: &QueueState) -> Result<(), StoreError> {
+        self.put(queue_state(box_id), state)
+    }
+
+    fn put_sender(
+        &mut self,
+        box_id: &BoxId,
+        address: &DeviceAddress,
+        row: &SenderRow,
+    ) -> Result<(), StoreError> {
+        self.put(sender(box_id, address), row)
+    }
+
+    fn put_pending_claim(
+        &mut self,
+        identifier: &IdentifierHash,
+        box_id: &BoxId,
+        value: &PendingClaim,
+    ) -> Result<(), StoreError> {
+        self.put(pending_claim(identifier, box_id), value)
+    }
+
+    fn delete_pending_claim(
+        &mut self,
+        identifier: &IdentifierHash,
+        box_id: &BoxId,
+    ) -> Result<(), StoreError> {
+        self.delete(pending_claim(identifier, box_id))
+    }
+
+    fn put_code_budget(
+        &mut self,
+        identifier: &IdentifierHash,
+        budget: &CodeBudget,
+    ) -> Result<(), StoreError> {
+        self.put(code_budget(identifier), budget)
+    }
+
+    fn delete_code_budget(&mut self, identifier: &IdentifierHash) -> Result<(), StoreError> {
+        self.delete(code_budget(identifier))
+    }
+
+    fn put_outbox_row(
+        &mut self,
+        identifier: &IdentifierHash,
+        box_id: &BoxId,
+        row: &OutboxRow,
+    ) -> Result<(), StoreError> {
+        self.put(outbox_row(identifier, box_id), row)
+    }
+
+    fn delete_outbox_row(
+        &mut self,
+        identifier: &IdentifierHash,
+        box_id: &BoxId,
+    ) -> Result<(), StoreError> {
+        self.delete(outbox_row(identifier, box_id))
+    }
+
+    fn put_intent(&mut self, box_id: &BoxId, value: &Intent) -> Result<(), StoreError> {
+        self.put(intent(box_id), value)
+    }
+
+    fn delete_intent(&mut self, box_id: &BoxId) -> Result<(), StoreError> {
+        self.delete(intent(box_id))
+    }
+
+    fn add_due(&mut self, at: Timestamp, key: &DueKey) -> Result<(), StoreError> {
+        self.layers.put(self.base, rows::due(at, key), Bytes::new())
+    }
+
+    fn remove_due(&mut self, at: Timestamp, key: &DueKey) -> Result<(), StoreError> {
+        self.layers.delete(rows::due(at, key));
+        Ok(())
+    }
+
+    fn put_meta(&mut self, value: &Meta) -> Result<(), StoreError> {
+        self.put(meta(), value)
+    }
+}
+
+fn stop_if(enough: bool) -> ControlFlow<()> {
+    if enough {
+        ControlFlow::Break(())
+    } else {
+        ControlFlow::Continue(())
+    }
+}
+
+fn encoded<T: Versioned>(table: Table, value: &T) -> Result<Bytes, StoreError> {
+    encode_value(value)
+        .map(Bytes::from)
+        .map_err(|error| damaged(table, &error))
+}
+
+/// A value that has passed all checksums and still can't be read: written by another build, most
+/// likely a newer one.
+fn damaged(table: Table, error: &CodecError) -> StoreError {
+    match error {
+        CodecError::Version { found, supported } => StoreError::Version {
+            what: "a row of table",
+            location: table.name().to_owned(),
+            found: (*found).into(),
+            supported: (*supported).into(),
+        },
+        other => StoreError::Corrupt {
+            what: "a row of table",
+            location: table.name().to_owned(),
+            detail: other.to_string(),
+            remedy: REMEDY_REPLICA,
+        },
+    }
+}
+
+fn damaged_key(table: Table) -> StoreError {
+    StoreError::Corrupt {
+        what: "a row of table",
+        location: table.name().to_owned(),
+        detail: "its key is malformed".to_owned(),
+        remedy: REMEDY_REPLICA,
+    }
+}
