@@ -26,7 +26,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
-use rossby_domain::time::Timestamp;
 use rossby_seams::clock::Clock;
 use rossby_seams::random::{Random, RandomError, bytes};
 use tokio::time::{Instant, sleep};
@@ -369,10 +368,4 @@ fn read_reply<R: Rpc>(reply: &WireReply, signed: Option<&SignedRequest>) -> Trie
         Ok(response) => Tried::Done(response),
         Err(_) => Tried::Failed(CallError::BadReply("it can not be read")),
     }
-}
-
-/// Milliseconds since the Unix epoch, as the wire has them.
-#[must_use]
-pub fn timestamp(millis: u64) -> Timestamp {
-    Timestamp::from_millis(millis)
 }

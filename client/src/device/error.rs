@@ -91,4 +91,16 @@ impl DeviceError {
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Call(error) if error.may_pass())
     }
+
+    /// Whether the service could not be reached.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        let unreachable = |error: &CallError| {
+            matches!(
+                error,
+                CallError::Unavailable(_) | CallError::OutcomeUnknown(_)
+            )
+        };
+        matches!(self, Self::Call(error) if unreachable(error))
+    }
 }

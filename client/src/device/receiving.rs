@@ -80,6 +80,15 @@ impl Device {
             status: QueueStatus::default(),
             interrupted: None,
         };
+        let marks = self.store.get::<MarksRow>(&())?.unwrap_or_default();
+        if marks.cursor > marks.acknowledged {
+            // Stored, and the acknowledgement was lost. If it is refused, what it was about comes
+            // again and is recognised.
+            match self.acknowledge(&signer, marks.cursor).await {
+                Err(error) if error.is_unreachable() => return Err(error),
+                _ => {}
+            }
+        }
         let mut after = Sequence(0);
         loop {
             let page = match self.fetch(&signer, after).await {

@@ -81,8 +81,16 @@ impl Device {
     pub async fn send(&self, to: &BoxId, content: &Content) -> Result<Sent, DeviceError> {
         let _one_at_a_time = self.sending.lock().await;
         let signer = self.signer()?;
-        let record = self.recipient(to).await?;
+        let (record, unreachable) = self.recipient(to).await?;
         let order = self.enqueue(&signer, to, &record, content)?;
+        if let Some(error) = unreachable {
+            // Nobody was there a moment ago: it would only make them wait.
+            return Ok(Sent {
+                order,
+                recipient: *to,
+                delivery: Delivery::Pending(error),
+            });
+        }
         let mut sent = self.flush(&signer, to, Some(order)).await?;
         match sent.iter().position(|sent| sent.order == order) {
             Some(index) => Ok(sent.swap_remove(index)),
@@ -133,29 +141,31 @@ impl Device {
         Ok(self.store.all::<PendingRow>()?.len())
     }
 
-    /// The recipient's record, and our counter for them compared with the service's.
-    async fn recipient(&self, to: &BoxId) -> Result<KeyRecord, DeviceError> {
-        let pinned = self.pinned_record(to)?;
+    /// The recipient's record, with our counter for them compared with the service's, unless that
+    /// was done lately. Beside it: why the service could not be reached for that, if it could not.
+    async fn recipient(&self, to: &BoxId) -> Result<(KeyRecord, Option<DeviceError>), DeviceError> {
         let compared_at = self
             .store
             .get::<CounterRow>(to)?
             .map(|row| row.compared_at)
             .unwrap_or_default();
         let age_ms = self.environment.clock.now().millis_since(compared_at);
-        match pinned {
-            Some(record) if age_ms < COMPARE_AGAIN_MS => Ok(record),
-            pinned => match (self.lookup(&LookupBy::Box(*to)).await, pinned) {
-                (Ok(found), _) => {
-                    self.pin(&found)?;
-                    self.compare_counter(&found)?;
-                    Ok(found.record)
-                }
-                // The service refuses a counter that is taken, so this is for comfort only.
-                (Err(error), Some(record)) if error.may_pass() => Ok(record),
-                // They may have blocked us, and the message's own refusal will say the same.
-                (Err(DeviceError::NoUser), Some(record)) => Ok(record),
-                (Err(error), _) => Err(error),
-            },
+        let pinned = match self.pinned_record(to)? {
+            Some(record) if age_ms < COMPARE_AGAIN_MS => return Ok((record, None)),
+            pinned => pinned,
+        };
+        match (self.lookup(&LookupBy::Box(*to)).await, pinned) {
+            (Ok(found), _) => {
+                self.pin(&found)?;
+                self.compare_counter(&found)?;
+                Ok((found.record, None))
+            }
+            (Err(error), Some(record)) if error.is_unreachable() => Ok((record, Some(error))),
+            // Lookups are rationed, and this one is for comfort: a taken counter is refused anyway.
+            (Err(error), Some(record)) if error.may_pass() => Ok((record, None)),
+            // They may have blocked us: the message's own refusal will say the same.
+            (Err(DeviceError::NoUser), Some(record)) => Ok((record, None)),
+            (Err(error), _) => Err(error),
         }
     }
 
