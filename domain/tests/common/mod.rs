@@ -1,7 +1,13 @@
 //! Identities with known keys, for tests.
 #![allow(dead_code, reason = "each test file uses some of it")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
+pub mod model;
 pub mod world;
 
 use bytes::Bytes;

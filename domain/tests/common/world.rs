@@ -277,3 +277,11 @@ pub fn enqueued(sequence: u64) -> Reply {
         sequence: Sequence(sequence),
     })
 }
+
+/// A world of two people, 1 and 2, and no letters yet.
+pub fn two_people(limits: Limits) -> World {
+    let mut world = World::new(limits);
+    world.register(1);
+    world.register(2);
+    world
+}

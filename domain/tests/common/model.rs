@@ -1,0 +1,255 @@
+//! What the rules promise, written as plainly as possible and without looking at how they are kept:
+//! nothing is ever removed here, and each answer is worked out from the whole history.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rossby_domain::command::Enqueue;
+use rossby_domain::ids::{Counter, DeviceAddress, DeviceId, Sequence};
+use rossby_domain::limits::Limits;
+use rossby_domain::time::Timestamp;
+use rossby_domain::{Outcome, Rejection, Reply};
+
+/// How many accepted envelopes a box remembers per sender device.
+const WINDOW: usize = 32;
+
+/// An envelope that was accepted; its sequence is its place in the log, from 1.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    pub sent: Enqueue,
+    pub expires_at: Timestamp,
+}
+
+/// A box: all it ever accepted, and how far its devices have read.
+#[derive(Debug, Clone, Default)]
+pub struct ModelBox {
+    pub log: Vec<Letter>,
+    pub cursors: BTreeMap<DeviceId, u64>,
+    pub blocked: BTreeSet<u8>,
+    pub chain_version: u64,
+}
+
+impl ModelBox {
+    /// What waits: not expired, and not acknowledged by every device.
+    fn waiting(&self, now: Timestamp) -> impl Iterator<Item = &Letter> {
+        let by_all = self.cursors.values().copied().min().unwrap_or(0);
+        let numbered = (1..).zip(&self.log);
+        let waiting = numbered.filter(move |(n, letter)| *n > by_all && letter.expires_at > now);
+        waiting.map(|(_, letter)| letter)
+    }
+
+    /// What a device must be shown: sequence and envelope.
+    pub fn shown_to(&self, device: &DeviceId, now: Timestamp) -> Vec<(u64, Enqueue)> {
+        let cursor = self.cursors[device];
+        let numbered = (1..).zip(&self.log);
+        let shown = numbered.filter(|(n, letter)| *n > cursor && letter.expires_at > now);
+        shown.map(|(n, letter)| (n, letter.sent.clone())).collect()
+    }
+
+    /// What becomes of a counter that was not above all before it.
+    fn judge_old(&self, sent: &Enqueue) -> Option<Reply> {
+        let from_device = (1..)
+            .zip(&self.log)
+            .filter(|(_, l)| l.sent.id.sender == sent.id.sender);
+        let accepted: Vec<(u64, &Letter)> = from_device.collect();
+        let last = accepted
+            .last()
+            .map_or(0, |(_, letter)| letter.sent.id.counter.0);
+        if sent.id.counter.0 > last {
+            return None;
+        }
+        let next = Counter(last + 1);
+        let remembered = &accepted[accepted.len().saturating_sub(WINDOW)..];
+        let known = remembered
+            .iter()
+            .find(|(_, l)| l.sent.id.counter == sent.id.counter);
+        let is_older_than_all = remembered
+            .iter()
+            .all(|(_, l)| l.sent.id.counter > sent.id.counter);
+        Some(match known {
+            Some((n, letter)) if letter.sent == *sent => Ok(Outcome::Enqueued {
+                sequence: Sequence(*n),
+            }),
+            Some(_) => Err(Rejection::CounterReused { next }),
+            None if is_older_than_all && accepted.len() > WINDOW => {
+                Err(Rejection::CounterForgotten { next })
+            }
+            None => Err(Rejection::NotAccepted { next }),
+        })
+    }
+}
+
+/// A code that was sent.
+#[derive(Debug, Clone, Copy)]
+struct Try {
+    code: u8,
+    discoverable: bool,
+    attempts_left: u8,
+    expires_at: Timestamp,
+}
+
+/// Whose an identifier is.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner {
+    pub seed: u8,
+    pub generation: u64,
+    code: u8,
+    discoverable: bool,
+}
+
+/// A partition with boxes, each named by the seed of its first device.
+#[derive(Debug, Clone)]
+pub struct Model {
+    pub limits: Limits,
+    pub now: Timestamp,
+    pub boxes: BTreeMap<u8, ModelBox>,
+    pub owners: BTreeMap<u8, Owner>,
+    pub last_generation: u64,
+    tries: BTreeMap<(u8, u8), Try>,
+}
+
+impl Model {
+    pub fn new(limits: Limits, now: Timestamp, last_generation: u64) -> Self {
+        let (boxes, owners, tries) = Default::default();
+        Self {
+            limits,
+            now,
+            boxes,
+            owners,
+            last_generation,
+            tries,
+        }
+    }
+
+    pub fn send(&mut self, from: u8, to: u8, sent: &Enqueue) -> Reply {
+        let now = self.now;
+        let limits = self.limits;
+        let target = match self.boxes.get_mut(&to) {
+            Some(target) if !target.blocked.contains(&from) => target,
+            _ => return Err(Rejection::UnknownBox),
+        };
+        if let Some(reply) = target.judge_old(sent) {
+            return reply;
+        }
+        if sent.body.len() > limits.envelope_bytes as usize {
+            return Err(Rejection::EnvelopeTooLarge {
+                limit_bytes: limits.envelope_bytes,
+            });
+        }
+        if sent.chain_version != target.chain_version {
+            return Err(Rejection::StaleKeyRecord {
+                current: target.chain_version,
+            });
+        }
+        let count = |own: bool| {
+            let sender = sent.id.sender.box_id;
+            let letters = target
+                .waiting(now)
+                .filter(|l| !own || l.sent.id.sender.box_id == sender);
+            letters.fold((1, sent.body.len() as u64), |(count, bytes), letter| {
+                (count + 1, bytes + letter.sent.body.len() as u64)
+            })
+        };
+        let (all, all_bytes) = count(false);
+        let (own, own_bytes) = count(true);
+        let percent = u64::from(limits.sender_share_percent);
+        let whole = u64::from(limits.queue_envelopes);
+        if own * 100 > whole * percent || own_bytes * 100 > limits.queue_bytes * percent {
+            return Err(Rejection::SenderShareFull);
+        }
+        if all > whole || all_bytes > limits.queue_bytes {
+            return Err(Rejection::QueueFull);
+        }
+        let ttl_ms = sent.ttl_ms.unwrap_or(u64::MAX).min(limits.envelope_ttl_ms);
+        target.log.push(Letter {
+            sent: sent.clone(),
+            expires_at: now.plus_millis(ttl_ms),
+        });
+        Ok(Outcome::Enqueued {
+            sequence: Sequence(target.log.len() as u64),
+        })
+    }
+
+    /// The cursor that a device must have after acknowledging.
+    pub fn acknowledge(
+        &mut self,
+        seed: u8,
+        device: &DeviceAddress,
+        upto: u64,
+    ) -> Result<u64, Rejection> {
+        let target = self.boxes.get_mut(&seed).ok_or(Rejection::UnknownBox)?;
+        let cursor = target
+            .cursors
+            .get_mut(&device.device)
+            .ok_or(Rejection::UnknownDevice)?;
+        if upto > target.log.len() as u64 {
+            return Err(Rejection::BeyondQueue {
+                last: Sequence(target.log.len() as u64),
+            });
+        }
+        *cursor = upto.max(*cursor);
+        Ok(*cursor)
+    }
+
+    pub fn open_claim(&mut self, seed: u8, number: u8, code: u8, discoverable: bool) -> Reply {
+        let owner = self.owners.get(&number);
+        if owner.is_some_and(|owner| owner.seed != seed && owner.discoverable) {
+            return Err(Rejection::IdentifierTaken);
+        }
+        let expires_at = self.now.plus_millis(self.limits.code_ttl_ms);
+        let attempts_left = self.limits.code_attempts;
+        self.tries.insert(
+            (number, seed),
+            Try {
+                code,
+                discoverable,
+                attempts_left,
+                expires_at,
+            },
+        );
+        Ok(Outcome::ClaimOpened)
+    }
+
+    pub fn verify_claim(&mut self, seed: u8, number: u8, code: u8) -> Reply {
+        let owner = self.owners.get(&number).copied();
+        if let Some(owner) = owner.filter(|owner| owner.seed == seed && owner.code == code) {
+            return Ok(Outcome::ClaimVerified {
+                generation: owner.generation,
+            });
+        }
+        let Some(pending) = self.tries.get_mut(&(number, seed)) else {
+            return Err(Rejection::NoCodeRequested);
+        };
+        if pending.expires_at <= self.now {
+            return Err(Rejection::CodeExpired);
+        }
+        if pending.attempts_left == 0 {
+            return Err(Rejection::CodeExhausted);
+        }
+        if pending.code != code {
+            pending.attempts_left -= 1;
+            return Err(Rejection::WrongCode {
+                attempts_left: pending.attempts_left,
+            });
+        }
+        let generation = match owner {
+            Some(owner) if owner.seed != seed => return Err(Rejection::IdentifierTaken),
+            Some(owner) => owner.generation,
+            None => {
+                self.last_generation += 1;
+                self.last_generation
+            }
+        };
+        let discoverable = pending.discoverable;
+        self.owners.insert(
+            number,
+            Owner {
+                seed,
+                generation,
+                code,
+                discoverable,
+            },
+        );
+        self.tries.remove(&(number, seed));
+        Ok(Outcome::ClaimVerified { generation })
+    }
+}
