@@ -43,7 +43,6 @@ impl Pages {
     }
 
     /// The pages: `/metrics`, `/livez`, `/readyz`.
-    #[must_use]
     pub fn router(self) -> Router {
         Router::new()
             .route("/metrics", get(metrics))

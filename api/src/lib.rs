@@ -27,6 +27,7 @@ pub mod listener;
 pub mod mailbox;
 pub mod metrics;
 pub mod peer;
+pub mod reflection;
 pub mod relay;
 pub mod rpc;
 pub mod secrets;

@@ -1,5 +1,5 @@
 //! Node to node over real sockets: who is let in, and what becomes of a link.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test may fail loudly.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)] // A test may fail loudly.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -61,8 +61,8 @@ Examples:
 pub struct ServeArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Once ready, print the addresses in use as one line of JSON on standard output. They are in
-    /// <data>/addresses.json too.
+    /// Print the addresses in use as one line of JSON on standard output once they are open. They
+    /// are in <data>/addresses.json too.
     #[arg(long)]
     pub print_addresses: bool,
 }

@@ -198,6 +198,9 @@ impl Core {
         if self.store.overlay_bytes() >= self.overlay_budget_bytes / 100 * SHED_PERCENT {
             return Err(ProposeError::Overloaded);
         }
+        if !self.wal.accepts_entries() {
+            return Err(ProposeError::DiskFull);
+        }
         Ok(())
     }
 

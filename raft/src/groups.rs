@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
 use rossby_seams::clock::Clock;
 use rossby_seams::transport::{Link, LinkAcceptor, SharedTransport};
-use rossby_storage::store::{Store, StoreError};
+use rossby_storage::store::{GroupStore, Store, StoreError};
 use rossby_storage::wal::{GroupLog, Wal, WalError};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -199,6 +199,7 @@ impl Groups {
         let config = &self.config;
         let log = config.wal.log(group, replica)?;
         let state = config.store.group(group)?;
+        check_recovered(&log, &state)?;
         let reader = state.reader();
         let machine = StateMachine::new(state, log.clone(), config.blocking);
         let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
@@ -310,6 +311,21 @@ impl Groups {
             }
         }
     }
+}
+
+/// What the log no longer holds must be in the state: a replica that went on without it would
+/// answer from a state with a hole.
+fn check_recovered(log: &GroupLog, state: &GroupStore) -> Result<(), StartError> {
+    let purged = log.state().purged;
+    let applied = state.applied().position;
+    if purged > applied {
+        let reason = format!(
+            "the log begins after {purged:?}, but the checkpoint only reaches {applied:?}; restore \
+             this node's data directory from a backup, or have this replica rebuilt from its peers"
+        );
+        return Err(StartError::Recovery(reason));
+    }
+    Ok(())
 }
 
 impl LinkAcceptor for Groups {

@@ -265,7 +265,7 @@ impl Shared {
     /// Whether entries may come in. Without room a follower falls behind and catches up later; its
     /// votes and heartbeats go on.
     fn has_room(&self) -> bool {
-        self.store.overlay_bytes() < self.overlay_budget_bytes
+        self.wal.accepts_entries() && self.store.overlay_bytes() < self.overlay_budget_bytes
     }
 
     async fn answer(&self, to: Target, request: Request) -> Result<Answer, Refusal> {

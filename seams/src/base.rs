@@ -1,5 +1,6 @@
 //! The base: an ordered key-value store below the overlay. It is rebuildable: nothing in it is
-//! the only copy, so it promises no durability, only that what was applied can be read.
+//! the only copy, so it promises no durability while it is in use, only that what was written can be
+//! read. After a flush, as on shutdown, it should be what it was; whoever opens it checks that it is.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -11,6 +12,9 @@ use parking_lot::RwLock;
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("key-value base: {0}")]
 pub struct BaseError(pub String);
+
+/// A key and its value.
+pub type BaseRow = (Vec<u8>, Vec<u8>);
 
 /// One change: a key and its new value, or `None` to delete it.
 pub type BaseWrite = (Vec<u8>, Option<Vec<u8>>);
@@ -27,12 +31,7 @@ pub trait Base: Send + Sync + Debug + 'static {
     ///
     /// # Errors
     /// [`BaseError`] if the store failed.
-    fn range(
-        &self,
-        start: &[u8],
-        end: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BaseError>;
+    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<BaseRow>, BaseError>;
 
     /// Applies changes. Callers keep a call to at most 256 KiB, since a store may stall readers
     /// meanwhile.
@@ -41,7 +40,7 @@ pub trait Base: Send + Sync + Debug + 'static {
     /// [`BaseError`] if the store failed; some of the changes may then have been made.
     fn write(&self, changes: Vec<BaseWrite>) -> Result<(), BaseError>;
 
-    /// Pushes what was written towards the disk, as far as the store can. No guarantee.
+    /// Makes what was written durable, as far as the store knows how. Slow: for shutdown only.
     ///
     /// # Errors
     /// [`BaseError`] if the store failed.
@@ -57,12 +56,7 @@ impl Base for MemoryBase {
         Ok(self.0.read().get(key).cloned())
     }
 
-    fn range(
-        &self,
-        start: &[u8],
-        end: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BaseError> {
+    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<BaseRow>, BaseError> {
         if start >= end {
             return Ok(Vec::new());
         }

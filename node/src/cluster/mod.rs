@@ -1,6 +1,147 @@
-use crate::cli::ClusterCommand;
-use crate::exit::{Exit, Failure};
+//! `rossby cluster`: orders to a running node over its admin socket.
 
-pub fn run(_: &ClusterCommand) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failure, "not part of this build yet"))
+mod status;
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rossby_proto::v1;
+use rossby_proto::v1::admin_client::AdminClient;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::cli::{ClusterCommand, NodeAddress};
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// An order that takes longer has met a node that hangs. `init` waits for every node in turn.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
+const INIT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Runs `rossby cluster ...`.
+///
+/// # Errors
+/// If the node can't be reached, or refuses.
+pub fn run(command: &ClusterCommand) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, error))?;
+    runtime.block_on(async {
+        match command {
+            ClusterCommand::Init {
+                socket,
+                nodes,
+                name,
+                partitions,
+            } => init(&socket.path(), nodes, name, *partitions).await,
+            ClusterCommand::Status { socket, json } => {
+                let mut client = connect(&socket.path()).await?;
+                let status = order(ORDER_TIMEOUT, client.status(v1::StatusRequest {})).await?;
+                status::print(&status, *json)
+            }
+            ClusterCommand::TransferLeader { socket, to, group } => {
+                let mut client = connect(&socket.path()).await?;
+                let request = v1::TransferLeaderRequest {
+                    group_id: *group,
+                    to_node_id: to.unwrap_or_default(),
+                };
+                let done = order(ORDER_TIMEOUT, client.transfer_leader(request)).await?;
+                output::line(format!(
+                    "Node {} leads group {group} now.",
+                    done.leader_node_id
+                ));
+                Ok(())
+            }
+        }
+    })
+}
+
+async fn init(
+    socket: &Path,
+    nodes: &[NodeAddress],
+    name: &str,
+    partitions: u16,
+) -> Result<(), Failure> {
+    let mut client = connect(socket).await?;
+    let nodes: Vec<_> = nodes
+        .iter()
+        .map(|node| v1::InitNode {
+            node_id: node.node,
+            peer_address: node.address.clone(),
+        })
+        .collect();
+    let count = nodes.len();
+    if count % 2 == 0 {
+        output::note(format!(
+            "warning: {count} nodes survive the loss of no more nodes than {} do",
+            count - 1
+        ));
+    }
+    let request = v1::InitClusterRequest {
+        cluster_name: name.to_owned(),
+        partition_count: u32::from(partitions),
+        nodes,
+    };
+    let made = order(INIT_TIMEOUT, client.init_cluster(request)).await?;
+    output::line(format!(
+        "Cluster {} is made: {count} nodes.",
+        made.cluster_id
+    ));
+    Ok(())
+}
+
+async fn connect(socket: &Path) -> Result<AdminClient<Channel>, Failure> {
+    // Tried once here for an error that names the cause; tonic's would not.
+    let first = tokio::net::UnixStream::connect(socket).await;
+    let first = first.map_err(|error| unreachable(socket, &error))?;
+    let mut once = Some(TokioIo::new(first));
+    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+        std::future::ready(
+            once.take()
+                .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)),
+        )
+    });
+    let channel = Endpoint::from_static("http://node")
+        .connect_with_connector(connector)
+        .await;
+    let channel = channel.map_err(|error| Failure::new(Exit::Unavailable, error))?;
+    Ok(AdminClient::new(channel))
+}
+
+fn unreachable(socket: &Path, error: &io::Error) -> Failure {
+    let failure = Failure::new(
+        Exit::Unavailable,
+        format!("no node answers at {}: {error}", socket.display()),
+    );
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => failure.help("run as the user who runs the node"),
+        _ => failure.help("start the node, or name its data directory with --data"),
+    }
+}
+
+async fn order<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(patience, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(Failure::new(exit_of(&status), status.message())),
+        Err(_) => Err(Failure::new(
+            Exit::OutcomeUnknown,
+            "the node does not answer",
+        )),
+    }
+}
+
+fn exit_of(status: &Status) -> Exit {
+    match status.code() {
+        tonic::Code::InvalidArgument => Exit::Usage,
+        tonic::Code::FailedPrecondition => Exit::Refused,
+        tonic::Code::Unavailable => Exit::Unavailable,
+        tonic::Code::DeadlineExceeded => Exit::OutcomeUnknown,
+        _ => Exit::Failure,
+    }
 }

@@ -131,12 +131,12 @@ impl ConfigArgs {
 
 /// Any flag's value, as figment takes it in.
 trait ToValue {
-    fn to_value(&self) -> Result<Value, figment::Error>;
+    fn to_value(&self) -> Result<Value, String>;
 }
 
 impl<T: Serialize> ToValue for T {
-    fn to_value(&self) -> Result<Value, figment::Error> {
-        Value::serialize(self)
+    fn to_value(&self) -> Result<Value, String> {
+        Value::serialize(self).map_err(|error| error.to_string())
     }
 }
 

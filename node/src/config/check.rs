@@ -67,10 +67,8 @@ fn numbers(config: &Config, findings: &mut Findings) {
     if PartitionCount::new(config.cluster.partitions).is_err() {
         findings.problem("cluster.partitions: must be a power of two from 1 to 4096");
     }
-    let name = &config.cluster.name;
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
-    if name.is_empty() || name.len() > 63 || !name.bytes().all(fits) {
-        findings.problem("cluster.name: 1 to 63 of a-z, 0-9, '-' and '.'");
+    if let Err(problem) = check_cluster_name(&config.cluster.name) {
+        findings.problem(format!("cluster.name: {problem}"));
     }
     let raft = &config.raft;
     if raft.heartbeat_ms == 0 || raft.heartbeat_ms.saturating_mul(2) > raft.election_min_ms {
@@ -86,9 +84,23 @@ fn numbers(config: &Config, findings: &mut Findings) {
     sizes(config, findings);
 }
 
+/// Whether a cluster may have this name: it is the host in the authentication of requests.
+///
+/// # Errors
+/// What a name must be like.
+pub fn check_cluster_name(name: &str) -> Result<(), &'static str> {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    if name.is_empty() || name.len() > 63 || !name.bytes().all(fits) {
+        return Err("must be 1 to 63 of a-z, 0-9, '-' and '.'");
+    }
+    Ok(())
+}
+
 fn limits(config: &Config, findings: &mut Findings) {
     /// A request of 4 MiB must be able to carry any envelope.
     const ENVELOPE_BYTES_MAX: u32 = 1024 * 1024;
+    /// One log entry carries a request whole.
+    const REQUEST_BYTES_MAX: u32 = 4 * 1024 * 1024;
     let limits = &config.limits;
     if limits.envelope_bytes == 0 || limits.envelope_bytes > ENVELOPE_BYTES_MAX {
         findings.problem("limits.envelope_bytes: must be from 1 to 1048576");
@@ -111,6 +123,21 @@ fn limits(config: &Config, findings: &mut Findings) {
     ];
     for (name, _) in positive.iter().filter(|(_, value)| *value == 0) {
         findings.problem(format!("limits.{name}: must be above 0"));
+    }
+    let doors = &config.doors;
+    let positive = [
+        ("send_envelopes", u64::from(doors.send_envelopes)),
+        ("page_envelopes", u64::from(doors.page_envelopes)),
+        ("page_bytes", u64::from(doors.page_bytes)),
+        ("call_timeout_ms", doors.call_timeout_ms),
+        ("hawk_window_ms", doors.hawk_window_ms),
+        ("hawk_nonces", u64::from(doors.hawk_nonces)),
+    ];
+    for (name, _) in positive.iter().filter(|(_, value)| *value == 0) {
+        findings.problem(format!("doors.{name}: must be above 0"));
+    }
+    if doors.request_bytes < limits.envelope_bytes || doors.request_bytes > REQUEST_BYTES_MAX {
+        findings.problem("doors.request_bytes: must be from limits.envelope_bytes to 4194304");
     }
 }
 
@@ -274,9 +301,9 @@ fn client_tls(config: &Config, findings: &mut Findings) {
         (None, Some(_)) => findings.problem("clients.tls_cert: is missing beside clients.tls_key"),
         (Some(_), Some(key)) => private(key, "clients.tls_key", findings),
     }
-    readable("clients.tls_cert", clients.tls_cert.as_deref(), findings);
-    readable("clients.tls_key", clients.tls_key.as_deref(), findings);
-    readable("clients.tls_ca", clients.tls_ca.as_deref(), findings);
+    if let Err(error) = config.client_tls() {
+        findings.problem(format!("clients: {error}"));
+    }
 }
 
 fn peer_tls(config: &Config, findings: &mut Findings) {
@@ -292,18 +319,13 @@ fn peer_tls(config: &Config, findings: &mut Findings) {
                 "{key}: is missing; nodes talk over mutual TLS only (`rossby cert` makes the files)"
             )),
             (Some(_), None) => findings.problem(format!("{key}: is set but peers.listen is not")),
-            _ => readable(key, path, findings),
+            _ => {}
         }
+    }
+    if let Err(error) = config.peer_tls() {
+        findings.problem(format!("peers: {error}"));
     }
     if let Some(key) = &peers.key {
         private(key, "peers.key", findings);
-    }
-}
-
-fn readable(key: &str, path: Option<&Path>, findings: &mut Findings) {
-    if let Some(path) = path
-        && let Err(error) = std::fs::File::open(path)
-    {
-        findings.problem(format!("{key}: can't read {}: {error}", path.display()));
     }
 }

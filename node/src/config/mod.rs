@@ -14,12 +14,17 @@ mod load;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use rossby_api::DoorLimits;
+use rossby_api::listener::tls::{self, PeerTls, TlsError};
+use rossby_domain::ids::NodeId;
 use rossby_domain::limits::Limits;
+use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 
 pub use args::ConfigArgs;
-pub use check::check;
+pub use check::{check, check_cluster_name};
 pub use command::run;
 pub use host_port::HostPort;
 pub use load::load;
@@ -51,6 +56,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// What a cluster made by this node enforces.
     pub limits: Limits,
+    /// What a request of a client may be.
+    pub doors: DoorLimits,
     /// How verification codes reach people.
     pub courier: Courier,
     /// The log on standard error.
@@ -73,6 +80,7 @@ impl Default for Config {
             admin: Admin::default(),
             cluster: Cluster::default(),
             limits: Limits::default(),
+            doors: DoorLimits::default(),
             courier: Courier::default(),
             log: Log::default(),
             raft: Raft::default(),
@@ -291,6 +299,42 @@ impl Config {
             .socket
             .clone()
             .unwrap_or_else(|| self.data.join(ADMIN_SOCKET))
+    }
+
+    /// What the client listener shows, or `None` for plain text.
+    ///
+    /// # Errors
+    /// If a file is unusable.
+    pub fn client_tls(&self) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+        let (Some(cert), Some(key)) = (&self.clients.tls_cert, &self.clients.tls_key) else {
+            return Ok(None);
+        };
+        let credentials = tls::Credentials::load(cert, key)?;
+        let clients = self
+            .clients
+            .tls_ca
+            .as_deref()
+            .map(tls::authorities)
+            .transpose()?;
+        tls::server(&credentials, clients).map(Some)
+    }
+
+    /// The certificates for peers, or `None` without a peer listener.
+    ///
+    /// # Errors
+    /// If a file is unusable, or the certificate is another node's.
+    pub fn peer_tls(&self) -> Result<Option<PeerTls>, TlsError> {
+        let Peers {
+            listen: Some(_),
+            cert: Some(cert),
+            key: Some(key),
+            ca: Some(ca),
+            ..
+        } = &self.peers
+        else {
+            return Ok(None);
+        };
+        PeerTls::load(NodeId(self.node), cert, key, ca).map(Some)
     }
 
     /// The outbox of the file courier: by default beside the cluster's secrets, out of the data

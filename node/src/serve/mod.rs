@@ -1,6 +1,306 @@
-use crate::cli::ServeArgs;
-use crate::exit::{Exit, Failure};
+//! `rossby serve`: a node, from its first line to its last.
+//!
+//! ```text
+//!   settings ──► data directory (lock) ──► sockets ──► Node::begin ──► watch ──► stop
+//!                                            │            │              │
+//!                                doors.rs ◄──┘   node.rs ◄┘   ready.rs ◄─┘
+//! ```
+//!
+//! The node answers on all its sockets from the start: health says what it waits for, clients are
+//! refused with a typed error until there is a cluster. A failure of its storage ends the node with
+//! the reason; nothing is repaired by guessing.
 
-pub fn run(_: &ServeArgs) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failure, "not part of this build yet"))
+mod doors;
+mod engine;
+mod entrance;
+mod figures;
+mod founding;
+mod home;
+mod init;
+mod node;
+mod operator;
+mod ready;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use rossby_api::Metrics;
+use rossby_api::http::Readiness as _;
+use rossby_api::peer::Connections;
+use rossby_seams::clock::SystemClock;
+use rossby_seams::disk::{self, Disk, FileDisk};
+use rossby_seams::random::OsRandom;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use crate::cli::ServeArgs;
+use crate::config::{self, Config};
+use crate::exit::{Exit, Failure};
+use crate::{output, telemetry};
+use doors::{Doors, Serving};
+use figures::Figures;
+use home::{Home, HomeError};
+use node::{Node, NodeError, Parts};
+
+/// How often the node looks whether it is ready, before it is and after.
+const STARTING_INTERVAL: Duration = Duration::from_millis(20);
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// How long calls in flight may take when the node stops. No call may take longer anyway.
+const CALLS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the groups may take to hand over and to sync.
+const GROUPS_PATIENCE: Duration = Duration::from_secs(20);
+/// How long each of the other sockets and tasks may take to close.
+const SOCKET_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs `rossby serve`.
+///
+/// # Errors
+/// If the settings are wrong, the node can't start, or its storage failed.
+pub fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let loaded = config::load(&args.config)?;
+    let findings = config::check(&loaded.config);
+    let warnings = findings.warnings.clone();
+    findings.into_result()?;
+    telemetry::start(&loaded.config.log).map_err(|error| Failure::new(Exit::Config, error))?;
+    for name in &loaded.unknown_variables {
+        warn!(variable = name, "this looks like a setting but is none");
+    }
+    for text in warnings {
+        warn!("{text}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("rossby")
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, format!("can't start: {error}")))?;
+    let result = runtime.block_on(serve(loaded.config, args.print_addresses));
+    // Tasks that still run hold nothing that needs an orderly end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = config.node,
+        "starting"
+    );
+    let disk: Arc<dyn Disk> = Arc::new(FileDisk);
+    let home = Home::open(disk, &config.data).map_err(home_failure)?;
+    let peer_tls = config
+        .peer_tls()
+        .map_err(|error| Failure::new(Exit::Config, error))?;
+    let doors = Doors::bind(&config, peer_tls.as_ref()).await?;
+
+    let mut registry = Registry::default();
+    let clock = Arc::new(SystemClock);
+    let parts = Parts {
+        advertised: doors.advertised(&config),
+        home,
+        clock,
+        random: Arc::new(OsRandom),
+        metrics: Metrics::register(&mut registry),
+        peers: peer_tls.map(|tls| Connections::new(tls.client, None)),
+        config,
+    };
+    let node = Node::new(parts);
+    Figures::register(&mut registry, &node);
+    publish(&node, &doors, print_addresses)?;
+    let clients = doors.addresses().clients;
+    let mut serving = doors.serve(&node, registry)?;
+
+    let begun = tokio::select! {
+        begun = node.begin() => begun.map_err(node_failure),
+        () = signals.next() => {
+            info!("told to stop while starting");
+            return Ok(());
+        }
+    };
+    let ended = match begun {
+        Ok(()) => {
+            tokio::select! {
+                failure = watch(&node, &serving, clients) => Err(failure),
+                () = signals.next() => {
+                    info!("told to stop");
+                    Ok(())
+                }
+            }
+        }
+        Err(failure) => Err(failure),
+    };
+    // A second signal ends the process at once: everything acknowledged is on the disk already.
+    let in_a_hurry = tokio::spawn(async move {
+        signals.next().await;
+        output::note("rossby: stopped at once");
+        std::process::exit(i32::from(Exit::Failure.code()));
+    });
+    stop(&node, &mut serving).await;
+    in_a_hurry.abort();
+    ended
+}
+
+/// Writes down and prints where the node listens.
+fn publish(node: &Node, doors: &Doors, print: bool) -> Result<(), Failure> {
+    let failure = |error: &dyn std::fmt::Display| Failure::new(Exit::Storage, error);
+    let home = &node.parts.home;
+    let json = serde_json::to_vec(doors.addresses()).map_err(|error| failure(&error))?;
+    disk::replace(&**home.disk(), &home.addresses(), &json).map_err(|error| failure(&error))?;
+    if print {
+        output::json(doors.addresses())
+    } else {
+        Ok(())
+    }
+}
+
+/// Tells when the node is ready, and watches over it until it fails.
+async fn watch(node: &Node, serving: &Serving, clients: std::net::SocketAddr) -> Failure {
+    let mut announced = false;
+    let mut told = None;
+    loop {
+        if let Some(failure) = fatal(node, serving) {
+            error!(reason = %failure.message, "this node can't go on");
+            return failure;
+        }
+        let ready = node.ready().is_ok();
+        if told != Some(ready) {
+            ready::report(&serving.health, ready).await;
+            told = Some(ready);
+        }
+        if ready && !announced {
+            announced = true;
+            let data = node.parts.config.data.display();
+            output::line(format!(
+                "Rossby is ready: clients at {clients}, data in {data}"
+            ));
+            info!("ready");
+        }
+        let pause = if announced {
+            WATCH_INTERVAL
+        } else {
+            STARTING_INTERVAL
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Why the node must end, if it must.
+fn fatal(node: &Node, serving: &Serving) -> Option<Failure> {
+    if let Some(name) = serving.failed() {
+        return Some(Failure::new(
+            Exit::Failure,
+            format!("the {name} has failed"),
+        ));
+    }
+    let membership = node.membership()?;
+    let failure = membership.group.status().failure.or_else(|| {
+        let ended = membership.engine.writer_ended();
+        ended.then(|| "the log's writer has ended".to_owned())
+    })?;
+    Some(
+        Failure::new(
+            Exit::Storage,
+            format!("the storage of this node has failed: {failure}"),
+        )
+        .help("what was acknowledged is safe; see to the disk, then start the node again"),
+    )
+}
+
+async fn stop(node: &Node, serving: &mut Serving) {
+    node.stop_tasks.cancel();
+    node.tasks.close();
+    ready::report(&serving.health, false).await;
+    serving.stop_clients(CALLS_PATIENCE).await;
+    if tokio::time::timeout(SOCKET_PATIENCE, node.tasks.wait())
+        .await
+        .is_err()
+    {
+        warn!("some work in the background did not end in time");
+    }
+    if let Some(membership) = node.membership()
+        && tokio::time::timeout(GROUPS_PATIENCE, membership.engine.close())
+            .await
+            .is_err()
+    {
+        warn!("the groups did not end in time; the next start takes a little longer");
+    }
+    serving.stop_others(SOCKET_PATIENCE).await;
+    let home = &node.parts.home;
+    if let Err(error) = home.disk().remove(&home.addresses()) {
+        warn!(%error, "could not remove the file of addresses");
+    }
+    info!("stopped");
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::new(Exit::Failure, format!("signals: {error}")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// An error and its causes, each said once.
+fn because(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn home_failure(error: HomeError) -> Failure {
+    let help = match &error {
+        HomeError::InUse { .. } => Some("stop the other process, or choose another --data"),
+        HomeError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            Some("run as the user who owns it, or choose another --data")
+        }
+        HomeError::Io { .. } | HomeError::Damaged { .. } => None,
+    };
+    let failure = Failure::new(Exit::Storage, error);
+    match help {
+        Some(help) => failure.help(help),
+        None => failure,
+    }
+}
+
+fn node_failure(error: NodeError) -> Failure {
+    let text = because(&error);
+    match error {
+        NodeError::Home(error) => home_failure(error),
+        NodeError::OtherNode { found, .. } => Failure::new(Exit::Storage, text).help(format!(
+            "start with --node {found}, or choose another --data"
+        )),
+        NodeError::Secrets { .. } => Failure::new(Exit::Config, text).help(
+            "restore the file from where you keep the cluster's secrets, or name it with --secrets",
+        ),
+        NodeError::Courier(_) => Failure::new(Exit::Config, text),
+        NodeError::Engine(_) | NodeError::Start(_) => Failure::new(Exit::Storage, text),
+        NodeError::Initialize(_) | NodeError::Random(_) | NodeError::Task(_) => {
+            Failure::new(Exit::Failure, text)
+        }
+    }
 }

@@ -1,0 +1,125 @@
+//! How the status of a node is shown.
+
+use rossby_proto::v1;
+use serde::Serialize;
+
+use crate::exit::Failure;
+use crate::output;
+
+/// The status as JSON: the form that scripts read.
+#[derive(Serialize)]
+struct NodeView<'a> {
+    node: u64,
+    version: &'a str,
+    cluster: Option<&'a str>,
+    cluster_name: Option<&'a str>,
+    groups: Vec<GroupView<'a>>,
+}
+
+#[derive(Serialize)]
+struct GroupView<'a> {
+    group: u32,
+    replica: u64,
+    role: &'a str,
+    term: u64,
+    leader_node: Option<u64>,
+    last_log_index: u64,
+    committed_index: u64,
+    applied_index: u64,
+    checkpoint_index: u64,
+    failure: Option<&'a str>,
+    members: Vec<MemberView<'a>>,
+}
+
+#[derive(Serialize)]
+struct MemberView<'a> {
+    replica: u64,
+    node: u64,
+    peers: &'a str,
+    clients: &'a str,
+    voter: bool,
+    matched_index: Option<u64>,
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn view(status: &v1::StatusResponse) -> NodeView<'_> {
+    NodeView {
+        node: status.node_id,
+        version: &status.version,
+        cluster: some(&status.cluster_id),
+        cluster_name: some(&status.cluster_name),
+        groups: status.groups.iter().map(group_view).collect(),
+    }
+}
+
+fn group_view(group: &v1::GroupStatus) -> GroupView<'_> {
+    GroupView {
+        group: group.group_id,
+        replica: group.replica_id,
+        role: &group.role,
+        term: group.term,
+        leader_node: (group.leader_node_id != 0).then_some(group.leader_node_id),
+        last_log_index: group.last_log_index,
+        committed_index: group.committed_index,
+        applied_index: group.applied_index,
+        checkpoint_index: group.checkpoint_index,
+        failure: some(&group.failure),
+        members: group
+            .members
+            .iter()
+            .map(|member| MemberView {
+                replica: member.replica_id,
+                node: member.node_id,
+                peers: &member.peer_address,
+                clients: &member.client_address,
+                voter: member.voter,
+                matched_index: member.matched_index,
+            })
+            .collect(),
+    }
+}
+
+/// Prints the status.
+pub(super) fn print(status: &v1::StatusResponse, json: bool) -> Result<(), Failure> {
+    let status = view(status);
+    if json {
+        return output::json(&status);
+    }
+    output::line(format!("node {} (rossby {})", status.node, status.version));
+    match (status.cluster, status.cluster_name) {
+        (Some(id), name) => output::line(format!("cluster {} ({id})", name.unwrap_or("-"))),
+        _ => output::line("in no cluster yet: see `rossby help cluster init`"),
+    }
+    for group in &status.groups {
+        print_group(group);
+    }
+    Ok(())
+}
+
+fn print_group(group: &GroupView<'_>) {
+    let leader = group
+        .leader_node
+        .map_or_else(|| "nobody".to_owned(), |node| format!("node {node}"));
+    output::line(format!(
+        "group {}: this node is {}, {leader} leads in term {}",
+        group.group, group.role, group.term
+    ));
+    output::line(format!(
+        "  log to {}, committed to {}, applied to {}, checkpoint at {}",
+        group.last_log_index, group.committed_index, group.applied_index, group.checkpoint_index
+    ));
+    if let Some(failure) = group.failure {
+        output::line(format!("  stopped: {failure}"));
+    }
+    for member in &group.members {
+        let kind = if member.voter { "voter" } else { "learner" };
+        let matched = member
+            .matched_index
+            .map_or_else(String::new, |index| format!(", has the log to {index}"));
+        let peers = some(member.peers).unwrap_or("no peers");
+        output::line(format!("  node {}: {kind}, {peers}{matched}", member.node));
+    }
+}

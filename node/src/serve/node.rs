@@ -1,0 +1,365 @@
+//! A node: what it is made of, and how it comes to belong to a cluster.
+//!
+//! ```text
+//!   begin ─┬─ identity on disk ───────────────────────────► enter ─► running
+//!          ├─ no peer listener: found a cluster of one ───► enter ─► running
+//!          └─ otherwise wait for `cluster init`, here or at the founder ─► enter ─► running
+//! ```
+//!
+//! Every step leaves the disk in a state from which the next start goes on: secrets first, then
+//! the founder's plan, then the identity, then the first membership of the group.
+
+use std::sync::{Arc, OnceLock};
+
+use rossby_api::courier::{ConsoleCourier, Courier, CourierError, OutboxFileCourier};
+use rossby_api::peer::{Connections, NoPeers, PeerServer, PeerTransport};
+use rossby_api::{ClusterSecrets, Door, MailboxConfig, MailboxService, Metrics, Relay, Workers};
+use rossby_domain::ids::{ClusterId, NodeId, PartitionCount};
+use rossby_raft::{Group, InitializeError, Member, StartError};
+use rossby_seams::clock::Clock;
+use rossby_seams::random::{self, Random, RandomError};
+use rossby_seams::transport::{LinkAcceptor, SharedTransport};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use super::engine::{Engine, EngineError, EngineParts};
+use super::entrance::Entrance;
+use super::founding::{FIRST_GROUP, Founding};
+use super::home::{Home, HomeError, Identity};
+use crate::config::{Config, CourierKind};
+
+/// Why a node can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data directory.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The data directory is another node's.
+    #[error("the data directory belongs to node {found}, but this is node {expected}")]
+    OtherNode {
+        /// Whose it is.
+        found: NodeId,
+        /// Whose it should be.
+        expected: NodeId,
+    },
+    /// The cluster's secrets.
+    #[error("{path}: {reason}")]
+    Secrets {
+        /// Their file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The storage.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The group did not start.
+    #[error("group {FIRST_GROUP} can't start: {0}")]
+    Start(#[from] StartError),
+    /// The group could not be given its first members.
+    #[error("group {FIRST_GROUP} can't be initialised: {0}")]
+    Initialize(#[from] InitializeError),
+    /// The courier can't work.
+    #[error("the courier: {0}")]
+    Courier(#[from] CourierError),
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// The blocking work was cancelled or panicked.
+    #[error("opening the storage failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Where this node is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// By clients, `host:port`.
+    pub clients: String,
+    /// By peers, `host:port`; empty without a peer listener.
+    pub peers: String,
+}
+
+/// What a node is made of.
+pub struct Parts {
+    /// Its settings.
+    pub config: Config,
+    /// Its data directory.
+    pub home: Home,
+    /// Where it is reached.
+    pub advertised: Advertised,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// The source of keys and codes.
+    pub random: Arc<dyn Random>,
+    /// The figures of the doors.
+    pub metrics: Arc<Metrics>,
+    /// The connections to peers, unless it has none.
+    pub peers: Option<Arc<Connections>>,
+}
+
+/// A node.
+pub struct Node {
+    pub(super) parts: Parts,
+    /// Its service for peers.
+    pub peer_server: PeerServer,
+    /// Its door for clients.
+    pub entrance: Arc<Entrance>,
+    /// Its own work in the background.
+    pub tasks: TaskTracker,
+    /// Ends that work.
+    pub stop_tasks: CancellationToken,
+    membership: OnceLock<Membership>,
+    /// Held while the node enters a cluster, so that it enters one only.
+    pub(super) entering: Mutex<()>,
+}
+
+/// What runs once the node belongs to a cluster.
+pub struct Membership {
+    /// Who the node is.
+    pub identity: Identity,
+    /// Its storage and groups.
+    pub engine: Engine,
+    /// Its replica.
+    pub group: Arc<Group>,
+}
+
+impl Node {
+    /// A node that does nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
+            peer_server: PeerServer::new(),
+            entrance: Arc::new(Entrance::default()),
+            tasks: TaskTracker::new(),
+            stop_tasks: CancellationToken::new(),
+            membership: OnceLock::new(),
+            entering: Mutex::new(()),
+        })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        NodeId(self.parts.config.node)
+    }
+
+    /// What it runs as a member of a cluster, once it is one.
+    #[must_use]
+    pub fn membership(&self) -> Option<&Membership> {
+        self.membership.get()
+    }
+
+    /// Goes on where the last run ended: enters the cluster it belongs to, or founds one of its own
+    /// if it can have no peers, or waits to be told.
+    ///
+    /// # Errors
+    /// [`NodeError`] if what is on the disk can't be used.
+    pub async fn begin(&self) -> Result<(), NodeError> {
+        let _entering = self.entering.lock().await;
+        if let Some(identity) = self.parts.home.identity()? {
+            if identity.node != self.id() {
+                let (found, expected) = (identity.node, self.id());
+                return Err(NodeError::OtherNode { found, expected });
+            }
+            return self.enter(identity).await;
+        }
+        if self.parts.peers.is_some() {
+            return Ok(());
+        }
+        let founding = match self.parts.home.founding()? {
+            Some(founding) => founding,
+            None => self.plan_alone()?,
+        };
+        self.enter(self.founder(&founding)).await
+    }
+
+    fn plan_alone(&self) -> Result<Founding, NodeError> {
+        let cluster = &self.parts.config.cluster;
+        // The settings were checked before anything started.
+        let partitions = PartitionCount::new(cluster.partitions).unwrap_or_default();
+        self.plan(cluster.name.clone(), partitions, vec![self.own_member()])
+    }
+
+    /// Makes the secrets and the plan of a new cluster, durably and in this order.
+    pub(super) fn plan(
+        &self,
+        name: String,
+        partitions: PartitionCount,
+        members: Vec<Member>,
+    ) -> Result<Founding, NodeError> {
+        if !self.parts.config.secrets.exists() {
+            let secrets = ClusterSecrets::generate(&*self.parts.random)?;
+            self.save_secrets(&secrets)?;
+        }
+        let cluster = ClusterId::from_random(random::bytes(&*self.parts.random)?);
+        let founding = Founding::new(cluster, name, partitions, members);
+        self.parts.home.set_founding(&founding)?;
+        info!(%cluster, nodes = founding.members.len(), "founding a cluster");
+        Ok(founding)
+    }
+
+    /// This node as a member of a group.
+    #[must_use]
+    pub fn own_member(&self) -> Member {
+        Member {
+            node: self.id(),
+            peer_address: self.parts.advertised.peers.clone(),
+            client_address: self.parts.advertised.clients.clone(),
+        }
+    }
+
+    /// Who the founder is by its own plan.
+    pub(super) fn founder(&self, founding: &Founding) -> Identity {
+        // A plan without its founder is never written; replica 0 would be refused by the group.
+        let replica = founding.replica_of(self.id()).unwrap_or_default();
+        Identity::new(
+            (founding.cluster, founding.name.clone(), founding.partitions),
+            self.id(),
+            (FIRST_GROUP, replica),
+        )
+    }
+
+    /// Enters a cluster: writes the identity down, starts the group and opens the doors. The caller
+    /// holds `entering`. Does nothing if the node is in it.
+    pub(super) async fn enter(&self, identity: Identity) -> Result<(), NodeError> {
+        if self.membership.get().is_some() {
+            return Ok(());
+        }
+        let secrets = Arc::new(self.load_secrets()?);
+        let courier = self.courier()?;
+        self.parts.home.set_identity(&identity)?;
+        let engine = self.open_engine()?;
+        let group = engine
+            .groups
+            .start(identity.group, identity.replica)
+            .await?;
+        self.initialize(&identity, &group).await?;
+
+        let workers = Workers {
+            group: Arc::clone(&group),
+            partitions: identity.partitions,
+            limits: self.parts.config.limits,
+            secrets: Arc::clone(&secrets),
+            courier,
+            clock: Arc::clone(&self.parts.clock),
+            random: Arc::clone(&self.parts.random),
+            metrics: Arc::clone(&self.parts.metrics),
+        };
+        workers.spawn(&self.tasks, &self.stop_tasks);
+        self.open_doors(&identity, &engine, &group, secrets);
+        info!(
+            cluster = %identity.cluster,
+            group = %identity.group,
+            replica = %identity.replica,
+            "this node is a member"
+        );
+        // Set last: whoever sees it can use it. `entering` makes this the only call.
+        let _ = self.membership.set(Membership {
+            identity,
+            engine,
+            group,
+        });
+        Ok(())
+    }
+
+    fn open_engine(&self) -> Result<Engine, NodeError> {
+        let transport: SharedTransport = match &self.parts.peers {
+            Some(peers) => Arc::new(PeerTransport::new(Arc::clone(peers))),
+            None => Arc::new(NoPeers),
+        };
+        let parts = EngineParts {
+            node: self.id(),
+            clock: Arc::clone(&self.parts.clock),
+            transport,
+        };
+        // Blocks this worker thread; the runtime moves its other tasks to another one.
+        let open = || Engine::open(&self.parts.config, &self.parts.home, parts);
+        Ok(tokio::task::block_in_place(open)?)
+    }
+
+    /// Gives a new group its first members, if this node founds the cluster and has not done so.
+    async fn initialize(&self, identity: &Identity, group: &Group) -> Result<(), NodeError> {
+        let Some(founding) = self.parts.home.founding()? else {
+            return Ok(());
+        };
+        if founding.cluster != identity.cluster || !group.status().members.is_empty() {
+            return Ok(());
+        }
+        match group.initialize(founding.members).await {
+            Ok(()) | Err(InitializeError::AlreadyInitialized) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_doors(
+        &self,
+        identity: &Identity,
+        engine: &Engine,
+        group: &Arc<Group>,
+        secrets: Arc<ClusterSecrets>,
+    ) {
+        let only = Arc::clone(group);
+        let mailbox = Arc::new(MailboxService::new(MailboxConfig {
+            // One group owns every partition.
+            directory: Arc::new(move |_| Some(Arc::clone(&only))),
+            secrets,
+            partitions: identity.partitions,
+            cluster_name: identity.cluster_name.clone(),
+            clock: Arc::clone(&self.parts.clock),
+            random: Arc::clone(&self.parts.random),
+            limits: self.parts.config.doors,
+            stored_limits: self.parts.config.limits,
+            metrics: Arc::clone(&self.parts.metrics),
+        }));
+        if let Some(peers) = &self.parts.peers {
+            peers.join(identity.cluster);
+        }
+        let links: Arc<dyn LinkAcceptor> = engine.groups.clone();
+        let door: Arc<dyn Door> = mailbox.clone();
+        self.peer_server.open(identity.cluster, links, door);
+        self.entrance
+            .open(Relay::new(mailbox, self.parts.peers.clone()));
+    }
+
+    fn courier(&self) -> Result<Arc<dyn Courier>, NodeError> {
+        Ok(match self.parts.config.courier.kind {
+            CourierKind::Console => Arc::new(ConsoleCourier::new()),
+            CourierKind::File => {
+                let path = self.parts.config.courier_file();
+                Arc::new(OutboxFileCourier::new(
+                    &path,
+                    Arc::clone(&self.parts.clock),
+                )?)
+            }
+        })
+    }
+
+    pub(super) fn load_secrets(&self) -> Result<ClusterSecrets, NodeError> {
+        let path = &self.parts.config.secrets;
+        ClusterSecrets::load(path).map_err(|error| self.secrets_error(&error))
+    }
+
+    pub(super) fn save_secrets(&self, secrets: &ClusterSecrets) -> Result<(), NodeError> {
+        let path = &self.parts.config.secrets;
+        if let Some(folder) = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            let made = self.parts.home.disk().create_directory(folder);
+            made.map_err(|error| self.secrets_error(&error))?;
+        }
+        secrets
+            .save(path)
+            .map_err(|error| self.secrets_error(&error))
+    }
+
+    fn secrets_error(&self, reason: &impl ToString) -> NodeError {
+        NodeError::Secrets {
+            path: self.parts.config.secrets.display().to_string(),
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What the operator's orders do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rossby_api::admin::{InitPlan, NodeStatus, Operator, OperatorError};
+use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
+use rossby_raft::{CheckpointError, Group, ProposeError};
+use tokio::time::Instant;
+
+use super::node::Node;
+
+/// How long a new leader may take.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl Node {
+    fn group(&self, group: GroupId) -> Result<&Arc<Group>, OperatorError> {
+        let membership = self.membership().ok_or_else(|| {
+            OperatorError::Refused("this node belongs to no cluster yet".to_owned())
+        })?;
+        if membership.group.id() == group {
+            Ok(&membership.group)
+        } else {
+            Err(OperatorError::Invalid(format!(
+                "this node has no replica of group {group}"
+            )))
+        }
+    }
+}
+
+#[async_trait]
+impl Operator for Node {
+    fn status(&self) -> NodeStatus {
+        let membership = self.membership();
+        NodeStatus {
+            node: self.id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster: membership.map(|member| {
+                (
+                    member.identity.cluster,
+                    member.identity.cluster_name.clone(),
+                )
+            }),
+            groups: membership
+                .iter()
+                .map(|member| member.group.status())
+                .collect(),
+        }
+    }
+
+    async fn init_cluster(&self, plan: InitPlan) -> Result<ClusterId, OperatorError> {
+        self.init(plan).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        group: GroupId,
+        to: Option<NodeId>,
+    ) -> Result<NodeId, OperatorError> {
+        let deadline = Instant::now() + TRANSFER_TIMEOUT;
+        let leader = self.group(group)?.transfer_leader(to, deadline).await;
+        leader.map(|leader| leader.node).map_err(of_propose)
+    }
+
+    async fn digests(
+        &self,
+        group: GroupId,
+    ) -> Result<(u64, Vec<(PartitionId, [u8; 32])>), OperatorError> {
+        let reader = self.group(group)?.reader();
+        let digests = tokio::task::spawn_blocking(move || reader.digests()).await;
+        let (position, digests) = digests
+            .map_err(|error| OperatorError::Failed(error.to_string()))?
+            .map_err(|error| OperatorError::Failed(error.to_string()))?;
+        Ok((position.map_or(0, |position| position.index), digests))
+    }
+
+    async fn checkpoint(&self, group: GroupId) -> Result<u64, OperatorError> {
+        self.group(group)?.checkpoint().await.map_err(of_checkpoint)
+    }
+}
+
+fn of_propose(error: ProposeError) -> OperatorError {
+    match error {
+        ProposeError::NotLeader {
+            leader: Some(leader),
+        } => OperatorError::Refused(format!("{leader} leads the group: give the order there")),
+        ProposeError::NotLeader { leader: None } | ProposeError::NoQuorum => {
+            OperatorError::Unavailable(error.to_string())
+        }
+        ProposeError::ClockUnsafe | ProposeError::Overloaded | ProposeError::DiskFull => {
+            OperatorError::Unavailable(error.to_string())
+        }
+        ProposeError::Unknown => OperatorError::Unknown(error.to_string()),
+        ProposeError::Stopped | ProposeError::Unencodable => {
+            OperatorError::Failed(error.to_string())
+        }
+    }
+}
+
+fn of_checkpoint(error: CheckpointError) -> OperatorError {
+    match error {
+        CheckpointError::NothingApplied => OperatorError::Refused(error.to_string()),
+        CheckpointError::DiskFull => OperatorError::Unavailable(error.to_string()),
+        CheckpointError::Stopped => OperatorError::Failed(error.to_string()),
+    }
+}
