@@ -347,12 +347,12 @@ impl Checkpoint {
     pub(crate) fn publish_manifest(&self) -> Result<(), StoreError> {
         let files = &self.inner.files;
         let path = files.manifest_path();
-        let published = disk::replace(files.disk.deref(), &path, &self.inner.bytes);
-        if published.is_err() {
-            // Which manifest is there is not known now, so the files of both must stay.
-            self.pins().into_iter().for_each(Pin::leak);
-        }
-        published.map_err(StoreError::io("replace", &path))
+        // If it fails, which manifest is there is not known, and the files of both must stay.
+        files.may_be_named(self.inner.manifest.files());
+        disk::replace(files.disk.deref(), &path, &self.inner.bytes)
+            .map_err(StoreError::io("replace", &path))?;
+        files.are_named(self.inner.manifest.files());
+        Ok(())
     }
 
     /// The entry it holds the state at.
@@ -404,5 +404,13 @@ impl Checkpoint {
             .and_then(|handle| handle.read_exact_at(&mut bytes, offset))
             .map_err(StoreError::io("read", &path))?;
         Ok(bytes.into())
+    }
+}
+
+#[cfg(test)]
+impl Checkpoint {
+    /// Where a file is, for tests that damage it.
+    pub(super) fn inner_path(&self, file: &FileName) -> std::path::PathBuf {
+        self.inner.files.path(&file.digest)
     }
 }

@@ -7,10 +7,10 @@
 //!                        /staging/            a checkpoint on its way in from a peer
 //! ```
 //!
-//! A [`Pin`] holds a file. When the last pin goes, so does the file: whatever is named by the
-//! manifest or by a checkpoint that somebody still reads is pinned.
+//! A file stays while the manifest on the disk names it (or may name it), and while there is a
+//! [`Pin`] on it: for a checkpoint that is being written, received or read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,9 +57,27 @@ pub(crate) struct GroupFiles {
     pub(crate) group: GroupId,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) directory: PathBuf,
-    /// How many pins each file has.
-    pins: Mutex<BTreeMap<[u8; 32], usize>>,
+    kept: Mutex<Kept>,
     scratch: AtomicU64,
+}
+
+/// Why files are kept.
+#[derive(Debug, Default)]
+struct Kept {
+    /// How many pins each file has.
+    pins: BTreeMap<[u8; 32], usize>,
+    /// The files that the manifest on the disk names, or may name.
+    named: BTreeSet<[u8; 32]>,
+}
+
+impl Kept {
+    fn keeps(&self, digest: &[u8; 32]) -> bool {
+        self.named.contains(digest) || self.pins.contains_key(digest)
+    }
+
+    fn pin(&mut self, digest: [u8; 32]) {
+        *self.pins.entry(digest).or_default() += 1;
+    }
 }
 
 const ROWS_SUFFIX: &str = ".rows";
@@ -78,7 +96,7 @@ impl GroupFiles {
             group,
             disk,
             directory,
-            pins: Mutex::default(),
+            kept: Mutex::default(),
             scratch: AtomicU64::default(),
         }))
     }
@@ -105,11 +123,11 @@ impl GroupFiles {
     /// [`Self::sync`]. A file that is there already has the same content, and is replaced.
     pub(crate) fn adopt(self: &Arc<Self>, from: &Path, name: &FileName) -> Result<Pin, StoreError> {
         let to = self.path(&name.digest);
-        let mut pins = self.pins.lock();
+        let mut kept = self.kept.lock();
         self.disk
             .rename(from, &to)
             .map_err(StoreError::io("rename", from))?;
-        *pins.entry(name.digest).or_default() += 1;
+        kept.pin(name.digest);
         Ok(Pin {
             files: Arc::clone(self),
             name: *name,
@@ -119,7 +137,7 @@ impl GroupFiles {
     /// Pins a file if it is there and has the right length.
     pub(crate) fn pin(self: &Arc<Self>, name: &FileName) -> Result<Option<Pin>, StoreError> {
         let path = self.path(&name.digest);
-        let mut pins = self.pins.lock();
+        let mut kept = self.kept.lock();
         let length = match self.disk.open(&path).and_then(|file| file.len()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(StoreError::io("open", &path))?,
@@ -127,7 +145,7 @@ impl GroupFiles {
         if length != name.length {
             return Ok(None);
         }
-        *pins.entry(name.digest).or_default() += 1;
+        kept.pin(name.digest);
         Ok(Some(Pin {
             files: Arc::clone(self),
             name: *name,
@@ -135,13 +153,34 @@ impl GroupFiles {
     }
 
     fn unpin(&self, digest: &[u8; 32]) {
-        let mut pins = self.pins.lock();
-        let Some(count) = pins.get_mut(digest) else {
+        let mut kept = self.kept.lock();
+        let Some(count) = kept.pins.get_mut(digest) else {
             return;
         };
         *count = count.saturating_sub(1);
         if *count == 0 {
-            pins.remove(digest);
+            kept.pins.remove(digest);
+            self.discard_unless_kept(&kept, digest);
+        }
+    }
+
+    /// Notes that the manifest on the disk may name these files from now on, too.
+    pub(crate) fn may_be_named<'a>(&self, names: impl Iterator<Item = &'a FileName>) {
+        self.kept.lock().named.extend(names.map(|name| name.digest));
+    }
+
+    /// Notes that the manifest on the disk names these files and no others, and removes those that
+    /// are not needed any more.
+    pub(crate) fn are_named<'a>(&self, names: impl Iterator<Item = &'a FileName>) {
+        let mut kept = self.kept.lock();
+        let named = names.map(|name| name.digest).collect();
+        for digest in std::mem::replace(&mut kept.named, named) {
+            self.discard_unless_kept(&kept, &digest);
+        }
+    }
+
+    fn discard_unless_kept(&self, kept: &Kept, digest: &[u8; 32]) {
+        if !kept.keeps(digest) {
             self.discard(&self.path(digest));
         }
     }
@@ -163,19 +202,24 @@ impl GroupFiles {
         }
     }
 
-    /// Removes what an earlier run left behind: files without a pin, and half-written ones.
+    /// Removes what an earlier run left behind: files that nothing keeps, and half-written ones.
     pub(crate) fn sweep(&self) -> Result<(), StoreError> {
-        let pins = self.pins.lock();
+        let kept = self.kept.lock();
+        let stems: BTreeSet<String> = kept
+            .named
+            .iter()
+            .chain(kept.pins.keys())
+            .map(|digest| hex(digest))
+            .collect();
         let entries = self.disk.list(&self.directory);
         for path in entries.map_err(StoreError::io("list", &self.directory))? {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
                 continue;
             };
-            let pinned = pins.keys().any(|digest| {
-                name.strip_suffix(ROWS_SUFFIX)
-                    .is_some_and(|stem| stem == hex(digest))
-            });
-            if name.ends_with(".tmp") || (name.ends_with(ROWS_SUFFIX) && !pinned) {
+            let unneeded = name
+                .strip_suffix(ROWS_SUFFIX)
+                .is_some_and(|stem| !stems.contains(stem));
+            if unneeded || name.ends_with(".tmp") {
                 self.discard(&path);
             }
         }
@@ -194,16 +238,11 @@ impl Pin {
     pub(crate) fn name(&self) -> &FileName {
         &self.name
     }
-
-    /// Keeps the file until the process ends: a manifest may name it, and may not.
-    pub(crate) fn leak(self) {
-        std::mem::forget(self);
-    }
 }
 
 impl Clone for Pin {
     fn clone(&self) -> Self {
-        *self.files.pins.lock().entry(self.name.digest).or_default() += 1;
+        self.files.kept.lock().pin(self.name.digest);
         Self {
             files: Arc::clone(&self.files),
             name: self.name,

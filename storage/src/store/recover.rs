@@ -18,11 +18,15 @@ pub(crate) fn recover(
 ) -> Result<Option<Checkpoint>, StoreError> {
     let checkpoint = match Manifest::load(files)? {
         Some((manifest, bytes)) => {
+            files.are_named(manifest.files());
             let pins = pin_all(files, &manifest)?;
             Some(Checkpoint::new(files, manifest, bytes, pins))
         }
         None => None,
     };
+    // The manifest that was found must be the one that is found again, before the files of any
+    // other are removed.
+    files.sync()?;
     files.sweep()?;
     let expected = checkpoint.as_ref().map(Checkpoint::position);
     let reason = if !trusted {

@@ -1,0 +1,411 @@
+//! A group through checkpoint rounds, restarts and power loss must always be what its log says.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use rossby_domain::Routed;
+use rossby_seams::base::{Base, MemoryBase};
+use rossby_seams::disk::{MemoryDisk, PowerLoss};
+
+use super::cases;
+use super::world::{GROUP, Model, entry, letter, open, position, try_open};
+use crate::LogPosition;
+use crate::sled_base::SledBase;
+use crate::store::{CheckpointCut, GroupStore, Store, StoreError, WrittenCheckpoint};
+
+#[derive(Debug, Clone)]
+enum Step {
+    Apply(u64, Vec<Routed>),
+    Cut,
+    Write,
+    Publish,
+    /// The round is given up.
+    Drop,
+    /// Shutdown in good order.
+    Restart,
+    /// The group alone.
+    Reopen,
+    /// Power loss, with the base as it happens to be.
+    Crash(PowerLoss),
+    /// The base is gone at the next start.
+    LoseBase,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => entry().prop_map(|(wait, commands)| Step::Apply(wait, commands)),
+        4 => Just(Step::Cut),
+        4 => Just(Step::Write),
+        4 => Just(Step::Publish),
+        1 => Just(Step::Drop),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Crash(PowerLoss::DropUnsynced)),
+        1 => any::<u64>().prop_map(|seed| Step::Crash(PowerLoss::KeepSome { seed })),
+        1 => Just(Step::Crash(PowerLoss::KeepAll)),
+        1 => Just(Step::LoseBase),
+    ]
+}
+
+/// Makes a base: opens what is there, or an empty one.
+type MakeBase<'a> = &'a dyn Fn(bool) -> Arc<dyn Base>;
+
+struct Node<'a> {
+    disk: MemoryDisk,
+    make_base: MakeBase<'a>,
+    open: Option<(Store, GroupStore)>,
+    cut: Option<CheckpointCut>,
+    written: Option<WrittenCheckpoint>,
+    published: Option<LogPosition>,
+}
+
+impl<'a> Node<'a> {
+    fn new(make_base: MakeBase<'a>) -> Self {
+        let disk = MemoryDisk::default();
+        let open = try_open(&disk, make_base(true)).unwrap();
+        Self {
+            disk,
+            make_base,
+            open: Some(open),
+            cut: None,
+            written: None,
+            published: None,
+        }
+    }
+
+    fn group(&mut self) -> &mut GroupStore {
+        &mut self.open.as_mut().unwrap().1
+    }
+
+    /// Starts again: the state is the last published checkpoint, and the log brings the rest.
+    fn start(&mut self, fresh_base: bool, model: &Model) {
+        (self.cut, self.written, self.open) = (None, None, None);
+        self.open = Some(try_open(&self.disk, (self.make_base)(fresh_base)).unwrap());
+        self.started(model);
+    }
+
+    fn started(&mut self, model: &Model) {
+        let published = self.published;
+        assert_eq!(self.group().applied().position, published);
+        assert_eq!(self.group().current().map(|c| c.position()), published);
+        model.catch_up(self.group());
+        model.check(self.group());
+    }
+
+    fn run(&mut self, step: Step, model: &mut Model) {
+        match step {
+            Step::Apply(wait, commands) => {
+                model.append(wait, commands);
+                model.catch_up(self.group());
+            }
+            Step::Cut => {
+                let busy = self.cut.is_some() || self.written.is_some();
+                let published = self.published;
+                let nothing_new = published == self.group().applied().position;
+                let cut = self.group().cut();
+                assert_eq!(cut.is_none(), busy || nothing_new);
+                self.cut = cut.or(self.cut.take());
+            }
+            Step::Write => {
+                if let Some(cut) = self.cut.take() {
+                    self.written = Some(cut.write().unwrap());
+                }
+            }
+            Step::Publish => {
+                if let Some(written) = self.written.take() {
+                    let at = written.position();
+                    assert_eq!(written.publish().unwrap().position(), at);
+                    self.published = Some(at);
+                }
+            }
+            Step::Drop => (self.cut, self.written) = (None, None),
+            Step::Restart => {
+                self.open.as_ref().unwrap().0.close().unwrap();
+                self.start(false, model);
+            }
+            Step::Reopen => {
+                (self.cut, self.written) = (None, None);
+                let (store, group) = self.open.take().unwrap();
+                drop(group);
+                assert_eq!(store.overlay_bytes(), 0);
+                let group = store.group(GROUP).unwrap();
+                self.open = Some((store, group));
+                self.started(model);
+            }
+            Step::Crash(loss) => {
+                self.disk = self.disk.crash(loss);
+                self.start(false, model);
+            }
+            Step::LoseBase => {
+                self.open.as_ref().unwrap().0.close().unwrap();
+                self.start(true, model);
+            }
+        }
+        model.check(self.group());
+    }
+}
+
+/// The base in memory outlives power loss whole, rows of dead sessions included.
+fn memory_base() -> impl Fn(bool) -> Arc<dyn Base> {
+    let kept = std::sync::Mutex::new(Arc::new(MemoryBase::default()));
+    move |fresh| {
+        let mut kept = kept.lock().unwrap();
+        if fresh {
+            *kept = Arc::new(MemoryBase::default());
+        }
+        Arc::clone(&kept) as Arc<dyn Base>
+    }
+}
+
+fn sled_base(folder: &tempfile::TempDir) -> impl Fn(bool) -> Arc<dyn Base> {
+    let path = folder.path().join("base");
+    move |fresh| {
+        if fresh {
+            SledBase::delete(&path).unwrap();
+        }
+        Arc::new(SledBase::open(&path, 1024 * 1024).unwrap())
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec(step(), 1..60)
+}
+
+fn run_all(make_base: MakeBase<'_>, steps: Vec<Step>) {
+    let mut model = Model::new();
+    let mut node = Node::new(make_base);
+    model.catch_up(node.group());
+    for step in steps {
+        node.run(step, &mut model);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(48))]
+
+    #[test]
+    fn a_group_is_what_its_log_says_through_rounds_restarts_and_power_loss(steps in steps()) {
+        run_all(&memory_base(), steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(6))]
+
+    #[test]
+    fn the_same_over_sled(steps in steps()) {
+        let folder = tempfile::tempdir().unwrap();
+        run_all(&sled_base(&folder), steps);
+    }
+}
+
+/// A group with a published checkpoint at its second entry.
+fn with_checkpoint(disk: &MemoryDisk, base: Arc<dyn Base>) -> (Model, Store, GroupStore) {
+    let mut model = Model::new();
+    let (store, mut group) = try_open(disk, base).unwrap();
+    model.append(1, vec![letter(0, 1, 1, Bytes::from_static(b"hello"))]);
+    model.catch_up(&mut group);
+    group.cut().unwrap().write().unwrap().publish().unwrap();
+    (model, store, group)
+}
+
+/// A base that counts what is written to it.
+#[derive(Debug, Default)]
+struct CountingBase {
+    inner: MemoryBase,
+    rows: std::sync::atomic::AtomicUsize,
+}
+
+impl Base for CountingBase {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, rossby_seams::base::BaseError> {
+        self.inner.get(key)
+    }
+    fn range(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<Vec<rossby_seams::base::BaseRow>, rossby_seams::base::BaseError> {
+        self.inner.range(start, end, limit)
+    }
+    fn write(
+        &self,
+        changes: Vec<rossby_seams::base::BaseWrite>,
+    ) -> Result<(), rossby_seams::base::BaseError> {
+        let size = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
+            key.len() + value.as_ref().map_or(0, Vec::len)
+        };
+        assert!(
+            changes.iter().map(size).sum::<usize>() <= 256 * 1024,
+            "a chunk is too large"
+        );
+        self.rows
+            .fetch_add(changes.len(), std::sync::atomic::Ordering::Relaxed);
+        self.inner.write(changes)
+    }
+    fn flush(&self) -> Result<(), rossby_seams::base::BaseError> {
+        self.inner.flush()
+    }
+}
+
+impl CountingBase {
+    fn take(&self) -> usize {
+        self.rows.swap(0, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn apply_writes_to_memory_only_and_a_large_layer_moves_in_chunks() {
+    let disk = MemoryDisk::default();
+    let base = Arc::new(CountingBase::default());
+    let (mut model, _store, mut group) = with_checkpoint(&disk, Arc::clone(&base) as Arc<dyn Base>);
+    base.take();
+    let mutations = disk.mutations();
+    for counter in 2..40 {
+        let body = Bytes::from(vec![counter as u8; 90_000]);
+        model.append(0, vec![letter(0, 1, counter, body)]);
+    }
+    model.catch_up(&mut group);
+    assert_eq!((base.take(), disk.mutations()), (0, mutations));
+    group.cut().unwrap().write().unwrap().publish().unwrap();
+    assert!(base.take() >= 38);
+    model.check(&group);
+}
+
+#[test]
+fn a_base_closed_in_good_order_is_used_as_it_is() {
+    let disk = MemoryDisk::default();
+    let base = Arc::new(CountingBase::default());
+    let (model, store, group) = with_checkpoint(&disk, Arc::clone(&base) as Arc<dyn Base>);
+    store.close().unwrap();
+    drop((store, group));
+    base.take();
+    assert!(Store::base_was_closed(&disk, super::world::checkpoints()).unwrap());
+    let (_store, mut group) = try_open(&disk, Arc::clone(&base) as Arc<dyn Base>).unwrap();
+    assert!(!Store::base_was_closed(&disk, super::world::checkpoints()).unwrap());
+    assert_eq!(base.take(), 0, "nothing was rebuilt");
+    model.catch_up(&mut group);
+    model.check(&group);
+}
+
+#[test]
+fn a_base_that_lost_its_tail_is_rebuilt_though_it_was_closed() {
+    let disk = MemoryDisk::default();
+    let (model, store, group) = with_checkpoint(&disk, Arc::new(MemoryBase::default()));
+    store.close().unwrap();
+    drop((store, group));
+    // The marker says closed; the base is an older one, or none.
+    let base = Arc::new(CountingBase::default());
+    let (_store, mut group) = try_open(&disk, Arc::clone(&base) as Arc<dyn Base>).unwrap();
+    assert!(base.take() > 0, "the base was rebuilt");
+    model.catch_up(&mut group);
+    model.check(&group);
+}
+
+#[test]
+fn a_checkpoint_published_after_the_store_was_closed_is_kept_and_the_base_catches_up() {
+    let disk = MemoryDisk::default();
+    let base = Arc::new(MemoryBase::default());
+    let (mut model, store, mut group) = with_checkpoint(&disk, Arc::clone(&base) as Arc<dyn Base>);
+    model.append(1, vec![letter(0, 1, 2, Bytes::from_static(b"again"))]);
+    model.catch_up(&mut group);
+    let written = group.cut().unwrap().write().unwrap();
+    store.close().unwrap();
+    assert_eq!(written.publish().unwrap().position(), position(3));
+    model.check(&group);
+    assert!(group.cut().is_none());
+    drop((store, group));
+    let (_store, group) = try_open(&disk, base).unwrap();
+    model.check(&group);
+}
+
+#[test]
+fn a_group_is_open_once_and_its_readers_end_with_it() {
+    let disk = MemoryDisk::default();
+    let (_, store, mut group) = with_checkpoint(&disk, Arc::new(MemoryBase::default()));
+    assert!(matches!(store.group(GROUP), Err(StoreError::Busy(GROUP))));
+    group.apply_blank(position(3)).unwrap();
+    let cut = group.cut().unwrap();
+    let reader = group.reader();
+    drop(group);
+    assert!(matches!(reader.digests(), Err(StoreError::Closed)));
+    // A checkpoint that is still being written would write to the base.
+    assert!(matches!(store.group(GROUP), Err(StoreError::Busy(GROUP))));
+    assert!(matches!(
+        cut.write().unwrap().publish(),
+        Err(StoreError::Closed)
+    ));
+    let group = store.group(GROUP).unwrap();
+    assert_eq!(group.applied().position, Some(position(2)));
+    assert!(matches!(reader.digests(), Err(StoreError::Closed)));
+}
+
+#[test]
+fn an_entry_that_is_no_batch_stops_the_group() {
+    let disk = MemoryDisk::default();
+    let store = open(&disk, Arc::new(MemoryBase::default()));
+    let mut group = store.group(GROUP).unwrap();
+    let reader = group.reader();
+    assert!(matches!(
+        group.apply_batch(position(1), &[1, 2, 3]),
+        Err(StoreError::Entry { .. })
+    ));
+    assert_eq!(group.applied().position, None);
+    assert!(matches!(
+        group.apply_blank(position(2)),
+        Err(StoreError::Failed)
+    ));
+    assert!(matches!(reader.digests(), Err(StoreError::Failed)));
+    assert!(group.cut().is_none());
+}
+
+#[test]
+fn entries_are_applied_in_order_and_once() {
+    let disk = MemoryDisk::default();
+    let store = open(&disk, Arc::new(MemoryBase::default()));
+    let mut group = store.group(GROUP).unwrap();
+    let membership = Bytes::from_static(b"one, two, three");
+    group
+        .apply_membership(position(1), membership.clone())
+        .unwrap();
+    group.apply_blank(position(2)).unwrap();
+    assert!(matches!(
+        group.apply_blank(position(2)),
+        Err(StoreError::OutOfOrder { .. })
+    ));
+    group.cut().unwrap().write().unwrap().publish().unwrap();
+    drop((group, store));
+    let (_store, group) = try_open(&disk, Arc::new(MemoryBase::default())).unwrap();
+    let applied = group.applied();
+    assert_eq!(applied.position, Some(position(2)));
+    assert_eq!(applied.membership, Some((Some(position(1)), membership)));
+}
+
+#[test]
+fn small_changes_become_deltas_and_deltas_are_merged_in_time() {
+    let disk = MemoryDisk::default();
+    let (mut model, _store, mut group) = with_checkpoint(&disk, Arc::new(MemoryBase::default()));
+    let mut deltas_seen = 0;
+    for counter in 2..100 {
+        let body = Bytes::from(vec![counter as u8; if counter == 2 { 90_000 } else { 500 }]);
+        model.append(0, vec![letter(0, 1, counter, body)]);
+        model.catch_up(&mut group);
+        let checkpoint = group.cut().unwrap().write().unwrap().publish().unwrap();
+        for files in &checkpoint.contents().partitions {
+            let deltas: u64 = files.deltas.iter().map(|file| file.length).sum();
+            assert!(deltas <= files.base.length / 2);
+            deltas_seen = deltas_seen.max(files.deltas.len());
+        }
+        drop(checkpoint);
+        // Files that no manifest names are gone.
+        let named = group.current().unwrap().files().len();
+        let folder = super::world::checkpoints().join("1");
+        let files = rossby_seams::disk::Disk::list(&disk, &folder).unwrap();
+        assert_eq!(files.len(), named + 1, "{files:?}");
+    }
+    assert!(deltas_seen > 3, "{deltas_seen}");
+    drop((group, _store));
+    let (_store, group) = try_open(&disk, Arc::new(MemoryBase::default())).unwrap();
+    model.check(&group);
+}

@@ -1,0 +1,452 @@
+//! A partition's view must behave as `MemoryTables` does, wherever its rows happen to be.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use rossby_domain::claim::{Claim, CodeBudget, CodeMac, PendingClaim};
+use rossby_domain::dedupe::SenderRow;
+use rossby_domain::envelope::Envelope;
+use rossby_domain::identifier::IdentifierHash;
+use rossby_domain::ids::{
+    BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, GroupId, PartitionId, Sequence,
+};
+use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::tables::{
+    DueKey, InboxKey, MemoryTables, Meta, OutboxRow, QueueState, ReadTables, Tables,
+};
+use rossby_domain::time::Timestamp;
+use rossby_seams::base::{Base, MemoryBase};
+
+use super::cases;
+use crate::store::base_rows::BaseHandle;
+use crate::store::layer::{Gauge, Layer};
+use crate::store::partition::Partition;
+
+const KINDS: u8 = 3;
+
+fn box_id(number: u8) -> BoxId {
+    BoxId::derive(partition_id(), &[number; 32])
+}
+
+fn partition_id() -> PartitionId {
+    PartitionId::new(5).unwrap()
+}
+
+fn address(number: u8) -> DeviceAddress {
+    DeviceAddress {
+        box_id: box_id(number % 2),
+        device: DeviceId::from_bytes([number; 16]),
+    }
+}
+
+fn identifier(number: u8) -> IdentifierHash {
+    IdentifierHash::from_bytes([number; 32])
+}
+
+fn inbox_key(number: u8) -> InboxKey {
+    match number % 2 {
+        0 => InboxKey::Identifier(identifier(number)),
+        _ => InboxKey::Device(DeviceId::from_bytes([number; 16])),
+    }
+}
+
+fn due_key(number: u8) -> DueKey {
+    match number % 4 {
+        0 => DueKey::Queue(box_id(number)),
+        1 => DueKey::PendingClaim(identifier(number), box_id(number)),
+        2 => DueKey::CodeBudget(identifier(number)),
+        _ => DueKey::Intent(box_id(number)),
+    }
+}
+
+fn at(number: u8) -> Timestamp {
+    Timestamp::from_millis(u64::from(number) * 1000)
+}
+
+/// A change of the tables, or of where the rows are. Keys come from a few, values from a number.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Claim(u8, u8),
+    DropClaim(u8),
+    Profile(u8, u8),
+    DropProfile(u8),
+    Append(u8, u8),
+    Purge(u8, u8),
+    QueueState(u8, u8),
+    Sender(u8, u8, u8),
+    Pending(u8, u8, u8),
+    DropPending(u8, u8),
+    Budget(u8, u8),
+    DropBudget(u8),
+    Outbox(u8, u8, u8),
+    DropOutbox(u8, u8),
+    Intent(u8, u8),
+    DropIntent(u8),
+    Due(u8, u8),
+    DropDue(u8, u8),
+    Meta(u8),
+    Freeze,
+    Settle,
+    Thaw,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = 0..KINDS;
+    let value = any::<u8>();
+    let one = (key.clone(), value);
+    let two = (key.clone(), key.clone(), value);
+    let pair = (key.clone(), key.clone());
+    prop_oneof![
+        1 => one.clone().prop_map(|(a, v)| Step::Claim(a, v)),
+        1 => key.clone().prop_map(Step::DropClaim),
+        1 => one.clone().prop_map(|(a, v)| Step::Profile(a, v)),
+        1 => key.clone().prop_map(Step::DropProfile),
+        4 => one.clone().prop_map(|(a, v)| Step::Append(a, v)),
+        4 => (key.clone(), 0..12_u8).prop_map(|(a, s)| Step::Purge(a, s)),
+        1 => one.clone().prop_map(|(a, v)| Step::QueueState(a, v)),
+        1 => two.clone().prop_map(|(a, b, v)| Step::Sender(a, b, v)),
+        1 => two.clone().prop_map(|(a, b, v)| Step::Pending(a, b, v)),
+        1 => pair.clone().prop_map(|(a, b)| Step::DropPending(a, b)),
+        1 => one.clone().prop_map(|(a, v)| Step::Budget(a, v)),
+        1 => key.clone().prop_map(Step::DropBudget),
+        1 => two.prop_map(|(a, b, v)| Step::Outbox(a, b, v)),
+        1 => pair.clone().prop_map(|(a, b)| Step::DropOutbox(a, b)),
+        1 => one.clone().prop_map(|(a, v)| Step::Intent(a, v)),
+        1 => key.clone().prop_map(Step::DropIntent),
+        2 => pair.clone().prop_map(|(a, b)| Step::Due(a, b)),
+        2 => pair.prop_map(|(a, b)| Step::DropDue(a, b)),
+        1 => one.prop_map(|(_, v)| Step::Meta(v)),
+        3 => Just(Step::Freeze),
+        2 => Just(Step::Settle),
+        2 => Just(Step::Thaw),
+    ]
+}
+
+/// Does a step on tables; `sequences` are those given out last, per box.
+fn run<T: Tables<Error: std::fmt::Debug>>(tables: &mut T, sequences: &[u64], step: Step) {
+    let done = match step {
+        Step::Claim(a, v) => match tables.claim(&inbox_key(a)).unwrap() {
+            Some(_) => Ok(()),
+            None => tables.insert_claim(&inbox_key(a), &claim(v)),
+        },
+        Step::DropClaim(a) => tables.delete_claim(&inbox_key(a)),
+        Step::Profile(a, v) => tables.put_profile(&box_id(a), &profile(v)),
+        Step::DropProfile(a) => tables.delete_profile(&box_id(a)),
+        Step::Append(a, v) => {
+            tables.append_envelope(&box_id(a), &envelope(sequences[usize::from(a)], v))
+        }
+        Step::Purge(a, s) => {
+            let sequence = sequences[usize::from(a)].min(s.into());
+            tables.purge_envelope(&box_id(a), Sequence(sequence))
+        }
+        Step::QueueState(a, v) => {
+            let state = QueueState {
+                depth: v.into(),
+                ..QueueState::default()
+            };
+            tables.put_queue_state(&box_id(a), &state)
+        }
+        Step::Sender(a, b, v) => {
+            let row = SenderRow {
+                waiting: v.into(),
+                ..SenderRow::default()
+            };
+            tables.put_sender(&box_id(a), &address(b), &row)
+        }
+        Step::Pending(a, b, v) => tables.put_pending_claim(&identifier(a), &box_id(b), &pending(v)),
+        Step::DropPending(a, b) => tables.delete_pending_claim(&identifier(a), &box_id(b)),
+        Step::Budget(a, v) => tables.put_code_budget(&identifier(a), &budget(v)),
+        Step::DropBudget(a) => tables.delete_code_budget(&identifier(a)),
+        Step::Outbox(a, b, v) => tables.put_outbox_row(&identifier(a), &box_id(b), &outbox(v)),
+        Step::DropOutbox(a, b) => tables.delete_outbox_row(&identifier(a), &box_id(b)),
+        Step::Intent(a, v) => tables.put_intent(&box_id(a), &intent(v)),
+        Step::DropIntent(a) => tables.delete_intent(&box_id(a)),
+        Step::Due(t, k) => tables.add_due(at(t), &due_key(k)),
+        Step::DropDue(t, k) => tables.remove_due(at(t), &due_key(k)),
+        Step::Meta(v) => tables.put_meta(&Meta {
+            clock: at(v),
+            ..Meta::default()
+        }),
+        Step::Freeze | Step::Settle | Step::Thaw => Ok(()),
+    };
+    done.unwrap();
+}
+
+fn claim(v: u8) -> Claim {
+    Claim {
+        box_id: box_id(v),
+        generation: v.into(),
+        discoverable: true,
+        code: None,
+    }
+}
+
+fn profile(v: u8) -> Profile {
+    Profile {
+        blocked: [box_id(v)].into(),
+        ..Profile::default()
+    }
+}
+
+fn envelope(sequence: u64, v: u8) -> Envelope {
+    Envelope {
+        sequence: Sequence(sequence),
+        id: EnvelopeId {
+            sender: address(v),
+            counter: Counter(sequence),
+        },
+        enqueued_at: at(v),
+        expires_at: at(v),
+        body: Bytes::from(vec![v; 10]),
+    }
+}
+
+fn pending(v: u8) -> PendingClaim {
+    PendingClaim {
+        code: CodeMac([v; 32]),
+        serial: v.into(),
+        discoverable: false,
+        attempts_left: v,
+        expires_at: at(v),
+    }
+}
+
+fn budget(v: u8) -> CodeBudget {
+    CodeBudget {
+        day_start: at(v),
+        sent_today: v.into(),
+        next_at: at(v),
+    }
+}
+
+fn outbox(v: u8) -> OutboxRow {
+    OutboxRow {
+        serial: v.into(),
+        sealed: Bytes::from(vec![v; 3]),
+        expires_at: at(v),
+    }
+}
+
+fn intent(v: u8) -> Intent {
+    Intent {
+        device: DeviceId::from_bytes([v; 16]),
+        identifier: identifier(v),
+        expires_at: at(v),
+    }
+}
+
+/// All that the tables show, through every reading method.
+fn shown<T: ReadTables<Error: std::fmt::Debug>>(tables: &T) -> Vec<String> {
+    let mut all = Vec::new();
+    for a in 0..KINDS {
+        all.push(format!("{:?}", tables.claim(&inbox_key(a)).unwrap()));
+        all.push(format!("{:?}", tables.key_record(&box_id(a)).unwrap()));
+        all.push(format!("{:?}", tables.profile(&box_id(a)).unwrap()));
+        all.push(format!("{:?}", tables.queue_state(&box_id(a)).unwrap()));
+        all.push(format!("{:?}", tables.code_budget(&identifier(a)).unwrap()));
+        all.push(format!("{:?}", tables.intent(&box_id(a)).unwrap()));
+        for (after, count, bytes) in [
+            (0, 100, u64::MAX),
+            (3, 2, u64::MAX),
+            (1, 100, 25),
+            (2, 9, 0),
+        ] {
+            let page = tables.envelopes(&box_id(a), Sequence(after), count, bytes);
+            all.push(format!("{:?}", page.unwrap()));
+        }
+        for limit in [1, 100] {
+            all.push(format!(
+                "{:?}",
+                tables.pending_claims(&identifier(a), limit).unwrap()
+            ));
+            all.push(format!("{:?}", tables.due(at(a), limit).unwrap()));
+        }
+        for b in 0..KINDS {
+            all.push(format!(
+                "{:?}",
+                tables.sender(&box_id(a), &address(b)).unwrap()
+            ));
+            all.push(format!(
+                "{:?}",
+                tables.senders_of(&box_id(a), &box_id(b)).unwrap()
+            ));
+            all.push(format!(
+                "{:?}",
+                tables.pending_claim(&identifier(a), &box_id(b)).unwrap()
+            ));
+            all.push(format!(
+                "{:?}",
+                tables.outbox_row(&identifier(a), &box_id(b)).unwrap()
+            ));
+        }
+    }
+    for limit in [0, 2, 100] {
+        all.push(format!("{:?}", tables.outbox(limit).unwrap()));
+        all.push(format!("{:?}", tables.intents(limit).unwrap()));
+    }
+    all.push(format!("{:?}", tables.meta().unwrap()));
+    all
+}
+
+/// A partition over a base in memory, and the freeze that is under way.
+struct Rows {
+    base: Arc<MemoryBase>,
+    partition: Partition,
+    frozen: Option<Arc<Layer>>,
+}
+
+impl Rows {
+    fn new() -> Self {
+        let base = Arc::new(MemoryBase::default());
+        let handle = BaseHandle::new(Arc::clone(&base) as Arc<dyn Base>);
+        let rows = handle.partition(GroupId(1), partition_id());
+        let partition = Partition::new(partition_id(), rows, Gauge::default());
+        Self {
+            base,
+            partition,
+            frozen: None,
+        }
+    }
+
+    fn freeze(&mut self) {
+        if self.frozen.is_none() {
+            self.frozen = self.partition.freeze();
+        }
+    }
+
+    /// Moves the frozen layer down; what is shown must not change half-way.
+    fn settle(&mut self, check: impl Fn(&Self)) {
+        let Some(frozen) = self.frozen.take() else {
+            return;
+        };
+        let rows = frozen.iter().count();
+        let mut writer = self.partition.base.writer();
+        for (number, (key, slot)) in frozen.iter().enumerate() {
+            writer.push(key, slot.value().map(Bytes::as_ref)).unwrap();
+            if number == rows / 2 {
+                writer.flush().unwrap();
+                check(self);
+            }
+        }
+        writer.flush().unwrap();
+        self.partition.settle(&frozen);
+    }
+
+    fn thaw(&mut self) {
+        if let Some(frozen) = self.frozen.take() {
+            self.partition.thaw(&frozen);
+        }
+    }
+
+    fn base_rows(&self) -> usize {
+        self.base.range(&[0], &[0xff; 8], usize::MAX).unwrap().len()
+    }
+
+    fn visible_rows(&self) -> usize {
+        let mut rows = 0;
+        self.partition.read().for_each(|_, _| rows += 1).unwrap();
+        rows
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    #[test]
+    fn rows_are_what_the_model_says_wherever_they_are(
+        steps in proptest::collection::vec(step(), 1..80),
+    ) {
+        let mut model = MemoryTables::default();
+        let mut rows = Rows::new();
+        let mut sequences = [0; KINDS as usize];
+        for step in steps {
+            if let Step::Append(a, _) = step {
+                sequences[usize::from(a)] += 1;
+            }
+            run(&mut model, &sequences, step);
+            run(&mut rows.partition.write(), &sequences, step);
+            match step {
+                Step::Freeze => rows.freeze(),
+                Step::Settle => rows.settle(|rows| {
+                    assert_eq!(shown(&model), shown(&rows.partition.read()));
+                }),
+                Step::Thaw => rows.thaw(),
+                _ => {}
+            }
+            prop_assert_eq!(shown(&model), shown(&rows.partition.read()));
+        }
+        // Once all has moved down, the base holds the rows that are there and nothing else.
+        rows.settle(|_| {});
+        rows.freeze();
+        rows.settle(|_| {});
+        prop_assert_eq!(rows.partition.freeze().map(|layer| layer.bytes()), None);
+        prop_assert_eq!(rows.base_rows(), rows.visible_rows());
+        prop_assert_eq!(shown(&model), shown(&rows.partition.read()));
+    }
+}
+
+#[test]
+fn an_envelope_purged_before_the_next_checkpoint_leaves_no_trace() {
+    let mut rows = Rows::new();
+    let gauge = Gauge::default();
+    rows.partition = Partition::new(partition_id(), rows.partition.base.clone(), gauge.clone());
+    rows.partition
+        .write()
+        .append_envelope(&box_id(0), &envelope(1, 1))
+        .unwrap();
+    assert!(gauge.bytes() > 0);
+    rows.partition
+        .write()
+        .purge_envelope(&box_id(0), Sequence(1))
+        .unwrap();
+    assert_eq!(gauge.bytes(), 0);
+    assert!(
+        rows.partition.freeze().is_none(),
+        "nothing is left to write"
+    );
+}
+
+#[test]
+fn a_freeze_taken_back_forgets_what_was_born_in_it_and_purged_since() {
+    let mut rows = Rows::new();
+    rows.partition
+        .write()
+        .append_envelope(&box_id(0), &envelope(1, 1))
+        .unwrap();
+    rows.freeze();
+    rows.partition
+        .write()
+        .purge_envelope(&box_id(0), Sequence(1))
+        .unwrap();
+    rows.thaw();
+    assert!(rows.partition.freeze().is_none());
+}
+
+#[test]
+fn a_flipped_bit_in_the_base_is_an_error_and_no_answer() {
+    let mut rows = Rows::new();
+    rows.partition
+        .write()
+        .put_profile(&box_id(0), &profile(7))
+        .unwrap();
+    rows.freeze();
+    rows.settle(|_| {});
+    let pairs = rows.base.range(&[0], &[0xff; 8], usize::MAX).unwrap();
+    let (key, value) = pairs.into_iter().next().unwrap();
+    for bit in 0..value.len() * 8 {
+        let mut damaged = value.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        rows.base.write(vec![(key.clone(), Some(damaged))]).unwrap();
+        let found = rows.partition.read().profile(&box_id(0));
+        assert!(
+            matches!(found, Err(crate::store::StoreError::Corrupt { .. })),
+            "{found:?}"
+        );
+    }
+    // A value under another row's key is damage too.
+    let other = crate::store::rows::of_box(crate::store::rows::Table::Profiles, &box_id(1));
+    let other = [&key[..crate::store::rows::PARTITION_PREFIX_BYTES], &other].concat();
+    rows.base.write(vec![(other, Some(value))]).unwrap();
+    assert!(rows.partition.read().profile(&box_id(1)).is_err());
+}
