@@ -174,17 +174,20 @@ fn the_secrets_of_another_cluster_are_refused() {
 fn a_base_that_is_gone_or_garbage_is_rebuilt_and_that_is_said() {
     let mut cluster = Cluster::single();
     let node = cluster.node(1);
+    let before = (node.checkpoint(), node.digests()).1;
     node.terminate();
     std::fs::remove_dir_all(node.data().join("base")).unwrap();
     node.start();
     node.wait_ready();
+    assert_eq!(node.digests().1, before.1);
     node.terminate();
+    assert!(node.log().contains("rebuil"), "{}", node.log());
     for file in ["db", "conf"] {
         std::fs::write(node.data().join("base").join(file), b"garbage").unwrap();
     }
     node.start();
     node.wait_ready();
-    assert!(node.log().contains("rebuil"), "{}", node.log());
+    assert_eq!(node.digests().1, before.1);
 }
 
 #[test]

@@ -13,6 +13,7 @@
 //! Dropping a cluster kills its processes and removes its files.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+mod admin;
 mod http;
 mod ports;
 mod process;

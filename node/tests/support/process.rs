@@ -8,7 +8,7 @@ use std::process::{Child, ExitStatus, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::ports::Port;
-use super::{eventually, http, rossby, run};
+use super::{admin, eventually, http, rossby, run};
 
 /// How a node ended.
 #[derive(Debug)]
@@ -183,6 +183,16 @@ impl Node {
             .status
             .success()
             .then(|| serde_json::from_slice(&output.stdout).expect("not JSON"))
+    }
+
+    /// The digests of its copy of the partitions.
+    pub fn digests(&self) -> admin::Digests {
+        admin::digests(self.data().join("admin.sock"))
+    }
+
+    /// Has it write a checkpoint; the index.
+    pub fn checkpoint(&self) -> u64 {
+        admin::checkpoint(self.data().join("admin.sock"))
     }
 
     /// Kills it at once (SIGKILL), as a power cut of the process.
