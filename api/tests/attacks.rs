@@ -1,5 +1,10 @@
 //! Hostile requests: each is refused clearly, nothing panics, and no partition changes.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test may fail loudly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)] // A test may fail loudly.
 
 mod support;
 

@@ -1,6 +1,11 @@
 //! The public service over a real socket, with the generated client: the raw codec is invisible to
 //! it, and refusals of the transport carry our codes too.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test may fail loudly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)] // A test may fail loudly.
 
 mod support;
 

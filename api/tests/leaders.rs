@@ -1,5 +1,10 @@
 //! Calls in a cluster of three: who answers them, and what a change of leader means for them.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test may fail loudly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)] // A test may fail loudly.
 
 mod support;
 

@@ -1,5 +1,10 @@
 //! LookupKey, Send, Fetch, Acknowledge and Block: what they do and how they refuse.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test may fail loudly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)] // A test may fail loudly.
 
 mod support;
 

@@ -1,6 +1,13 @@
 //! A node in memory, real but for its disk, clock and network: WAL, store and Raft group behind the
 //! mailbox service, with workers and a courier that hands its codes to the test.
-#![allow(dead_code, unused_imports)] // Each test binary uses its own part.
+// Each test binary uses its own part, and a test may fail loudly.
+#![allow(
+    dead_code,
+    unused_imports,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic
+)]
 
 mod device;
 
