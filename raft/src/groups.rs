@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blocking::Blocking;
 use crate::clock_quorum::ClockQuorum;
 use crate::group::{Core, Leadership};
-use crate::inbound::{Inbound, InboundConfig, Replica};
+use crate::inbound::{Heard, Inbound, InboundConfig, Replica};
 use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
@@ -204,6 +204,7 @@ impl Groups {
         let machine = StateMachine::new(state, log.clone(), config.blocking);
         let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
         let shipping = Arc::new(Shipping::default());
+        let heard = Arc::new(Heard::default());
         let network = Network {
             group,
             replica,
@@ -238,16 +239,17 @@ impl Groups {
             checkpoint_log_bytes: config.checkpoint_log_bytes,
             overlay_budget_bytes: config.overlay_budget_bytes,
             leadership: watch::channel(Leadership::Unknown).0,
+            heard: heard.clone(),
             reign: Mutex::default(),
             handing_over: AtomicBool::new(false),
             failure: Mutex::default(),
             stop: self.stop.child_token(),
         };
+        let served = Replica::new(group, replica, raft.clone(), heard);
         // A group of one need not wait for anybody's vote.
         let alone = core.voter_nodes() == [config.node];
         let started = Group::start(core);
-        self.inbound
-            .add(Arc::new(Replica::new(group, replica, raft.clone())));
+        self.inbound.add(Arc::new(served));
         self.running.write().insert(
             group,
             Running {
@@ -299,10 +301,11 @@ impl Groups {
             }
         }
         self.inbound.remove(group.id());
+        // First, so that nobody takes the end of openraft for a failure.
+        group.core.stop.cancel();
         if group.core.raft.shutdown().await.is_err() {
             tracing::warn!(group = %group.id(), "openraft did not end in good order");
         }
-        group.core.stop.cancel();
         if let Some(last) = log.state().last {
             match timeout(SYNC, log.wait_durable(last.index)).await {
                 Ok(Ok(())) => {}
