@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rossby_domain::ids::NodeId;
-use rossby_raft::{Leadership, ProposeError, ReadError};
+use rossby_raft::{CheckpointError, Leadership, ProposeError, ReadError};
 use rossby_seams::disk::PowerLoss;
 use rossby_seams::transport::Cut;
 use tokio::time::Instant;
@@ -307,4 +307,38 @@ async fn a_failed_disk_stops_the_replica_and_says_why() {
         .propose(vec![letter(1, 1, 64)], patience())
         .await;
     assert!(replies.is_ok(), "{replies:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_writes_and_recovers_when_there_is_space_again() {
+    let settings = Settings {
+        nodes: 1,
+        ..Settings::default()
+    };
+    let world = World::new(settings).await;
+    let leader = world.leader().await;
+    leader.disk.set_capacity(leader.disk.used_bytes());
+    let mut answered = 0;
+    let refused = loop {
+        let soon = Instant::now() + Duration::from_secs(5);
+        match leader
+            .group
+            .propose(vec![letter(1, answered + 1, 50_000)], soon)
+            .await
+        {
+            Ok(replies) => answered = sequence(&replies[0]).0,
+            Err(error) => break error,
+        }
+        assert!(answered < 10_000, "the disk is never full");
+    };
+    assert_eq!(refused, ProposeError::DiskFull);
+    assert_eq!(
+        leader.group.checkpoint().await,
+        Err(CheckpointError::DiskFull)
+    );
+    assert_eq!(queue(leader).await.len() as u64, answered, "reads go on");
+
+    leader.disk.set_capacity(u64::MAX);
+    assert_eq!(world.send(1, answered + 1).await.0, answered + 1);
+    assert!(leader.group.checkpoint().await.is_ok());
 }

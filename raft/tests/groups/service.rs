@@ -217,3 +217,13 @@ async fn an_overloaded_leader_sheds() {
     };
     assert_eq!(refused, ProposeError::Overloaded);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_too_large_for_one_entry_keeps_its_order_over_several() {
+    let world = World::three().await;
+    let letters: Vec<_> = (1..=24).map(|counter| letter(1, counter, 90_000)).collect();
+    let leader = world.leader().await;
+    let replies = leader.group.propose(letters, patience()).await.unwrap();
+    let places: Vec<u64> = replies.iter().map(|reply| sequence(reply).0).collect();
+    assert_eq!(places, (1..=24).collect::<Vec<u64>>());
+}
