@@ -301,10 +301,11 @@ impl Groups {
             }
         }
         self.inbound.remove(group.id());
+        // First, so that nobody takes the end of openraft for a failure.
+        group.core.stop.cancel();
         if group.core.raft.shutdown().await.is_err() {
             tracing::warn!(group = %group.id(), "openraft did not end in good order");
         }
-        group.core.stop.cancel();
         if let Some(last) = log.state().last {
             match timeout(SYNC, log.wait_durable(last.index)).await {
                 Ok(Ok(())) => {}

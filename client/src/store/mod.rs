@@ -302,11 +302,11 @@ impl Store {
     ///
     /// # Errors
     /// What `write` returns, or [`StoreError::Database`].
-    pub fn write<T>(
+    pub fn write<T, E: From<StoreError>>(
         &self,
-        write: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let transaction = self.database.begin_write()?;
+        write: impl FnOnce(&mut Batch<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let transaction = self.database.begin_write().map_err(StoreError::from)?;
         let mut batch = Batch {
             transaction,
             cipher: &self.cipher,
@@ -314,7 +314,7 @@ impl Store {
         };
         // On an error the transaction is dropped, which undoes it.
         let value = write(&mut batch)?;
-        batch.transaction.commit()?;
+        batch.transaction.commit().map_err(StoreError::from)?;
         Ok(value)
     }
 }
