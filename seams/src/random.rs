@@ -59,7 +59,9 @@ impl Random for SeededRandom {
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^= z >> 31;
             let word = z.to_le_bytes();
-            chunk.copy_from_slice(&word[..chunk.len()]);
+            for (byte, random) in chunk.iter_mut().zip(word) {
+                *byte = random;
+            }
         }
         Ok(())
     }

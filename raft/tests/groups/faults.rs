@@ -110,7 +110,12 @@ async fn a_node_that_comes_back_does_not_depose_the_leader() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn power_loss_on_all_nodes_at_once_loses_nothing_that_was_answered() {
-    let mut world = World::three().await;
+    let sync_delay = Duration::from_millis(5);
+    let settings = Settings {
+        sync_delay,
+        ..Settings::default()
+    };
+    let mut world = World::new(settings).await;
     let rounds: u64 = if std::env::var_os("ROSSBY_LONG").is_some() {
         20
     } else {
