@@ -158,7 +158,7 @@ async fn power_loss_on_all_nodes_at_once_loses_nothing_that_was_answered() {
             .map(|node| (node.id, node.disk.crash(loss)))
             .collect();
         for node in 1..=3 {
-            world.kill(NodeId(node), PowerLoss::DropUnsynced).await;
+            world.kill(NodeId(node), PowerLoss::DropUnsynced);
         }
         next = join_all(senders)
             .await
@@ -196,7 +196,7 @@ async fn a_node_behind_the_purged_log_is_sent_the_checkpoint() {
     let mut world = World::new(settings).await;
     let leader = world.leader().await.id;
     let laggard = *world.nodes.keys().find(|node| **node != leader).unwrap();
-    let disk = world.kill(laggard, PowerLoss::KeepAll).await;
+    let disk = world.kill(laggard, PowerLoss::KeepAll);
     let mut counter = 0;
     loop {
         counter += 1;
@@ -346,4 +346,54 @@ async fn a_full_disk_refuses_writes_and_recovers_when_there_is_space_again() {
     leader.disk.set_capacity(u64::MAX);
     assert_eq!(world.send(1, answered + 1).await.0, answered + 1);
     assert!(leader.group.checkpoint().await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_lost_its_tail_to_power_loss_does_not_lead_on_without_it() {
+    let mut world = World::three().await;
+    let slow = NodeId(2);
+    let disk = world.kill(slow, PowerLoss::KeepAll);
+    world.settings.sync_delay = Duration::from_millis(100);
+    world.start(slow, disk).await;
+    // Another may win while the slow one saves its vote.
+    let leader = loop {
+        world.send(1, 1).await;
+        let leader = world.leader().await;
+        if leader.id == slow {
+            break leader;
+        }
+        let _ = leader.group.transfer_leader(Some(slow), patience()).await;
+    };
+    // Answered by the fsync of the other two, while the leader's own is still under way.
+    let letters = (1..=5).map(|counter| {
+        leader
+            .group
+            .propose(vec![letter(2, counter, 64)], patience())
+    });
+    for replies in join_all(letters).await {
+        sequence(&replies.unwrap()[0]);
+    }
+    let disk = world.nodes[&slow].disk.crash(PowerLoss::DropUnsynced);
+    world.kill(slow, PowerLoss::DropUnsynced);
+    world.start(slow, disk).await;
+    for counter in 6..=10 {
+        world.send(2, counter).await;
+    }
+    let letters = queue(world.leader().await).await;
+    let own: Vec<u64> = letters
+        .iter()
+        .filter(|letter| letter.0 == 2)
+        .map(|letter| letter.1)
+        .collect();
+    assert_eq!(own, (1..=10).collect::<Vec<u64>>());
+    world
+        .until("all replicas hold the same bytes", |world| {
+            let mut digests = world
+                .nodes
+                .values()
+                .map(|node| node.group.reader().digests().unwrap());
+            let first = digests.next().unwrap();
+            digests.all(|other| other == first)
+        })
+        .await;
 }

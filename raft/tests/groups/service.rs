@@ -20,7 +20,7 @@ async fn one_node_alone_serves_and_remembers() {
     };
     let mut world = World::new(settings).await;
     assert_eq!(world.send(1, 1).await.0, 1);
-    let disk = world.kill(NodeId(1), PowerLoss::DropUnsynced).await;
+    let disk = world.kill(NodeId(1), PowerLoss::DropUnsynced);
     world.start(NodeId(1), disk).await;
     assert_eq!(world.send(1, 2).await.0, 2);
     assert_eq!(queue(world.leader().await).await, [(1, 1, 1), (1, 2, 2)]);
@@ -174,7 +174,7 @@ async fn shutting_down_hands_leadership_over() {
         .propose(vec![letter(1, 2, 64)], patience())
         .await;
     assert_eq!(stopped, Err(ProposeError::Stopped));
-    world.kill(leader, PowerLoss::KeepAll).await;
+    world.kill(leader, PowerLoss::KeepAll);
     assert_eq!(world.send(1, 2).await.0, 2);
 }
 

@@ -239,11 +239,10 @@ impl World {
     }
 
     /// Stops a node without ceremony; what is left of its disk.
-    pub async fn kill(&mut self, id: NodeId, loss: PowerLoss) -> MemoryDisk {
+    pub fn kill(&mut self, id: NodeId, loss: PowerLoss) -> MemoryDisk {
         let node = self.nodes.remove(&id).unwrap();
         self.network.unregister(id);
         let disk = node.disk.crash(loss);
-        node.groups.shutdown().await;
         drop(node.group);
         drop(node.groups);
         node.wal.shut_down();
