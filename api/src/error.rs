@@ -297,6 +297,21 @@ impl ApiError {
         self.code
     }
 
+    /// How long to wait before trying again, where known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.more.as_ref()?.retry_after
+    }
+
+    /// A figure for programs.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        let mut figures = self.more.as_ref()?.metadata.iter();
+        figures
+            .find(|(known, _)| *known == key)
+            .map(|(_, value)| value.as_str())
+    }
+
     /// What only the operator should read.
     #[must_use]
     pub fn log(&self) -> Option<&str> {

@@ -1,6 +1,21 @@
 //! The device's side of Rossby, and the only home of plaintext and private keys.
+//!
+//! ```text
+//!   Device (device/) ─── what a person does: register, add contacts, send, receive
+//!      │      │    └──── envelope/    content in, sealed bytes out, and back
+//!      │      └───────── connection/  signed calls, tried until their outcome is known
+//!      └──────────────── store/       everything kept, encrypted, in one directory
+//!                        crypto/, identity.rs: keys and the primitives under all of it
+//! ```
+//!
+//! Nothing here knows a server crate: what a device and a service agree on is in `domain` and
+//! `proto`, and in `docs/PROTOCOL.md`.
 
+pub mod connection;
 pub mod crypto;
+pub mod device;
 pub mod envelope;
 pub mod identity;
 pub mod store;
+
+pub use device::{Device, DeviceError, Environment};

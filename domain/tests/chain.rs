@@ -54,6 +54,18 @@ fn canonical_bytes_decode_to_the_same_record() {
 }
 
 #[test]
+fn the_form_in_log_and_tables_is_the_canonical_bytes() {
+    let config = bincode::config::standard().with_fixed_int_encoding();
+    let record = long_record();
+    let bytes = bincode::serde::encode_to_vec(&record, config).unwrap();
+    assert!(bytes.ends_with(&record.encode()));
+    let (decoded, _) = bincode::serde::decode_from_slice::<KeyRecord, _>(&bytes, config).unwrap();
+    assert_eq!(decoded, record);
+    let broken = bincode::serde::encode_to_vec(vec![1_u8; 200], config).unwrap();
+    assert!(bincode::serde::decode_from_slice::<KeyRecord, _>(&broken, config).is_err());
+}
+
+#[test]
 fn a_link_by_a_stranger_is_refused() {
     let record = record(1);
     let change = Change::AddDevice { key: public_key(9) };

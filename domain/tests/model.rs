@@ -20,11 +20,11 @@ mod common;
 
 use bytes::Bytes;
 use common::model::{Model, ModelBox};
+use common::steps::{BOXES, NUMBERS, Send, Step, device, directory, limits, mail};
 use common::world::{
-    DAY_MS, MINUTE_MS, World, address, box_id, identifier, open_claim, open_hidden_claim,
-    verify_claim,
+    DAY_MS, World, address, box_id, identifier, open_claim, open_hidden_claim, verify_claim,
 };
-use common::{add, device_id, record};
+use common::{add, record};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::Config;
@@ -34,153 +34,6 @@ use rossby_domain::limits::Limits;
 use rossby_domain::profile::DeviceState;
 use rossby_domain::tables::{ReadTables as _, Tables as _};
 use rossby_domain::{Answer, Command, Outcome, Query, Rejection, Reply};
-
-/// Boxes 1 to 3 exist, with two devices each; a fourth does not.
-const BOXES: std::ops::RangeInclusive<u8> = 1..=3;
-const ANY_BOX: std::ops::RangeInclusive<u8> = 1..=4;
-
-/// A device of a box: its first, or the second.
-fn device(seed: u8, second: bool) -> DeviceAddress {
-    let device = device_id(if second { seed + 50 } else { seed });
-    DeviceAddress {
-        box_id: box_id(seed),
-        device,
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Send {
-    from: u8,
-    second: bool,
-    to: u8,
-    /// Relative to the last counter that the recipient accepted from this device.
-    step: i64,
-    text: u8,
-    length: usize,
-    ttl_ms: Option<u64>,
-    stale: bool,
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Send(Send),
-    /// The same letters, one after another.
-    Burst(Send, u8),
-    /// An earlier send, whatever became of it, word for word.
-    Retry(Index),
-    /// Up to this share of the queue, and this many beyond.
-    Acknowledge {
-        seed: u8,
-        second: bool,
-        upto: Index,
-        beyond: u64,
-    },
-    Block {
-        by: u8,
-        other: u8,
-        blocked: bool,
-    },
-    /// The box gets a new chain version.
-    Extend {
-        seed: u8,
-    },
-    OpenClaim {
-        seed: u8,
-        number: u8,
-        code: u8,
-        discoverable: bool,
-    },
-    VerifyClaim {
-        seed: u8,
-        number: u8,
-        code: u8,
-    },
-    Wait {
-        millis: u64,
-    },
-    Expire {
-        limit: u32,
-    },
-}
-
-fn send() -> impl Strategy<Value = Send> {
-    let step = prop_oneof![6 => Just(1), 1 => 2..4_i64, 2 => -2..1_i64, 1 => -40..-2_i64];
-    let length = prop_oneof![8 => 1..20_usize, 1 => 95..105_usize];
-    let ttl_ms = prop_oneof![
-        4 => Just(None),
-        1 => Just(Some(0)),
-        2 => Just(Some(MINUTE_MS)),
-        1 => Just(Some(2 * DAY_MS)),
-    ];
-    let stale = prop::bool::weighted(0.1);
-    (
-        BOXES,
-        any::<bool>(),
-        ANY_BOX,
-        step,
-        0..3_u8,
-        length,
-        ttl_ms,
-        stale,
-    )
-        .prop_map(
-            |(from, second, to, step, text, length, ttl_ms, stale)| Send {
-                from,
-                second,
-                to,
-                step,
-                text,
-                length,
-                ttl_ms,
-                stale,
-            },
-        )
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let wait = prop_oneof![
-        3 => Just(1),
-        3 => Just(MINUTE_MS),
-        2 => Just(10 * MINUTE_MS),
-        2 => Just(DAY_MS),
-        1 => Just(31 * DAY_MS),
-    ];
-    let beyond = prop_oneof![9 => Just(0), 1 => 1..3_u64];
-    prop_oneof![
-        12 => send().prop_map(Step::Send),
-        2 => (send(), 2..40_u8).prop_map(|(send, count)| Step::Burst(send, count)),
-        6 => any::<Index>().prop_map(Step::Retry),
-        6 => (ANY_BOX, any::<bool>(), any::<Index>(), beyond).prop_map(
-            |(seed, second, upto, beyond)| Step::Acknowledge { seed, second, upto, beyond }
-        ),
-        1 => (BOXES, BOXES, any::<bool>())
-            .prop_map(|(by, other, blocked)| Step::Block { by, other, blocked }),
-        1 => BOXES.prop_map(|seed| Step::Extend { seed }),
-        2 => (ANY_BOX, 1..4_u8, 1..4_u8, any::<bool>()).prop_map(
-            |(seed, number, code, discoverable)| {
-                Step::OpenClaim { seed, number, code, discoverable }
-            }
-        ),
-        4 => (ANY_BOX, 1..4_u8, 1..4_u8)
-            .prop_map(|(seed, number, code)| Step::VerifyClaim { seed, number, code }),
-        4 => wait.prop_map(|millis| Step::Wait { millis }),
-        3 => (0..20_u32).prop_map(|limit| Step::Expire { limit }),
-    ]
-}
-
-/// Tight limits, so that queues are full most of the time, or wide ones, so that they never are.
-/// Budgets of codes have tests of their own.
-fn limits() -> impl Strategy<Value = Limits> {
-    any::<bool>().prop_map(|tight| Limits {
-        envelope_bytes: 100,
-        queue_envelopes: if tight { 12 } else { 10_000 },
-        queue_bytes: if tight { 400 } else { 1 << 20 },
-        sender_share_percent: if tight { 50 } else { 100 },
-        codes_per_day: 1000,
-        code_pause_ms: 0,
-        ..Limits::default()
-    })
-}
 
 /// The rules, twice, beside the model.
 struct Run {
@@ -290,7 +143,7 @@ impl Run {
                 } else {
                     open_hidden_claim
                 };
-                let reply = self.apply(open(*seed, 200 + number, *code));
+                let reply = self.apply(open(*seed, *number, *code));
                 let expected = self.model.open_claim(*seed, *number, *code, *discoverable);
                 assert_eq!(reply, expected);
             }
@@ -381,7 +234,7 @@ impl Run {
     }
 
     fn verify(&mut self, seed: u8, number: u8, code: u8) {
-        let reply = self.apply(verify_claim(seed, 200 + number, code));
+        let reply = self.apply(verify_claim(seed, number, code));
         let expected = self.model.verify_claim(seed, number, code);
         // An expired code is forgotten some time later.
         let forgotten = (Err(Rejection::NoCodeRequested), Err(Rejection::CodeExpired));
@@ -411,8 +264,8 @@ impl Run {
                 assert_eq!(page.status.last.0, target.log.len() as u64);
             }
         }
-        for number in 1..4 {
-            let query = Query::VerifiedClaim(identifier(200 + number));
+        for number in NUMBERS {
+            let query = Query::VerifiedClaim(identifier(number));
             let owner = self.model.owners.get(&number);
             let expected = owner.map(|owner| (box_id(owner.seed), owner.generation));
             assert_eq!(self.world.query(&query), Answer::VerifiedClaim(expected));
@@ -457,14 +310,18 @@ impl Run {
         }
         assert_eq!(self.world.tables.due(self.world.now, 1).unwrap(), []);
         assert_eq!(self.world.tables.outbox(1).unwrap(), []);
+        for number in NUMBERS.map(identifier) {
+            assert_eq!(self.world.tables.pending_claims(&number, 1).unwrap(), []);
+            assert_eq!(self.world.tables.code_budget(&number).unwrap(), None);
+        }
     }
 }
 
 fn config() -> Config {
     let cases = if std::env::var_os("ROSSBY_LONG").is_some() {
-        20_000
+        5_000
     } else {
-        300
+        120
     };
     Config {
         cases,
@@ -477,17 +334,37 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn every_history_is_as_the_promises_say(
+    fn every_history_of_letters_is_as_the_promises_say(
         limits in limits(),
-        steps in prop::collection::vec(step(), 1..60),
+        steps in prop::collection::vec(mail(), 1..60),
     ) {
-        let mut run = Run::new(limits);
-        for step in &steps {
-            run.step(step);
-            run.check();
-        }
-        run.check_the_end();
+        follow(limits, &steps);
     }
+
+    #[test]
+    fn every_history_of_claims_is_as_the_promises_say(
+        limits in limits(),
+        steps in prop::collection::vec(directory(), 1..60),
+    ) {
+        follow(limits, &steps);
+    }
+
+    #[test]
+    fn letters_and_claims_do_not_disturb_each_other(
+        limits in limits(),
+        steps in prop::collection::vec(prop_oneof![3 => mail(), 2 => directory()], 1..100),
+    ) {
+        follow(limits, &steps);
+    }
+}
+
+fn follow(limits: Limits, steps: &[Step]) {
+    let mut run = Run::new(limits);
+    for step in steps {
+        run.step(step);
+        run.check();
+    }
+    run.check_the_end();
 }
 
 #[test]

@@ -48,16 +48,25 @@ pub(crate) struct LogFigures {
 pub(crate) async fn run(core: Arc<Core>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next_at = core.checkpoint_log_bytes;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = core.stop.cancelled() => return,
         }
-        if core.wal.pinned_bytes(core.id) >= core.checkpoint_log_bytes
+        let pinned = core.wal.pinned_bytes(core.id);
+        if pinned >= next_at
             && let Err(error) = core.checkpoint().await
         {
-            tracing::debug!(group = %core.id, %error, "no checkpoint");
+            tracing::warn!(group = %core.id, %error, "no checkpoint");
         }
+        // Also where something holds the log back, the next is worth it only after as much again.
+        let step = pinned.saturating_add(core.checkpoint_log_bytes);
+        next_at = if pinned >= next_at {
+            step
+        } else {
+            next_at.min(step)
+        };
         if let Some(upto) = purge_point(&core.log_figures())
             && core.raft.trigger().purge_log(upto).await.is_err()
         {

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batcher::Batcher;
 use crate::clock_quorum::ClockQuorum;
 use crate::groups::Timing;
+use crate::inbound::Heard;
 use crate::ownership::Ownership;
 use crate::shipping::Shipping;
 use crate::types::{Raft, TypeConfig};
@@ -145,6 +146,8 @@ pub struct GroupStatus {
     pub applied_index: Option<u64>,
     /// The entry of the last checkpoint.
     pub checkpoint_index: Option<u64>,
+    /// The last entry that was purged from the log.
+    pub purged_index: Option<u64>,
     /// All members, and whether each is a voter, and on the leader how far its log matches.
     pub members: Vec<(ReplicaId, Member, bool, Option<u64>)>,
     /// Why the replica stopped, if it did.
@@ -168,6 +171,7 @@ pub(crate) struct Core {
     pub(crate) disk_full: Arc<AtomicU64>,
     pub(crate) overlay_budget_bytes: u64,
     pub(crate) leadership: watch::Sender<Leadership>,
+    pub(crate) heard: Arc<Heard>,
     pub(crate) reign: Mutex<Option<Reign>>,
     pub(crate) handing_over: AtomicBool,
     pub(crate) failure: Mutex<Option<String>>,
@@ -197,6 +201,9 @@ impl Core {
         })?;
         if self.store.overlay_bytes() >= self.overlay_budget_bytes / 100 * SHED_PERCENT {
             return Err(ProposeError::Overloaded);
+        }
+        if !self.wal.accepts_entries() {
+            return Err(ProposeError::DiskFull);
         }
         Ok(())
     }
@@ -556,6 +563,7 @@ impl Group {
                 committed_index: index(&metrics.local_committed),
                 applied_index: index(&metrics.last_applied),
                 checkpoint_index: index(&metrics.snapshot),
+                purged_index: index(&metrics.purged),
                 members: membership.nodes().map(member).collect(),
                 failure: self.core.failure.lock().clone(),
             }

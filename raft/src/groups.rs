@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
 use rossby_seams::clock::Clock;
 use rossby_seams::transport::{Link, LinkAcceptor, SharedTransport};
-use rossby_storage::store::{Store, StoreError};
+use rossby_storage::store::{GroupStore, Store, StoreError};
 use rossby_storage::wal::{GroupLog, Wal, WalError};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blocking::Blocking;
 use crate::clock_quorum::ClockQuorum;
 use crate::group::{Core, Leadership};
-use crate::inbound::{Inbound, InboundConfig, Replica};
+use crate::inbound::{Heard, Inbound, InboundConfig, Replica};
 use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
@@ -199,10 +199,12 @@ impl Groups {
         let config = &self.config;
         let log = config.wal.log(group, replica)?;
         let state = config.store.group(group)?;
+        check_recovered(&log, &state)?;
         let reader = state.reader();
         let machine = StateMachine::new(state, log.clone(), config.blocking);
         let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
         let shipping = Arc::new(Shipping::default());
+        let heard = Arc::new(Heard::default());
         let network = Network {
             group,
             replica,
@@ -237,16 +239,17 @@ impl Groups {
             checkpoint_log_bytes: config.checkpoint_log_bytes,
             overlay_budget_bytes: config.overlay_budget_bytes,
             leadership: watch::channel(Leadership::Unknown).0,
+            heard: heard.clone(),
             reign: Mutex::default(),
             handing_over: AtomicBool::new(false),
             failure: Mutex::default(),
             stop: self.stop.child_token(),
         };
+        let served = Replica::new(group, replica, raft.clone(), heard);
         // A group of one need not wait for anybody's vote.
         let alone = core.voter_nodes() == [config.node];
         let started = Group::start(core);
-        self.inbound
-            .add(Arc::new(Replica::new(group, replica, raft.clone())));
+        self.inbound.add(Arc::new(served));
         self.running.write().insert(
             group,
             Running {
@@ -298,10 +301,11 @@ impl Groups {
             }
         }
         self.inbound.remove(group.id());
+        // First, so that nobody takes the end of openraft for a failure.
+        group.core.stop.cancel();
         if group.core.raft.shutdown().await.is_err() {
             tracing::warn!(group = %group.id(), "openraft did not end in good order");
         }
-        group.core.stop.cancel();
         if let Some(last) = log.state().last {
             match timeout(SYNC, log.wait_durable(last.index)).await {
                 Ok(Ok(())) => {}
@@ -310,6 +314,21 @@ impl Groups {
             }
         }
     }
+}
+
+/// What the log no longer holds must be in the state: a replica that went on without it would
+/// answer from a state with a hole.
+fn check_recovered(log: &GroupLog, state: &GroupStore) -> Result<(), StartError> {
+    let purged = log.state().purged;
+    let applied = state.applied().position;
+    if purged > applied {
+        let reason = format!(
+            "the log begins after {purged:?}, but the checkpoint only reaches {applied:?}; restore \
+             this node's data directory from a backup, or have this replica rebuilt from its peers"
+        );
+        return Err(StartError::Recovery(reason));
+    }
+    Ok(())
 }
 
 impl LinkAcceptor for Groups {

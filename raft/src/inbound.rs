@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -15,6 +16,7 @@ use rossby_seams::transport::Link;
 use rossby_storage::store::{IncomingCheckpoint, Store};
 use rossby_storage::wal::Wal;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -28,12 +30,28 @@ const MAX_CALLS: usize = 256;
 /// Streams that one link may have.
 const MAX_STREAMS: usize = 16_384;
 
+/// When a replica last heard from a leader. openraft does not tell.
+#[derive(Debug, Default)]
+pub(crate) struct Heard(Mutex<Option<Instant>>);
+
+impl Heard {
+    fn now(&self) {
+        *self.0.lock() = Some(Instant::now());
+    }
+
+    /// Whether that was no longer ago than `limit`.
+    pub(crate) fn within(&self, limit: Duration) -> bool {
+        self.0.lock().is_some_and(|heard| heard.elapsed() <= limit)
+    }
+}
+
 /// A replica that peers can reach.
 #[derive(Debug)]
 pub(crate) struct Replica {
     pub(crate) id: ReplicaId,
     pub(crate) group: GroupId,
     pub(crate) raft: Raft,
+    heard: Arc<Heard>,
     transfer: tokio::sync::Mutex<Option<Transfer>>,
     last_transfer: Mutex<u64>,
 }
@@ -46,12 +64,13 @@ struct Transfer {
 }
 
 impl Replica {
-    pub(crate) fn new(group: GroupId, id: ReplicaId, raft: Raft) -> Self {
+    pub(crate) fn new(group: GroupId, id: ReplicaId, raft: Raft, heard: Arc<Heard>) -> Self {
         let transfer = tokio::sync::Mutex::new(None);
         Self {
             id,
             group,
             raft,
+            heard,
             transfer,
             last_transfer: Mutex::new(0),
         }
@@ -157,13 +176,19 @@ enum ProtocolError {
     TooManyAppends,
 }
 
+/// A stream of appends, on its way to a replica.
+struct Stream {
+    appends: mpsc::Sender<Append>,
+    heard: Arc<Heard>,
+}
+
 /// One link, as the side that is asked sees it.
 struct Serving {
     shared: Arc<Shared>,
     outgoing: mpsc::Sender<Bytes>,
     calls: Arc<Semaphore>,
     // `None`: ended here, but the peer may not know it yet.
-    streams: HashMap<u64, Option<mpsc::Sender<Append>>>,
+    streams: HashMap<u64, Option<Stream>>,
 }
 
 impl Serving {
@@ -214,7 +239,8 @@ impl Serving {
             self.refuse(id, Refusal::NoRoom);
             return Ok(());
         }
-        match stream.try_send(append) {
+        stream.heard.now();
+        match stream.appends.try_send(append) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(ProtocolError::TooManyAppends),
             Err(mpsc::error::TrySendError::Closed(_)) => {
@@ -225,8 +251,8 @@ impl Serving {
     }
 
     /// Starts the task that takes a stream's appends to the replica and its answers back.
-    fn open(&self, id: u64, replica: &Replica) -> mpsc::Sender<Append> {
-        let (sender, receiver) = mpsc::channel(STREAM_WINDOW);
+    fn open(&self, id: u64, replica: &Replica) -> Stream {
+        let (appends, receiver) = mpsc::channel(STREAM_WINDOW);
         let outgoing = self.outgoing.clone();
         let answers = replica.raft.stream_append(ReceiverStream::new(receiver));
         tokio::spawn(async move {
@@ -239,7 +265,8 @@ impl Serving {
                 }
             }
         });
-        sender
+        let heard = replica.heard.clone();
+        Stream { appends, heard }
     }
 
     fn refuse(&self, id: u64, refusal: Refusal) {
@@ -265,7 +292,7 @@ impl Shared {
     /// Whether entries may come in. Without room a follower falls behind and catches up later; its
     /// votes and heartbeats go on.
     fn has_room(&self) -> bool {
-        self.store.overlay_bytes() < self.overlay_budget_bytes
+        self.wal.accepts_entries() && self.store.overlay_bytes() < self.overlay_budget_bytes
     }
 
     async fn answer(&self, to: Target, request: Request) -> Result<Answer, Refusal> {
@@ -276,6 +303,7 @@ impl Shared {
         let raft = &replica.raft;
         match request {
             Request::Append(append) => {
+                replica.heard.now();
                 if !append.entries.is_empty() && !self.has_room() {
                     return Err(Refusal::NoRoom);
                 }

@@ -26,6 +26,8 @@ pub(crate) async fn watch(core: Arc<Core>) {
         core.observe();
         tokio::select! {
             changed = metrics.changed() => if changed.is_err() { break },
+            // A leader that falls silent changes no figure.
+            () = tokio::time::sleep(core.timing.election_max) => {}
             () = core.stop.cancelled() => break,
         }
     }
@@ -41,10 +43,30 @@ pub(crate) async fn watch(core: Arc<Core>) {
 }
 
 impl Core {
+    fn leadership_now(&self, metrics: &RaftMetrics<TypeConfig>) -> Leadership {
+        if metrics.running_state.is_err() {
+            return Leadership::Unknown;
+        }
+        if metrics.state == ServerState::Leader {
+            return Leadership::Here {
+                term: metrics.current_term,
+            };
+        }
+        // openraft goes on naming a leader that it has long not heard from, and this replica
+        // itself after a restart.
+        let lives = self.heard.within(self.timing.election_max);
+        match leader_member(metrics) {
+            Some(member) if lives && metrics.current_leader != Some(metrics.id) => {
+                Leadership::Elsewhere(member)
+            }
+            _ => Leadership::Unknown,
+        }
+    }
+
     fn observe(&self) {
         let (present, failure) = self.with_metrics(|metrics| {
             (
-                leadership(metrics),
+                self.leadership_now(metrics),
                 metrics
                     .running_state
                     .as_ref()
@@ -75,23 +97,6 @@ impl Core {
             *leadership = present;
             changed
         });
-    }
-}
-
-fn leadership(metrics: &RaftMetrics<TypeConfig>) -> Leadership {
-    if metrics.running_state.is_err() {
-        return Leadership::Unknown;
-    }
-    if metrics.state == ServerState::Leader {
-        return Leadership::Here {
-            term: metrics.current_term,
-        };
-    }
-    match leader_member(metrics) {
-        // It was this replica, before a restart or a loss of leadership.
-        _ if metrics.current_leader == Some(metrics.id) => Leadership::Unknown,
-        Some(member) => Leadership::Elsewhere(member),
-        None => Leadership::Unknown,
     }
 }
 

@@ -34,6 +34,8 @@ mod ownership;
 mod reads;
 mod shipping;
 mod state_machine;
+#[cfg(test)]
+mod storage_suite;
 mod types;
 
 pub use blocking::Blocking;

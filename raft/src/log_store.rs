@@ -19,9 +19,7 @@ use crate::types::{
 const VOTE_VERSION: u8 = 1;
 /// A follower is sent at most about this many bytes of entries in one request: openraft bounds
 /// only their number.
-pub(crate) const MAX_APPEND_BYTES: usize = 1024 * 1024;
-/// Entries read at a time when their sizes are not known yet.
-const READ_STEP_ENTRIES: u64 = 16;
+pub(crate) const MAX_APPEND_BYTES: u64 = 1024 * 1024;
 
 /// The log of one replica. Clones share it.
 #[derive(Debug, Clone)]
@@ -34,11 +32,6 @@ impl LogStore {
     #[must_use]
     pub fn new(log: GroupLog) -> Self {
         Self { log }
-    }
-
-    fn read(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
-        let records = self.log.read(from, to).map_err(storage_failure)?;
-        records.into_iter().map(entry).collect()
     }
 
     fn vote(&self) -> io::Result<Option<Vote>> {
@@ -94,15 +87,16 @@ impl RaftLogReader<TypeConfig> for LogStore {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        let (from, to) = bounds(&range);
-        let state = self.log.state();
         // What was purged, and what was not appended yet, is left out, as the contract has it.
-        let from = from.max(state.purged.map_or(0, |purged| purged.index + 1));
-        let to = to.min(state.last.map_or(0, |last| last.index + 1));
-        if from >= to {
+        let Some(first) = self.log.first_index() else {
             return Ok(Vec::new());
-        }
-        self.read(from, to)
+        };
+        let (from, to) = bounds(&range);
+        let records = self
+            .log
+            .read(from.max(first), to)
+            .map_err(storage_failure)?;
+        records.into_iter().map(entry).collect()
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -110,26 +104,12 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut bytes = 0;
-        let mut next = start;
-        while next < end && bytes < MAX_APPEND_BYTES {
-            let to = end.min(next.saturating_add(READ_STEP_ENTRIES));
-            for record in self.log.read(next, to).map_err(storage_failure)? {
-                // One entry is always given, however large.
-                if !entries.is_empty() && bytes + record.bytes.len() > MAX_APPEND_BYTES {
-                    return Ok(entries);
-                }
-                bytes += record.bytes.len();
-                entries.push(entry(record)?);
-            }
-            let reached = entries.last().map_or(next, |entry| entry.log_id.index + 1);
-            if reached < to {
-                break;
-            }
-            next = reached;
-        }
-        Ok(entries)
+        let records = self.log.read_limited(start, end, MAX_APPEND_BYTES);
+        records
+            .map_err(storage_failure)?
+            .into_iter()
+            .map(entry)
+            .collect()
     }
 }
 
@@ -162,7 +142,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(self.log.state().committed.map(log_id))
+        let state = self.log.state();
+        // A hint that was saved for entries which the log then lost with its tail.
+        Ok(state
+            .committed
+            .zip(state.last)
+            .map(|(committed, last)| log_id(committed.min(last))))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>

@@ -107,10 +107,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<CheckpointBuilder> {
-        // openraft never forces: a follower is sent the current checkpoint, which always covers
-        // what was purged.
-        Some(self.get_snapshot_builder().await).filter(|builder| builder.cut.is_some())
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<CheckpointBuilder> {
+        let builder = self.get_snapshot_builder().await;
+        (force || builder.cut.is_some()).then_some(builder)
     }
 
     async fn get_snapshot_builder(&mut self) -> CheckpointBuilder {
@@ -166,11 +165,19 @@ impl CheckpointBuilder {
             .map_err(store_failure)?;
         // Entries are applied when committed, which a quorum of other nodes may have done before
         // this node's own log is durable. A checkpoint beyond the durable log could not be
-        // restarted from after a power cut.
-        self.log
-            .wait_durable(index)
-            .await
-            .map_err(storage_failure)?;
+        // restarted from after a power cut. (State that came with an installed checkpoint may be
+        // ahead of the log, until openraft purges it; that is as durable as it will be.)
+        let in_log = self
+            .log
+            .state()
+            .last
+            .is_some_and(|last| last.index >= index);
+        if in_log {
+            self.log
+                .wait_durable(index)
+                .await
+                .map_err(storage_failure)?;
+        }
         self.blocking
             .run(move || written.publish())
             .await?

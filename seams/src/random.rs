@@ -58,8 +58,9 @@ impl Random for SeededRandom {
             z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^= z >> 31;
-            let word = z.to_le_bytes();
-            chunk.copy_from_slice(&word[..chunk.len()]);
+            for (byte, drawn) in chunk.iter_mut().zip(z.to_le_bytes()) {
+                *byte = drawn;
+            }
         }
         Ok(())
     }

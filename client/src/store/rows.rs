@@ -11,7 +11,8 @@
 //! | messages | envelope id + recipient -> what was received or sent |
 //! | marks | () -> how far reading has come |
 
-use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Sequence};
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{BoxId, Counter, EnvelopeId, Sequence};
 use rossby_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -57,10 +58,8 @@ pub struct AccountRow {
     pub servers: Vec<String>,
     /// The certificate authority to trust, in PEM; `None` on a plain loopback connection.
     pub ca_pem: Option<String>,
-    /// The identifier's kind: 1 phone, 2 email.
-    pub identifier_kind: u8,
-    /// The normalised identifier.
-    pub identifier: String,
+    /// The identifier that the box is registered for.
+    pub identifier: Option<StoredIdentifier>,
     /// Whether others may find the box by it.
     pub discoverable: bool,
     /// The box, once registered.
@@ -69,6 +68,48 @@ pub struct AccountRow {
     pub access: Option<Access>,
 }
 row!(AccountRow, "account", ());
+
+/// An identifier, normalised.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredIdentifier {
+    kind: u8,
+    text: String,
+}
+
+impl StoredIdentifier {
+    /// The identifier again; `None` if the row does not hold one.
+    #[must_use]
+    pub fn to_identifier(&self) -> Option<Identifier> {
+        let identifier = match self.kind {
+            1 => Identifier::phone(&self.text),
+            _ => Identifier::email(&self.text),
+        };
+        identifier
+            .ok()
+            .filter(|identifier| identifier.kind() == self.kind)
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl From<&Identifier> for StoredIdentifier {
+    fn from(identifier: &Identifier) -> Self {
+        Self {
+            kind: identifier.kind(),
+            text: identifier.as_str().to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Debug for StoredIdentifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoredIdentifier(..)")
+    }
+}
 
 /// What a device shows to be let in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -84,8 +125,8 @@ pub struct Access {
 pub struct ContactRow {
     /// A name given by this device's owner.
     pub name: Option<String>,
-    /// The normalised identifier they were found by, if they were: kind and text.
-    pub identifier: Option<(u8, String)>,
+    /// The identifier they were found by, if they were.
+    pub identifier: Option<StoredIdentifier>,
     /// The canonical bytes of their key record, verified.
     pub record: Vec<u8>,
     /// The chain that we hold them to.
@@ -104,6 +145,8 @@ row!(ContactRow, "contacts", BoxId);
 pub struct CounterRow {
     /// The counter.
     pub last: Counter,
+    /// When it was last compared with what the service knows.
+    pub compared_at: Timestamp,
 }
 row!(CounterRow, "counters", BoxId);
 
@@ -119,8 +162,6 @@ pub struct PendingRow {
     pub body: Vec<u8>,
     /// The version of the recipient's chain that it is sealed for.
     pub chain_version: u64,
-    /// Tries whose outcome is not known.
-    pub unknown_tries: u32,
     /// Its place among the messages.
     pub order: u64,
 }
@@ -201,9 +242,3 @@ pub struct MarksRow {
     pub next_order: u64,
 }
 row!(MarksRow, "marks", ());
-
-/// Whose message it is.
-#[must_use]
-pub fn sender_of(key: &MessageKey) -> DeviceAddress {
-    key.0.sender
-}

@@ -1,8 +1,10 @@
 //! What the store must hold, and withstand.
 
 use proptest::prelude::*;
+use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::PartitionId;
 use rossby_domain::ids::{BoxId, Counter};
+use rossby_domain::time::Timestamp;
 use rossby_seams::random::{OsRandom, SeededRandom};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -32,7 +34,10 @@ fn a_box(n: u8) -> BoxId {
 }
 
 fn counter(n: u64) -> CounterRow {
-    CounterRow { last: Counter(n) }
+    CounterRow {
+        last: Counter(n),
+        compared_at: Timestamp::default(),
+    }
 }
 
 #[test]
@@ -165,8 +170,7 @@ fn nothing_is_in_clear_in_the_files() {
     let account = AccountRow {
         servers: vec![canary.to_owned()],
         ca_pem: None,
-        identifier_kind: 2,
-        identifier: canary.to_owned(),
+        identifier: Some((&Identifier::email(canary).unwrap()).into()),
         discoverable: true,
         box_id: Some(a_box(1)),
         access: None,

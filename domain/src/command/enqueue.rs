@@ -114,7 +114,12 @@ impl Enqueue {
         if own.has_room(body, &share) && queue.has_room(body, &whole) {
             return Ok(Ok(Vec::new()));
         }
-        let front = tables.envelopes(&self.recipient, Sequence(0), SWEEP_ENVELOPES, SWEEP_BYTES)?;
+        let front = tables.envelopes(
+            &self.recipient,
+            state.purged_upto,
+            SWEEP_ENVELOPES,
+            SWEEP_BYTES,
+        )?;
         let leaving: Vec<_> = front
             .into_iter()
             .filter(|e| purgeable.includes(e))

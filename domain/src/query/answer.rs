@@ -63,7 +63,10 @@ pub fn answer<T: ReadTables>(
             clock: meta.clock,
         },
         Query::NextDue(_) => {
-            let first = tables.due(Timestamp::from_millis(u64::MAX), 1)?.into_iter().next();
+            let first = tables
+                .due(Timestamp::from_millis(u64::MAX), 1)?
+                .into_iter()
+                .next();
             Answer::NextDue(first.map(|(at, _)| at))
         }
     })

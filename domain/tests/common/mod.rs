@@ -8,6 +8,7 @@
 )]
 
 pub mod model;
+pub mod steps;
 pub mod world;
 
 use bytes::Bytes;

@@ -54,6 +54,8 @@ pub struct Identity {
     pub group: GroupId,
     /// Its replica of it.
     pub replica: ReplicaId,
+    /// Tells the cluster's secrets from others, without telling anything of them.
+    pub secrets_check: String,
 }
 
 /// The form of the file, so that a later one can be told apart.
@@ -66,6 +68,7 @@ impl Identity {
         cluster: (ClusterId, String, PartitionCount),
         node: NodeId,
         (group, replica): (GroupId, ReplicaId),
+        secrets_check: String,
     ) -> Self {
         let (cluster, cluster_name, partitions) = cluster;
         Self {
@@ -76,6 +79,7 @@ impl Identity {
             node,
             group,
             replica,
+            secrets_check,
         }
     }
 }

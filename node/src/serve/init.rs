@@ -67,7 +67,8 @@ impl Node {
             }
         };
         self.place_others(peers, &founding).await?;
-        self.enter(self.founder(&founding)).await.map_err(failed)?;
+        let founder = self.founder(&founding).map_err(failed)?;
+        self.enter(founder).await.map_err(failed)?;
         self.await_leader().await?;
         Ok(founding.cluster)
     }
@@ -233,6 +234,8 @@ impl Joining for Node {
         let _entering = self.entering.lock().await;
         let storage = |error: NodeError| JoinError::Failed(error.to_string());
         let home = &self.parts.home;
+        let secrets = ClusterSecrets::decode(&placement.secrets)
+            .map_err(|error| JoinError::Invalid(error.to_string()))?;
         let given = Identity::new(
             (
                 placement.cluster,
@@ -241,6 +244,7 @@ impl Joining for Node {
             ),
             self.id(),
             (placement.group, placement.replica),
+            self.secrets_check(&secrets).map_err(storage)?,
         );
         match home.identity().map_err(|error| storage(error.into()))? {
             Some(own) if own == given => return self.enter(own).await.map_err(storage),
@@ -259,8 +263,6 @@ impl Joining for Node {
         if placement.group != FIRST_GROUP || placement.replica == ReplicaId(0) {
             return Err(JoinError::Invalid("no such group or replica".to_owned()));
         }
-        let secrets = ClusterSecrets::decode(&placement.secrets)
-            .map_err(|error| JoinError::Invalid(error.to_string()))?;
         self.take_secrets(&secrets)?;
         self.enter(given).await.map_err(storage)
     }

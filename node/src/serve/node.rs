@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use rossby_api::courier::{ConsoleCourier, Courier, CourierError, OutboxFileCourier};
 use rossby_api::peer::{Connections, NoPeers, PeerServer, PeerTransport};
 use rossby_api::{ClusterSecrets, Door, MailboxConfig, MailboxService, Metrics, Relay, Workers};
+use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{ClusterId, NodeId, PartitionCount};
 use rossby_raft::{Group, InitializeError, Member, StartError};
 use rossby_seams::clock::Clock;
@@ -173,7 +174,7 @@ impl Node {
             Some(founding) => founding,
             None => self.plan_alone()?,
         };
-        self.enter(self.founder(&founding)).await
+        self.enter(self.founder(&founding)?).await
     }
 
     fn plan_alone(&self) -> Result<Founding, NodeError> {
@@ -212,14 +213,15 @@ impl Node {
     }
 
     /// Who the founder is by its own plan.
-    pub(super) fn founder(&self, founding: &Founding) -> Identity {
+    pub(super) fn founder(&self, founding: &Founding) -> Result<Identity, NodeError> {
         // A plan without its founder is never written; replica 0 would be refused by the group.
         let replica = founding.replica_of(self.id()).unwrap_or_default();
-        Identity::new(
+        Ok(Identity::new(
             (founding.cluster, founding.name.clone(), founding.partitions),
             self.id(),
             (FIRST_GROUP, replica),
-        )
+            self.secrets_check(&self.load_secrets()?)?,
+        ))
     }
 
     /// Enters a cluster: writes the identity down, starts the group and opens the doors. The caller
@@ -229,6 +231,9 @@ impl Node {
             return Ok(());
         }
         let secrets = Arc::new(self.load_secrets()?);
+        if self.secrets_check(&secrets)? != identity.secrets_check {
+            return Err(self.secrets_error(&"these are the secrets of another cluster"));
+        }
         let courier = self.courier()?;
         self.parts.home.set_identity(&identity)?;
         let engine = self.open_engine()?;
@@ -354,6 +359,19 @@ impl Node {
         secrets
             .save(path)
             .map_err(|error| self.secrets_error(&error))
+    }
+
+    /// A keyed hash of a fixed text: the same for the same secrets only. With wrong secrets a node
+    /// would take known people for unknown ones, so it must never start with them.
+    pub(super) fn secrets_check(&self, secrets: &ClusterSecrets) -> Result<String, NodeError> {
+        let fixed = Identifier::email("secrets-check@rossby.internal")
+            .map_err(|error| self.secrets_error(&error))?;
+        let hash = secrets.identifier_hash(&fixed);
+        Ok(hash
+            .as_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
     }
 
     fn secrets_error(&self, reason: &impl ToString) -> NodeError {

@@ -12,7 +12,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use crate::config::{Log, LogFormat};
 
 /// Libraries that tell much, or tell what is in requests. A filter that names one wins.
-const QUIET: &str = "openraft=warn,sled=warn,h2=warn,hyper=warn,hyper_util=warn,tonic=warn,\
+const QUIET: &str = "openraft=error,sled=warn,h2=warn,hyper=warn,hyper_util=warn,tonic=warn,\
                      tower=warn,rustls=warn,tokio_rustls=warn,axum=warn";
 
 /// Why the log could not be started.
@@ -62,12 +62,12 @@ mod tests {
     fn libraries_stay_quiet_unless_they_are_named() {
         let shown = parse_filter("debug").unwrap().to_string();
         assert!(
-            shown.contains("openraft=warn") && shown.contains("debug"),
+            shown.contains("openraft=error") && shown.contains("debug"),
             "{shown}"
         );
         let shown = parse_filter("info,openraft=trace").unwrap().to_string();
         assert!(
-            shown.contains("openraft=trace") && !shown.contains("openraft=warn"),
+            shown.contains("openraft=trace") && !shown.contains("openraft=error"),
             "{shown}"
         );
     }

@@ -82,6 +82,11 @@ impl Index {
         self.first.saturating_add(self.slots.len() as u64)
     }
 
+    /// The index of the first entry that is there.
+    pub(super) fn first(&self) -> Option<u64> {
+        (!self.slots.is_empty()).then_some(self.first)
+    }
+
     pub(super) fn last(&self) -> Option<LogPosition> {
         match self.slots.back() {
             Some(slot) => Some(LogPosition {

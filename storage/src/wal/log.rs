@@ -58,6 +58,13 @@ impl GroupLog {
         }
     }
 
+    /// The index of the first entry that is there.
+    #[must_use]
+    pub fn first_index(&self) -> Option<u64> {
+        let mut inner = self.handle.shared.inner.lock();
+        inner.group(self.group, self.replica).ok()?.index.first()
+    }
+
     /// Appends entries that follow the last one (the first entry of an empty log may have any
     /// index). They can be read at once; `on_durable` is called, on the writer's thread and in the
     /// order of the calls, after the fdatasync that covers them.

@@ -50,6 +50,8 @@ use crate::LogPosition;
 
 /// The most that one drain takes, unless a single record is larger.
 const DRAIN_LIMIT_BYTES: u64 = 4 << 20;
+/// Entries that may have passed [`Wal::accepts_entries`] and not been appended yet.
+const ADMITTED_BYTES: u64 = 16 << 20;
 const SEGMENT_MIN_BYTES: u64 = 16 << 10;
 const SEGMENT_MAX_BYTES: u64 = 1 << 30;
 const SEGMENT_UNIT_BYTES: u64 = 4096;
@@ -200,12 +202,15 @@ impl Wal {
         distance(inner.end).saturating_sub(distance(oldest))
     }
 
-    /// Whether appends are accepted now, as far as space on disk goes. Recovers by itself.
+    /// Whether appends are accepted now, as far as space on disk goes, with a margin for those that
+    /// were let in before and are still on their way. Recovers by itself.
     #[must_use]
     pub fn accepts_entries(&self) -> bool {
         let shared = &self.handle.shared;
         let mut inner = shared.inner.lock();
-        let accepts = inner.queued_bytes < inner.room_bytes && inner.check_open().is_ok();
+        let margin = ADMITTED_BYTES.min(u64::from(shared.segment_bytes) / 4);
+        let needed = inner.queued_bytes.saturating_add(margin);
+        let accepts = needed < inner.room_bytes && inner.check_open().is_ok();
         if !accepts {
             inner.look_again = true;
             drop(inner);

@@ -154,7 +154,7 @@ impl Segment {
     /// Whether a sector of this segment still holds its filler.
     pub(super) fn is_unwritten(&self, sector: usize, bytes: &[u8]) -> bool {
         let filler = filler(self.salt, sector);
-        bytes.len() == SECTOR_BYTES && bytes.chunks_exact(8).all(|word| word == filler)
+        bytes.starts_with(&filler) && bytes == filler.repeat(SECTOR_BYTES / filler.len())
     }
 }
 

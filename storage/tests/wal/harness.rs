@@ -95,10 +95,7 @@ pub fn append(
     entries: Vec<LogRecord>,
 ) -> Result<Receiver<Result<(), WalError>>, WalError> {
     let (sender, receiver) = mpsc::channel();
-    log.append(
-        entries,
-        Box::new(move |outcome| drop(sender.send(outcome))),
-    )?;
+    log.append(entries, Box::new(move |outcome| drop(sender.send(outcome))))?;
     Ok(receiver)
 }
 
@@ -106,7 +103,17 @@ pub fn drain_all(writer: &mut WalWriter) {
     while writer.drain() {}
 }
 
+/// The log of the first replica of a group.
 pub fn log(wal: &Wal, group: u32) -> GroupLog {
-    wal.log(GroupId(group), ReplicaId(u64::from(group) + 100))
-        .unwrap()
+    log_of(wal, group, 0)
+}
+
+/// The log of the replica that follows this many removed ones.
+pub fn log_of(wal: &Wal, group: u32, removals: u64) -> GroupLog {
+    wal.log(GroupId(group), replica(group, removals)).unwrap()
+}
+
+/// Replica ids are never used again: each removal makes room for another.
+pub fn replica(group: u32, removals: u64) -> ReplicaId {
+    ReplicaId(100 * (removals + 1) + u64::from(group))
 }

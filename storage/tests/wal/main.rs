@@ -8,4 +8,7 @@
 )]
 
 mod behaviour;
+mod crash;
+mod damage;
 mod harness;
+mod model;

@@ -1,0 +1,171 @@
+//! The real wire: gRPC over HTTP/2, raw message bytes in and out.
+//!
+//! The generated client would encode a message out of our sight; Hawk signs the bytes that are
+//! sent. So messages go through as they are.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf as _, BufMut as _, Bytes};
+use http::uri::PathAndQuery;
+use parking_lot::Mutex;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+
+use super::refusal::Refusal;
+use super::server::ServerAddress;
+use super::{Exchange, Wire, WireError, WireReply};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A page of a box is about 1 MiB; one envelope is never larger than that.
+const MAX_REPLY_BYTES: usize = 8 * 1024 * 1024;
+const AUTHORIZATION: &str = "authorization";
+const SERVER_AUTHORIZATION: &str = "server-authorization";
+
+/// Speaks gRPC to servers, over TLS unless they are on this machine.
+pub struct GrpcWire {
+    ca_pem: Option<String>,
+    channels: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl GrpcWire {
+    /// A wire that trusts servers whose certificate this authority (PEM) has signed.
+    #[must_use]
+    pub fn new(ca_pem: Option<String>) -> Self {
+        Self {
+            ca_pem,
+            channels: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    fn channel(&self, server: &ServerAddress) -> Result<Channel, WireError> {
+        let name = server.to_string();
+        let mut channels = self.channels.lock();
+        if let Some(channel) = channels.get(&name) {
+            return Ok(channel.clone());
+        }
+        let not_sent = |what: &str| WireError::NotSent(format!("{name}: {what}"));
+        let mut endpoint = Endpoint::from(server.uri().clone())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true);
+        if server.is_secure() {
+            let ca = self.ca_pem.as_deref().ok_or_else(|| {
+                not_sent("no certificate authority is known to trust it by (--ca)")
+            })?;
+            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+            endpoint = endpoint
+                .tls_config(tls)
+                .map_err(|_| not_sent("the --ca file is not a certificate in PEM"))?;
+        }
+        let channel = endpoint.connect_lazy();
+        channels.insert(name, channel.clone());
+        Ok(channel)
+    }
+}
+
+impl std::fmt::Debug for GrpcWire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GrpcWire")
+    }
+}
+
+#[async_trait]
+impl Wire for GrpcWire {
+    async fn exchange(&self, exchange: Exchange<'_>) -> Result<WireReply, WireError> {
+        let channel = self.channel(exchange.server)?;
+        let name = exchange.server.to_string();
+        let timeout = exchange.timeout;
+        match tokio::time::timeout(timeout, unary(channel, exchange)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(status)) => Err(error_of(&name, &status)),
+            Err(_) => Err(WireError::Lost(format!("{name}: no answer in time"))),
+        }
+    }
+}
+
+async fn unary(channel: Channel, exchange: Exchange<'_>) -> Result<WireReply, tonic::Status> {
+    let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_REPLY_BYTES);
+    client
+        .ready()
+        .await
+        .map_err(|error| tonic::Status::from_error(error.into()))?;
+    let mut request = tonic::Request::new(exchange.message);
+    request.set_timeout(exchange.timeout);
+    if let Some(authorization) = exchange.authorization {
+        let value = AsciiMetadataValue::try_from(authorization)
+            .map_err(|_| tonic::Status::internal("the authorization is not ASCII"))?;
+        request.metadata_mut().insert(AUTHORIZATION, value);
+    }
+    let path = PathAndQuery::from_static(exchange.path);
+    let response = client.unary(request, path, RawCodec).await?;
+    let server_authorization = response
+        .metadata()
+        .get(SERVER_AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
+    Ok(WireReply {
+        message: response.into_inner(),
+        server_authorization,
+    })
+}
+
+fn error_of(server: &str, status: &tonic::Status) -> WireError {
+    if let Some(refusal) = Refusal::of_status(status) {
+        return WireError::Refused(Box::new(refusal));
+    }
+    let mut cause = status.source();
+    let mut deepest = status.message().to_owned();
+    let mut connected = true;
+    while let Some(error) = cause {
+        connected &= !error.is::<tonic::ConnectError>();
+        deepest = error.to_string();
+        cause = error.source();
+    }
+    let why = format!("{server}: {deepest}");
+    if connected {
+        WireError::Lost(why)
+    } else {
+        WireError::NotSent(why)
+    }
+}
+
+/// Messages as they are.
+#[derive(Debug, Clone, Copy)]
+struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Bytes;
+    type Error = tonic::Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), tonic::Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Bytes;
+    type Error = tonic::Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, tonic::Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

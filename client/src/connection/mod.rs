@@ -1,0 +1,371 @@
+//! From the device to the service: one call, however many tries and servers it takes.
+//!
+//! ```text
+//!   Connection::call ──► sign (hawk.rs) ──► Wire::exchange (grpc.rs, or a simulated one)
+//!         ▲                                      │
+//!         └── next server, later ◄── may another try help? ◄── reply, refusal or silence
+//! ```
+//!
+//! A call ends in the service's answer, in "nothing happened" or in "not known". What was not known
+//! once stays so: if one try may have reached the service, a later "nothing was done" speaks for
+//! itself only.
+
+mod grpc;
+mod hawk;
+mod refusal;
+mod rpc;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message as _;
+use rossby_seams::clock::Clock;
+use rossby_seams::random::{Random, RandomError, bytes};
+use tokio::time::{Instant, sleep};
+
+pub use self::grpc::GrpcWire;
+pub use self::hawk::Signer;
+use self::hawk::{SignedRequest, Skew};
+pub use self::refusal::{Refusal, Retry};
+pub use self::rpc::{
+    Acknowledge, Authorize, Block, Fetch, LookupKey, Register, Rpc, Send as SendRpc,
+};
+pub use self::server::{AddressError, ServerAddress};
+
+/// How long a call may take, and how it is tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// All tries together.
+    pub call: Duration,
+    /// One try. The service answers within 3 s, or says that it can not.
+    pub attempt: Duration,
+    /// The first pause; it doubles with each.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            call: Duration::from_secs(10),
+            attempt: Duration::from_secs(4),
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(2),
+        }
+    }
+}
+
+/// One try of a call at one server.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    /// The server.
+    pub server: &'a ServerAddress,
+    /// The gRPC path.
+    pub path: &'static str,
+    /// The protobuf message.
+    pub message: Bytes,
+    /// The `authorization` metadata.
+    pub authorization: Option<String>,
+    /// How long to wait for the reply.
+    pub timeout: Duration,
+}
+
+/// A reply as it came.
+#[derive(Debug, Clone)]
+pub struct WireReply {
+    /// The protobuf message.
+    pub message: Bytes,
+    /// The `server-authorization` metadata.
+    pub server_authorization: Option<String>,
+}
+
+/// Why there is no reply.
+#[derive(Debug, Clone)]
+pub enum WireError {
+    /// The server was never reached: nothing happened.
+    NotSent(String),
+    /// No answer, or half of one: it may have happened.
+    Lost(String),
+    /// The service said no.
+    Refused(Box<Refusal>),
+}
+
+/// Carries one exchange. The seam between this crate and the network.
+#[async_trait]
+pub trait Wire: Send + Sync + 'static {
+    /// Sends a request and waits for its reply, no longer than the exchange allows.
+    async fn exchange(&self, exchange: Exchange<'_>) -> Result<WireReply, WireError>;
+}
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No server was reached, or none could serve: nothing happened.
+    #[error("the service can not be reached: {0}")]
+    Unavailable(String),
+    /// It is not known whether the request took effect. The same may be tried again.
+    #[error("it is not known whether the request took effect: {0}")]
+    OutcomeUnknown(String),
+    /// The service said no.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// A reply that does not come from the service, or makes no sense.
+    #[error("the reply is not to be trusted: {0}")]
+    BadReply(&'static str),
+    /// The request could not be signed.
+    #[error("the request can not be signed")]
+    Sign,
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}
+
+impl CallError {
+    /// The service's refusal, if it is one.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// Whether the same request, later, may succeed.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::OutcomeUnknown(_) => true,
+            Self::Refused(refusal) => refusal.retry == Retry::Same,
+            Self::BadReply(_) | Self::Sign | Self::Random(_) => false,
+        }
+    }
+}
+
+/// A device's connection to a cluster: several servers, one at a time.
+pub struct Connection {
+    wire: Arc<dyn Wire>,
+    servers: Vec<ServerAddress>,
+    /// The server that answered last.
+    favourite: AtomicUsize,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    patience: Patience,
+    skew: Mutex<Skew>,
+}
+
+/// What one try came to.
+enum Tried<T> {
+    Done(T),
+    /// Another try may help, after this long at least; whether this one may have taken effect.
+    Again {
+        wait: Duration,
+        error: CallError,
+        unknown: bool,
+    },
+    Failed(CallError),
+}
+
+impl Connection {
+    /// A connection to these servers. Nothing is sent yet.
+    #[must_use]
+    pub fn new(
+        wire: Arc<dyn Wire>,
+        servers: Vec<ServerAddress>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        patience: Patience,
+    ) -> Self {
+        Self {
+            wire,
+            servers,
+            favourite: AtomicUsize::new(0),
+            clock,
+            random,
+            patience,
+            skew: Mutex::new(Skew::default()),
+        }
+    }
+
+    /// Makes a call; with a signer, an authenticated one.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn call<R: Rpc>(
+        &self,
+        request: &R::Request,
+        signer: Option<&Signer>,
+    ) -> Result<R::Response, CallError> {
+        let message = Bytes::from(request.encode_to_vec());
+        let deadline = Instant::now() + self.patience.call;
+        let mut pause = self.patience.first_pause;
+        let mut unknown = false;
+        let mut corrected = false;
+        for attempt in 0_usize.. {
+            let timeout = self
+                .patience
+                .attempt
+                .min(deadline.saturating_duration_since(Instant::now()));
+            match self
+                .attempt::<R>(&message, signer, attempt, timeout, &mut corrected)
+                .await
+            {
+                Tried::Done(response) => return Ok(response),
+                Tried::Failed(error) => return Err(error),
+                Tried::Again {
+                    wait,
+                    error,
+                    unknown: maybe,
+                } => {
+                    unknown |= maybe;
+                    let wait = wait.max(self.jittered(pause)?);
+                    if Instant::now() + wait >= deadline {
+                        return Err(settle(error, unknown));
+                    }
+                    sleep(wait).await;
+                    pause = (pause * 2).min(self.patience.longest_pause);
+                }
+            }
+        }
+        Err(CallError::Unavailable("no server is known".to_owned()))
+    }
+
+    async fn attempt<R: Rpc>(
+        &self,
+        message: &Bytes,
+        signer: Option<&Signer>,
+        attempt: usize,
+        timeout: Duration,
+        corrected: &mut bool,
+    ) -> Tried<R::Response> {
+        let index = self.favourite.load(Ordering::Relaxed).wrapping_add(attempt)
+            % self.servers.len().max(1);
+        let Some(server) = self.servers.get(index) else {
+            return Tried::Failed(CallError::Unavailable("no server is known".to_owned()));
+        };
+        let signed = match signer
+            .map(|signer| self.sign::<R>(signer, message))
+            .transpose()
+        {
+            Ok(signed) => signed,
+            Err(error) => return Tried::Failed(error),
+        };
+        let exchange = Exchange {
+            server,
+            path: R::PATH,
+            message: message.clone(),
+            authorization: signed.as_ref().map(|signed| signed.authorization.clone()),
+            timeout,
+        };
+        match self.wire.exchange(exchange).await {
+            Ok(reply) => {
+                self.favourite.store(index, Ordering::Relaxed);
+                read_reply::<R>(&reply, signed.as_ref())
+            }
+            Err(WireError::NotSent(why)) => Tried::Again {
+                wait: Duration::ZERO,
+                error: CallError::Unavailable(why),
+                unknown: false,
+            },
+            Err(WireError::Lost(why)) => {
+                let error = CallError::OutcomeUnknown(why);
+                Tried::Again {
+                    wait: Duration::ZERO,
+                    error,
+                    unknown: true,
+                }
+            }
+            Err(WireError::Refused(refusal)) => self.after_refusal(refusal, signed, corrected),
+        }
+    }
+
+    fn after_refusal<T>(
+        &self,
+        refusal: Box<Refusal>,
+        signed: Option<SignedRequest>,
+        corrected: &mut bool,
+    ) -> Tried<T> {
+        let wait = refusal.retry_after.unwrap_or_default();
+        if let (Some(server_time), Some(signed), false) = (refusal.server_time, signed, *corrected)
+        {
+            // Our clock is off, or the service has a new leader, which wants a later time.
+            *corrected = true;
+            self.skew.lock().learn(signed.at, server_time);
+            return Tried::Again {
+                wait,
+                error: CallError::Refused(refusal),
+                unknown: false,
+            };
+        }
+        if refusal.is_passing() {
+            let unknown = refusal.leaves_outcome_unknown();
+            return Tried::Again {
+                wait,
+                error: CallError::Refused(refusal),
+                unknown,
+            };
+        }
+        Tried::Failed(CallError::Refused(refusal))
+    }
+
+    fn sign<R: Rpc>(&self, signer: &Signer, message: &Bytes) -> Result<SignedRequest, CallError> {
+        let now = self.clock.now();
+        let at = self.skew.lock().correct(now);
+        let nonce: [u8; 16] = bytes(self.random.as_ref())?;
+        signer
+            .sign(R::PATH, message, at, &nonce)
+            .map_err(|_| CallError::Sign)
+    }
+
+    /// Half to all of a pause: clients that failed together do not come back together.
+    fn jittered(&self, pause: Duration) -> Result<Duration, CallError> {
+        let draw = u32::from_be_bytes(bytes(self.random.as_ref())?);
+        Ok(pause / 2 + (pause / 2).mul_f64(f64::from(draw) / f64::from(u32::MAX)))
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("servers", &self.servers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a call comes to when its tries are over.
+fn settle(last: CallError, unknown: bool) -> CallError {
+    match last {
+        CallError::OutcomeUnknown(why) => CallError::OutcomeUnknown(why),
+        CallError::Unavailable(why) if unknown => CallError::OutcomeUnknown(why),
+        CallError::Refused(refusal) if unknown && refusal.is_about_the_service() => {
+            CallError::OutcomeUnknown(refusal.message)
+        }
+        CallError::Refused(refusal) if refusal.is_unavailable() => {
+            CallError::Unavailable(refusal.message)
+        }
+        other => other,
+    }
+}
+
+fn read_reply<R: Rpc>(reply: &WireReply, signed: Option<&SignedRequest>) -> Tried<R::Response> {
+    if let Some(signed) = signed {
+        let vouched = reply
+            .server_authorization
+            .as_deref()
+            .is_some_and(|header| signed.is_vouched(header, &reply.message));
+        if !vouched {
+            return Tried::Failed(CallError::BadReply("it is not signed by the service"));
+        }
+    }
+    match R::Response::decode(reply.message.clone()) {
+        Ok(response) => Tried::Done(response),
+        Err(_) => Tried::Failed(CallError::BadReply("it can not be read")),
+    }
+}

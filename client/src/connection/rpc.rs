@@ -1,0 +1,46 @@
+//! The calls of `rossby.v1.Mailbox`.
+
+use rossby_proto::v1;
+
+/// A call: its path and its messages.
+pub trait Rpc {
+    /// The gRPC path, as it stands in the request and in its signature.
+    const PATH: &'static str;
+    /// What is asked.
+    type Request: prost::Message;
+    /// What is answered.
+    type Response: prost::Message + Default;
+}
+
+macro_rules! rpcs {
+    ($($(#[$doc:meta])* $name:ident: $request:ident -> $response:ident;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy)]
+            pub enum $name {}
+
+            impl Rpc for $name {
+                const PATH: &'static str = concat!("/rossby.v1.Mailbox/", stringify!($name));
+                type Request = v1::$request;
+                type Response = v1::$response;
+            }
+        )*
+    };
+}
+
+rpcs! {
+    /// Makes a box and asks for a verification code.
+    Register: RegisterRequest -> RegisterResponse;
+    /// Proves an identifier with the code.
+    Authorize: AuthorizeRequest -> AuthorizeResponse;
+    /// Finds a key record.
+    LookupKey: LookupKeyRequest -> LookupKeyResponse;
+    /// Puts envelopes into boxes.
+    Send: SendRequest -> SendResponse;
+    /// Reads the caller's box.
+    Fetch: FetchRequest -> FetchResponse;
+    /// Moves the caller's cursor.
+    Acknowledge: AcknowledgeRequest -> AcknowledgeResponse;
+    /// Blocks a sender, or lifts the block.
+    Block: BlockRequest -> BlockResponse;
+}

@@ -1,0 +1,292 @@
+//! Contacts: whom we know, and the identity chains that we hold them to.
+
+use bytes::Bytes;
+use rossby_domain::chain::KeyRecord;
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{BoxId, Counter, DeviceId};
+use rossby_domain::time::Timestamp;
+use rossby_proto::v1::{self, lookup_key_request::By};
+
+use super::{Device, DeviceError, box_from_wire, identifier_to_wire};
+use crate::connection::{Block, LookupKey};
+use crate::envelope::ChainPoint;
+use crate::store::{ContactRow, StoreError};
+
+/// By what a box is looked up.
+#[derive(Debug, Clone)]
+pub enum LookupBy {
+    /// Its phone or email, if its owner lets it be found by that.
+    Identifier(Identifier),
+    /// One of its devices.
+    Device(DeviceId),
+    /// Its id.
+    Box(BoxId),
+}
+
+/// What a lookup found, verified as far as it can be: the record's signatures hold, and the box is
+/// the record's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The box.
+    pub box_id: BoxId,
+    /// Its key record.
+    pub record: KeyRecord,
+    /// The lowest counter that this device has not used for it.
+    pub next_counter: Counter,
+}
+
+/// Someone we know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// Their box.
+    pub box_id: BoxId,
+    /// The name that this device's owner gave them.
+    pub name: Option<String>,
+    /// The identifier that they were found by.
+    pub identifier: Option<String>,
+    /// The chain that they are held to.
+    pub pinned: ChainPoint,
+    /// When they were first met.
+    pub since: Timestamp,
+    /// Whether this device's owner added them, or they wrote first.
+    pub added: bool,
+    /// Whether they are blocked.
+    pub blocked: bool,
+}
+
+impl Contact {
+    fn of_row((box_id, row): (BoxId, ContactRow)) -> Self {
+        Self {
+            box_id,
+            name: row.name,
+            identifier: row
+                .identifier
+                .map(|identifier| identifier.as_str().to_owned()),
+            pinned: row.pinned,
+            since: row.since,
+            added: row.added,
+            blocked: row.blocked,
+        }
+    }
+
+    /// What to call them: their name, else what they were found by, else their box.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.name
+            .clone()
+            .or_else(|| self.identifier.clone())
+            .unwrap_or_else(|| self.box_id.to_string())
+    }
+}
+
+impl Device {
+    /// Looks a box up. Pins nothing.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoUser`], [`DeviceError::Untrue`], [`DeviceError::Chain`],
+    /// [`DeviceError::Call`].
+    pub async fn lookup(&self, by: &LookupBy) -> Result<Found, DeviceError> {
+        let wire = match by {
+            LookupBy::Identifier(identifier) => By::Identifier(identifier_to_wire(identifier)),
+            LookupBy::Device(device) => By::DeviceId(Bytes::copy_from_slice(device.as_bytes())),
+            LookupBy::Box(box_id) => By::BoxId(Bytes::copy_from_slice(box_id.as_bytes())),
+        };
+        let request = v1::LookupKeyRequest { by: Some(wire) };
+        let signer = self.signer()?;
+        let response = match self
+            .connection
+            .call::<LookupKey>(&request, Some(&signer))
+            .await
+        {
+            Err(error)
+                if error
+                    .refusal()
+                    .is_some_and(|refusal| refusal.code == "NO_USER") =>
+            {
+                return Err(DeviceError::NoUser);
+            }
+            other => other?,
+        };
+        let box_id = box_from_wire(&response.box_id)?;
+        let record = KeyRecord::decode(&response.key_record)?;
+        if !box_id.is_of_genesis(&record.genesis_hash()) {
+            return Err(DeviceError::Untrue("the key record is not the box's"));
+        }
+        let as_asked = match by {
+            LookupBy::Identifier(_) => true,
+            LookupBy::Device(device) => record.signing_key(device).is_some(),
+            LookupBy::Box(asked) => *asked == box_id,
+        };
+        if !as_asked {
+            return Err(DeviceError::Untrue(
+                "it is about another box than was asked for",
+            ));
+        }
+        Ok(Found {
+            box_id,
+            record,
+            next_counter: Counter(response.next_counter),
+        })
+    }
+
+    /// Adds a contact: looks them up and pins their identity. Adding a known contact again renews
+    /// what is known of them.
+    ///
+    /// # Errors
+    /// As [`Device::lookup`]; [`DeviceError::IdentityChanged`]; [`DeviceError::IdentifierMoved`] if
+    /// the identifier led to another box before, unless `accept_moved`.
+    pub async fn add_contact(
+        &self,
+        by: &LookupBy,
+        name: Option<&str>,
+        accept_moved: bool,
+    ) -> Result<Contact, DeviceError> {
+        let found = self.lookup(by).await?;
+        let identifier = match by {
+            LookupBy::Identifier(identifier) => Some(identifier.into()),
+            LookupBy::Device(_) | LookupBy::Box(_) => None,
+        };
+        if let Some(identifier) = &identifier {
+            let earlier = self
+                .store
+                .all::<ContactRow>()?
+                .into_iter()
+                .find(|(box_id, row)| {
+                    row.identifier.as_ref() == Some(identifier) && *box_id != found.box_id
+                });
+            if let Some((known, mut row)) = earlier {
+                if !accept_moved {
+                    return Err(DeviceError::IdentifierMoved {
+                        known,
+                        found: found.box_id,
+                    });
+                }
+                row.identifier = None;
+                self.store.write(|batch| batch.put(&known, &row))?;
+            }
+        }
+        let mut row = self.pin(&found)?;
+        row.added = true;
+        row.identifier = identifier.or(row.identifier);
+        row.name = name.map(str::to_owned).or(row.name);
+        self.store.write(|batch| batch.put(&found.box_id, &row))?;
+        Ok(Contact::of_row((found.box_id, row)))
+    }
+
+    /// Forgets a contact, and with them the identity that they were held to. Messages stay.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoUser`] if there is no such contact.
+    pub fn remove_contact(&self, box_id: &BoxId) -> Result<(), DeviceError> {
+        self.contact(box_id)?.ok_or(DeviceError::NoUser)?;
+        Ok(self
+            .store
+            .write(|batch| batch.remove::<ContactRow>(box_id))?)
+    }
+
+    /// Everyone known, by label.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn contacts(&self) -> Result<Vec<Contact>, DeviceError> {
+        let rows = self.store.all::<ContactRow>()?;
+        let mut contacts: Vec<_> = rows.into_iter().map(Contact::of_row).collect();
+        contacts.sort_by_cached_key(|contact| (contact.label(), contact.box_id));
+        Ok(contacts)
+    }
+
+    /// One contact.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn contact(&self, box_id: &BoxId) -> Result<Option<Contact>, DeviceError> {
+        let row = self.store.get::<ContactRow>(box_id)?;
+        Ok(row.map(|row| Contact::of_row((*box_id, row))))
+    }
+
+    /// Blocks a box, or lifts the block. To a blocked sender this box does not exist.
+    ///
+    /// # Errors
+    /// [`DeviceError::Call`].
+    pub async fn block(&self, box_id: &BoxId, blocked: bool) -> Result<(), DeviceError> {
+        let signer = self.signer()?;
+        let box_bytes = Bytes::copy_from_slice(box_id.as_bytes());
+        let request = v1::BlockRequest {
+            box_id: box_bytes,
+            blocked,
+        };
+        self.connection
+            .call::<Block>(&request, Some(&signer))
+            .await?;
+        if let Some(mut row) = self.store.get::<ContactRow>(box_id)? {
+            row.blocked = blocked;
+            self.store.write(|batch| batch.put(box_id, &row))?;
+        }
+        Ok(())
+    }
+
+    /// Holds a found record against what is pinned, and pins it: the first time on trust, and from
+    /// then on only what grows from that.
+    pub(super) fn pin(&self, found: &Found) -> Result<ContactRow, DeviceError> {
+        self.store.write(|batch| {
+            let row = match batch.get::<ContactRow>(&found.box_id)? {
+                Some(row) => renewed(&found.box_id, row, &found.record)?,
+                None => ContactRow {
+                    name: None,
+                    identifier: None,
+                    record: found.record.encode(),
+                    pinned: ChainPoint::head(&found.record),
+                    since: self.environment.clock.now(),
+                    added: false,
+                    blocked: false,
+                },
+            };
+            batch.put(&found.box_id, &row)?;
+            Ok(row)
+        })
+    }
+
+    /// The pinned record of a contact.
+    pub(super) fn pinned_record(&self, box_id: &BoxId) -> Result<Option<KeyRecord>, DeviceError> {
+        // Verified before it was stored, and authenticated by the store since.
+        match self.store.get::<ContactRow>(box_id)? {
+            Some(row) => Ok(Some(KeyRecord::decode_trusted(&row.record)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The contact with a newer record, which must grow from the pinned one.
+fn renewed(box_id: &BoxId, row: ContactRow, record: &KeyRecord) -> Result<ContactRow, DeviceError> {
+    let changed = |what| DeviceError::IdentityChanged {
+        box_id: *box_id,
+        what,
+    };
+    let damaged = |_| DeviceError::Store(StoreError::Damaged { table: "contacts" });
+    if record.version() < row.pinned.version {
+        return Err(changed("an older identity chain was shown"));
+    }
+    if !row.pinned.is_on(record) {
+        return Err(changed("another identity chain was shown"));
+    }
+    let known = KeyRecord::decode_trusted(&row.record).map_err(damaged)?;
+    for keys in known.devices() {
+        match record.device(&keys.device) {
+            Some(shown) if shown.kem.counter < keys.kem.counter => {
+                return Err(changed("an older encryption key was shown"));
+            }
+            Some(shown)
+                if shown.kem.counter == keys.kem.counter && shown.kem.public != keys.kem.public =>
+            {
+                return Err(changed("two encryption keys were shown under one counter"));
+            }
+            // A device that is gone was taken out by a link of the chain.
+            _ => {}
+        }
+    }
+    Ok(ContactRow {
+        record: record.encode(),
+        pinned: ChainPoint::head(record),
+        ..row
+    })
+}

@@ -1,0 +1,106 @@
+//! What can go wrong for a device.
+
+use rossby_domain::chain::ChainError;
+use rossby_domain::ids::BoxId;
+use rossby_seams::random::RandomError;
+
+use crate::connection::{AddressError, CallError};
+use crate::crypto::kem::KemError;
+use crate::envelope::{ContentError, SealError};
+use crate::identity::IdentityError;
+use crate::store::StoreError;
+
+/// What can go wrong for a device.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The device's own files.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The call did not succeed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A server's address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// No server is known.
+    #[error("no server is known")]
+    NoServer,
+    /// The device has no box yet.
+    #[error("this device is not registered yet")]
+    NotRegistered,
+    /// The identifier is still to be proven.
+    #[error("this device is not authorised yet")]
+    NotAuthorised,
+    /// The device has a box, and it stays the only one.
+    #[error("this device is registered already")]
+    AlreadyRegistered,
+    /// Nobody can be found there.
+    #[error("no such user")]
+    NoUser,
+    /// A contact's identity is not the one that was known before. Nothing was sent.
+    #[error("the identity of box {box_id} is not the one known before: {what}")]
+    IdentityChanged {
+        /// The contact.
+        box_id: BoxId,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// An identifier now leads to another identity than it did.
+    #[error("this identifier belonged to box {known} and now belongs to box {found}")]
+    IdentifierMoved {
+        /// The box it belonged to.
+        known: BoxId,
+        /// The box it belongs to now.
+        found: BoxId,
+    },
+    /// The service's answer contradicts itself or what was asked.
+    #[error("the service's answer can not be true: {0}")]
+    Untrue(&'static str),
+    /// A key record does not verify.
+    #[error("a key record does not verify: {0}")]
+    Chain(#[from] ChainError),
+    /// The token could not be opened.
+    #[error("the token can not be opened: {0}")]
+    Token(#[source] KemError),
+    /// The content could not be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The keys could not be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// What the store holds makes no sense.
+    #[error("the device's {0} is damaged")]
+    Damaged(&'static str),
+}
+
+impl From<ContentError> for DeviceError {
+    fn from(error: ContentError) -> Self {
+        Self::Seal(SealError::Content(error))
+    }
+}
+
+impl From<RandomError> for DeviceError {
+    fn from(error: RandomError) -> Self {
+        Self::Call(CallError::Random(error))
+    }
+}
+
+impl DeviceError {
+    /// Whether the same, later, may succeed.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Call(error) if error.may_pass())
+    }
+
+    /// Whether the service could not be reached.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        let unreachable = |error: &CallError| {
+            matches!(
+                error,
+                CallError::Unavailable(_) | CallError::OutcomeUnknown(_)
+            )
+        };
+        matches!(self, Self::Call(error) if unreachable(error))
+    }
+}

@@ -1,0 +1,138 @@
+//! Messages as their owner sees them.
+
+use rossby_domain::ids::{BoxId, DeviceAddress, Sequence};
+use rossby_domain::time::Timestamp;
+
+use super::{Device, DeviceError};
+use crate::envelope::Content;
+use crate::store::{MessageKey, MessageRow, MessageState};
+
+/// Which way a message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To this device.
+    In,
+    /// From this device.
+    Out,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Received and verified.
+    Received,
+    /// Received, and it can not be shown.
+    Unreadable {
+        /// A stable name of the reason.
+        code: String,
+        /// The reason in words.
+        reason: String,
+    },
+    /// Not yet known to be stored in the recipient's box; it will be sent again.
+    Pending,
+    /// Stored in the recipient's box.
+    Sent,
+    /// Refused for good.
+    Refused {
+        /// The service's code.
+        code: String,
+        /// Its words.
+        reason: String,
+    },
+    /// It may or may not have been stored; it will not be sent again.
+    Doubtful,
+}
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its place among all messages of this device.
+    pub order: u64,
+    /// Which way it went.
+    pub direction: Direction,
+    /// The device that sent it.
+    pub sender: DeviceAddress,
+    /// The box that it went to.
+    pub recipient: BoxId,
+    /// The sender device's counter for that box.
+    pub counter: u64,
+    /// Its place in that box, where it is known.
+    pub sequence: Option<Sequence>,
+    /// When it came in, by the service's clock, or when it was written here.
+    pub at: Timestamp,
+    /// What it says; `None` if it is not readable.
+    pub content: Option<Content>,
+    /// What became of it.
+    pub status: Status,
+}
+
+impl Message {
+    pub(super) fn of_row((key, row): (MessageKey, MessageRow)) -> Result<Self, DeviceError> {
+        let (id, recipient) = key;
+        let decode = |bytes: &[u8]| {
+            Content::decode(bytes)
+                .map(Some)
+                .map_err(|_| DeviceError::Damaged("message"))
+        };
+        let (direction, content, status) = match row.state {
+            MessageState::Received { content, .. } => {
+                (Direction::In, decode(&content)?, Status::Received)
+            }
+            MessageState::Unreadable { code, reason, .. } => {
+                (Direction::In, None, Status::Unreadable { code, reason })
+            }
+            MessageState::Pending { content } => {
+                (Direction::Out, decode(&content)?, Status::Pending)
+            }
+            MessageState::Sent { content } => (Direction::Out, decode(&content)?, Status::Sent),
+            MessageState::Refused {
+                content,
+                code,
+                reason,
+            } => (
+                Direction::Out,
+                decode(&content)?,
+                Status::Refused { code, reason },
+            ),
+            MessageState::Doubtful { content } => {
+                (Direction::Out, decode(&content)?, Status::Doubtful)
+            }
+        };
+        Ok(Self {
+            order: row.order,
+            direction,
+            sender: id.sender,
+            recipient,
+            counter: id.counter.0,
+            sequence: row.sequence,
+            at: row.at,
+            content,
+            status,
+        })
+    }
+
+    /// The other person's box.
+    #[must_use]
+    pub fn peer(&self) -> BoxId {
+        match self.direction {
+            Direction::In => self.sender.box_id,
+            Direction::Out => self.recipient,
+        }
+    }
+}
+
+impl Device {
+    /// All messages of this device, oldest first.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`], [`DeviceError::Damaged`].
+    pub fn messages(&self) -> Result<Vec<Message>, DeviceError> {
+        let rows = self.store.all::<MessageRow>()?;
+        let mut messages: Vec<_> = rows
+            .into_iter()
+            .map(Message::of_row)
+            .collect::<Result<_, _>>()?;
+        messages.sort_by_key(|message| message.order);
+        Ok(messages)
+    }
+}

@@ -1,0 +1,305 @@
+//! A device: a person's keys, contacts and messages, and what they can do with them.
+//!
+//! ```text
+//!   create ──► register ──► authorize(code) ──► lookup, send, receive      (registration.rs)
+//!                                                 │      │       │
+//!                       contacts.rs: pinned chains┘      │       └ receiving.rs: verify, store,
+//!                                                        │         and only then acknowledge
+//!                       sending.rs: count and store, then send; the same bytes until it is known
+//! ```
+//!
+//! Invariants. A counter is stored before anything is sent under it, so no two texts of this home
+//! share one. A message is acknowledged only after it is stored here. A contact's chain only ever
+//! grows from what was pinned, or the error is loud.
+//!
+//! An older copy of the whole home may be put back (a restored backup). It can not lose mail: its
+//! counters are compared with the service's before they are used, and the service refuses a counter
+//! that stands for another text ([`rossby_domain::dedupe`]).
+//!
+//! Store calls block for the time of a disk write.
+
+mod contacts;
+mod error;
+mod messages;
+mod receiving;
+mod registration;
+mod sending;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rossby_domain::chain::KeyRecord;
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId};
+use rossby_seams::clock::{Clock, SystemClock};
+use rossby_seams::random::{OsRandom, Random};
+
+pub use self::contacts::{Contact, Found, LookupBy};
+pub use self::error::DeviceError;
+pub use self::messages::{Direction, Message, Status};
+pub use self::receiving::{QueueStatus, Received};
+pub use self::registration::Registered;
+pub use self::sending::{Delivery, Sent};
+use crate::connection::{Connection, GrpcWire, Patience, ServerAddress, Signer, Wire};
+use crate::crypto::secret::Secret;
+use crate::identity::Identity;
+use crate::store::{AccountRow, IdentityRow, KdfCost, Passphrase, Store};
+
+/// What a device takes from the outside.
+#[derive(Clone)]
+pub struct Environment {
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness for keys, nonces and pauses.
+    pub random: Arc<dyn Random>,
+    /// The network; `None` for the real one.
+    pub wire: Option<Arc<dyn Wire>>,
+    /// How calls are tried.
+    pub patience: Patience,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(OsRandom),
+            wire: None,
+            patience: Patience::default(),
+        }
+    }
+}
+
+/// Where a device finds its service.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    /// Addresses of nodes; any of them will do.
+    pub addresses: Vec<ServerAddress>,
+    /// The certificate authority of the service, in PEM.
+    pub ca_pem: Option<String>,
+}
+
+/// Who this device is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhoAmI {
+    /// The device.
+    pub device: DeviceId,
+    /// Its box, once registered.
+    pub box_id: Option<BoxId>,
+    /// Whether the box may be used.
+    pub authorised: bool,
+    /// The identifier that the box is registered for.
+    pub identifier: Option<Identifier>,
+    /// Whether others may find the box by it.
+    pub discoverable: bool,
+    /// The servers it knows.
+    pub servers: Vec<String>,
+    /// The version of its identity chain.
+    pub chain_version: u64,
+}
+
+/// A device.
+pub struct Device {
+    store: Store,
+    identity: Identity,
+    environment: Environment,
+    connection: Connection,
+    /// One request in flight per box is what keeps a sender's envelopes in order.
+    sending: tokio::sync::Mutex<()>,
+}
+
+impl Device {
+    /// Makes a new device in `home`: keys, and no box yet.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`] (for example if there is a device already), [`DeviceError::NoServer`].
+    pub fn create(
+        home: &Path,
+        passphrase: &Passphrase,
+        cost: KdfCost,
+        servers: &Servers,
+        environment: Environment,
+    ) -> Result<Self, DeviceError> {
+        if servers.addresses.is_empty() {
+            return Err(DeviceError::NoServer);
+        }
+        let store = Store::create(home, passphrase, cost, Arc::clone(&environment.random))?;
+        let identity = Identity::generate(environment.random.as_ref())?;
+        let account = AccountRow {
+            servers: servers.addresses.iter().map(ToString::to_string).collect(),
+            ca_pem: servers.ca_pem.clone(),
+            identifier: None,
+            discoverable: false,
+            box_id: None,
+            access: None,
+        };
+        store.write(|batch| {
+            batch.put(&(), &identity_row(&identity))?;
+            batch.put(&(), &account)
+        })?;
+        Self::assemble(store, identity, &account, environment)
+    }
+
+    /// Whether there is a device in `home`.
+    #[must_use]
+    pub fn is_in(home: &Path) -> bool {
+        Store::is_in(home)
+    }
+
+    /// Opens the device in `home`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`], for example for a wrong passphrase.
+    pub fn open(
+        home: &Path,
+        passphrase: &Passphrase,
+        environment: Environment,
+    ) -> Result<Self, DeviceError> {
+        let store = Store::open(home, passphrase, Arc::clone(&environment.random))?;
+        let row: IdentityRow = store.get(&())?.ok_or(DeviceError::Damaged("identity"))?;
+        let account: AccountRow = store.get(&())?.ok_or(DeviceError::Damaged("account"))?;
+        let record = KeyRecord::decode(&row.record)?;
+        let identity =
+            Identity::from_parts(&row.signing_seed, row.recovery_seed, row.kem_seeds, record);
+        Self::assemble(store, identity, &account, environment)
+    }
+
+    fn assemble(
+        store: Store,
+        identity: Identity,
+        account: &AccountRow,
+        environment: Environment,
+    ) -> Result<Self, DeviceError> {
+        let connection = connect(account, &environment)?;
+        let sending = tokio::sync::Mutex::new(());
+        Ok(Self {
+            store,
+            identity,
+            environment,
+            connection,
+            sending,
+        })
+    }
+
+    /// Speaks to these servers from now on.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoServer`], [`DeviceError::Store`].
+    pub fn use_servers(&mut self, servers: &Servers) -> Result<(), DeviceError> {
+        if servers.addresses.is_empty() {
+            return Err(DeviceError::NoServer);
+        }
+        let mut account = self.account()?;
+        account.servers = servers.addresses.iter().map(ToString::to_string).collect();
+        account.ca_pem.clone_from(&servers.ca_pem);
+        self.store.write(|batch| batch.put(&(), &account))?;
+        self.connection = connect(&account, &self.environment)?;
+        Ok(())
+    }
+
+    /// Who this device is.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn who_am_i(&self) -> Result<WhoAmI, DeviceError> {
+        let account = self.account()?;
+        Ok(WhoAmI {
+            device: self.identity.device(),
+            box_id: account.box_id,
+            authorised: account.access.is_some(),
+            identifier: account
+                .identifier
+                .and_then(|identifier| identifier.to_identifier()),
+            discoverable: account.discoverable,
+            servers: account.servers,
+            chain_version: self.identity.record().version(),
+        })
+    }
+
+    /// The seed of the recovery key, for its owner to write down
+    /// ([`crate::crypto::recovery::to_text`]).
+    #[must_use]
+    pub fn recovery_seed(&self) -> &Secret<32> {
+        self.identity.recovery_seed()
+    }
+
+    fn account(&self) -> Result<AccountRow, DeviceError> {
+        self.store.get(&())?.ok_or(DeviceError::Damaged("account"))
+    }
+
+    /// This device's address and what it signs requests with.
+    fn signer(&self) -> Result<Signer, DeviceError> {
+        let account = self.account()?;
+        let box_id = account.box_id.ok_or(DeviceError::NotRegistered)?;
+        let access = account.access.ok_or(DeviceError::NotAuthorised)?;
+        let address = DeviceAddress {
+            box_id,
+            device: self.identity.device(),
+        };
+        Ok(Signer {
+            address,
+            token: access.token,
+            host: access.hawk_host,
+        })
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+fn identity_row(identity: &Identity) -> IdentityRow {
+    IdentityRow {
+        signing_seed: Secret::new(identity.signing_key().to_bytes()),
+        recovery_seed: identity.recovery_seed().clone(),
+        kem_seeds: identity
+            .kem_keys()
+            .iter()
+            .map(|(counter, key)| (*counter, key.seed().clone()))
+            .collect(),
+        record: identity.record().encode(),
+    }
+}
+
+fn connect(account: &AccountRow, environment: &Environment) -> Result<Connection, DeviceError> {
+    let servers: Vec<ServerAddress> = account
+        .servers
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<_, _>>()?;
+    let wire = match &environment.wire {
+        Some(wire) => Arc::clone(wire),
+        None => Arc::new(GrpcWire::new(account.ca_pem.clone())),
+    };
+    Ok(Connection::new(
+        wire,
+        servers,
+        Arc::clone(&environment.clock),
+        Arc::clone(&environment.random),
+        environment.patience,
+    ))
+}
+
+/// The wire's identifier.
+fn identifier_to_wire(identifier: &Identifier) -> rossby_proto::v1::Identifier {
+    use rossby_proto::v1::identifier::Kind;
+    let kind = match identifier {
+        Identifier::Phone(phone) => Kind::Phone(phone.as_str().to_owned()),
+        Identifier::Email(email) => Kind::Email(email.as_str().to_owned()),
+    };
+    rossby_proto::v1::Identifier { kind: Some(kind) }
+}
+
+/// The box id in bytes from the wire.
+fn box_from_wire(bytes: &[u8]) -> Result<BoxId, DeviceError> {
+    let untrue = DeviceError::Untrue("not a box id");
+    let Ok(bytes) = <[u8; 16]>::try_from(bytes) else {
+        return Err(untrue);
+    };
+    BoxId::from_bytes(bytes).map_err(|_| untrue)
+}

@@ -1,0 +1,295 @@
+//! Receiving: fetch, verify, store, and only then acknowledge.
+//!
+//! An envelope that can not be opened is kept as it came, with the reason, and acknowledged like
+//! any other: it must not block the queue, and nothing is thrown away.
+
+use rossby_domain::chain::KeyRecord;
+use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Sequence};
+use rossby_domain::time::Timestamp;
+use rossby_proto::v1;
+
+use super::contacts::LookupBy;
+use super::{Device, DeviceError, Message, box_from_wire};
+use crate::connection::{Acknowledge, Fetch, Signer};
+use crate::envelope::{Arrival, OpenError, Opened, Recipient, open};
+use crate::store::{MarksRow, MessageKey, MessageRow, MessageState};
+
+/// The state of this box's queue, by the service's account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueStatus {
+    /// Envelopes that wait.
+    pub depth: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// When the oldest came in.
+    pub oldest: Option<Timestamp>,
+    /// How many have expired unread since the box was made.
+    pub expired_total: u64,
+    /// The sequence given out last.
+    pub last: Sequence,
+}
+
+/// What receiving brought.
+#[derive(Debug)]
+pub struct Received {
+    /// Messages that were not here before, in the order of the box.
+    pub messages: Vec<Message>,
+    /// The queue, as it was at the last page.
+    pub status: QueueStatus,
+    /// What stopped it before the end of the queue. What came before is stored.
+    pub interrupted: Option<DeviceError>,
+}
+
+/// An envelope as it came.
+struct Came {
+    sequence: Sequence,
+    sender: DeviceAddress,
+    counter: Counter,
+    at: Timestamp,
+    body: bytes::Bytes,
+}
+
+impl Came {
+    fn read(envelope: v1::Envelope) -> Result<Self, DeviceError> {
+        let box_id = box_from_wire(&envelope.sender_box_id)?;
+        let device = <[u8; 16]>::try_from(&envelope.sender_device_id[..])
+            .map_err(|_| DeviceError::Untrue("not a device id"))?;
+        Ok(Self {
+            sequence: Sequence(envelope.sequence),
+            sender: DeviceAddress {
+                box_id,
+                device: DeviceId::from_bytes(device),
+            },
+            counter: Counter(envelope.counter),
+            at: Timestamp::from_millis(envelope.enqueued_at_ms),
+            body: envelope.body,
+        })
+    }
+}
+
+impl Device {
+    /// Fetches all that waits, stores it and acknowledges it.
+    ///
+    /// # Errors
+    /// [`DeviceError::Call`] if nothing could be fetched; what stops it later is in
+    /// [`Received::interrupted`].
+    pub async fn receive(&self) -> Result<Received, DeviceError> {
+        let signer = self.signer()?;
+        let mut received = Received {
+            messages: Vec::new(),
+            status: QueueStatus::default(),
+            interrupted: None,
+        };
+        let marks = self.store.get::<MarksRow>(&())?.unwrap_or_default();
+        if marks.cursor > marks.acknowledged {
+            // Stored, and the acknowledgement was lost. If it is refused, what it was about comes
+            // again and is recognised.
+            match self.acknowledge(&signer, marks.cursor).await {
+                Err(error) if error.is_unreachable() => return Err(error),
+                _ => {}
+            }
+        }
+        let mut after = Sequence(0);
+        loop {
+            let page = match self.fetch(&signer, after).await {
+                Ok(page) => page,
+                Err(error) if after == Sequence(0) => return Err(error),
+                Err(error) => {
+                    received.interrupted = Some(error);
+                    return Ok(received);
+                }
+            };
+            received.status = status_of(page.status);
+            let more = page.more;
+            let stored = self
+                .store_page(&signer, page.envelopes, after, &mut received)
+                .await?;
+            if stored > after {
+                after = stored;
+                if let Err(error) = self.acknowledge(&signer, stored).await {
+                    received.interrupted.get_or_insert(error);
+                }
+            } else if more && received.interrupted.is_none() {
+                received.interrupted = Some(DeviceError::Untrue("a page without envelopes"));
+            }
+            if !more || received.interrupted.is_some() {
+                return Ok(received);
+            }
+        }
+    }
+
+    async fn fetch(
+        &self,
+        signer: &Signer,
+        after: Sequence,
+    ) -> Result<v1::FetchResponse, DeviceError> {
+        let request = v1::FetchRequest {
+            after: after.0,
+            max_envelopes: 0,
+        };
+        Ok(self
+            .connection
+            .call::<Fetch>(&request, Some(signer))
+            .await?)
+    }
+
+    async fn acknowledge(&self, signer: &Signer, upto: Sequence) -> Result<(), DeviceError> {
+        let request = v1::AcknowledgeRequest { upto: upto.0 };
+        self.connection
+            .call::<Acknowledge>(&request, Some(signer))
+            .await?;
+        Ok(())
+    }
+
+    /// Opens and stores a page in one transaction; the last sequence that is stored now.
+    async fn store_page(
+        &self,
+        signer: &Signer,
+        envelopes: Vec<v1::Envelope>,
+        after: Sequence,
+        received: &mut Received,
+    ) -> Result<Sequence, DeviceError> {
+        let mut last = after;
+        let mut fresh: Vec<(MessageKey, MessageRow)> = Vec::new();
+        for envelope in envelopes {
+            let came = Came::read(envelope)?;
+            if came.sequence <= last {
+                return Err(DeviceError::Untrue("envelopes out of order"));
+            }
+            let id = EnvelopeId {
+                sender: came.sender,
+                counter: came.counter,
+            };
+            let key: MessageKey = (id, signer.address.box_id);
+            let known = fresh.iter().any(|(other, _)| *other == key)
+                || self.store.get::<MessageRow>(&key)?.is_some();
+            if !known {
+                match self.open_came(signer, &came).await {
+                    Ok(state) => {
+                        let (sequence, at) = (Some(came.sequence), came.at);
+                        fresh.push((
+                            key,
+                            MessageRow {
+                                order: 0,
+                                sequence,
+                                at,
+                                state,
+                            },
+                        ));
+                    }
+                    // Nothing wrong with the envelope: it is for later.
+                    Err(error) => {
+                        received.interrupted = Some(error);
+                        break;
+                    }
+                }
+            }
+            last = came.sequence;
+        }
+        if last > after {
+            self.store.write(|batch| {
+                let mut marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
+                for (key, row) in &mut fresh {
+                    row.order = marks.next_order;
+                    marks.next_order += 1;
+                    batch.put(key, row)?;
+                }
+                marks.cursor = marks.cursor.max(last);
+                batch.put(&(), &marks)
+            })?;
+        }
+        for row in fresh {
+            received.messages.push(Message::of_row(row)?);
+        }
+        Ok(last)
+    }
+
+    /// Opens an envelope, or says why it can not be. An error is about the service and not about
+    /// the envelope.
+    async fn open_came(&self, signer: &Signer, came: &Came) -> Result<MessageState, DeviceError> {
+        let unreadable = |code: &str, reason: String| MessageState::Unreadable {
+            code: code.to_owned(),
+            reason,
+            body: came.body.to_vec(),
+        };
+        let record = match self.pinned_record(&came.sender.box_id)? {
+            Some(record) => record,
+            None => match self.renew(&came.sender.box_id).await? {
+                Ok(record) => record,
+                Err((code, reason)) => return Ok(unreadable(code, reason)),
+            },
+        };
+        let opened = match self.try_open(signer, came, &record) {
+            Err(OpenError::SenderRecordTooOld { .. }) => {
+                match self.renew(&came.sender.box_id).await? {
+                    Ok(record) => self.try_open(signer, came, &record),
+                    Err((code, reason)) => return Ok(unreadable(code, reason)),
+                }
+            }
+            other => other,
+        };
+        Ok(match opened {
+            Ok(opened) => MessageState::Received {
+                content: opened.content.encode()?.to_vec(),
+                conversation: opened.conversation,
+                written_at: opened.written_at,
+            },
+            Err(error) => unreadable(error.code(), error.to_string()),
+        })
+    }
+
+    fn try_open(
+        &self,
+        signer: &Signer,
+        came: &Came,
+        sender_record: &KeyRecord,
+    ) -> Result<Opened, OpenError> {
+        let recipient = Recipient {
+            address: signer.address,
+            keys: self.identity.kem_keys(),
+            record: self.identity.record(),
+            sender_record,
+        };
+        let arrival = Arrival {
+            sender: came.sender,
+            counter: came.counter,
+            body: &came.body,
+        };
+        open(&recipient, &arrival)
+    }
+
+    /// Looks a sender up and pins them. The inner error is a reason not to believe the envelope.
+    async fn renew(
+        &self,
+        box_id: &BoxId,
+    ) -> Result<Result<KeyRecord, (&'static str, String)>, DeviceError> {
+        let found = match self.lookup(&LookupBy::Box(*box_id)).await {
+            Ok(found) => found,
+            Err(error @ DeviceError::NoUser) => {
+                return Ok(Err(("NO_SENDER_RECORD", error.to_string())));
+            }
+            Err(error @ (DeviceError::Untrue(_) | DeviceError::Chain(_))) => {
+                return Ok(Err(("BAD_SENDER_RECORD", error.to_string())));
+            }
+            Err(error) => return Err(error),
+        };
+        match self.pin(&found) {
+            Ok(_) => Ok(Ok(found.record)),
+            Err(error @ DeviceError::IdentityChanged { .. }) => {
+                Ok(Err(("IDENTITY_CHANGED", error.to_string())))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn status_of(status: Option<v1::QueueStatus>) -> QueueStatus {
+    let status = status.unwrap_or_default();
+    QueueStatus {
+        depth: status.depth,
+        bytes: status.bytes,
+        oldest: status.oldest_at_ms.map(Timestamp::from_millis),
+        expired_total: status.expired_total,
+        last: Sequence(status.last),
+    }
+}

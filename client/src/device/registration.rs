@@ -1,0 +1,127 @@
+//! Registering a box and proving its identifier.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::Signer as _;
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{BoxId, DeviceAddress};
+use rossby_domain::statement;
+use rossby_proto::v1;
+
+use super::{Device, DeviceError, box_from_wire, identifier_to_wire};
+use crate::connection::{Authorize, Register};
+use crate::crypto::token::open_token;
+use crate::store::Access;
+
+/// A box that waits for its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registered {
+    /// The box.
+    pub box_id: BoxId,
+    /// How long the code is accepted.
+    pub code_ttl: Duration,
+}
+
+impl Device {
+    /// Asks for a box for this identifier; a code is sent there. Again asks for another code.
+    ///
+    /// # Errors
+    /// [`DeviceError::AlreadyRegistered`], [`DeviceError::Call`] (for example with
+    /// `IDENTIFIER_TAKEN` or `TOO_MANY_CODES`).
+    pub async fn register(
+        &self,
+        identifier: &Identifier,
+        discoverable: bool,
+    ) -> Result<Registered, DeviceError> {
+        let mut account = self.account()?;
+        if account.access.is_some() {
+            return Err(DeviceError::AlreadyRegistered);
+        }
+        let record = self.identity.record();
+        let genesis_hash = record.genesis_hash();
+        let keys = record
+            .device(&self.identity.device())
+            .ok_or(DeviceError::Damaged("record"))?;
+        let signed = statement::register(&genesis_hash, identifier, discoverable, &keys.kem.public);
+        let request = v1::RegisterRequest {
+            key_record: Bytes::from(record.encode()),
+            identifier: Some(identifier_to_wire(identifier)),
+            discoverable,
+            signature: self.sign(&signed),
+        };
+        let response = self.connection.call::<Register>(&request, None).await?;
+        let box_id = box_from_wire(&response.box_id)?;
+        if !box_id.is_of_genesis(&genesis_hash) {
+            return Err(DeviceError::Untrue(
+                "the box is not of this device's identity",
+            ));
+        }
+        account.identifier = Some(identifier.into());
+        account.discoverable = discoverable;
+        account.box_id = Some(box_id);
+        self.store.write(|batch| batch.put(&(), &account))?;
+        Ok(Registered {
+            box_id,
+            code_ttl: Duration::from_millis(response.code_ttl_ms),
+        })
+    }
+
+    /// Proves the identifier with the code that was sent there. From then on the box can be used.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotRegistered`], [`DeviceError::AlreadyRegistered`], [`DeviceError::Call`]
+    /// (for example with `WRONG_CODE`), [`DeviceError::Token`].
+    pub async fn authorize(&self, code: &str) -> Result<DeviceAddress, DeviceError> {
+        let mut account = self.account()?;
+        if account.access.is_some() {
+            return Err(DeviceError::AlreadyRegistered);
+        }
+        let box_id = account.box_id.ok_or(DeviceError::NotRegistered)?;
+        let identifier = account
+            .identifier
+            .as_ref()
+            .and_then(|identifier| identifier.to_identifier())
+            .ok_or(DeviceError::NotRegistered)?;
+        // People copy codes with the spaces and dashes that make them readable.
+        let code: String = code
+            .chars()
+            .filter(|c| !c.is_whitespace() && *c != '-')
+            .collect();
+        let address = DeviceAddress {
+            box_id,
+            device: self.identity.device(),
+        };
+        let signed = statement::authorize(&box_id, &address.device, &identifier, &code);
+        let request = v1::AuthorizeRequest {
+            box_id: Bytes::copy_from_slice(box_id.as_bytes()),
+            device_id: Bytes::copy_from_slice(address.device.as_bytes()),
+            identifier: Some(identifier_to_wire(&identifier)),
+            code,
+            signature: self.sign(&signed),
+        };
+        let response = self.connection.call::<Authorize>(&request, None).await?;
+        let (_, kem) = self
+            .identity
+            .kem_keys()
+            .last()
+            .ok_or(DeviceError::Damaged("identity"))?;
+        let token = open_token(
+            kem,
+            &address,
+            &response.encapsulated_key,
+            &response.sealed_token,
+        )
+        .map_err(DeviceError::Token)?;
+        account.access = Some(Access {
+            token,
+            hawk_host: response.hawk_host,
+        });
+        self.store.write(|batch| batch.put(&(), &account))?;
+        Ok(address)
+    }
+
+    fn sign(&self, statement: &[u8]) -> Bytes {
+        Bytes::copy_from_slice(&self.identity.signing_key().sign(statement).to_bytes())
+    }
+}

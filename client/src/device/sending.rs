@@ -1,0 +1,536 @@
+//! Sending: count, seal and store, then send; the same bytes under the same id until their fate is
+//! known.
+//!
+//! ```text
+//!   send ──► counter + 1, sealed, stored as pending ──► flush, oldest first, one at a time
+//!                                                          │
+//!     sequence           -> sent                           │
+//!     STALE_KEY_RECORD   -> verify, pin, seal for the new keys; same counter (none was consumed)
+//!     COUNTER_REUSED,    -> this text is not stored under that counter and never will be:
+//!     NOT_ACCEPTED          seal under the next free one
+//!     COUNTER_FORGOTTEN  -> nobody can tell: if it was surely never sent before, seal under the
+//!                           next; otherwise doubtful, and its owner decides
+//!     may pass           -> stays pending, and so does all behind it, to keep the order
+//!     any other no       -> refused
+//! ```
+
+use bytes::Bytes;
+use rossby_domain::chain::KeyRecord;
+use rossby_domain::ids::{BoxId, Counter, EnvelopeId, Sequence};
+use rossby_domain::time::Timestamp;
+use rossby_proto::v1::{self, send_outcome};
+
+use super::contacts::LookupBy;
+use super::{Device, DeviceError, Found, box_from_wire};
+use crate::connection::{Refusal, Retry, SendRpc, Signer};
+use crate::envelope::{Content, ConversationId, Letter, Sender, seal};
+use crate::store::{Batch, CounterRow, MarksRow, MessageRow, MessageState, PendingRow, StoreError};
+
+/// How often one envelope is sealed anew in one go before it is left for later.
+const MAX_RESEALS: u32 = 8;
+/// A counter that was compared with the service's this recently is not compared again.
+const COMPARE_AGAIN_MS: u64 = 10 * 60 * 1000;
+
+/// What became of a message that was to be sent.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Stored in the recipient's box, at this place.
+    Delivered(Sequence),
+    /// Kept, to be sent again; the error says why.
+    Pending(DeviceError),
+    /// Refused for good.
+    Refused(Box<Refusal>),
+    /// It may have been stored, and nobody can tell any more.
+    Doubtful,
+}
+
+/// A message and what became of it.
+#[derive(Debug)]
+pub struct Sent {
+    /// Its place among all messages of this device.
+    pub order: u64,
+    /// The box that it went to.
+    pub recipient: BoxId,
+    /// What became of it.
+    pub delivery: Delivery,
+}
+
+/// One pending envelope.
+#[derive(Debug, Clone)]
+struct Outgoing {
+    recipient: BoxId,
+    counter: Counter,
+    row: PendingRow,
+    /// Whether it has surely never been sent before.
+    untried: bool,
+}
+
+/// What the service answered about one envelope.
+enum Answer {
+    Stored(Sequence),
+    Refused(Box<Refusal>),
+}
+
+impl Device {
+    /// Sends a message to a box. It is stored here first: should anything fail from then on, it is
+    /// pending and goes out with a later [`Device::resend`] or with the next message to that box.
+    ///
+    /// # Errors
+    /// Before it is stored: [`DeviceError::NoUser`], [`DeviceError::Seal`], [`DeviceError::Call`].
+    /// Afterwards, and then it is pending: [`DeviceError::IdentityChanged`].
+    pub async fn send(&self, to: &BoxId, content: &Content) -> Result<Sent, DeviceError> {
+        let _one_at_a_time = self.sending.lock().await;
+        let signer = self.signer()?;
+        let (record, unreachable) = self.recipient(to).await?;
+        let order = self.enqueue(&signer, to, &record, content)?;
+        if let Some(error) = unreachable {
+            // Nobody was there a moment ago: it would only make them wait.
+            return Ok(Sent {
+                order,
+                recipient: *to,
+                delivery: Delivery::Pending(error),
+            });
+        }
+        let mut sent = self.flush(&signer, to, Some(order)).await?;
+        match sent.iter().position(|sent| sent.order == order) {
+            Some(index) => Ok(sent.swap_remove(index)),
+            // Something before it is stuck.
+            None => match sent.pop() {
+                Some(Sent {
+                    delivery: Delivery::Pending(error),
+                    ..
+                }) => Ok(Sent {
+                    order,
+                    recipient: *to,
+                    delivery: Delivery::Pending(error),
+                }),
+                _ => Err(DeviceError::Damaged("list of pending messages")),
+            },
+        }
+    }
+
+    /// Sends everything that is pending, oldest first in each box.
+    ///
+    /// # Errors
+    /// [`DeviceError::IdentityChanged`] and errors of the store. What the service says of each
+    /// message is in its [`Delivery`].
+    pub async fn resend(&self) -> Result<Vec<Sent>, DeviceError> {
+        let _one_at_a_time = self.sending.lock().await;
+        let signer = self.signer()?;
+        let mut boxes: Vec<BoxId> = self
+            .store
+            .all::<PendingRow>()?
+            .into_iter()
+            .map(|((to, _), _)| to)
+            .collect();
+        boxes.sort_unstable();
+        boxes.dedup();
+        let mut sent = Vec::new();
+        for to in &boxes {
+            sent.extend(self.flush(&signer, to, None).await?);
+        }
+        sent.sort_by_key(|sent| sent.order);
+        Ok(sent)
+    }
+
+    /// How many messages are pending.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn pending(&self) -> Result<usize, DeviceError> {
+        Ok(self.store.all::<PendingRow>()?.len())
+    }
+
+    /// The recipient's record, with our counter for them compared with the service's, unless that
+    /// was done lately. Beside it: why the service could not be reached for that, if it could not.
+    async fn recipient(&self, to: &BoxId) -> Result<(KeyRecord, Option<DeviceError>), DeviceError> {
+        let compared_at = self
+            .store
+            .get::<CounterRow>(to)?
+            .map(|row| row.compared_at)
+            .unwrap_or_default();
+        let age_ms = self.environment.clock.now().millis_since(compared_at);
+        let pinned = match self.pinned_record(to)? {
+            Some(record) if age_ms < COMPARE_AGAIN_MS => return Ok((record, None)),
+            pinned => pinned,
+        };
+        match (self.lookup(&LookupBy::Box(*to)).await, pinned) {
+            (Ok(found), _) => {
+                self.pin(&found)?;
+                self.compare_counter(&found)?;
+                Ok((found.record, None))
+            }
+            (Err(error), Some(record)) if error.is_unreachable() => Ok((record, Some(error))),
+            // Lookups are rationed, and this one is for comfort: a taken counter is refused anyway.
+            (Err(error), Some(record)) if error.may_pass() => Ok((record, None)),
+            // They may have blocked us: the message's own refusal will say the same.
+            (Err(DeviceError::NoUser), Some(record)) => Ok((record, None)),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn compare_counter(&self, found: &Found) -> Result<(), DeviceError> {
+        let used = Counter(found.next_counter.0.saturating_sub(1));
+        Ok(self.store.write(|batch| {
+            let ours = batch.get::<CounterRow>(&found.box_id)?;
+            let last = ours.map_or(used, |row| row.last.max(used));
+            let compared_at = self.environment.clock.now();
+            batch.put(&found.box_id, &CounterRow { last, compared_at })
+        })?)
+    }
+
+    /// Counts, seals and stores, in one transaction. Nothing has been sent when it returns.
+    fn enqueue(
+        &self,
+        signer: &Signer,
+        to: &BoxId,
+        record: &KeyRecord,
+        content: &Content,
+    ) -> Result<u64, DeviceError> {
+        let written_at = self.environment.clock.now();
+        self.store.write(|batch| {
+            let counter = take_counter(batch, to, Counter(0))?;
+            let mut marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
+            let order = marks.next_order;
+            marks.next_order += 1;
+            batch.put(&(), &marks)?;
+            let bytes = content.encode()?.to_vec();
+            let body = self.seal(signer, to, record, counter, written_at, content)?;
+            let row = PendingRow {
+                content: bytes,
+                written_at,
+                body: body.to_vec(),
+                chain_version: record.version(),
+                order,
+            };
+            put_pending(batch, signer, to, counter, &row)?;
+            Ok(order)
+        })
+    }
+
+    fn seal(
+        &self,
+        signer: &Signer,
+        to: &BoxId,
+        record: &KeyRecord,
+        counter: Counter,
+        written_at: Timestamp,
+        content: &Content,
+    ) -> Result<Bytes, DeviceError> {
+        let sender = Sender {
+            address: signer.address,
+            signing_key: self.identity.signing_key(),
+            record: self.identity.record(),
+        };
+        let letter = Letter {
+            recipient: *to,
+            recipient_record: record,
+            counter,
+            conversation: ConversationId::direct(&signer.address.box_id, to),
+            written_at,
+            content,
+        };
+        Ok(seal(self.environment.random.as_ref(), &sender, &letter)?)
+    }
+
+    /// Sends what is pending for a box, oldest first, until something has to wait.
+    async fn flush(
+        &self,
+        signer: &Signer,
+        to: &BoxId,
+        untried: Option<u64>,
+    ) -> Result<Vec<Sent>, DeviceError> {
+        let mut pending: Vec<Outgoing> = self
+            .store
+            .all::<PendingRow>()?
+            .into_iter()
+            .filter(|((recipient, _), _)| recipient == to)
+            .map(|((recipient, counter), row)| {
+                let untried = untried == Some(row.order);
+                Outgoing {
+                    recipient,
+                    counter,
+                    row,
+                    untried,
+                }
+            })
+            .collect();
+        pending.sort_by_key(|outgoing| outgoing.row.order);
+        let mut sent = Vec::new();
+        for outgoing in pending {
+            let order = outgoing.row.order;
+            let delivery = self.deliver(signer, outgoing).await?;
+            let stuck = matches!(delivery, Delivery::Pending(_));
+            sent.push(Sent {
+                order,
+                recipient: *to,
+                delivery,
+            });
+            if stuck {
+                break;
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Sends one envelope until it is known what became of it, or it has to wait.
+    async fn deliver(
+        &self,
+        signer: &Signer,
+        mut outgoing: Outgoing,
+    ) -> Result<Delivery, DeviceError> {
+        for _ in 0..MAX_RESEALS {
+            let answer = match self.send_one(signer, &outgoing).await {
+                Ok(answer) => answer,
+                Err(error) => return Ok(Delivery::Pending(error)),
+            };
+            let refusal = match answer {
+                Answer::Stored(sequence) => {
+                    let content = outgoing.row.content.clone();
+                    self.settle(
+                        signer,
+                        &outgoing,
+                        Some(sequence),
+                        MessageState::Sent { content },
+                    )?;
+                    return Ok(Delivery::Delivered(sequence));
+                }
+                Answer::Refused(refusal) => refusal,
+            };
+            match refusal.code.as_str() {
+                "STALE_KEY_RECORD" => {
+                    self.reseal_for_new_keys(signer, &mut outgoing, &refusal)
+                        .await?
+                }
+                "COUNTER_REUSED" | "NOT_ACCEPTED" => {
+                    self.renumber(signer, &mut outgoing, &refusal)?
+                }
+                "COUNTER_FORGOTTEN" if outgoing.untried => {
+                    self.renumber(signer, &mut outgoing, &refusal)?;
+                }
+                "COUNTER_FORGOTTEN" => {
+                    let content = outgoing.row.content.clone();
+                    self.settle(signer, &outgoing, None, MessageState::Doubtful { content })?;
+                    return Ok(Delivery::Doubtful);
+                }
+                _ => return self.refused(signer, &outgoing, refusal),
+            }
+        }
+        Ok(Delivery::Pending(DeviceError::Untrue(
+            "every key record and counter is refused",
+        )))
+    }
+
+    fn refused(
+        &self,
+        signer: &Signer,
+        outgoing: &Outgoing,
+        refusal: Box<Refusal>,
+    ) -> Result<Delivery, DeviceError> {
+        if refusal.retry == Retry::Same {
+            let error = crate::connection::CallError::Refused(refusal);
+            return Ok(Delivery::Pending(DeviceError::Call(error)));
+        }
+        let state = MessageState::Refused {
+            content: outgoing.row.content.clone(),
+            code: refusal.code.clone(),
+            reason: refusal.message.clone(),
+        };
+        self.settle(signer, outgoing, None, state)?;
+        Ok(Delivery::Refused(refusal))
+    }
+
+    async fn send_one(&self, signer: &Signer, outgoing: &Outgoing) -> Result<Answer, DeviceError> {
+        let envelope = v1::OutgoingEnvelope {
+            recipient_box_id: Bytes::copy_from_slice(outgoing.recipient.as_bytes()),
+            counter: outgoing.counter.0,
+            chain_version: outgoing.row.chain_version,
+            ttl_ms: None,
+            body: Bytes::copy_from_slice(&outgoing.row.body),
+        };
+        let request = v1::SendRequest {
+            envelopes: vec![envelope],
+        };
+        let response = self
+            .connection
+            .call::<SendRpc>(&request, Some(signer))
+            .await?;
+        let untrue = || DeviceError::Untrue("the outcome is not that of the envelope sent");
+        let [outcome] =
+            <[v1::SendOutcome; 1]>::try_from(response.outcomes).map_err(|_| untrue())?;
+        let about = (
+            box_from_wire(&outcome.recipient_box_id)?,
+            Counter(outcome.counter),
+        );
+        if about != (outgoing.recipient, outgoing.counter) {
+            return Err(untrue());
+        }
+        match outcome.result.ok_or_else(untrue)? {
+            send_outcome::Result::Sequence(sequence) => Ok(Answer::Stored(Sequence(sequence))),
+            send_outcome::Result::Refusal(refusal) => {
+                Ok(Answer::Refused(Box::new(Refusal::of_outcome(refusal))))
+            }
+        }
+    }
+
+    /// Seals an envelope for the recipient's new keys, under the same counter: the refusal did not
+    /// consume it.
+    async fn reseal_for_new_keys(
+        &self,
+        signer: &Signer,
+        outgoing: &mut Outgoing,
+        refusal: &Refusal,
+    ) -> Result<(), DeviceError> {
+        let to = outgoing.recipient;
+        let record = match &refusal.key_record {
+            Some(bytes) => {
+                let record = KeyRecord::decode(bytes)?;
+                if !to.is_of_genesis(&record.genesis_hash()) {
+                    return Err(DeviceError::Untrue("the key record is not the recipient's"));
+                }
+                let next_counter = outgoing.counter;
+                self.pin(&Found {
+                    box_id: to,
+                    record: record.clone(),
+                    next_counter,
+                })?;
+                record
+            }
+            None => {
+                let found = self.lookup(&LookupBy::Box(to)).await?;
+                self.pin(&found)?;
+                found.record
+            }
+        };
+        self.reseal(signer, outgoing, outgoing.counter, &record)
+    }
+
+    /// Seals an envelope under the next free counter.
+    fn renumber(
+        &self,
+        signer: &Signer,
+        outgoing: &mut Outgoing,
+        refusal: &Refusal,
+    ) -> Result<(), DeviceError> {
+        let record = self
+            .pinned_record(&outgoing.recipient)?
+            .ok_or(DeviceError::Damaged("contact"))?;
+        let next = refusal.next_counter.unwrap_or_default();
+        let counter = self.store.write(|batch| {
+            take_counter(
+                batch,
+                &outgoing.recipient,
+                Counter(next.0.saturating_sub(1)),
+            )
+        })?;
+        self.reseal(signer, outgoing, counter, &record)
+    }
+
+    fn reseal(
+        &self,
+        signer: &Signer,
+        outgoing: &mut Outgoing,
+        counter: Counter,
+        record: &KeyRecord,
+    ) -> Result<(), DeviceError> {
+        let to = outgoing.recipient;
+        let content = Content::decode(&outgoing.row.content)?;
+        let body = self.seal(
+            signer,
+            &to,
+            record,
+            counter,
+            outgoing.row.written_at,
+            &content,
+        )?;
+        let row = PendingRow {
+            body: body.to_vec(),
+            chain_version: record.version(),
+            ..outgoing.row.clone()
+        };
+        self.store.write(|batch| {
+            remove_pending(batch, signer, &to, outgoing.counter)?;
+            put_pending(batch, signer, &to, counter, &row)
+        })?;
+        outgoing.counter = counter;
+        outgoing.row = row;
+        Ok(())
+    }
+
+    /// Ends the sending of a message.
+    fn settle(
+        &self,
+        signer: &Signer,
+        outgoing: &Outgoing,
+        sequence: Option<Sequence>,
+        state: MessageState,
+    ) -> Result<(), DeviceError> {
+        let to = outgoing.recipient;
+        let id = EnvelopeId {
+            sender: signer.address,
+            counter: outgoing.counter,
+        };
+        let (order, at) = (outgoing.row.order, outgoing.row.written_at);
+        Ok(self.store.write(|batch| {
+            batch.remove::<PendingRow>(&(to, outgoing.counter))?;
+            batch.put(
+                &(id, to),
+                &MessageRow {
+                    order,
+                    sequence,
+                    at,
+                    state,
+                },
+            )
+        })?)
+    }
+}
+
+/// The next counter for a box, above `used`.
+fn take_counter(batch: &mut Batch<'_>, to: &BoxId, used: Counter) -> Result<Counter, StoreError> {
+    let row = batch.get::<CounterRow>(to)?.unwrap_or(CounterRow {
+        last: Counter(0),
+        compared_at: Timestamp::default(),
+    });
+    let last = row.last.max(used).next();
+    batch.put(to, &CounterRow { last, ..row })?;
+    Ok(last)
+}
+
+fn put_pending(
+    batch: &mut Batch<'_>,
+    signer: &Signer,
+    to: &BoxId,
+    counter: Counter,
+    row: &PendingRow,
+) -> Result<(), StoreError> {
+    let id = EnvelopeId {
+        sender: signer.address,
+        counter,
+    };
+    let state = MessageState::Pending {
+        content: row.content.clone(),
+    };
+    let message = MessageRow {
+        order: row.order,
+        sequence: None,
+        at: row.written_at,
+        state,
+    };
+    batch.put(&(*to, counter), row)?;
+    batch.put(&(id, *to), &message)
+}
+
+fn remove_pending(
+    batch: &mut Batch<'_>,
+    signer: &Signer,
+    to: &BoxId,
+    counter: Counter,
+) -> Result<(), StoreError> {
+    let id = EnvelopeId {
+        sender: signer.address,
+        counter,
+    };
+    batch.remove::<PendingRow>(&(*to, counter))?;
+    batch.remove::<MessageRow>(&(id, *to))
+}

@@ -1,0 +1,212 @@
+//! Clusters of real `rossby` processes on loopback, for tests.
+//!
+//! ```no_run
+//! let mut cluster = Cluster::of(3);            // certificates, three processes, `cluster init`, all ready
+//! let leader = cluster.leader();
+//! cluster.node(leader).kill();                 // kill -9
+//! cluster.node(leader).start();
+//! cluster.node(leader).wait_ready();
+//! ```
+//!
+//! Ports are asked of the system and held for the life of the cluster, so that a node finds its own
+//! again after a restart. Everything a node says is kept in its folder, and shown when a test fails.
+//! Dropping a cluster kills its processes and removes its files.
+#![allow(dead_code)] // Each test file uses a part of it.
+
+mod admin;
+mod http;
+mod ports;
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+pub use process::Node;
+use tempfile::TempDir;
+
+/// Nothing here takes as long, even on a busy machine; a test that hangs fails by it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A `rossby` command, with no setting inherited from who runs the tests.
+pub fn rossby() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rossby"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ROSSBY_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs `rossby` to its end.
+pub fn run<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    rossby().args(args).output().expect("rossby did not run")
+}
+
+/// Runs `rossby`, which must do what it is told; what it printed.
+pub fn run_ok<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> String {
+    let output = run(args);
+    assert!(
+        output.status.success(),
+        "rossby failed: {}",
+        stderr(&output)
+    );
+    String::from_utf8(output.stdout).expect("not UTF-8")
+}
+
+/// What a command said on standard error.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Waits until `look` finds something; `what` says what is missing when the patience is over.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "gave up waiting: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Nodes of one cluster, or on their way to one.
+pub struct Cluster {
+    nodes: Vec<Node>,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// A running single node that made a cluster by itself.
+    pub fn single() -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            folder: folder(),
+        };
+        cluster.nodes.push(Node::new(cluster.path(), 1, Vec::new()));
+        cluster.nodes[0].start();
+        cluster.nodes[0].wait_ready();
+        cluster
+    }
+
+    /// A running cluster of `count` nodes, all ready.
+    pub fn of(count: u64) -> Self {
+        let cluster = Self::waiting(count);
+        let output = cluster.init();
+        assert!(
+            output.status.success(),
+            "cluster init failed: {}",
+            stderr(&output)
+        );
+        for node in &cluster.nodes {
+            node.wait_ready();
+        }
+        cluster
+    }
+
+    /// Running nodes with certificates of one authority, which belong to no cluster yet.
+    pub fn waiting(count: u64) -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            folder: folder(),
+        };
+        make_authority(cluster.path());
+        for id in 1..=count {
+            let args = peer_args(cluster.path(), id);
+            cluster.nodes.push(Node::new(cluster.path(), id, args));
+        }
+        for node in &mut cluster.nodes {
+            node.start();
+        }
+        for node in &cluster.nodes {
+            node.wait_alive();
+        }
+        cluster
+    }
+
+    /// Runs `cluster init` at node 1 for all nodes.
+    pub fn init(&self) -> Output {
+        let mut args = vec!["cluster".to_owned(), "init".to_owned()];
+        args.extend([
+            "--data".to_owned(),
+            self.nodes[0].data().display().to_string(),
+        ]);
+        for node in &self.nodes {
+            args.push("--node".to_owned());
+            args.push(format!("{}={}", node.id(), node.peer_address()));
+        }
+        run(args)
+    }
+
+    /// The folder of everything.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A node by its number.
+    pub fn node(&mut self, id: u64) -> &mut Node {
+        self.nodes
+            .iter_mut()
+            .find(|node| node.id() == id)
+            .expect("no such node")
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node that leads, once all running nodes agree on one that runs.
+    pub fn leader(&self) -> u64 {
+        eventually("a leader that all nodes agree on", || {
+            let running: Vec<_> = self.nodes.iter().filter(|node| node.is_running()).collect();
+            let leaders: Vec<_> = running.iter().map(|node| node.leader()).collect();
+            let first = (*leaders.first()?)?;
+            let agreed = leaders.iter().all(|leader| *leader == Some(first));
+            let alive = running.iter().any(|node| node.id() == first);
+            (agreed && alive).then_some(first)
+        })
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("rossby-test-")
+        .tempdir()
+        .expect("no temporary folder")
+}
+
+/// Makes a certificate authority in `<folder>/certs`.
+pub fn make_authority(folder: &Path) {
+    run_ok([
+        "cert".as_ref(),
+        "ca".as_ref(),
+        "--out".as_ref(),
+        certs(folder).as_os_str(),
+    ]);
+}
+
+/// Makes a node's certificate in `<folder>/certs`, good for clients on this machine too; the flags
+/// that make a node use it.
+pub fn peer_args(folder: &Path, id: u64) -> Vec<String> {
+    let certs = certs(folder).display().to_string();
+    let id = id.to_string();
+    let names = ["--dns", "localhost", "--ip", "127.0.0.1"];
+    let mut args = vec![
+        "cert", "node", "--ca", &certs, "--node", &id, "--out", &certs,
+    ];
+    args.extend(names);
+    run_ok(args);
+    vec![
+        format!("--peer-cert={certs}/node-{id}.crt"),
+        format!("--peer-key={certs}/node-{id}.key"),
+        format!("--peer-ca={certs}/ca.crt"),
+    ]
+}
+
+/// Where the certificates are.
+pub fn certs(folder: &Path) -> PathBuf {
+    folder.join("certs")
+}

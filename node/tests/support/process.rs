@@ -1,0 +1,236 @@
+//! One node: a process that can be started, stopped, killed and looked at.
+
+use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::ports::Port;
+use super::{admin, eventually, http, rossby, run};
+
+/// How a node ended.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Its exit status.
+    pub status: ExitStatus,
+}
+
+/// A node: its folder, its ports, and its process while it runs.
+pub struct Node {
+    id: u64,
+    folder: PathBuf,
+    clients: Port,
+    peers: Port,
+    http: Port,
+    args: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// A node that does not run yet, in `<folder>/node-<id>`. With certificates in `args` it listens
+    /// for peers.
+    pub fn new(folder: &Path, id: u64, args: Vec<String>) -> Self {
+        let own = folder.join(format!("node-{id}"));
+        std::fs::create_dir(&own).expect("no folder for the node");
+        let (clients, peers, http) = (Port::any(), Port::any(), Port::any());
+        Self {
+            id,
+            folder: own,
+            clients,
+            peers,
+            http,
+            args,
+            child: None,
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// The cluster's secrets as it keeps them.
+    pub fn secrets(&self) -> PathBuf {
+        self.folder.join("secrets/cluster.keys")
+    }
+
+    /// The outbox of its courier, which is the file courier.
+    pub fn codes(&self) -> PathBuf {
+        self.folder.join("secrets/codes.jsonl")
+    }
+
+    /// Where clients connect.
+    pub fn client_address(&self) -> SocketAddr {
+        self.clients.address()
+    }
+
+    /// Where peers connect.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peers.address()
+    }
+
+    /// Where metrics and health are.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.address()
+    }
+
+    /// The flags it is started with from now on, besides those of its place.
+    pub fn args(&mut self) -> &mut Vec<String> {
+        &mut self.args
+    }
+
+    /// All its flags.
+    pub fn command_line(&self) -> Vec<String> {
+        let mut args = vec![
+            "serve".to_owned(),
+            format!("--node={}", self.id),
+            format!("--data={}", self.data().display()),
+            format!("--secrets={}", self.secrets().display()),
+            format!("--listen={}", self.clients.address()),
+            format!("--http={}", self.http.address()),
+            "--courier=file".to_owned(),
+        ];
+        if self.args.iter().any(|arg| arg.starts_with("--peer-cert")) {
+            args.push(format!("--peer-listen={}", self.peers.address()));
+        }
+        args.extend(self.args.iter().cloned());
+        args
+    }
+
+    /// Starts the process.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "node {} runs already", self.id);
+        let child = rossby()
+            .args(self.command_line())
+            .stdin(Stdio::null())
+            .stdout(self.output("out"))
+            .stderr(self.output("err"))
+            .spawn()
+            .expect("rossby did not start");
+        self.child = Some(child);
+    }
+
+    fn output(&self, name: &str) -> File {
+        let path = self.folder.join(name);
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .expect("no file for the output")
+    }
+
+    /// All that it printed on standard output.
+    pub fn out(&self) -> String {
+        std::fs::read_to_string(self.folder.join("out")).unwrap_or_default()
+    }
+
+    /// All that it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("err")).unwrap_or_default()
+    }
+
+    /// Whether its process was started and not stopped by the test.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        let child = self.child.as_ref().expect("the node does not run");
+        Pid::from_child(child)
+    }
+
+    /// A page of its metrics and health.
+    pub fn page(&self, path: &str) -> Option<(u16, String)> {
+        http::get(self.http.address(), path)
+    }
+
+    /// Waits until it answers at all.
+    pub fn wait_alive(&self) {
+        eventually(
+            &format!("node {} is alive\n{}", self.id, self.log()),
+            || self.page("/livez").filter(|(status, _)| *status == 200),
+        );
+    }
+
+    /// Waits until it is ready.
+    pub fn wait_ready(&self) {
+        let mut said = String::new();
+        eventually(&format!("node {} is ready", self.id), || {
+            let (status, body) = self.page("/readyz")?;
+            said = body;
+            (status == 200).then_some(())
+        });
+    }
+
+    /// The node that it takes for the leader.
+    pub fn leader(&self) -> Option<u64> {
+        self.status()?["groups"][0]["leader_node"].as_u64()
+    }
+
+    /// Its `cluster status`.
+    pub fn status(&self) -> Option<serde_json::Value> {
+        let data = self.data().display().to_string();
+        let output = run(["cluster", "status", "--json", "--data", &data]);
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).expect("not JSON"))
+    }
+
+    /// The digests of its copy of the partitions.
+    pub fn digests(&self) -> admin::Digests {
+        admin::digests(self.data().join("admin.sock"))
+    }
+
+    /// Has it write a checkpoint; the index.
+    pub fn checkpoint(&self) -> u64 {
+        admin::checkpoint(self.data().join("admin.sock"))
+    }
+
+    /// Kills it at once (SIGKILL), as a power cut of the process.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait();
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has.
+    pub fn terminate(&mut self) -> Stopped {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the node is gone");
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) -> Stopped {
+        let mut child = self.child.take().expect("the node does not run");
+        let status = eventually(&format!("node {} ends", self.id), || {
+            child.try_wait().expect("can't wait for the node")
+        });
+        Stopped { status }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- node {}\n{}{}", self.id, self.out(), self.log());
+        }
+    }
+}

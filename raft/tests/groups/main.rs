@@ -1,0 +1,11 @@
+//! Groups of one and three nodes, from the first election to power loss.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod faults;
+mod service;
+mod world;
