@@ -14,7 +14,7 @@ use crate::store::{
 
 /// The ways to lose power: everything that was not synced, nothing, or some of it.
 fn losses() -> impl Iterator<Item = PowerLoss> {
-    let some = (0..10).map(|seed| PowerLoss::KeepSome { seed });
+    let some = (0..6).map(|seed| PowerLoss::KeepSome { seed });
     [PowerLoss::DropUnsynced, PowerLoss::KeepAll]
         .into_iter()
         .chain(some)

@@ -197,7 +197,7 @@ fn run_all(make_base: MakeBase<'_>, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(cases(48))]
+    #![proptest_config(cases(32))]
 
     #[test]
     fn a_group_is_what_its_log_says_through_rounds_restarts_and_power_loss(steps in steps()) {

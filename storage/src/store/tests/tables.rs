@@ -416,7 +416,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(1000))]
+    #![proptest_config(cases(600))]
 
     #[test]
     fn a_row_is_what_the_model_says_whatever_happened_to_it(
