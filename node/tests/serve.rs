@@ -199,7 +199,7 @@ fn a_damaged_identity_is_refused_and_named() {
     let output = run(node.command_line());
     assert_eq!(output.status.code(), Some(10), "{}", stderr(&output));
     assert!(
-        stderr(&output).contains("data/node can't be used"),
+        stderr(&output).contains("data/node is damaged"),
         "{}",
         stderr(&output)
     );

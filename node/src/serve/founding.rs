@@ -11,14 +11,13 @@ use serde::{Deserialize, Serialize};
 /// The one group that a new cluster has. Group 0 is kept for placement.
 pub const FIRST_GROUP: GroupId = GroupId(1);
 
-/// The form of the file, so that a later one can be told apart.
-const VERSION: u32 = 1;
+/// The plan's file in the data directory.
+pub const FILE: &str = "founding";
 
 /// A cluster that this node founds: its identity and its first members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Founding {
-    version: u32,
     /// The cluster.
     pub cluster: ClusterId,
     /// Its name.
@@ -41,7 +40,6 @@ impl Founding {
         members.sort_by_key(|member| member.node);
         let members = (1..).map(ReplicaId).zip(members).collect();
         Self {
-            version: VERSION,
             cluster,
             name,
             partitions,
@@ -65,30 +63,6 @@ impl Founding {
         planned.sort_unstable();
         let own: Vec<_> = self.members.values().map(|member| member.node).collect();
         self.name == plan.name && self.partitions == plan.partitions && own == planned
-    }
-
-    /// The file's content.
-    ///
-    /// # Errors
-    /// If it can't be written as JSON.
-    pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec_pretty(self)
-    }
-
-    /// The plan in a file's content.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let founding: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if founding.version == VERSION {
-            Ok(founding)
-        } else {
-            Err(format!(
-                "version {} is not known to this release",
-                founding.version
-            ))
-        }
     }
 }
 
@@ -133,21 +107,5 @@ mod tests {
         assert!(!founding.is_of(&plan(&[20, 30, 10], "other")));
         assert!(!founding.is_of(&plan(&[20, 30], "test")));
         assert!(!founding.is_of(&plan(&[20, 30, 40], "test")));
-    }
-
-    #[test]
-    fn the_file_gives_back_the_plan_and_a_later_version_is_refused() {
-        let founding = founding();
-        let bytes = founding.encode().unwrap();
-        assert_eq!(Founding::decode(&bytes), Ok(founding));
-        let later = String::from_utf8(bytes)
-            .unwrap()
-            .replace("\"version\": 1", "\"version\": 2");
-        assert!(
-            Founding::decode(later.as_bytes())
-                .unwrap_err()
-                .contains("version 2")
-        );
-        assert!(Founding::decode(b"{}").is_err());
     }
 }

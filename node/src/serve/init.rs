@@ -14,10 +14,10 @@ use rossby_api::peer::{Connections, Description, JoinError, Joining, Placement};
 use rossby_domain::ids::{ClusterId, NodeId, ReplicaId};
 use rossby_proto::v1;
 use rossby_raft::{Leadership, Member};
+use rossby_storage::datadir::Identity;
 use tracing::info;
 
 use super::founding::{FIRST_GROUP, Founding};
-use super::home::Identity;
 use super::node::{Node, NodeError};
 
 /// How long one node may take to answer, or to take its place.
@@ -38,8 +38,8 @@ impl Node {
             refused("this node has no peer listener and is a cluster by itself; start it with --peer-listen")
         })?;
         check(&plan, self.id())?;
-        let identity = self.parts.home.identity().map_err(failed)?;
-        let founding = match (self.parts.home.founding().map_err(failed)?, identity) {
+        let identity = self.parts.data.identity().map_err(failed)?;
+        let founding = match (self.founding().map_err(failed)?, identity) {
             (Some(founding), _) if founding.is_of(&plan) => founding,
             (Some(founding), _) => {
                 let nodes: Vec<_> = founding
@@ -233,20 +233,19 @@ impl Joining for Node {
     async fn join(&self, placement: Placement) -> Result<(), JoinError> {
         let _entering = self.entering.lock().await;
         let storage = |error: NodeError| JoinError::Failed(error.to_string());
-        let home = &self.parts.home;
+        let data = &self.parts.data;
         let secrets = ClusterSecrets::decode(&placement.secrets)
             .map_err(|error| JoinError::Invalid(error.to_string()))?;
-        let given = Identity::new(
-            (
-                placement.cluster,
-                placement.cluster_name,
-                placement.partitions,
-            ),
-            self.id(),
-            (placement.group, placement.replica),
-            self.secrets_check(&secrets).map_err(storage)?,
-        );
-        match home.identity().map_err(|error| storage(error.into()))? {
+        let given = Identity {
+            cluster: placement.cluster,
+            cluster_name: placement.cluster_name,
+            partitions: placement.partitions,
+            node: self.id(),
+            group: placement.group,
+            replica: placement.replica,
+            secrets_check: self.secrets_check(&secrets).map_err(storage)?,
+        };
+        match data.identity().map_err(|error| storage(error.into()))? {
             Some(own) if own == given => return self.enter(own).await.map_err(storage),
             Some(own) => {
                 return Err(JoinError::Taken(format!(
@@ -256,7 +255,7 @@ impl Joining for Node {
             }
             None => {}
         }
-        if let Some(founding) = home.founding().map_err(|error| storage(error.into()))? {
+        if let Some(founding) = self.founding().map_err(|error| storage(error.into()))? {
             let text = format!("it founds cluster {} itself", founding.cluster);
             return Err(JoinError::Taken(text));
         }

@@ -15,7 +15,6 @@ mod engine;
 mod entrance;
 mod figures;
 mod founding;
-mod home;
 mod init;
 mod node;
 mod operator;
@@ -31,6 +30,7 @@ use rossby_api::peer::Connections;
 use rossby_seams::clock::SystemClock;
 use rossby_seams::disk::{self, Disk, FileDisk};
 use rossby_seams::random::OsRandom;
+use rossby_storage::datadir::{DataDir, DataDirError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -40,7 +40,6 @@ use crate::exit::{Exit, Failure};
 use crate::{output, telemetry};
 use doors::{Doors, Serving};
 use figures::Figures;
-use home::{Home, HomeError};
 use node::{Node, NodeError, Parts};
 
 /// How often the node looks whether it is ready, before it is and after.
@@ -88,7 +87,7 @@ async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
         "starting"
     );
     let disk: Arc<dyn Disk> = Arc::new(FileDisk);
-    let home = Home::open(disk, &config.data).map_err(home_failure)?;
+    let data = DataDir::open(disk, &config.data).map_err(data_failure)?;
     let peer_tls = config
         .peer_tls()
         .map_err(|error| Failure::new(Exit::Config, error))?;
@@ -98,7 +97,7 @@ async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
     let clock = Arc::new(SystemClock);
     let parts = Parts {
         advertised: doors.advertised(&config),
-        home,
+        data,
         clock,
         random: Arc::new(OsRandom),
         metrics: Metrics::register(&mut registry),
@@ -144,14 +143,19 @@ async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
 /// Writes down and prints where the node listens.
 fn publish(node: &Node, doors: &Doors, print: bool) -> Result<(), Failure> {
     let failure = |error: &dyn std::fmt::Display| Failure::new(Exit::Storage, error);
-    let home = &node.parts.home;
+    let data = &node.parts.data;
     let json = serde_json::to_vec(doors.addresses()).map_err(|error| failure(&error))?;
-    disk::replace(&**home.disk(), &home.addresses(), &json).map_err(|error| failure(&error))?;
+    disk::replace(&**data.disk(), &addresses_file(data), &json).map_err(|error| failure(&error))?;
     if print {
         output::json(doors.addresses())
     } else {
         Ok(())
     }
+}
+
+/// Where the addresses in use are written down.
+fn addresses_file(data: &DataDir) -> std::path::PathBuf {
+    data.path().join("addresses.json")
 }
 
 /// Tells when the node is ready, and watches over it until it fails.
@@ -226,8 +230,8 @@ async fn stop(node: &Node, serving: &mut Serving) {
         warn!("the groups did not end in time; the next start takes a little longer");
     }
     serving.stop_others(SOCKET_PATIENCE).await;
-    let home = &node.parts.home;
-    if let Err(error) = home.disk().remove(&home.addresses()) {
+    let data = &node.parts.data;
+    if let Err(error) = data.disk().remove(&addresses_file(data)) {
         warn!(%error, "could not remove the file of addresses");
     }
     info!("stopped");
@@ -272,13 +276,17 @@ fn because(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn home_failure(error: HomeError) -> Failure {
+fn data_failure(error: DataDirError) -> Failure {
     let help = match &error {
-        HomeError::InUse { .. } => Some("stop the other process, or choose another --data"),
-        HomeError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+        DataDirError::InUse { .. } => Some("stop the other process, or choose another --data"),
+        DataDirError::Io { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
             Some("run as the user who owns it, or choose another --data")
         }
-        HomeError::Io { .. } | HomeError::Damaged { .. } => None,
+        DataDirError::Io { .. } | DataDirError::Damaged { .. } | DataDirError::Version { .. } => {
+            None
+        }
     };
     let failure = Failure::new(Exit::Storage, error);
     match help {
@@ -290,7 +298,7 @@ fn home_failure(error: HomeError) -> Failure {
 fn node_failure(error: NodeError) -> Failure {
     let text = because(&error);
     match error {
-        NodeError::Home(error) => home_failure(error),
+        NodeError::Data(error) => data_failure(error),
         NodeError::OtherNode { found, .. } => Failure::new(Exit::Storage, text).help(format!(
             "start with --node {found}, or choose another --data"
         )),

@@ -20,6 +20,7 @@ use rossby_raft::{Group, InitializeError, Member, StartError};
 use rossby_seams::clock::Clock;
 use rossby_seams::random::{self, Random, RandomError};
 use rossby_seams::transport::{LinkAcceptor, SharedTransport};
+use rossby_storage::datadir::{DataDir, DataDirError, Identity};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,8 +28,7 @@ use tracing::info;
 
 use super::engine::{Engine, EngineError, EngineParts};
 use super::entrance::Entrance;
-use super::founding::{FIRST_GROUP, Founding};
-use super::home::{Home, HomeError, Identity};
+use super::founding::{self, FIRST_GROUP, Founding};
 use crate::config::{Config, CourierKind};
 
 /// Why a node can't go on.
@@ -36,7 +36,7 @@ use crate::config::{Config, CourierKind};
 pub enum NodeError {
     /// The data directory.
     #[error(transparent)]
-    Home(#[from] HomeError),
+    Data(#[from] DataDirError),
     /// The data directory is another node's.
     #[error("the data directory belongs to node {found}, but this is node {expected}")]
     OtherNode {
@@ -87,7 +87,7 @@ pub struct Parts {
     /// Its settings.
     pub config: Config,
     /// Its data directory.
-    pub home: Home,
+    pub data: DataDir,
     /// Where it is reached.
     pub advertised: Advertised,
     /// The wall clock.
@@ -160,7 +160,7 @@ impl Node {
     /// [`NodeError`] if what is on the disk can't be used.
     pub async fn begin(&self) -> Result<(), NodeError> {
         let _entering = self.entering.lock().await;
-        if let Some(identity) = self.parts.home.identity()? {
+        if let Some(identity) = self.parts.data.identity()? {
             if identity.node != self.id() {
                 let (found, expected) = (identity.node, self.id());
                 return Err(NodeError::OtherNode { found, expected });
@@ -170,7 +170,7 @@ impl Node {
         if self.parts.peers.is_some() {
             return Ok(());
         }
-        let founding = match self.parts.home.founding()? {
+        let founding = match self.founding()? {
             Some(founding) => founding,
             None => self.plan_alone()?,
         };
@@ -197,7 +197,7 @@ impl Node {
         }
         let cluster = ClusterId::from_random(random::bytes(&*self.parts.random)?);
         let founding = Founding::new(cluster, name, partitions, members);
-        self.parts.home.set_founding(&founding)?;
+        self.parts.data.replace_sealed(founding::FILE, &founding)?;
         info!(%cluster, nodes = founding.members.len(), "founding a cluster");
         Ok(founding)
     }
@@ -212,16 +212,24 @@ impl Node {
         }
     }
 
+    /// The cluster that this node founds, if it does.
+    pub(super) fn founding(&self) -> Result<Option<Founding>, DataDirError> {
+        self.parts.data.read_sealed(founding::FILE)
+    }
+
     /// Who the founder is by its own plan.
     pub(super) fn founder(&self, founding: &Founding) -> Result<Identity, NodeError> {
         // A plan without its founder is never written; replica 0 would be refused by the group.
         let replica = founding.replica_of(self.id()).unwrap_or_default();
-        Ok(Identity::new(
-            (founding.cluster, founding.name.clone(), founding.partitions),
-            self.id(),
-            (FIRST_GROUP, replica),
-            self.secrets_check(&self.load_secrets()?)?,
-        ))
+        Ok(Identity {
+            cluster: founding.cluster,
+            cluster_name: founding.name.clone(),
+            partitions: founding.partitions,
+            node: self.id(),
+            group: FIRST_GROUP,
+            replica,
+            secrets_check: self.secrets_check(&self.load_secrets()?)?,
+        })
     }
 
     /// Enters a cluster: writes the identity down, starts the group and opens the doors. The caller
@@ -235,7 +243,7 @@ impl Node {
             return Err(self.secrets_error(&"these are the secrets of another cluster"));
         }
         let courier = self.courier()?;
-        self.parts.home.set_identity(&identity)?;
+        self.parts.data.set_identity(&identity)?;
         let engine = self.open_engine()?;
         let group = engine
             .groups
@@ -281,13 +289,13 @@ impl Node {
             transport,
         };
         // Blocks this worker thread; the runtime moves its other tasks to another one.
-        let open = || Engine::open(&self.parts.config, &self.parts.home, parts);
+        let open = || Engine::open(&self.parts.config, &self.parts.data, parts);
         Ok(tokio::task::block_in_place(open)?)
     }
 
     /// Gives a new group its first members, if this node founds the cluster and has not done so.
     async fn initialize(&self, identity: &Identity, group: &Group) -> Result<(), NodeError> {
-        let Some(founding) = self.parts.home.founding()? else {
+        let Some(founding) = self.founding()? else {
             return Ok(());
         };
         if founding.cluster != identity.cluster || !group.status().members.is_empty() {
@@ -353,7 +361,7 @@ impl Node {
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
         {
-            let made = self.parts.home.disk().create_directory(folder);
+            let made = self.parts.data.disk().create_directory(folder);
             made.map_err(|error| self.secrets_error(&error))?;
         }
         secrets

@@ -81,11 +81,16 @@ pub struct Cluster {
 impl Cluster {
     /// A running single node that made a cluster by itself.
     pub fn single() -> Self {
+        Self::single_numbered(1)
+    }
+
+    /// The same, of a node with another number.
+    pub fn single_numbered(id: u64) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             folder: folder(),
         };
-        cluster.nodes.push(Node::new(cluster.path(), 1, Vec::new()));
+        cluster.nodes.push(Node::new(cluster.path(), id, Vec::new()));
         cluster.nodes[0].start();
         cluster.nodes[0].wait_ready();
         cluster
