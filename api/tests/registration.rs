@@ -1,5 +1,10 @@
 //! Register and Authorize: how a box comes to be, and every way in which it does not.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // A test may fail loudly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)] // A test may fail loudly.
 
 mod support;
 

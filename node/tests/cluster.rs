@@ -119,7 +119,12 @@ fn init_is_finished_by_giving_it_again_and_refuses_another_plan() {
 
 #[test]
 fn a_founder_killed_at_any_moment_of_init_finishes_with_the_same_command() {
-    for pause_ms in [50, 200, 400, 700, 1000] {
+    let pauses_ms: &[u64] = if support::long() {
+        &[20, 50, 100, 200, 300, 500, 700, 1000]
+    } else {
+        &[100, 500]
+    };
+    for &pause_ms in pauses_ms {
         let mut cluster = Cluster::waiting(3);
         let data = cluster.node(1).data().display().to_string();
         let nodes: Vec<_> = cluster

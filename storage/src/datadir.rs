@@ -1,147 +1,341 @@
 //! The data directory: its lock, its layout, and the identity file that says whose it is.
 //!
 //! ```text
-//!   <data>/lock           held by the one process that uses the directory
-//!         /node           the identity: written once, when the node enters its cluster
-//!         /wal/           the log
-//!         /checkpoints/   the state
-//!         /base/          the key-value base, rebuildable
+//!   <data>/lock           held by the running process
+//!   <data>/node           the identity: which node, which cluster, which replicas
+//!   <data>/wal/           the write-ahead log
+//!   <data>/checkpoints/   the checkpoints of each group
+//!   <data>/base/          the rebuildable key-value store
+//!   <data>/admin.sock     the operator's door
 //! ```
 //!
-//! Small files like the identity are sealed: a line of JSON, then a line with its CRC-32C. They are
-//! replaced in one durable step, and a flipped bit in one is an error, never another value.
+//! The identity is one line that names format and checksum, then JSON that a person can read. It is
+//! replaced in one step, and only in ways that make sense: a directory never changes its node or its
+//! cluster, and a replica that was removed never comes back.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, ReplicaId};
 use rossby_seams::disk::{self, Disk, DiskLock};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The form of the identity file, so that a later one can be told apart.
-const VERSION: u32 = 1;
-/// The identity file's name.
-const IDENTITY: &str = "node";
-/// What the second line of a sealed file begins with.
-const SEAL: &str = "crc32c ";
+/// The version of the identity file and of the layout.
+pub const FORMAT: u32 = 1;
 
-/// Why the data directory can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DataDirError {
-    /// Another process, or another holder in this one, uses it.
-    #[error("{} is in use by another rossby process", path.display())]
+const LOCK: &str = "lock";
+const IDENTITY: &str = "node";
+const HEADLINE: &str = "rossby data directory";
+/// Far more than any node's replicas need; keeps a wrong file from being read into memory.
+const IDENTITY_LIMIT_BYTES: u64 = 16 << 20;
+
+/// Why a data directory can not be used, and what to do.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DataDirectoryError {
+    /// Another process, or another part of this one, holds the lock.
+    #[error(
+        "{} is in use by another rossby process: stop that one, or give this node a data directory of \
+         its own",
+        path.display()
+    )]
     InUse {
         /// The directory.
         path: PathBuf,
     },
-    /// The system refused.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or directory.
+    /// The system does not let this user in.
+    #[error(
+        "no permission to {doing} {}: the data directory must belong to the user that rossby runs as, \
+         with mode 0700",
+        path.display()
+    )]
+    NoPermission {
+        /// What was being done.
+        doing: &'static str,
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
     },
-    /// A file is not what was written. Nothing is guessed from it.
-    #[error("{} is damaged: {reason}; restore it from a copy, or set up this node anew", path.display())]
-    Damaged {
-        /// The file.
+    /// Written by a version of Rossby that this one does not know.
+    #[error(
+        "{} has format {found}, but this version of rossby knows format {supported} only: start the \
+         version that wrote it, or a later one",
+        path.display()
+    )]
+    UnknownVersion {
+        /// The identity file.
         path: PathBuf,
-        /// How it shows.
-        reason: String,
-    },
-    /// Written by a newer release.
-    #[error("{} has format version {found}; this release reads up to {VERSION}", path.display())]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
+        /// The format found.
         found: u32,
+        /// The format supported.
+        supported: u32,
+    },
+    /// The identity file is not what was written.
+    #[error(
+        "{} is damaged ({what}): do not edit it. Check the disk, move the data directory away, and let \
+         the node join again: it gets its data from the other nodes",
+        path.display()
+    )]
+    Damaged {
+        /// The identity file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The directory is another node's.
+    #[error(
+        "{} belongs to node {found}, not to node {asked}: give each node a data directory of its own",
+        path.display()
+    )]
+    OtherNode {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// Who asked.
+        asked: NodeId,
+    },
+    /// The directory is part of another cluster.
+    #[error(
+        "{} belongs to cluster {found}, not to cluster {asked}: use another data directory, or the \
+         configuration of that cluster",
+        path.display()
+    )]
+    OtherCluster {
+        /// The directory.
+        path: PathBuf,
+        /// Which it belongs to.
+        found: ClusterId,
+        /// Which was asked for.
+        asked: ClusterId,
+    },
+    /// A replica that was removed from this node was to be used again.
+    #[error("replica {replica} of group {group} was removed from this node and can not come back")]
+    ReplicaRemoved {
+        /// The group.
+        group: GroupId,
+        /// The removed replica.
+        replica: ReplicaId,
+    },
+    /// Two replicas of one group were to live on this node.
+    #[error("group {group} already has a replica on this node")]
+    SecondReplica {
+        /// The group.
+        group: GroupId,
+    },
+    /// The disk failed.
+    #[error("could not {doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: Arc<io::Error>,
     },
 }
 
-impl DataDirError {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        |source| Self::Io { path, source }
-    }
+/// Which cluster a directory belongs to, and what is fixed at the cluster's birth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterIdentity {
+    /// The cluster.
+    pub id: ClusterId,
+    /// Its name, which clients sign requests for.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: PartitionCount,
+    /// Tells the cluster's secrets from others, without telling anything of them. Made and compared
+    /// by whoever holds the secrets.
+    pub secrets_check: Option<String>,
 }
 
-/// Who a node is.
+/// A replica that this node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldReplica {
+    /// The group.
+    pub group: GroupId,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Whether this replica brings the group to life: one does, once; all others join.
+    pub initialise: bool,
+}
+
+/// A replica that this node held once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemovedReplica {
+    /// The group.
+    pub group: GroupId,
+    /// The replica.
+    pub replica: ReplicaId,
+}
+
+/// Whose directory it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// Its cluster.
-    pub cluster: ClusterId,
-    /// The cluster's name.
-    pub cluster_name: String,
-    /// The cluster's number of partitions.
-    pub partitions: PartitionCount,
-    /// Its number.
+    /// The node.
     pub node: NodeId,
-    /// The group that it serves.
-    pub group: GroupId,
-    /// Its replica of it.
-    pub replica: ReplicaId,
-    /// Tells the cluster's secrets from others, without telling anything of them.
-    pub secrets_check: String,
+    /// Its cluster, once it is in one.
+    pub cluster: Option<ClusterIdentity>,
+    /// The replicas it holds, one per group.
+    pub replicas: BTreeSet<HeldReplica>,
+    /// The replicas it held and never will again.
+    pub removed: BTreeSet<RemovedReplica>,
 }
 
-/// The identity as it is stored.
-#[derive(Serialize, Deserialize)]
-struct Versioned {
-    version: u32,
-    identity: serde_json::Value,
+impl Identity {
+    /// A node that is in no cluster yet.
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            cluster: None,
+            replicas: BTreeSet::new(),
+            removed: BTreeSet::new(),
+        }
+    }
+
+    /// The replica of a group that this node holds.
+    #[must_use]
+    pub fn replica(&self, group: GroupId) -> Option<&HeldReplica> {
+        self.replicas.iter().find(|held| held.group == group)
+    }
+
+    /// This identity without a replica, which is remembered as removed.
+    #[must_use]
+    pub fn without(&self, group: GroupId, replica: ReplicaId) -> Self {
+        let mut next = self.clone();
+        next.replicas
+            .retain(|held| (held.group, held.replica) != (group, replica));
+        next.removed.insert(RemovedReplica { group, replica });
+        next
+    }
+
+    fn check(&self) -> Result<(), DataDirectoryError> {
+        let mut groups = BTreeSet::new();
+        for HeldReplica { group, replica, .. } in self.replicas.iter().copied() {
+            if self.removed.contains(&RemovedReplica { group, replica }) {
+                return Err(DataDirectoryError::ReplicaRemoved { group, replica });
+            }
+            if !groups.insert(group) {
+                return Err(DataDirectoryError::SecondReplica { group });
+            }
+        }
+        Ok(())
+    }
 }
 
-/// A data directory, locked for this process.
+/// A node's data directory. While it is open, no other process can open it.
 #[derive(Debug)]
-pub struct DataDir {
+pub struct DataDirectory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    identity: Option<Identity>,
     _lock: Box<dyn DiskLock>,
 }
 
-impl DataDir {
-    /// Takes the directory, made if missing, for this process alone.
+impl DataDirectory {
+    /// Opens a data directory, made with mode 0700 if missing, locks it and reads whose it is.
     ///
     /// # Errors
-    /// [`DataDirError::InUse`] if somebody uses it, [`DataDirError::Io`] if it can't be made.
-    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, DataDirError> {
+    /// [`DataDirectoryError::InUse`], [`DataDirectoryError::NoPermission`],
+    /// [`DataDirectoryError::UnknownVersion`], [`DataDirectoryError::Damaged`],
+    /// [`DataDirectoryError::Io`]. Nothing was changed then, but for the folder and the lock file.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, DataDirectoryError> {
         disk.create_directory(path)
-            .map_err(DataDirError::io(path))?;
-        let lock = path.join("lock");
-        let lock = disk.lock(&lock).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => DataDirError::InUse {
-                path: path.to_owned(),
-            },
-            _ => DataDirError::Io {
-                path: lock,
-                source: error,
-            },
-        })?;
+            .map_err(failed("create", path))?;
+        let lock = disk
+            .lock(&path.join(LOCK))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => DataDirectoryError::InUse {
+                    path: path.to_owned(),
+                },
+                _ => failed("lock", &path.join(LOCK))(error),
+            })?;
+        let identity = read_identity(&*disk, &path.join(IDENTITY))?;
         Ok(Self {
             disk,
             path: path.to_owned(),
+            identity,
             _lock: lock,
         })
     }
 
-    /// The disk that it is on.
+    /// Whose directory it is; `None` until [`Self::save`] was called for the first time.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Checks that the directory is this node's, and of this cluster, as far as it is either yet.
+    ///
+    /// # Errors
+    /// [`DataDirectoryError::OtherNode`], [`DataDirectoryError::OtherCluster`].
+    pub fn expect(
+        &self,
+        node: NodeId,
+        cluster: Option<ClusterId>,
+    ) -> Result<(), DataDirectoryError> {
+        let Some(identity) = &self.identity else {
+            return Ok(());
+        };
+        if identity.node != node {
+            let (path, found) = (self.path.clone(), identity.node);
+            return Err(DataDirectoryError::OtherNode {
+                path,
+                found,
+                asked: node,
+            });
+        }
+        match (identity.cluster.as_ref().map(|found| found.id), cluster) {
+            (Some(found), Some(asked)) if found != asked => Err(DataDirectoryError::OtherCluster {
+                path: self.path.clone(),
+                found,
+                asked,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces the identity, durably and in one step. Replicas that were removed stay so.
+    ///
+    /// # Errors
+    /// [`DataDirectoryError::OtherNode`] or [`DataDirectoryError::OtherCluster`] if it would become
+    /// another's, [`DataDirectoryError::ReplicaRemoved`], [`DataDirectoryError::SecondReplica`]: nothing
+    /// was changed. [`DataDirectoryError::Io`]: the old or the new identity is on disk.
+    pub fn save(&mut self, mut identity: Identity) -> Result<(), DataDirectoryError> {
+        self.expect(
+            identity.node,
+            identity.cluster.as_ref().map(|cluster| cluster.id),
+        )?;
+        if let Some(before) = &self.identity {
+            identity.removed.extend(&before.removed);
+            identity.cluster = identity.cluster.or_else(|| before.cluster.clone());
+        }
+        identity.check()?;
+        let path = self.path.join(IDENTITY);
+        let bytes = encode(&identity).map_err(failed("encode", &path))?;
+        disk::replace(&*self.disk, &path, &bytes).map_err(failed("write", &path))?;
+        self.identity = Some(identity);
+        Ok(())
+    }
+
+    /// The disk that the directory is on.
     #[must_use]
     pub fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
     }
 
-    /// The directory.
+    /// The directory itself.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The folder of the log.
+    /// The folder of the write-ahead log.
     #[must_use]
     pub fn wal(&self) -> PathBuf {
         self.path.join("wal")
@@ -153,180 +347,81 @@ impl DataDir {
         self.path.join("checkpoints")
     }
 
-    /// The folder of the key-value base.
+    /// The folder of the rebuildable key-value store.
     #[must_use]
     pub fn base(&self) -> PathBuf {
         self.path.join("base")
     }
 
-    /// Whose directory it is, if it belongs to a node of a cluster.
-    ///
-    /// # Errors
-    /// [`DataDirError`] if the file is damaged, of a newer release, or can't be read.
-    pub fn identity(&self) -> Result<Option<Identity>, DataDirError> {
-        let Some(stored) = self.read_sealed::<Versioned>(IDENTITY)? else {
-            return Ok(None);
-        };
-        let path = self.path.join(IDENTITY);
-        if stored.version != VERSION {
-            return Err(DataDirError::Version {
-                path,
-                found: stored.version,
-            });
-        }
-        match serde_json::from_value(stored.identity) {
-            Ok(identity) => Ok(Some(identity)),
-            Err(error) => Err(DataDirError::Damaged {
-                path,
-                reason: error.to_string(),
-            }),
-        }
-    }
-
-    /// Gives the directory to a node of a cluster, durably.
-    ///
-    /// # Errors
-    /// [`DataDirError::Io`] if it can't be written.
-    pub fn set_identity(&self, identity: &Identity) -> Result<(), DataDirError> {
-        let identity =
-            serde_json::to_value(identity).map_err(|error| self.unwritable(IDENTITY, &error))?;
-        self.replace_sealed(
-            IDENTITY,
-            &Versioned {
-                version: VERSION,
-                identity,
-            },
-        )
-    }
-
-    /// Reads a small sealed file of the directory; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`DataDirError`] if it is damaged or can't be read.
-    pub fn read_sealed<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DataDirError> {
-        let path = self.path.join(name);
-        match disk::read(&*self.disk, &path) {
-            Ok(bytes) => match open_seal(&bytes) {
-                Ok(value) => Ok(Some(value)),
-                Err(reason) => Err(DataDirError::Damaged { path, reason }),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(DataDirError::Io { path, source }),
-        }
-    }
-
-    /// Replaces a small sealed file of the directory in one durable step.
-    ///
-    /// # Errors
-    /// [`DataDirError::Io`] if it can't be written.
-    pub fn replace_sealed(&self, name: &str, value: &impl Serialize) -> Result<(), DataDirError> {
-        let bytes = seal(value).map_err(|error| self.unwritable(name, &error))?;
-        let path = self.path.join(name);
-        disk::replace(&*self.disk, &path, &bytes).map_err(DataDirError::io(&path))
-    }
-
-    fn unwritable(&self, name: &str, error: &serde_json::Error) -> DataDirError {
-        DataDirError::Io {
-            path: self.path.join(name),
-            source: io::Error::other(error.to_string()),
-        }
+    /// The operator's socket.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.path.join("admin.sock")
     }
 }
 
-fn seal(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = serde_json::to_vec(value)?;
-    let check = crc32c::crc32c(&bytes);
-    bytes.extend(format!("\n{SEAL}{check:08x}\n").into_bytes());
-    Ok(bytes)
+fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> DataDirectoryError + use<> {
+    let path = path.to_owned();
+    move |source| match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            DataDirectoryError::NoPermission {
+                doing,
+                path: path.clone(),
+            }
+        }
+        _ => DataDirectoryError::Io {
+            doing,
+            path: path.clone(),
+            source: Arc::new(source),
+        },
+    }
 }
 
-fn open_seal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "not text".to_owned())?;
-    let (json, rest) = text.split_once('\n').ok_or("the checksum is missing")?;
-    let found = rest
-        .strip_prefix(SEAL)
-        .and_then(|rest| rest.strip_suffix('\n'));
-    if found != Some(format!("{:08x}", crc32c::crc32c(json.as_bytes())).as_str()) {
-        return Err("the checksum does not match".to_owned());
+fn read_identity(disk: &dyn Disk, path: &Path) -> Result<Option<Identity>, DataDirectoryError> {
+    let file = match disk.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed("open", path))?,
+    };
+    let damaged = |what: String| DataDirectoryError::Damaged {
+        path: path.to_owned(),
+        what,
+    };
+    let length = file.len().map_err(failed("measure", path))?;
+    let length = usize::try_from(length.min(IDENTITY_LIMIT_BYTES)).unwrap_or(0);
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0)
+        .map_err(failed("read", path))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| damaged("not text".into()))?;
+    let (head, body) = text.split_once('\n').unwrap_or((text, ""));
+    let fields = head
+        .strip_prefix(HEADLINE)
+        .map(|fields| fields.split_whitespace());
+    let mut fields = fields.ok_or_else(|| damaged("it does not begin as it should".into()))?;
+    let (version, checksum) = (fields.next(), fields.next());
+    let version = version.and_then(|version| version.strip_prefix("format="));
+    let found = version.and_then(|version| version.parse().ok());
+    let found = found.ok_or_else(|| damaged("it names no format".into()))?;
+    if found != FORMAT {
+        let (path, supported) = (path.to_owned(), FORMAT);
+        return Err(DataDirectoryError::UnknownVersion {
+            path,
+            found,
+            supported,
+        });
     }
-    serde_json::from_str(json).map_err(|error| error.to_string())
+    if checksum != Some(&format!("crc32c={:08x}", crc32c::crc32c(body.as_bytes()))) {
+        return Err(damaged("its checksum does not match".into()));
+    }
+    let identity: Identity =
+        serde_json::from_str(body).map_err(|error| damaged(error.to_string()))?;
+    identity
+        .check()
+        .map_err(|error| damaged(error.to_string()))?;
+    Ok(Some(identity))
 }
 
-#[cfg(test)]
-mod tests {
-    use rossby_seams::disk::{MemoryDisk, PowerLoss};
-
-    use super::*;
-
-    fn identity() -> Identity {
-        Identity {
-            cluster: ClusterId::from_random([3; 16]),
-            cluster_name: "test".to_owned(),
-            partitions: PartitionCount::DEFAULT,
-            node: NodeId(2),
-            group: GroupId(1),
-            replica: ReplicaId(4),
-            secrets_check: "ab".to_owned(),
-        }
-    }
-
-    fn open(disk: &MemoryDisk) -> Result<DataDir, DataDirError> {
-        DataDir::open(Arc::new(disk.clone()), Path::new("/data"))
-    }
-
-    #[test]
-    fn a_directory_is_one_holders_until_it_lets_go() {
-        let disk = MemoryDisk::default();
-        let first = open(&disk).unwrap();
-        assert!(matches!(open(&disk), Err(DataDirError::InUse { .. })));
-        drop(first);
-        open(&disk).unwrap();
-    }
-
-    #[test]
-    fn an_identity_is_there_after_power_loss() {
-        let disk = MemoryDisk::default();
-        let data = open(&disk).unwrap();
-        assert_eq!(data.identity().unwrap(), None);
-        data.set_identity(&identity()).unwrap();
-        drop(data);
-        let data = open(&disk.crash(PowerLoss::DropUnsynced)).unwrap();
-        assert_eq!(data.identity().unwrap(), Some(identity()));
-    }
-
-    #[test]
-    fn any_flipped_bit_in_the_identity_is_noticed() {
-        let disk = MemoryDisk::default();
-        let data = open(&disk).unwrap();
-        data.set_identity(&identity()).unwrap();
-        let path = Path::new("/data/node");
-        let written = disk::read(&disk, path).unwrap();
-        for bit in 0..written.len() * 8 {
-            let mut flipped = written.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            disk::replace(&disk, path, &flipped).unwrap();
-            let found = data.identity();
-            assert!(
-                matches!(found, Err(DataDirError::Damaged { .. })),
-                "bit {bit}: {found:?}"
-            );
-        }
-        disk::replace(&disk, path, &written[..written.len() / 2]).unwrap();
-        assert!(matches!(data.identity(), Err(DataDirError::Damaged { .. })));
-    }
-
-    #[test]
-    fn an_identity_of_a_newer_release_is_told_from_a_damaged_one() {
-        let disk = MemoryDisk::default();
-        let data = open(&disk).unwrap();
-        let later = Versioned {
-            version: 2,
-            identity: serde_json::json!({ "more": true }),
-        };
-        data.replace_sealed(IDENTITY, &later).unwrap();
-        assert!(matches!(
-            data.identity(),
-            Err(DataDirError::Version { found: 2, .. })
-        ));
-    }
+fn encode(identity: &Identity) -> io::Result<Vec<u8>> {
+    let body = serde_json::to_string_pretty(identity)? + "\n";
+    let checksum = crc32c::crc32c(body.as_bytes());
+    Ok(format!("{HEADLINE} format={FORMAT} crc32c={checksum:08x}\n{body}").into_bytes())
 }

@@ -8,7 +8,7 @@ use hpke::{Deserializable as _, Kem, OpModeR, Serializable as _};
 use rossby_api::rpc::TOKEN_INFO;
 use rossby_domain::chain::{Genesis, KemKey, KeyRecord, SUITE_XWING};
 use rossby_domain::identifier::Identifier;
-use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId};
+use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, PartitionId};
 use rossby_domain::statement;
 use rossby_proto::v1;
 
@@ -59,6 +59,16 @@ impl TestDevice {
     pub fn address(&self, box_id: &[u8]) -> DeviceAddress {
         let box_id = BoxId::from_bytes(box_id.try_into().unwrap()).unwrap();
         assert!(box_id.is_of_genesis(&self.record.genesis_hash()));
+        DeviceAddress {
+            box_id,
+            device: self.id(),
+        }
+    }
+
+    /// The address that it would have in a partition, registered there or not.
+    pub fn address_in(&self, partition: u16) -> DeviceAddress {
+        let partition = PartitionId::new(partition).unwrap();
+        let box_id = BoxId::derive(partition, &self.record.genesis_hash());
         DeviceAddress {
             box_id,
             device: self.id(),

@@ -1,6 +1,13 @@
 //! A node in memory, real but for its disk, clock and network: WAL, store and Raft group behind the
 //! mailbox service, with workers and a courier that hands its codes to the test.
-#![allow(dead_code)] // Each test binary uses its own part.
+// Each test binary uses its own part, and a test may fail loudly.
+#![allow(
+    dead_code,
+    unused_imports,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic
+)]
 
 mod device;
 
@@ -19,21 +26,18 @@ use rossby_api::{
     ApiError, Call, CallError, CallReply, ClusterSecrets, Code, DoorLimits, MailboxConfig,
     MailboxService, Metrics, RpcPath, Workers,
 };
-use rossby_domain::command::Adopt;
 use rossby_domain::identifier::Identifier;
-use rossby_domain::ids::{
-    DeviceAddress, Epoch, GroupId, NodeId, PartitionCount, PartitionId, ReplicaId,
-};
+use rossby_domain::ids::{DeviceAddress, GroupId, NodeId, PartitionCount, PartitionId, ReplicaId};
 use rossby_domain::limits::Limits;
 use rossby_domain::time::Timestamp;
-use rossby_domain::{Answer, Command, Query, Routed};
+use rossby_domain::{Answer, Query};
 use rossby_proto::v1;
 use rossby_raft::{Blocking, Group, Groups, GroupsConfig, Leadership, Member, Timing};
 use rossby_seams::base::MemoryBase;
 use rossby_seams::clock::{Clock, ManualClock};
 use rossby_seams::disk::MemoryDisk;
 use rossby_seams::random::SeededRandom;
-use rossby_seams::transport::MemoryNetwork;
+use rossby_seams::transport::{LinkAcceptor, MemoryNetwork};
 use rossby_storage::store::Store;
 use rossby_storage::wal::{Wal, WalOptions};
 use tokio::sync::{Mutex, mpsc};
@@ -72,16 +76,24 @@ pub struct Resident {
     pub token: [u8; 32],
 }
 
-/// A node of a cluster of one.
-pub struct World {
+/// One node: its service and its replica.
+pub struct Node {
+    pub id: NodeId,
     pub service: Arc<MailboxService>,
     pub group: Arc<Group>,
+    groups: Arc<Groups>,
+}
+
+/// A cluster. The first of its nodes was elected first; calls go there unless said otherwise.
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub group: Arc<Group>,
+    pub network: MemoryNetwork,
     pub clock: ManualClock,
     pub secrets: Arc<ClusterSecrets>,
     pub partitions: PartitionCount,
     codes: Mutex<mpsc::UnboundedReceiver<(Identifier, String)>>,
     nonces: AtomicU64,
-    groups: Arc<Groups>,
     stop: CancellationToken,
 }
 
@@ -99,52 +111,75 @@ impl World {
 
     /// A node whose partitions are taken over with these limits.
     pub async fn with_limits(limits: Limits) -> Self {
-        let clock = ManualClock::new(START);
-        let (groups, group) = start_group(clock.clone()).await;
-        let partitions = PartitionCount::new(4).unwrap();
-        adopt(&group, partitions, limits).await;
+        Self::of_nodes(1, limits).await
+    }
 
+    /// This many nodes.
+    pub async fn of_nodes(count: u64, limits: Limits) -> Self {
+        let (clock, network) = (ManualClock::new(START), MemoryNetwork::new());
         let random = Arc::new(SeededRandom::new(11));
         let secrets = Arc::new(ClusterSecrets::generate(random.as_ref()).unwrap());
-        let metrics = Metrics::register(&mut Registry::default());
-        let served = Arc::clone(&group);
-        let service = MailboxService::new(MailboxConfig {
-            directory: Arc::new(move |_: PartitionId| Some(Arc::clone(&served))),
-            secrets: Arc::clone(&secrets),
-            partitions,
-            cluster_name: HOST.to_owned(),
-            clock: Arc::new(clock.clone()),
-            random: random.clone(),
-            limits: DoorLimits::default(),
-            stored_limits: limits,
-            metrics: Arc::clone(&metrics),
-        });
+        let partitions = PartitionCount::new(4).unwrap();
         let (sender, codes) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
-        let workers = Workers {
-            group: Arc::clone(&group),
-            partitions,
-            limits,
-            secrets: Arc::clone(&secrets),
-            courier: Arc::new(ToTest(sender)),
-            clock: Arc::new(clock.clone()),
-            random,
-            metrics,
-        };
-        workers.spawn(&TaskTracker::new(), &stop);
-        // Past the time that a new leader refuses.
-        clock.advance_millis(10_000);
-        Self {
-            service: Arc::new(service),
+        let mut nodes = Vec::new();
+        for (groups, group) in start_groups(count, &clock, &network).await {
+            let metrics = Metrics::register(&mut Registry::default());
+            let served = Arc::clone(&group);
+            let service = MailboxService::new(MailboxConfig {
+                directory: Arc::new(move |_: PartitionId| Some(Arc::clone(&served))),
+                secrets: Arc::clone(&secrets),
+                partitions,
+                cluster_name: HOST.to_owned(),
+                clock: Arc::new(clock.clone()),
+                random: random.clone(),
+                limits: DoorLimits::default(),
+                stored_limits: limits,
+                metrics: Arc::clone(&metrics),
+            });
+            let workers = Workers {
+                group: Arc::clone(&group),
+                partitions,
+                limits,
+                secrets: Arc::clone(&secrets),
+                courier: Arc::new(ToTest(sender.clone())),
+                clock: Arc::new(clock.clone()),
+                random: random.clone(),
+                metrics,
+            };
+            workers.spawn(&TaskTracker::new(), &stop);
+            let id = NodeId(group.replica().0);
+            nodes.push(Node {
+                id,
+                service: Arc::new(service),
+                group,
+                groups,
+            });
+        }
+        let led = |node: &Node| matches!(node.group.leadership(), Leadership::Here { .. });
+        nodes.sort_by_key(|node| !led(node));
+        let group = Arc::clone(&nodes[0].group);
+        let world = Self {
+            nodes,
             group,
+            network,
             clock,
             secrets,
             partitions,
             codes: Mutex::new(codes),
             nonces: AtomicU64::new(0),
-            groups,
             stop,
-        }
+        };
+        world
+            .eventually("the leader takes over all partitions", || {
+                partitions
+                    .all()
+                    .all(|partition| world.group.epoch(partition).is_some())
+            })
+            .await;
+        // Past the time that a new leader refuses.
+        world.clock.advance_millis(10_000);
+        world
     }
 
     /// Runs a call as it comes.
@@ -154,18 +189,13 @@ impl World {
         authorization: Option<String>,
         message: Vec<u8>,
     ) -> Result<CallReply, Refusal> {
-        let call = Call {
-            path,
-            authorization,
-            message: message.into(),
-            deadline: Instant::now() + STUCK,
-            remote: None,
-            relayed: false,
-        };
-        match self.service.handle(call).await {
+        match self.nodes[0]
+            .call(path, authorization, message, false)
+            .await
+        {
             Ok(reply) => Ok(reply),
             Err(CallError::Refused(error)) => Err(error),
-            Err(CallError::Elsewhere(member)) => panic!("there is no other node: {member}"),
+            Err(CallError::Elsewhere(member)) => panic!("{member} leads"),
         }
     }
 
@@ -334,7 +364,66 @@ pub fn sequence(outcome: &v1::SendOutcome) -> u64 {
     }
 }
 
-async fn start_group(clock: ManualClock) -> (Arc<Groups>, Arc<Group>) {
+impl Node {
+    /// Runs a call at this node.
+    pub async fn call(
+        &self,
+        path: RpcPath,
+        authorization: Option<String>,
+        message: Vec<u8>,
+        relayed: bool,
+    ) -> Result<CallReply, CallError> {
+        let call = Call {
+            path,
+            authorization,
+            message: message.into(),
+            deadline: Instant::now() + DoorLimits::default().call_timeout(),
+            remote: None,
+            relayed,
+        };
+        tokio::time::timeout(STUCK, self.service.handle(call))
+            .await
+            .unwrap()
+    }
+}
+
+/// Starts a group with a replica on each of `count` nodes, and waits until one leads.
+async fn start_groups(
+    count: u64,
+    clock: &ManualClock,
+    network: &MemoryNetwork,
+) -> Vec<(Arc<Groups>, Arc<Group>)> {
+    let mut started = Vec::new();
+    let mut members = BTreeMap::new();
+    for number in 1..=count {
+        let (node, replica) = (NodeId(number), ReplicaId(number));
+        let groups = node_in_memory(node, clock, network);
+        network.register(node, Arc::clone(&groups) as Arc<dyn LinkAcceptor>);
+        let group = groups.start(GROUP, replica).await.unwrap();
+        let peer_address = format!("node-{number}:7000");
+        members.insert(
+            replica,
+            Member {
+                node,
+                peer_address,
+                ..Member::default()
+            },
+        );
+        started.push((groups, group));
+    }
+    started[0].1.initialize(members).await.unwrap();
+    let mut waits: Vec<_> = started
+        .iter()
+        .map(|(_, group)| group.watch_leadership())
+        .collect();
+    for leadership in &mut waits {
+        let known = leadership.wait_for(|now| *now != Leadership::Unknown);
+        drop(tokio::time::timeout(STUCK, known).await.unwrap().unwrap());
+    }
+    started
+}
+
+fn node_in_memory(node: NodeId, clock: &ManualClock, network: &MemoryNetwork) -> Arc<Groups> {
     let disk = Arc::new(MemoryDisk::default());
     let options = WalOptions {
         segment_bytes: 4 * 1024 * 1024,
@@ -344,43 +433,15 @@ async fn start_group(clock: ManualClock) -> (Arc<Groups>, Arc<Group>) {
     std::thread::spawn(move || while writer.run_once() {});
     let base = Arc::new(MemoryBase::default());
     let store = Store::open(disk, Path::new("/checkpoints"), base).unwrap();
-    let node = NodeId(1);
-    let groups = Groups::new(GroupsConfig {
+    Groups::new(GroupsConfig {
         node,
         timing: Timing::lan(),
-        clock: Arc::new(clock),
-        transport: MemoryNetwork::new().transport(node),
+        clock: Arc::new(clock.clone()),
+        transport: network.transport(node),
         wal,
         store,
         blocking: Blocking::Threads,
         checkpoint_log_bytes: 64 * 1024 * 1024,
         overlay_budget_bytes: 256 * 1024 * 1024,
-    });
-    let replica = ReplicaId(1);
-    let group = groups.start(GROUP, replica).await.unwrap();
-    let member = Member {
-        node,
-        ..Member::default()
-    };
-    group
-        .initialize(BTreeMap::from([(replica, member)]))
-        .await
-        .unwrap();
-    let mut leadership = group.watch_leadership();
-    let led = leadership.wait_for(|now| matches!(now, Leadership::Here { .. }));
-    drop(tokio::time::timeout(STUCK, led).await.unwrap().unwrap());
-    (groups, group)
-}
-
-async fn adopt(group: &Group, partitions: PartitionCount, limits: Limits) {
-    let commands = partitions.all().map(|partition| Routed {
-        partition,
-        epoch: Epoch(1),
-        command: Command::Adopt(Adopt { limits }),
-    });
-    let replies = group
-        .propose_routed(commands.collect(), Instant::now() + STUCK)
-        .await
-        .unwrap();
-    assert!(replies.iter().all(Result::is_ok));
+    })
 }

@@ -141,6 +141,12 @@ impl Device {
         Self::assemble(store, identity, &account, environment)
     }
 
+    /// Whether there is a device in `home`.
+    #[must_use]
+    pub fn is_in(home: &Path) -> bool {
+        Store::is_in(home)
+    }
+
     /// Opens the device in `home`.
     ///
     /// # Errors

@@ -177,7 +177,7 @@ impl Store {
     ) -> Result<Self, StoreError> {
         home::prepare(home)?;
         let lock = Lock::take(home)?;
-        if home.join(key_file::NAME).exists() {
+        if Self::is_in(home) {
             return Err(StoreError::Exists(home.to_owned()));
         }
         let master = Secret::new(bytes(random.as_ref())?);
@@ -197,6 +197,12 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether there is a store in `home`.
+    #[must_use]
+    pub fn is_in(home: &Path) -> bool {
+        home.join(key_file::NAME).exists()
+    }
+
     /// Opens the store in `home`.
     ///
     /// # Errors
@@ -207,7 +213,7 @@ impl Store {
         passphrase: &Passphrase,
         random: Arc<dyn Random>,
     ) -> Result<Self, StoreError> {
-        if !home.join(key_file::NAME).exists() {
+        if !Self::is_in(home) {
             return Err(StoreError::Missing(home.to_owned()));
         }
         home::tighten(home, &[key_file::NAME, DATABASE_NAME])?;

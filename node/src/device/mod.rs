@@ -1,17 +1,72 @@
 //! The device side: a person's keys, contacts and messages on this machine.
+//!
+//! ```text
+//!   args.rs ──► open.rs: passphrase, home ──► one file per command ──► rossby_client::Device
+//!                                                  │
+//!                 person.rs: who is meant          └──► show.rs: for people, or as JSON
+//!                 failure.rs: what went wrong, what to do, and the exit code
+//! ```
+
+mod args;
+mod contacts;
+mod failure;
+mod inbox;
+mod open;
+mod passphrase;
+mod person;
+mod register;
+mod send;
+mod show;
+mod whoami;
 
 use clap::Subcommand;
 
-use crate::exit::Failure;
+use self::args::{
+    AuthorizeArgs, BlockArgs, ContactsCommand, InboxArgs, RegisterArgs, SendArgs, WhoAmIArgs,
+};
+use crate::exit::{Exit, Failure};
 
 /// What a person does with their box.
 #[derive(Debug, Subcommand)]
-pub enum DeviceCommand {}
+pub enum DeviceCommand {
+    /// Makes keys on this device and asks for a box; a code is sent to the phone or email.
+    Register(RegisterArgs),
+    /// Proves the phone or email with the code that was sent there.
+    Authorize(AuthorizeArgs),
+    /// Whom this device knows, and the identities that it holds them to.
+    #[command(subcommand)]
+    Contacts(ContactsCommand),
+    /// Sends a text or a small file, sealed for its recipient alone.
+    Send(SendArgs),
+    /// Fetches what has come in and shows it.
+    Inbox(InboxArgs),
+    /// Says who this device is.
+    Whoami(WhoAmIArgs),
+    /// Blocks a sender. To them, this box no longer exists.
+    Block(BlockArgs),
+    /// Lifts a block.
+    Unblock(BlockArgs),
+}
 
 /// Runs a command of the device side.
 ///
 /// # Errors
 /// Whatever went wrong, with the exit code for it.
 pub fn run(command: DeviceCommand) -> Result<(), Failure> {
-    match command {}
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, error))?;
+    runtime.block_on(async {
+        match command {
+            DeviceCommand::Register(args) => register::register(&args).await,
+            DeviceCommand::Authorize(args) => register::authorize(&args).await,
+            DeviceCommand::Contacts(command) => contacts::run(&command).await,
+            DeviceCommand::Send(args) => send::run(&args).await,
+            DeviceCommand::Inbox(args) => inbox::run(&args).await,
+            DeviceCommand::Whoami(args) => whoami::run(&args),
+            DeviceCommand::Block(args) => contacts::block(&args, true).await,
+            DeviceCommand::Unblock(args) => contacts::block(&args, false).await,
+        }
+    })
 }

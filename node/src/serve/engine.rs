@@ -11,7 +11,7 @@ use rossby_seams::base::Base;
 use rossby_seams::clock::Clock;
 use rossby_seams::disk::Disk;
 use rossby_seams::transport::SharedTransport;
-use rossby_storage::datadir::DataDir;
+use rossby_storage::datadir::DataDirectory;
 use rossby_storage::sled_base::{SledBase, SledOpenError};
 use rossby_storage::store::{Store, StoreError};
 use rossby_storage::wal::{self, Wal, WalError, WalOptions};
@@ -63,7 +63,11 @@ impl Engine {
     /// # Errors
     /// [`EngineError`] if one can't be opened. Nothing is ever wiped to get past damage; only the
     /// base, which holds no only copy, is rebuilt.
-    pub fn open(config: &Config, data: &DataDir, parts: EngineParts) -> Result<Self, EngineError> {
+    pub fn open(
+        config: &Config,
+        data: &DataDirectory,
+        parts: EngineParts,
+    ) -> Result<Self, EngineError> {
         let storage = &config.storage;
         let options = WalOptions {
             segment_bytes: storage.segment_bytes,

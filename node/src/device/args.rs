@@ -1,0 +1,162 @@
+//! The command line of the device side.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Where the device is and how it is opened.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// The device's directory [default: ~/.rossby].
+    #[arg(long, value_name = "DIR", env = "ROSSBY_HOME", help_heading = "Device")]
+    pub home: Option<PathBuf>,
+    /// Read the passphrase from this file descriptor, up to the first line break. Otherwise it is
+    /// taken from ROSSBY_PASSPHRASE, or asked for.
+    #[arg(long, value_name = "FD", help_heading = "Device")]
+    pub passphrase_fd: Option<u32>,
+    /// The device has no passphrase: whoever can read its files can read everything.
+    #[arg(long, conflicts_with = "passphrase_fd", help_heading = "Device")]
+    pub no_passphrase: bool,
+    /// Print one JSON document instead of words.
+    #[arg(long, help_heading = "Device")]
+    pub json: bool,
+    /// Seconds to wait for the service, all tries together.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=600),
+        help_heading = "Device"
+    )]
+    pub timeout: u64,
+}
+
+/// `rossby register`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rossby register --email alice@example.org --server https://rossby.example.org --ca ca.crt
+  rossby register --phone +491701234567 --server 127.0.0.1:7470
+Again, before the code was accepted: another code.")]
+pub struct RegisterArgs {
+    /// The phone number, with + and country code.
+    #[arg(long, value_name = "NUMBER", required_unless_present = "email")]
+    pub phone: Option<String>,
+    /// The email address.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "phone")]
+    pub email: Option<String>,
+    /// A server of the service: https://host:port, or 127.0.0.1:port on this machine. Several times
+    /// for several servers.
+    #[arg(long = "server", value_name = "URL")]
+    pub servers: Vec<String>,
+    /// The certificate authority of the service (PEM).
+    #[arg(long, value_name = "FILE", requires = "servers")]
+    pub ca: Option<PathBuf>,
+    /// Others can not find this box by the phone or email.
+    #[arg(long)]
+    pub private: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `rossby authorize`.
+#[derive(Debug, Args)]
+pub struct AuthorizeArgs {
+    /// The code. Spaces and dashes do not matter.
+    #[arg(value_name = "CODE")]
+    pub code: String,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `rossby contacts`.
+#[derive(Debug, Subcommand)]
+pub enum ContactsCommand {
+    /// Looks someone up and holds them to the identity found.
+    Add {
+        /// Phone, email, box id or device id.
+        #[arg(value_name = "WHO")]
+        who: String,
+        /// What to call them.
+        #[arg(long)]
+        name: Option<String>,
+        /// Accept that the phone or email now belongs to another identity than before.
+        #[arg(long)]
+        accept_moved: bool,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Shows everyone known.
+    List {
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Forgets someone and the identity that they were held to. Messages stay.
+    Remove {
+        /// Name, phone, email or box id.
+        #[arg(value_name = "WHO")]
+        who: String,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+}
+
+/// `rossby send`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rossby send Bob 'See you at eight'
+  rossby send bob@example.org --file map.png
+  echo hello | rossby send Bob -
+  rossby send --retry
+What can not be sent now is kept and sent with the next message to the same person, by --retry, or by
+rossby inbox; never twice.")]
+pub struct SendArgs {
+    /// Name of a contact, phone, email or box id.
+    #[arg(value_name = "TO", required_unless_present = "retry")]
+    pub to: Option<String>,
+    /// The text; - reads it from standard input.
+    #[arg(value_name = "TEXT", required_unless_present_any = ["file", "retry"])]
+    pub text: Option<String>,
+    /// A small file to send instead of a text.
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    pub file: Option<PathBuf>,
+    /// What the file is, for example image/png.
+    #[arg(long, value_name = "TYPE", requires = "file", default_value = "")]
+    pub media_type: String,
+    /// Send again what is waiting to be sent.
+    #[arg(long, conflicts_with_all = ["to", "text", "file"])]
+    pub retry: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `rossby inbox`.
+#[derive(Debug, Args)]
+pub struct InboxArgs {
+    /// Show all messages of this device, sent ones too, and not only what is new.
+    #[arg(long)]
+    pub all: bool,
+    /// Put the files among them into this folder. Nothing there is overwritten.
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `rossby whoami`.
+#[derive(Debug, Args)]
+pub struct WhoAmIArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `rossby block`, `rossby unblock`.
+#[derive(Debug, Args)]
+pub struct BlockArgs {
+    /// Name of a contact, phone, email or box id.
+    #[arg(value_name = "BOX")]
+    pub who: String,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}

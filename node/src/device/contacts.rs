@@ -1,0 +1,86 @@
+//! `rossby contacts`, `rossby block` and `rossby unblock`.
+
+use super::args::{BlockArgs, ContactsCommand};
+use super::open::open;
+use super::person::{Person, find, find_box, lookup_of};
+use super::show;
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// Runs a `contacts` command.
+pub async fn run(command: &ContactsCommand) -> Result<(), Failure> {
+    match command {
+        ContactsCommand::Add {
+            who,
+            name,
+            accept_moved,
+            device: args,
+        } => {
+            let device = open(args)?;
+            let by = lookup_of(who)?.ok_or_else(|| {
+                Failure::new(
+                    Exit::Usage,
+                    format!("{who:?} is nothing to find anybody by"),
+                )
+                .help("give a phone number with +, an email address, a box id or a device id")
+            })?;
+            let contact = device
+                .add_contact(&by, name.as_deref(), *accept_moved)
+                .await?;
+            if args.json {
+                return output::json(&show::contact(&contact));
+            }
+            output::line(format!(
+                "{} is box {}",
+                show::safe(&contact.label()),
+                contact.box_id
+            ));
+            Ok(())
+        }
+        ContactsCommand::List { device: args } => {
+            let contacts = open(args)?.contacts()?;
+            if args.json {
+                let contacts: Vec<_> = contacts.iter().map(show::contact).collect();
+                return output::json(&contacts);
+            }
+            if contacts.is_empty() {
+                output::note("nobody yet; add someone with rossby contacts add");
+            }
+            contacts
+                .iter()
+                .for_each(|contact| output::line(show::contact_line(contact)));
+            Ok(())
+        }
+        ContactsCommand::Remove { who, device: args } => {
+            let device = open(args)?;
+            let Person::Known(box_id) = find(&device, who)? else {
+                return Err(Failure::new(Exit::NotFound, "there is no such contact"));
+            };
+            device.remove_contact(&box_id)?;
+            if args.json {
+                return output::json(
+                    &serde_json::json!({ "box": box_id.to_string(), "removed": true }),
+                );
+            }
+            output::line(format!("box {box_id} is forgotten"));
+            Ok(())
+        }
+    }
+}
+
+/// Blocks someone, or lifts the block.
+pub async fn block(args: &BlockArgs, blocked: bool) -> Result<(), Failure> {
+    let device = open(&args.device)?;
+    let box_id = find_box(&device, &args.who).await?;
+    device.block(&box_id, blocked).await?;
+    if args.device.json {
+        return output::json(&serde_json::json!({ "box": box_id.to_string(), "blocked": blocked }));
+    }
+    let state = if blocked {
+        "blocked"
+    } else {
+        "no longer blocked"
+    };
+    output::line(format!("box {box_id} is {state}"));
+    Ok(())
+}

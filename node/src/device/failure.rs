@@ -1,0 +1,101 @@
+//! What went wrong, in words, with what to do about it and the exit code.
+
+use rossby_client::DeviceError;
+use rossby_client::connection::{CallError, Refusal, Retry};
+use rossby_client::store::StoreError;
+
+use crate::exit::{Exit, Failure};
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        let message = error.to_string();
+        match error {
+            DeviceError::Store(error) => error.into(),
+            DeviceError::Call(error) => of_call(&error),
+            DeviceError::Address(_) => Self::new(Exit::Usage, message),
+            DeviceError::NoServer => {
+                Self::new(Exit::Usage, message).help("give a server with --server")
+            }
+            DeviceError::NotRegistered => {
+                Self::new(Exit::Unauthenticated, message).help("rossby register comes first")
+            }
+            DeviceError::NotAuthorised => Self::new(Exit::Unauthenticated, message)
+                .help("finish with rossby authorize CODE; rossby register sends another code"),
+            DeviceError::AlreadyRegistered => Self::new(Exit::Refused, message)
+                .help("another person's device needs a --home of its own"),
+            DeviceError::NoUser => Self::new(Exit::NotFound, message)
+                .help("they may not be registered, not wish to be found, or have blocked you"),
+            DeviceError::IdentityChanged { .. } => Self::new(Exit::IdentityChanged, message).help(
+                "somebody may be posing as them. Ask them by other means. Only if they say that \
+                 they began anew: rossby contacts remove, then add",
+            ),
+            DeviceError::IdentifierMoved { .. } => Self::new(Exit::IdentityChanged, message).help(
+                "they may have begun anew, or somebody may have taken over their number. Ask them \
+                 by other means, then add them with --accept-moved",
+            ),
+            DeviceError::Seal(_) => Self::new(Exit::Refused, message),
+            DeviceError::Damaged(_) => Self::new(Exit::Storage, message),
+            DeviceError::Untrue(_)
+            | DeviceError::Chain(_)
+            | DeviceError::Token(_)
+            | DeviceError::Identity(_) => Self::new(Exit::Failure, message),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::Missing(_) => {
+                Self::new(Exit::Unauthenticated, message).help("make one with rossby register")
+            }
+            StoreError::WrongPassphrase => Self::new(Exit::Unauthenticated, message),
+            StoreError::EmptyPassphrase => Self::new(Exit::Usage, message),
+            StoreError::InUse(_) => {
+                Self::new(Exit::Storage, message).help("wait until the other command has ended")
+            }
+            _ => Self::new(Exit::Storage, message),
+        }
+    }
+}
+
+fn of_call(error: &CallError) -> Failure {
+    match error {
+        CallError::Unavailable(_) => Failure::new(Exit::Unavailable, error),
+        CallError::OutcomeUnknown(_) => {
+            Failure::new(Exit::OutcomeUnknown, error).help("trying the same again is safe")
+        }
+        CallError::Refused(refusal) => of_refusal(refusal),
+        CallError::BadReply(_) | CallError::Sign | CallError::Random(_) => {
+            Failure::new(Exit::Failure, error)
+        }
+    }
+}
+
+/// What the service's "no" means for the person.
+pub fn of_refusal(refusal: &Refusal) -> Failure {
+    let message = format!("{} ({})", refusal.message, refusal.code);
+    let exit = match refusal.code.as_str() {
+        "UNAUTHENTICATED" => Exit::Unauthenticated,
+        "NO_USER" | "UNKNOWN_RECIPIENT" => Exit::NotFound,
+        "OUTCOME_UNKNOWN" => Exit::OutcomeUnknown,
+        _ if refusal.is_about_the_service() => Exit::Unavailable,
+        _ => Exit::Refused,
+    };
+    let failure = Failure::new(exit, message);
+    let seconds = refusal.retry_after.map(|wait| wait.as_secs_f64().ceil());
+    match (refusal.code.as_str(), seconds) {
+        ("WRONG_CODE", _) => match refusal.figures.get("attempts_left") {
+            Some(left) => failure.help(format!("attempts left: {left}")),
+            None => failure,
+        },
+        ("UNAUTHENTICATED", _) => {
+            failure.help("the service does not know this device, or no longer")
+        }
+        (_, Some(seconds)) if refusal.retry == Retry::Same => {
+            failure.help(format!("try again in {seconds} s"))
+        }
+        _ => failure,
+    }
+}

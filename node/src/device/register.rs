@@ -1,0 +1,110 @@
+//! `rossby register` and `rossby authorize`.
+
+use rossby_client::Device;
+use rossby_client::crypto::recovery;
+use rossby_client::device::Servers;
+use rossby_client::store::KdfCost;
+use rossby_domain::identifier::Identifier;
+use serde_json::json;
+
+use super::args::{AuthorizeArgs, RegisterArgs};
+use super::open::{environment, home, open};
+use super::passphrase::{Purpose, obtain};
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// Makes the device if it is not there yet, and asks for its box.
+pub async fn register(args: &RegisterArgs) -> Result<(), Failure> {
+    let identifier = identifier_of(args)?;
+    let servers = servers_of(args)?;
+    let device = make_or_open(args, &servers)?;
+    let registered = device.register(&identifier, !args.private).await?;
+    // Shown until the box is authorised: a device can have been made and its output lost.
+    let recovery_key = recovery::to_text(device.recovery_seed());
+    if args.device.json {
+        return output::json(&json!({
+            "box": registered.box_id.to_string(),
+            "device": device.who_am_i()?.device.to_string(),
+            "identifier": identifier.as_str(),
+            "code_ttl_ms": u64::try_from(registered.code_ttl.as_millis()).unwrap_or(u64::MAX),
+            "recovery_key": *recovery_key,
+        }));
+    }
+    let minutes = registered.code_ttl.as_secs() / 60;
+    output::line(format!("Box {}", registered.box_id));
+    output::line(format!(
+        "A code is on its way to {}. It is accepted for {minutes} minutes.",
+        identifier.as_str()
+    ));
+    output::line("\nYour recovery key. Write it down and keep it away from this device:");
+    output::line(format!("  {}\n", *recovery_key));
+    output::line("Next: rossby authorize CODE");
+    Ok(())
+}
+
+/// Proves the identifier.
+pub async fn authorize(args: &AuthorizeArgs) -> Result<(), Failure> {
+    let device = open(&args.device)?;
+    let address = device.authorize(&args.code).await?;
+    if args.device.json {
+        return output::json(&json!({
+            "box": address.box_id.to_string(),
+            "device": address.device.to_string(),
+            "authorised": true,
+        }));
+    }
+    output::line(format!(
+        "Box {} is yours. Next: rossby send TO TEXT",
+        address.box_id
+    ));
+    Ok(())
+}
+
+fn identifier_of(args: &RegisterArgs) -> Result<Identifier, Failure> {
+    let identifier = match (&args.phone, &args.email) {
+        (Some(phone), _) => Identifier::phone(phone),
+        (None, Some(email)) => Identifier::email(email),
+        (None, None) => return Err(Failure::new(Exit::Usage, "give --phone or --email")),
+    };
+    identifier.map_err(|error| Failure::new(Exit::Usage, error))
+}
+
+fn servers_of(args: &RegisterArgs) -> Result<Servers, Failure> {
+    let read = |text: &String| {
+        text.parse()
+            .map_err(|error| Failure::new(Exit::Usage, format!("{text}: {error}")))
+    };
+    let addresses = args.servers.iter().map(read).collect::<Result<_, _>>()?;
+    let ca_pem = match &args.ca {
+        None => None,
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+            let what = format!("cannot read {}: {error}", path.display());
+            Failure::new(Exit::Config, what)
+        })?),
+    };
+    Ok(Servers { addresses, ca_pem })
+}
+
+fn make_or_open(args: &RegisterArgs, servers: &Servers) -> Result<Device, Failure> {
+    let home = home(&args.device)?;
+    if Device::is_in(&home) {
+        let mut device = open(&args.device)?;
+        if !servers.addresses.is_empty() {
+            device.use_servers(servers)?;
+        }
+        return Ok(device);
+    }
+    if servers.addresses.is_empty() {
+        let failure = Failure::new(Exit::Usage, "no server is given");
+        return Err(failure.help("give one with --server, for example --server 127.0.0.1:7470"));
+    }
+    let passphrase = obtain(&args.device, Purpose::Choose)?;
+    let environment = environment(&args.device);
+    Ok(Device::create(
+        &home,
+        &passphrase,
+        KdfCost::STANDARD,
+        servers,
+        environment,
+    )?)
+}

@@ -1,0 +1,170 @@
+//! `rossby send`.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use rossby_client::device::{Delivery, Sent};
+use rossby_client::envelope::{Content, File, layout};
+use rossby_client::{Device, DeviceError};
+use serde_json::{Value, json};
+
+use super::args::SendArgs;
+use super::failure::of_refusal;
+use super::open::open;
+use super::person::find_box;
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// Sends a message, or again what is pending.
+pub async fn run(args: &SendArgs) -> Result<(), Failure> {
+    if args.retry {
+        return retry(args).await;
+    }
+    let to = args.to.as_deref().unwrap_or_default();
+    let content = content_of(args)?;
+    let device = open(&args.device)?;
+    let recipient = find_box(&device, to).await?;
+    let sent = device.send(&recipient, &content).await?;
+    if args.device.json {
+        output::json(&json_of(&sent))?;
+    } else if let Delivery::Delivered(_) = &sent.delivery {
+        output::line("delivered to their box");
+    }
+    match failure_of(sent.delivery) {
+        None => Ok(()),
+        Some(failure) => Err(failure),
+    }
+}
+
+async fn retry(args: &SendArgs) -> Result<(), Failure> {
+    let device = open(&args.device)?;
+    let sent = device.resend().await?;
+    let waiting = device.pending()?;
+    if args.device.json {
+        let sent: Vec<_> = sent.iter().map(json_of).collect();
+        output::json(&json!({ "sent": sent, "pending": waiting }))?;
+    } else {
+        output::line(summary(&sent, waiting));
+    }
+    // The first thing that went wrong decides the exit code.
+    match sent.into_iter().find_map(|sent| failure_of(sent.delivery)) {
+        None => Ok(()),
+        Some(failure) => Err(failure),
+    }
+}
+
+fn summary(sent: &[Sent], waiting: usize) -> String {
+    let delivered = sent
+        .iter()
+        .filter(|sent| matches!(sent.delivery, Delivery::Delivered(_)))
+        .count();
+    match (delivered, waiting) {
+        (0, 0) => "nothing is waiting to be sent".to_owned(),
+        (delivered, waiting) => format!("{delivered} delivered, {waiting} waiting"),
+    }
+}
+
+/// Sends what is pending on the way to something else; says so only if there was any.
+pub async fn resend_quietly(device: &Device) -> Result<(), Failure> {
+    if device.pending()? == 0 {
+        return Ok(());
+    }
+    match device.resend().await {
+        Ok(sent) => output::note(summary(&sent, device.pending()?)),
+        Err(error) => output::note(format!("rossby: not sent: {}", Failure::from(error))),
+    }
+    Ok(())
+}
+
+fn content_of(args: &SendArgs) -> Result<Content, Failure> {
+    if let Some(path) = &args.file {
+        return file_of(path, &args.media_type);
+    }
+    let text = match args.text.as_deref() {
+        Some("-") => {
+            let mut text = String::new();
+            let limit = u64::try_from(layout::MAX_CONTENT_BYTES).unwrap_or(u64::MAX);
+            std::io::stdin()
+                .take(limit)
+                .read_to_string(&mut text)
+                .map_err(|error| {
+                    Failure::new(
+                        Exit::Failure,
+                        format!("cannot read standard input: {error}"),
+                    )
+                })?;
+            text.trim_end_matches('\n').to_owned()
+        }
+        Some(text) => text.to_owned(),
+        None => return Err(Failure::new(Exit::Usage, "there is nothing to send")),
+    };
+    let content = Content::Text(text);
+    content.encode().map_err(DeviceError::from)?;
+    Ok(content)
+}
+
+fn file_of(path: &Path, media_type: &str) -> Result<Content, Failure> {
+    let unreadable = |error: std::io::Error| {
+        Failure::new(
+            Exit::Failure,
+            format!("cannot read {}: {error}", path.display()),
+        )
+    };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > u64::try_from(layout::MAX_CONTENT_BYTES).unwrap_or(u64::MAX) {
+        let what = format!("{} has {size} bytes", path.display());
+        let most = layout::MAX_CONTENT_BYTES / 1024;
+        return Err(Failure::new(Exit::Refused, what).help(format!(
+            "a file in an envelope has at most about {most} KiB"
+        )));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
+    let file = File::new(&name, media_type, bytes).map_err(DeviceError::from)?;
+    let content = Content::File(file);
+    content.encode().map_err(DeviceError::from)?;
+    Ok(content)
+}
+
+fn json_of(sent: &Sent) -> Value {
+    let mut value = json!({ "message": sent.order, "to": sent.recipient.to_string() });
+    let more = match &sent.delivery {
+        Delivery::Delivered(sequence) => {
+            json!({ "status": "delivered", "sequence": sequence.0 })
+        }
+        Delivery::Pending(error) => json!({ "status": "pending", "reason": error.to_string() }),
+        Delivery::Refused(refusal) => {
+            json!({ "status": "refused", "code": refusal.code, "reason": refusal.message })
+        }
+        Delivery::Doubtful => json!({ "status": "doubtful" }),
+    };
+    if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {
+        value.extend(more);
+    }
+    value
+}
+
+fn failure_of(delivery: Delivery) -> Option<Failure> {
+    match delivery {
+        Delivery::Delivered(_) => None,
+        Delivery::Pending(error) => {
+            let failure = Failure::from(error);
+            let what = format!("not known to be delivered: {}", failure.message);
+            Some(Failure::new(failure.exit, what).help(
+                "the message is kept; rossby send --retry, rossby inbox or the next message to \
+                 them sends it, never twice",
+            ))
+        }
+        Delivery::Refused(refusal) => Some(of_refusal(&refusal)),
+        Delivery::Doubtful => Some(
+            Failure::new(
+                Exit::OutcomeUnknown,
+                "nobody can tell whether this message arrived",
+            )
+            .help("ask them; it will not be sent again by itself"),
+        ),
+    }
+}

@@ -1,0 +1,219 @@
+//! Contacts and messages, for people and for programs.
+
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rossby_client::device::{Contact, Direction, Message, Status};
+use rossby_client::envelope::Content;
+use rossby_domain::ids::BoxId;
+use rossby_domain::time::Timestamp;
+use serde_json::{Value, json};
+
+/// A contact as JSON.
+pub fn contact(contact: &Contact) -> Value {
+    json!({
+        "box": contact.box_id.to_string(),
+        "name": contact.name,
+        "identifier": contact.identifier,
+        "chain_version": contact.pinned.version,
+        "chain_hash": hex(&contact.pinned.hash),
+        "since_ms": contact.since.as_millis(),
+        "added": contact.added,
+        "blocked": contact.blocked,
+    })
+}
+
+/// A contact on one line.
+pub fn contact_line(contact: &Contact) -> String {
+    let mut line = format!("{}  {}", contact.box_id, safe(&contact.label()));
+    if let (Some(_), Some(identifier)) = (&contact.name, &contact.identifier) {
+        line.push_str(&format!(" <{}>", safe(identifier)));
+    }
+    if !contact.added {
+        line.push_str("  (wrote first)");
+    }
+    if contact.blocked {
+        line.push_str("  (blocked)");
+    }
+    line
+}
+
+fn label_of(box_id: &BoxId, contacts: &[Contact]) -> String {
+    let known = contacts.iter().find(|contact| contact.box_id == *box_id);
+    known.map_or_else(|| box_id.to_string(), Contact::label)
+}
+
+/// A message as JSON. Bytes of a file are in base64.
+pub fn message(message: &Message, contacts: &[Contact], saved: Option<&PathBuf>) -> Value {
+    let peer = message.peer();
+    let mut value = json!({
+        "message": message.order,
+        "direction": match message.direction {
+            Direction::In => "in",
+            Direction::Out => "out",
+        },
+        "box": peer.to_string(),
+        "name": contacts.iter().find(|known| known.box_id == peer).and_then(|c| c.name.clone()),
+        "sender_device": message.sender.device.to_string(),
+        "counter": message.counter,
+        "sequence": message.sequence.map(|sequence| sequence.0),
+        "at_ms": message.at.as_millis(),
+    });
+    let parts = [
+        content(message.content.as_ref(), saved),
+        status(&message.status),
+    ];
+    if let Some(value) = value.as_object_mut() {
+        for part in parts {
+            if let Value::Object(part) = part {
+                value.extend(part);
+            }
+        }
+    }
+    value
+}
+
+fn content(content: Option<&Content>, saved: Option<&PathBuf>) -> Value {
+    match content {
+        None => json!({}),
+        Some(Content::Text(text)) => json!({ "text": text }),
+        Some(Content::File(file)) => json!({ "file": {
+            "name": file.name(),
+            "media_type": file.media_type(),
+            "bytes": file.bytes().len(),
+            "base64": STANDARD.encode(file.bytes()),
+            "saved": saved.map(|path| path.display().to_string()),
+        }}),
+        Some(Content::Unknown {
+            kind,
+            version,
+            body,
+        }) => json!({ "unknown": {
+            "kind": kind,
+            "version": version,
+            "bytes": body.len(),
+        }}),
+    }
+}
+
+fn status(status: &Status) -> Value {
+    match status {
+        Status::Received => json!({ "status": "received" }),
+        Status::Unreadable { code, reason } => {
+            json!({ "status": "unreadable", "code": code, "reason": reason })
+        }
+        Status::Pending => json!({ "status": "pending" }),
+        Status::Sent => json!({ "status": "sent" }),
+        Status::Refused { code, reason } => {
+            json!({ "status": "refused", "code": code, "reason": reason })
+        }
+        Status::Doubtful => json!({ "status": "doubtful" }),
+    }
+}
+
+/// A message for a terminal: when, who, what.
+pub fn message_line(message: &Message, contacts: &[Contact], saved: Option<&PathBuf>) -> String {
+    let label = safe(&label_of(&message.peer(), contacts));
+    let who = match message.direction {
+        Direction::In => label,
+        Direction::Out => format!("you to {label}"),
+    };
+    let what = match &message.content {
+        Some(Content::Text(text)) => safe(text),
+        Some(Content::File(file)) => {
+            let kept = match saved {
+                Some(path) => format!("saved as {}", path.display()),
+                None => "--all --save DIR saves it".to_owned(),
+            };
+            format!(
+                "[file {}, {} bytes; {kept}]",
+                safe(file.name()),
+                file.bytes().len()
+            )
+        }
+        Some(Content::Unknown { kind, .. }) => {
+            format!("[something that this version does not know, kind {kind}; it is kept]")
+        }
+        None => String::new(),
+    };
+    let fate = match &message.status {
+        Status::Received | Status::Sent => String::new(),
+        Status::Unreadable { code, reason } => format!("[not readable: {reason} ({code})]"),
+        Status::Pending => " [waiting to be sent]".to_owned(),
+        Status::Refused { code, reason } => {
+            format!(" [refused: {} ({})]", safe(reason), safe(code))
+        }
+        Status::Doubtful => " [nobody can tell whether it arrived]".to_owned(),
+    };
+    format!("{}  {who}: {what}{fate}", utc(message.at))
+}
+
+/// Text from others, for a terminal: nothing in it can move the cursor, change colours or look like
+/// a line of ours.
+pub fn safe(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => safe.push_str("\n    "),
+            '\t' => safe.push(' '),
+            // Direction marks can make a text read as another.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => safe.push('\u{fffd}'),
+            character if character.is_control() => safe.push('\u{fffd}'),
+            character => safe.push(character),
+        }
+    }
+    safe
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An instant as `2026-11-22 15:04:05Z`: days to a civil date in the proleptic Gregorian calendar,
+/// counted from 1 March so that the leap day comes last.
+fn utc(at: Timestamp) -> String {
+    let seconds = at.as_secs();
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_shown_in_utc() {
+        for (millis, shown) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_399_000, "2000-02-28 23:59:59Z"),
+            (951_782_400_000, "2000-02-29 00:00:00Z"),
+            (1_709_251_200_000, "2024-03-01 00:00:00Z"),
+            (1_795_359_845_999, "2026-11-22 15:04:05Z"),
+            (4_107_542_400_000, "2100-03-01 00:00:00Z"),
+        ] {
+            assert_eq!(utc(Timestamp::from_millis(millis)), shown);
+        }
+    }
+
+    #[test]
+    fn text_from_others_can_not_steer_the_terminal() {
+        assert_eq!(safe("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
+        assert_eq!(safe("one\ntwo"), "one\n    two");
+        assert_eq!(safe("\u{202e}evil"), "\u{fffd}evil");
+        assert_eq!(safe("für Élodie 🎈"), "für Élodie 🎈");
+    }
+}
