@@ -16,10 +16,10 @@ use support::{Cluster, Node, run, run_ok, stderr};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
 #[test]
 fn certificates_are_private_and_never_overwritten() {
@@ -204,7 +204,7 @@ async fn plain(cluster: &mut Cluster) -> Channel {
         .unwrap()
 }
 
-async fn ask(channel: &Channel, request: MessageRequest) -> ServerReflectionResponse {
+async fn ask(channel: &Channel, request: MessageRequest) -> Result<MessageResponse, tonic::Status> {
     let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(request),
@@ -212,17 +212,19 @@ async fn ask(channel: &Channel, request: MessageRequest) -> ServerReflectionResp
     let mut client = ServerReflectionClient::new(channel.clone());
     let answers = client
         .server_reflection_info(tokio_stream::iter([request]))
-        .await
-        .unwrap();
-    answers.into_inner().message().await.unwrap().unwrap()
+        .await?;
+    let answer = answers.into_inner().message().await?.unwrap();
+    Ok(answer.message_response.unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_tells_of_the_public_service_only() {
     let mut cluster = Cluster::single();
     let channel = plain(&mut cluster).await;
-    let answer = ask(&channel, MessageRequest::ListServices(String::new())).await;
-    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+    let answer = ask(&channel, MessageRequest::ListServices(String::new()))
+        .await
+        .unwrap();
+    let MessageResponse::ListServicesResponse(list) = answer else {
         panic!("no list: {answer:?}");
     };
     let mut names: Vec<_> = list
@@ -232,17 +234,10 @@ async fn reflection_tells_of_the_public_service_only() {
         .collect();
     names.retain(|name| !name.starts_with("grpc."));
     assert_eq!(names, ["rossby.v1.Mailbox"]);
-    let symbol = |name: &str| MessageRequest::FileContainingSymbol(name.to_owned());
-    for (name, known) in [
-        ("rossby.v1.Mailbox", true),
-        ("rossby.v1.Peer", false),
-        ("rossby.v1.Admin", false),
-    ] {
-        let answer = ask(&channel, symbol(name)).await;
-        let found = matches!(
-            answer.message_response,
-            Some(MessageResponse::FileDescriptorResponse(_))
-        );
+    for (name, known) in [("Mailbox", true), ("Peer", false), ("Admin", false)] {
+        let symbol = MessageRequest::FileContainingSymbol(format!("rossby.v1.{name}"));
+        let answer = ask(&channel, symbol).await;
+        let found = matches!(answer, Ok(MessageResponse::FileDescriptorResponse(_)));
         assert_eq!(found, known, "{name}");
     }
 }
