@@ -286,7 +286,7 @@ impl Core {
         mut partitions: impl Iterator<Item = PartitionId>,
         deadline: Instant,
     ) -> Result<(), ReadError> {
-        let mut unowned = |partition| self.epoch(partition).map(|epoch| epoch.is_none());
+        let unowned = |partition| self.epoch(partition).map(|epoch| epoch.is_none());
         let any = partitions.try_fold(false, |any, partition| Ok(any || unowned(partition)?))?;
         if any {
             self.linearize(deadline).await

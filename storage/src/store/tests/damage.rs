@@ -224,6 +224,35 @@ fn a_base_that_lost_its_last_writes_though_it_was_flushed_is_not_believed() {
 }
 
 #[test]
+fn a_damaged_row_of_the_base_stops_the_group_and_is_gone_when_it_is_opened_again() {
+    let (disk, model) = disk_with_checkpoint();
+    let base = Arc::new(MemoryBase::default());
+    let damage_a_row = || {
+        let (key, mut value) = base.range(&[0], &[0xf0], 1).unwrap().pop().unwrap();
+        value[1] ^= 1;
+        base.write(vec![(key, Some(value))]).unwrap();
+    };
+    let (store, group) = try_open(&disk, Arc::clone(&base) as _).unwrap();
+    damage_a_row();
+    let found = group.reader().digests();
+    assert!(
+        matches!(found, Err(StoreError::Corrupt { .. })),
+        "{found:?}"
+    );
+    drop(group);
+    // In the same session,
+    let group = store.group(super::world::GROUP).unwrap();
+    model.check(&group);
+    damage_a_row();
+    assert!(group.reader().digests().is_err());
+    store.close().unwrap();
+    drop((store, group));
+    // and in the next one.
+    let (_store, group) = try_open(&disk, base).unwrap();
+    model.check(&group);
+}
+
+#[test]
 fn rows_in_the_base_of_a_group_without_a_checkpoint_are_emptied() {
     let (disk, _) = disk_with_checkpoint();
     let base = Arc::new(MemoryBase::default());
