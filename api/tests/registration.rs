@@ -308,6 +308,40 @@ async fn authorize_again_with_the_same_code_gives_the_same_token() {
 }
 
 #[tokio::test]
+async fn a_code_that_could_not_be_delivered_is_tried_again() {
+    let world = World::new().await;
+    world.fail_deliveries(1);
+    let (device, box_id, code) = registered(&world, 1, PHONE).await;
+    assert_eq!(world.deliveries_to_fail(), 0);
+    assert!(
+        authorize(&world, &device.authorize(&box_id, PHONE, &code))
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn a_box_that_was_never_authorised_is_removed() {
+    let world = World::new().await;
+    let (device, box_id, code) = registered(&world, 1, PHONE).await;
+    let address = device.address(&box_id);
+    let state = || {
+        let query = Query::BoxState(address.box_id);
+        world
+            .group
+            .read_local(address.box_id.partition(), &query)
+            .unwrap()
+    };
+    assert_ne!(state(), Answer::BoxState(None));
+    world.clock.advance_millis(2 * 24 * 60 * MINUTE_MS);
+    world
+        .eventually("the box is removed", || state() == Answer::BoxState(None))
+        .await;
+    let late = authorize(&world, &device.authorize(&box_id, PHONE, &code)).await;
+    assert_eq!(code_of(late), Code::NoCodeRequested);
+}
+
+#[tokio::test]
 async fn a_half_done_authorize_is_finished_by_the_leader() {
     let world = World::new().await;
     let (device, box_id, code) = registered(&world, 1, PHONE).await;

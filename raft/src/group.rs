@@ -125,6 +125,16 @@ pub enum ReadError {
     Stopped,
 }
 
+impl From<ReadError> for ProposeError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotLeader { leader } => Self::NotLeader { leader },
+            ReadError::NoQuorum => Self::NoQuorum,
+            ReadError::Stopped => Self::Stopped,
+        }
+    }
+}
+
 /// A group's figures, for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupStatus {
@@ -194,11 +204,7 @@ impl Core {
 
     /// Whether a proposal would be taken now.
     pub(crate) fn admit(&self) -> Result<(), ProposeError> {
-        self.admit_read().map_err(|error| match error {
-            ReadError::NotLeader { leader } => ProposeError::NotLeader { leader },
-            ReadError::NoQuorum => ProposeError::NoQuorum,
-            ReadError::Stopped => ProposeError::Stopped,
-        })?;
+        self.admit_read()?;
         if self.store.overlay_bytes() >= self.overlay_budget_bytes / 100 * SHED_PERCENT {
             return Err(ProposeError::Overloaded);
         }
@@ -271,6 +277,22 @@ impl Core {
                 _ => Err(ReadError::Stopped),
             }
         })
+    }
+
+    /// Makes sure that what seems not to be owned is not: a new leader may not have applied yet
+    /// what its predecessors committed.
+    async fn know_owned(
+        &self,
+        mut partitions: impl Iterator<Item = PartitionId>,
+        deadline: Instant,
+    ) -> Result<(), ReadError> {
+        let unowned = |partition| self.epoch(partition).map(|epoch| epoch.is_none());
+        let any = partitions.try_fold(false, |any, partition| Ok(any || unowned(partition)?))?;
+        if any {
+            self.linearize(deadline).await
+        } else {
+            Ok(())
+        }
     }
 
     fn query(&self, partition: PartitionId, query: &Query) -> Result<Answer, ReadError> {
@@ -359,14 +381,13 @@ impl Group {
         deadline: Instant,
     ) -> Result<Vec<Reply>, ProposeError> {
         self.core.admit()?;
+        self.core
+            .know_owned(commands.iter().map(|(partition, _)| *partition), deadline)
+            .await?;
         let mut replies: Vec<Option<Reply>> = Vec::with_capacity(commands.len());
         let mut routed = Vec::with_capacity(commands.len());
         for (partition, command) in commands {
-            match self
-                .core
-                .epoch(partition)
-                .map_err(|_| ProposeError::Stopped)?
-            {
+            match self.core.epoch(partition)? {
                 Some(epoch) => {
                     routed.push(Routed {
                         partition,

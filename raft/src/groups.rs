@@ -331,6 +331,13 @@ fn check_recovered(log: &GroupLog, state: &GroupStore) -> Result<(), StartError>
     Ok(())
 }
 
+impl Drop for Groups {
+    fn drop(&mut self) {
+        // What was not shut down in good order at least ends.
+        self.stop.cancel();
+    }
+}
+
 impl LinkAcceptor for Groups {
     fn accept(&self, link: Link) {
         self.inbound.serve(link);

@@ -57,13 +57,24 @@ const STUCK: Duration = Duration::from_secs(20);
 /// What a refused call is told.
 pub type Refusal = ApiError;
 
-/// A courier that hands codes to the test.
-struct ToTest(mpsc::UnboundedSender<(Identifier, String)>);
+/// A courier that hands codes to the test, unless it is told to fail.
+struct ToTest {
+    codes: mpsc::UnboundedSender<(Identifier, String)>,
+    failures: Arc<AtomicU64>,
+}
 
 #[async_trait]
 impl Courier for ToTest {
     async fn deliver(&self, identifier: &Identifier, code: &str) -> Result<(), CourierError> {
-        let handed = self.0.send((identifier.clone(), code.to_owned()));
+        let spend = |left: u64| left.checked_sub(1);
+        if self
+            .failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend)
+            .is_ok()
+        {
+            return Err(std::io::Error::other("the courier is ill").into());
+        }
+        let handed = self.codes.send((identifier.clone(), code.to_owned()));
         handed.map_err(|_| std::io::Error::other("the test is over").into())
     }
 }
@@ -94,6 +105,7 @@ pub struct World {
     pub partitions: PartitionCount,
     codes: Mutex<mpsc::UnboundedReceiver<(Identifier, String)>>,
     nonces: AtomicU64,
+    failures: Arc<AtomicU64>,
     stop: CancellationToken,
 }
 
@@ -121,6 +133,7 @@ impl World {
         let secrets = Arc::new(ClusterSecrets::generate(random.as_ref()).unwrap());
         let partitions = PartitionCount::new(4).unwrap();
         let (sender, codes) = mpsc::unbounded_channel();
+        let failures = Arc::new(AtomicU64::new(0));
         let stop = CancellationToken::new();
         let mut nodes = Vec::new();
         for (groups, group) in start_groups(count, &clock, &network).await {
@@ -142,7 +155,10 @@ impl World {
                 partitions,
                 limits,
                 secrets: Arc::clone(&secrets),
-                courier: Arc::new(ToTest(sender.clone())),
+                courier: Arc::new(ToTest {
+                    codes: sender.clone(),
+                    failures: failures.clone(),
+                }),
                 clock: Arc::new(clock.clone()),
                 random: random.clone(),
                 metrics,
@@ -168,6 +184,7 @@ impl World {
             partitions,
             codes: Mutex::new(codes),
             nonces: AtomicU64::new(0),
+            failures,
             stop,
         };
         world
@@ -242,6 +259,16 @@ impl World {
     /// A nonce that was not used before.
     pub fn nonce(&self) -> String {
         format!("nonce-{:08}", self.nonces.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The courier's next deliveries fail, this many.
+    pub fn fail_deliveries(&self, count: u64) {
+        self.failures.store(count, Ordering::SeqCst);
+    }
+
+    /// How many deliveries are still to fail.
+    pub fn deliveries_to_fail(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst)
     }
 
     /// The next code that the courier brings, once its delivery is in the log too.

@@ -42,7 +42,6 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
             .collect();
         output::json(&json!({
             "messages": messages,
-            "waiting": received.status.depth.saturating_sub(messages.len() as u64),
             "expired_unread": received.status.expired_total,
             "interrupted": received.interrupted.as_ref().map(ToString::to_string),
         }))?;
