@@ -23,8 +23,9 @@ use rossby_storage::codec::Batch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::answers::ProposeError;
 use crate::clock_quorum::Verdict;
-use crate::group::{Core, ProposeError};
+use crate::group::Core;
 use crate::types::{Proposal, TypeConfig};
 
 /// The most commands in an entry.
@@ -83,13 +84,30 @@ impl Batcher {
         Self { queue }
     }
 
-    /// Proposes commands and waits for their replies.
+    /// Proposes commands and waits for their replies. Those of a call that are too many for one
+    /// entry go into several, in order; if only some of them are known to have taken effect, the
+    /// outcome of the call is unknown.
     pub(crate) async fn propose(
         &self,
         core: &Core,
         commands: Vec<Routed>,
         deadline: Instant,
     ) -> Outcome {
+        let mut waiting = Vec::new();
+        for part in split(commands)? {
+            match self.enqueue(part, deadline) {
+                Ok(queued) => waiting.push(queued),
+                Err(error) if waiting.is_empty() => return Err(error),
+                Err(error) => waiting.push(Queued::refused(error)),
+            }
+        }
+        let outcomes = waiting
+            .into_iter()
+            .map(|queued| queued.outcome(core, deadline));
+        combine(futures_util::future::join_all(outcomes).await)
+    }
+
+    fn enqueue(&self, commands: Vec<Routed>, deadline: Instant) -> Result<Queued, ProposeError> {
         let (answer, replies) = oneshot::channel();
         let stage = Arc::new(AtomicU8::new(QUEUED));
         let weight = commands.iter().map(Routed::weight_bytes).sum();
@@ -104,15 +122,71 @@ impl Batcher {
             mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => ProposeError::Stopped,
         })?;
-        match timeout_at(deadline, replies).await {
+        Ok(Queued { stage, replies })
+    }
+}
+
+/// Parts that each fit into an entry, in order.
+fn split(commands: Vec<Routed>) -> Result<Vec<Vec<Routed>>, ProposeError> {
+    let mut parts: Vec<Vec<Routed>> = Vec::new();
+    let mut weight = 0;
+    for command in commands {
+        let own = command.weight_bytes();
+        if own > MAX_WEIGHT {
+            return Err(ProposeError::Unencodable);
+        }
+        weight += own;
+        match parts.last_mut() {
+            Some(part) if weight <= MAX_WEIGHT && part.len() < MAX_COMMANDS => part.push(command),
+            _ => {
+                weight = own;
+                parts.push(vec![command]);
+            }
+        }
+    }
+    Ok(parts)
+}
+
+/// The outcome of a call from those of its parts.
+fn combine(outcomes: Vec<Outcome>) -> Outcome {
+    let certain = |outcome: &Outcome| !matches!(outcome, Ok(_) | Err(ProposeError::Unknown));
+    if outcomes.iter().any(Result::is_err) && !outcomes.iter().all(certain) {
+        return Err(ProposeError::Unknown);
+    }
+    let replies: Result<Vec<Vec<Reply>>, _> = outcomes.into_iter().collect();
+    replies.map(|replies| replies.into_iter().flatten().collect())
+}
+
+/// A proposal in the queue, as its caller holds it.
+struct Queued {
+    stage: Arc<AtomicU8>,
+    replies: oneshot::Receiver<Outcome>,
+}
+
+impl Queued {
+    fn refused(error: ProposeError) -> Self {
+        let (answer, replies) = oneshot::channel();
+        let _ = answer.send(Err(error));
+        Self {
+            stage: Arc::new(AtomicU8::new(GIVEN_UP)),
+            replies,
+        }
+    }
+
+    async fn outcome(self, core: &Core, deadline: Instant) -> Outcome {
+        match timeout_at(deadline, self.replies).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_dropped)) if stage.load(Ordering::Acquire) == QUEUED => {
+            Ok(Err(_dropped)) if self.stage.load(Ordering::Acquire) == QUEUED => {
                 Err(ProposeError::Stopped)
             }
             Ok(Err(_dropped)) => Err(ProposeError::Unknown),
             Err(_elapsed) => {
-                let given_up =
-                    stage.compare_exchange(QUEUED, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
+                let given_up = self.stage.compare_exchange(
+                    QUEUED,
+                    GIVEN_UP,
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                );
                 match given_up {
                     // It never left the queue: say what held it up.
                     Ok(_) => Err(core.admit().err().unwrap_or(ProposeError::Overloaded)),
@@ -278,5 +352,106 @@ fn answer_all(callers: Vec<(usize, oneshot::Sender<Outcome>)>, error: &ProposeEr
     for (_, answer) in callers {
         // A caller whose deadline has passed no longer listens.
         let _ = answer.send(Err(error.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use rossby_domain::Outcome as Done;
+    use rossby_domain::command::{Command, Enqueue, EnvelopeDigest};
+    use rossby_domain::ids::{
+        BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, PartitionId, Sequence,
+    };
+
+    use super::*;
+
+    fn letter(counter: u64, bytes: usize) -> Routed {
+        let partition = PartitionId::new(1).unwrap();
+        let box_id = BoxId::derive(partition, &[1; 32]);
+        let sender = DeviceAddress {
+            box_id,
+            device: DeviceId::of_key(&[1; 32]),
+        };
+        let command = Command::Enqueue(Enqueue {
+            recipient: box_id,
+            id: EnvelopeId {
+                sender,
+                counter: Counter(counter),
+            },
+            chain_version: 0,
+            ttl_ms: None,
+            digest: EnvelopeDigest([0; 16]),
+            body: Bytes::from(vec![0; bytes]),
+        });
+        Routed {
+            partition,
+            epoch: Epoch(1),
+            command,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_fit_and_keep_all_commands_in_order(
+            sizes in proptest::collection::vec(0..200_000usize, 0..30)
+        ) {
+            let commands: Vec<_> = (0..).zip(&sizes).map(|(n, size)| letter(n, *size)).collect();
+            let parts = split(commands.clone()).unwrap();
+            for part in &parts {
+                prop_assert!(!part.is_empty());
+                prop_assert!(part.iter().map(Routed::weight_bytes).sum::<usize>() <= MAX_WEIGHT);
+            }
+            prop_assert_eq!(parts.concat(), commands);
+        }
+    }
+
+    #[test]
+    fn an_entry_of_any_part_fits_into_a_frame() {
+        let letters: Vec<_> = (0..5).map(|n| letter(n, 100_000)).collect();
+        let many: Vec<_> = (0..1024).map(|n| letter(n, 0)).collect();
+        for commands in [letters, many] {
+            for commands in split(commands).unwrap() {
+                let weight: usize = commands.iter().map(Routed::weight_bytes).sum();
+                let stamp = Timestamp::default();
+                let proposal = Proposal::new(&Batch { stamp, commands }).unwrap();
+                assert!(proposal.batch().len() <= weight, "weights are too light");
+            }
+        }
+        assert!(MAX_WEIGHT + crate::log_store::MAX_APPEND_BYTES as usize <= crate::MAX_FRAME_BYTES);
+    }
+
+    #[test]
+    fn a_command_too_large_for_any_entry_is_refused() {
+        assert_eq!(
+            split(vec![letter(1, MAX_WEIGHT)]),
+            Err(ProposeError::Unencodable)
+        );
+    }
+
+    #[test]
+    fn a_call_of_several_parts_is_certain_only_if_all_parts_are() {
+        let done = |n| {
+            Ok(vec![Ok(Done::Enqueued {
+                sequence: Sequence(n),
+            })])
+        };
+        let refused = || Err(ProposeError::NoQuorum);
+        let both = combine(vec![done(1), done(2)]).unwrap();
+        assert_eq!(both.len(), 2);
+        assert_eq!(combine(vec![refused(), refused()]), refused());
+        assert_eq!(
+            combine(vec![done(1), refused()]),
+            Err(ProposeError::Unknown)
+        );
+        assert_eq!(
+            combine(vec![refused(), Err(ProposeError::Unknown)]),
+            Err(ProposeError::Unknown)
+        );
+        assert_eq!(
+            combine(vec![Err(ProposeError::Unknown), done(1)]),
+            Err(ProposeError::Unknown)
+        );
     }
 }

@@ -17,7 +17,10 @@ pub trait Clock: Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody asks")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that everybody asks"
+    )]
     fn now(&self) -> Timestamp {
         // A clock set before 1970 reads as 1970: the time check against the peers will refuse it.
         let since = SystemTime::now()

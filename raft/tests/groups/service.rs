@@ -20,7 +20,7 @@ async fn one_node_alone_serves_and_remembers() {
     };
     let mut world = World::new(settings).await;
     assert_eq!(world.send(1, 1).await.0, 1);
-    let disk = world.kill(NodeId(1), PowerLoss::DropUnsynced).await;
+    let disk = world.kill(NodeId(1), PowerLoss::DropUnsynced);
     world.start(NodeId(1), disk).await;
     assert_eq!(world.send(1, 2).await.0, 2);
     assert_eq!(queue(world.leader().await).await, [(1, 1, 1), (1, 2, 2)]);
@@ -174,7 +174,7 @@ async fn shutting_down_hands_leadership_over() {
         .propose(vec![letter(1, 2, 64)], patience())
         .await;
     assert_eq!(stopped, Err(ProposeError::Stopped));
-    world.kill(leader, PowerLoss::KeepAll).await;
+    world.kill(leader, PowerLoss::KeepAll);
     assert_eq!(world.send(1, 2).await.0, 2);
 }
 
@@ -216,4 +216,14 @@ async fn an_overloaded_leader_sheds() {
         assert!(counter < 100, "never shed");
     };
     assert_eq!(refused, ProposeError::Overloaded);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_too_large_for_one_entry_keeps_its_order_over_several() {
+    let world = World::three().await;
+    let letters: Vec<_> = (1..=24).map(|counter| letter(1, counter, 90_000)).collect();
+    let leader = world.leader().await;
+    let replies = leader.group.propose(letters, patience()).await.unwrap();
+    let places: Vec<u64> = replies.iter().map(|reply| sequence(reply).0).collect();
+    assert_eq!(places, (1..=24).collect::<Vec<u64>>());
 }

@@ -1,7 +1,8 @@
 //! Three nodes in one process: real groups, real logs and stores, a network and disks in memory.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use rossby_raft::{
 };
 use rossby_seams::base::MemoryBase;
 use rossby_seams::clock::ManualClock;
-use rossby_seams::disk::{Disk, MemoryDisk, PowerLoss};
+use rossby_seams::disk::{Disk, DiskFile, DiskLock, MemoryDisk, PowerLoss};
 use rossby_seams::transport::MemoryNetwork;
 use rossby_storage::store::Store;
 use rossby_storage::wal::{Wal, WalOptions, spawn_writer};
@@ -50,12 +51,91 @@ pub struct Node {
     writer: JoinHandle<()>,
 }
 
+/// A disk that takes its time to sync, as real ones do.
+#[derive(Debug)]
+struct SlowDisk {
+    disk: MemoryDisk,
+    sync_delay: Duration,
+}
+
+#[derive(Debug)]
+struct SlowFile {
+    file: Arc<dyn DiskFile>,
+    sync_delay: Duration,
+}
+
+impl SlowDisk {
+    fn slow(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        let sync_delay = self.sync_delay;
+        Arc::new(SlowFile { file, sync_delay })
+    }
+}
+
+impl Disk for SlowDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.slow(self.disk.create(path)?))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.slow(self.disk.open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        self.disk.list(directory)
+    }
+
+    fn create_directory(&self, directory: &Path) -> io::Result<()> {
+        self.disk.create_directory(directory)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.disk.sync_directory(directory)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        self.disk.lock(path)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.disk.free_bytes(path)
+    }
+}
+
+impl DiskFile for SlowFile {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        std::thread::sleep(self.sync_delay);
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
 /// What a world is made with.
 #[derive(Clone, Copy)]
 pub struct Settings {
     pub nodes: u64,
     pub checkpoint_log_bytes: u64,
     pub overlay_budget_bytes: u64,
+    /// How long a disk takes to sync: what is answered before that is caught by power loss.
+    pub sync_delay: Duration,
 }
 
 impl Default for Settings {
@@ -65,6 +145,7 @@ impl Default for Settings {
             nodes: 3,
             checkpoint_log_bytes: 1024 * mebibyte,
             overlay_budget_bytes: 1024 * mebibyte,
+            sync_delay: Duration::ZERO,
         }
     }
 }
@@ -122,7 +203,11 @@ impl World {
             segment_bytes: 4 << 20,
             cache_bytes: 1 << 20,
         };
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let sync_delay = self.settings.sync_delay;
+        let shared: Arc<dyn Disk> = Arc::new(SlowDisk {
+            disk: disk.clone(),
+            sync_delay,
+        });
         let (wal, writer) = Wal::open(shared.clone(), Path::new("/wal"), options).unwrap();
         let writer = spawn_writer(writer).unwrap();
         let base = Arc::new(MemoryBase::default());
@@ -154,11 +239,10 @@ impl World {
     }
 
     /// Stops a node without ceremony; what is left of its disk.
-    pub async fn kill(&mut self, id: NodeId, loss: PowerLoss) -> MemoryDisk {
+    pub fn kill(&mut self, id: NodeId, loss: PowerLoss) -> MemoryDisk {
         let node = self.nodes.remove(&id).unwrap();
         self.network.unregister(id);
         let disk = node.disk.crash(loss);
-        node.groups.shutdown().await;
         drop(node.group);
         drop(node.groups);
         node.wal.shut_down();

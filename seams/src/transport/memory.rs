@@ -50,6 +50,9 @@ struct State {
     // From, to: frames do not pass in this direction.
     cuts: BTreeMap<(NodeId, NodeId), Cut>,
     isolated: BTreeSet<NodeId>,
+    // Counts what breaks open links, so that a link notices it also if it is healed at once.
+    node_breaks: BTreeMap<NodeId, u64>,
+    cut_breaks: BTreeMap<(NodeId, NodeId), u64>,
     delay: Duration,
 }
 
@@ -71,6 +74,22 @@ impl State {
         }
         self.cuts.get(&(from, to)).copied()
     }
+
+    fn break_node(&mut self, node: NodeId) {
+        *self.node_breaks.entry(node).or_default() += 1;
+    }
+
+    /// Changes whenever something breaks the links from `from` to `to`.
+    fn breaks(&self, from: NodeId, to: NodeId) -> u64 {
+        let of = |node| self.node_breaks.get(&node).copied().unwrap_or_default();
+        of(from)
+            + of(to)
+            + self
+                .cut_breaks
+                .get(&(from, to))
+                .copied()
+                .unwrap_or_default()
+    }
 }
 
 impl MemoryNetwork {
@@ -80,10 +99,12 @@ impl MemoryNetwork {
         Self::default()
     }
 
-    /// Puts a node on the network: links to `node` go to `acceptor` from now on.
+    /// Puts a node on the network: links to `node` go to `acceptor` from now on. Links of one that
+    /// was there before break.
     pub fn register(&self, node: NodeId, acceptor: Arc<dyn LinkAcceptor>) {
         self.change(|state| {
             state.nodes.insert(node, acceptor);
+            state.break_node(node);
         });
     }
 
@@ -91,6 +112,7 @@ impl MemoryNetwork {
     pub fn unregister(&self, node: NodeId) {
         self.change(|state| {
             state.nodes.remove(&node);
+            state.break_node(node);
         });
     }
 
@@ -107,6 +129,9 @@ impl MemoryNetwork {
     pub fn cut(&self, from: NodeId, to: NodeId, how: Cut) {
         self.change(|state| {
             state.cuts.insert((from, to), how);
+            if how == Cut::Broken {
+                *state.cut_breaks.entry((from, to)).or_default() += 1;
+            }
         });
     }
 
@@ -120,6 +145,7 @@ impl MemoryNetwork {
     pub fn isolate(&self, node: NodeId) {
         self.change(|state| {
             state.isolated.insert(node);
+            state.break_node(node);
         });
     }
 
@@ -216,6 +242,7 @@ impl MemoryTransport {
             to,
             shared: self.shared.clone(),
             changed: self.shared.changed.subscribe(),
+            breaks: self.shared.state.lock().breaks(from, to),
             // Each direction ends when the other's task does: it watches for the broadcast.
             other: alive.subscribe(),
             broken: alive.clone(),
@@ -231,6 +258,7 @@ struct Pipe {
     to: NodeId,
     shared: Arc<Shared>,
     changed: watch::Receiver<u64>,
+    breaks: u64,
     other: watch::Receiver<()>,
     broken: Arc<watch::Sender<()>>,
 }
@@ -239,12 +267,12 @@ impl Pipe {
     async fn run(mut self, mut source: mpsc::Receiver<Bytes>, sink: mpsc::Sender<Bytes>) {
         let mut lost = false;
         loop {
-            let (cut, listening, delay) = {
+            let (cut, whole, delay) = {
                 let state = self.shared.state.lock();
-                let listening = state.nodes.contains_key(&self.to);
-                (state.cut(self.from, self.to), listening, state.delay)
+                let whole = state.breaks(self.from, self.to) == self.breaks;
+                (state.cut(self.from, self.to), whole, state.delay)
             };
-            if cut == Some(Cut::Broken) || !listening || (lost && cut.is_none()) {
+            if !whole || (lost && cut.is_none()) {
                 break;
             }
             tokio::select! {
@@ -362,6 +390,21 @@ mod tests {
         network.heal();
         assert_eq!(far.incoming.recv().await, None);
         assert_eq!(near.incoming.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_break_that_is_healed_at_once_breaks_links_all_the_same() {
+        let network = MemoryNetwork::new();
+        for cut in [
+            (|network| network.isolate(A)) as fn(&MemoryNetwork),
+            |network| network.cut(B, A, Cut::Broken),
+        ] {
+            let (mut near, mut far) = linked(&network).await;
+            cut(&network);
+            network.heal();
+            assert_eq!(near.incoming.recv().await, None);
+            assert_eq!(far.incoming.recv().await, None);
+        }
     }
 
     #[tokio::test]

@@ -9,11 +9,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rossby_domain::ids::{GroupId, PartitionId};
-use rossby_seams::base::{Base, BaseWrite};
+use rossby_seams::base::{Base, BaseRow, BaseWrite};
 
 use super::error::{REMEDY_BASE, StoreError};
 use super::rows::{self, KeyRange, PARTITION_PREFIX_BYTES};
@@ -30,6 +31,8 @@ pub(crate) struct BaseHandle {
     base: Arc<dyn Base>,
     /// Whether the store was closed. Held for reading while writing to the base.
     closed: Arc<RwLock<bool>>,
+    /// Whether the base failed, or showed damage. It must not be used again before a rebuild.
+    suspect: Arc<AtomicBool>,
 }
 
 impl BaseHandle {
@@ -37,14 +40,43 @@ impl BaseHandle {
         Self {
             base,
             closed: Arc::default(),
+            suspect: Arc::default(),
         }
     }
 
+    /// Whether the base failed, or showed damage, in this session.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
+    }
+
+    /// Remembers that a call failed.
+    fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if result.is_err() {
+            self.suspect.store(true, Ordering::Release);
+        }
+        result
+    }
+
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.base
-            .get(key)?
-            .map(|stored| unseal(key, stored))
-            .transpose()
+        self.noted(self.read(key))
+    }
+
+    fn read(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let stored = self.base.get(key)?;
+        stored.map(|stored| unseal(key, stored)).transpose()
+    }
+
+    /// A row whose damage, like its absence, means a rebuild and no more.
+    fn read_if_intact(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.read(key) {
+            Err(StoreError::Corrupt { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Up to `limit` rows as the base has them, in order of key.
+    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<BaseRow>, StoreError> {
+        self.noted(self.base.range(start, end, limit).map_err(StoreError::from))
     }
 
     fn write(&self, changes: Vec<BaseWrite>) -> Result<(), StoreError> {
@@ -52,7 +84,7 @@ impl BaseHandle {
         if *closed {
             Err(StoreError::Closed)
         } else {
-            Ok(self.base.write(changes)?)
+            self.noted(self.base.write(changes).map_err(StoreError::from))
         }
     }
 
@@ -62,10 +94,10 @@ impl BaseHandle {
     }
 
     /// Ends all writing: writes the session row as the last one, and makes everything durable.
-    /// `false` if it was closed before.
+    /// `false`, and nothing is written, if it was closed before or is suspect.
     pub(crate) fn close(&self, session: u64) -> Result<bool, StoreError> {
         let mut closed = self.closed.write();
-        if std::mem::replace(&mut *closed, true) {
+        if std::mem::replace(&mut *closed, true) || self.is_suspect() {
             return Ok(false);
         }
         let key = rows::session();
@@ -77,19 +109,13 @@ impl BaseHandle {
 
     /// The session that closed the base last, as far as the base knows. A damaged row is none.
     pub(crate) fn session(&self) -> Result<Option<u64>, StoreError> {
-        let value = match self.get(&rows::session()) {
-            Err(StoreError::Corrupt { .. }) => None,
-            other => other?,
-        };
+        let value = self.read_if_intact(&rows::session())?;
         Ok(value.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?))))
     }
 
     /// Which checkpoint of a group the base holds, whole. A damaged row is none.
     pub(crate) fn index(&self, group: GroupId) -> Result<Option<LogPosition>, StoreError> {
-        let value = match self.get(&rows::group_index(group)) {
-            Err(StoreError::Corrupt { .. }) => None,
-            other => other?,
-        };
+        let value = self.read_if_intact(&rows::group_index(group))?;
         Ok(value.as_deref().and_then(read_position))
     }
 
@@ -111,7 +137,7 @@ impl BaseHandle {
         let range = rows::group_range(group);
         let mut cleared: u64 = 0;
         loop {
-            let page = self.base.range(&range.start, &range.end, PAGE_ROWS)?;
+            let page = self.range(&range.start, &range.end, PAGE_ROWS)?;
             if page.is_empty() {
                 return Ok(cleared);
             }
@@ -195,11 +221,8 @@ impl BasePages<'_> {
         let Some(start) = self.next.take() else {
             return Ok(());
         };
-        let rows = self
-            .base
-            .handle
-            .base
-            .range(&start, &self.end, self.page_rows)?;
+        let handle = &self.base.handle;
+        let rows = handle.range(&start, &self.end, self.page_rows)?;
         if rows.len() == self.page_rows
             && let Some((last, _)) = rows.last()
         {
@@ -207,12 +230,9 @@ impl BasePages<'_> {
             self.next = Some([last.as_slice(), &[0]].concat());
         }
         for (key, stored) in rows {
-            let value = unseal(&key, stored)?;
-            let key = key
-                .get(PARTITION_PREFIX_BYTES..)
-                .unwrap_or_default()
-                .to_vec();
-            self.page.push_back((key, value));
+            let value = handle.noted(unseal(&key, stored))?;
+            let key = key.get(PARTITION_PREFIX_BYTES..).unwrap_or_default();
+            self.page.push_back((key.to_vec(), value));
         }
         Ok(())
     }

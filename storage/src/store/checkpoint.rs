@@ -283,6 +283,7 @@ fn settle(frozen: &Frozen) -> Result<(), StoreError> {
         ..
     } = frozen;
     let group = shared.files.group;
+    // Half of it must not pass for any checkpoint, not even for the one before.
     shared.base.clear_index(group)?;
     for (partition, layer) in dirty {
         let mut writer = partition.base.writer();

@@ -152,7 +152,8 @@ impl Store {
         // Claimed before the slow part, so that others need not wait to be told so.
         let earlier = slot.open.replace(Arc::downgrade(&token));
         drop(groups);
-        let trusted = known || self.shared.session.base_is_clean();
+        let kept = known || self.shared.session.base_is_clean();
+        let trusted = kept && !self.shared.base.is_suspect();
         let recovered = recover::recover(&self.shared.base, &files, trusted);
         if recovered.is_err()
             && let Some(slot) = self.shared.groups.lock().get_mut(&group)

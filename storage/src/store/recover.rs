@@ -30,7 +30,7 @@ pub(crate) fn recover(
     files.sweep()?;
     let expected = checkpoint.as_ref().map(Checkpoint::position);
     let reason = if !trusted {
-        "it was not closed in good order"
+        "it was not closed in good order, or is damaged"
     } else if base.index(files.group)? != expected {
         "it holds another checkpoint"
     } else {

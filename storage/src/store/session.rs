@@ -13,6 +13,8 @@
 //! - End: no more writes; the row n+1; the base makes itself durable (`Base::flush`, which for sled
 //!   includes the fsync that sled leaves out); then the file says `closed n+1`.
 //!
+//! A base that failed or showed damage is not closed in good order.
+//!
 //! Power loss before the last step leaves `open`: the base is rebuilt. After it, everything that the
 //! base holds was fsynced before. A base that lost its tail in spite of that, or another folder
 //! put in its place, does not have the row, since the row was written last.
@@ -66,10 +68,11 @@ impl Session {
         base: &BaseHandle,
     ) -> Result<(), StoreError> {
         if base.close(self.number)? {
-            write(disk, checkpoints, self.number, CLOSED)
-        } else {
-            Ok(())
+            write(disk, checkpoints, self.number, CLOSED)?;
+        } else if base.is_suspect() {
+            tracing::warn!("the base failed in this session; it is rebuilt at the next start");
         }
+        Ok(())
     }
 }
 

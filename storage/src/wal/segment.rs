@@ -26,6 +26,8 @@ pub(super) const FIRST_RECORD: u32 = SECTOR_BYTES as u32;
 
 const MAGIC: u64 = u64::from_be_bytes(*b"RossbyWL");
 const HEADER_FIELDS: usize = 32;
+/// How much filler is made in memory at a time.
+const FILL_PIECE_BYTES: u32 = 1 << 20;
 const SUFFIX: &str = "wal";
 const UNFINISHED_SUFFIX: &str = "wal-unfinished";
 
@@ -305,26 +307,43 @@ impl Preparation {
         self.filled >= self.header.bytes
     }
 
-    /// Fills and syncs at most `limit` bytes more (rounded up to a sector).
+    /// Fills at most `limit` bytes more (rounded up to a sector), then syncs.
+    ///
+    /// # Errors
+    /// What was filled before this call stays; the next call does this one's work again.
     pub(super) fn step(&mut self, limit: u32) -> Result<(), WalError> {
-        let left = (self.header.bytes - self.filled).div_ceil(FIRST_RECORD);
-        let first = (self.filled / FIRST_RECORD) as usize;
-        let sectors = limit.div_ceil(FIRST_RECORD).min(left) as usize;
-        let mut piece = Vec::with_capacity(sectors * SECTOR_BYTES);
-        for sector in first..first + sectors {
+        let end = self.filled.saturating_add(limit).min(self.header.bytes);
+        let mut filled = self.filled;
+        while filled < end {
+            let piece = self.piece(filled, end);
+            let written = self.file.write_all_at(&piece, u64::from(filled));
+            written.map_err(WalError::io("fill", &self.unfinished))?;
+            filled += piece.len() as u32;
+        }
+        let synced = self.file.sync_data();
+        synced.map_err(WalError::io("sync", &self.unfinished))?;
+        self.filled = filled;
+        Ok(())
+    }
+
+    /// What a fresh segment holds from byte `start`, where a sector begins, up to the end of the
+    /// sector that holds `end`; or less, if that is more than one piece.
+    fn piece(&self, start: u32, end: u32) -> Vec<u8> {
+        let first = start / FIRST_RECORD;
+        let last = end
+            .min(start.saturating_add(FILL_PIECE_BYTES))
+            .div_ceil(FIRST_RECORD);
+        let mut piece = Vec::with_capacity((last - first) as usize * SECTOR_BYTES);
+        for sector in first..last {
             match sector {
                 0 => piece.extend_from_slice(&self.header.encode()),
-                _ => piece
-                    .extend_from_slice(&filler(self.header.salt, sector).repeat(SECTOR_BYTES / 8)),
+                _ => {
+                    let filler = filler(self.header.salt, sector as usize);
+                    piece.extend_from_slice(&filler.repeat(SECTOR_BYTES / filler.len()));
+                }
             }
         }
-        let written = self.file.write_all_at(&piece, u64::from(self.filled));
-        written.map_err(WalError::io("fill", &self.unfinished))?;
-        self.file
-            .sync_data()
-            .map_err(WalError::io("sync", &self.unfinished))?;
-        self.filled += piece.len() as u32;
-        Ok(())
+        piece
     }
 
     /// Gives the filled segment its name. Only after this returns is it used.

@@ -7,18 +7,18 @@ use bytes::Bytes;
 use rossby_seams::base::MemoryBase;
 use rossby_seams::disk::{DiskFault, MemoryDisk, PowerLoss};
 
-use super::world::{GROUP, Model, letter, open, position, try_open};
+use super::world::{GROUP, Model, acknowledge, letter, open, position, try_open};
 use crate::store::{
     Checkpoint, GroupStore, IncomingCheckpoint, PartitionDigests, Store, StoreError,
 };
 
-const LOSSES: [PowerLoss; 5] = [
-    PowerLoss::DropUnsynced,
-    PowerLoss::KeepAll,
-    PowerLoss::KeepSome { seed: 1 },
-    PowerLoss::KeepSome { seed: 2 },
-    PowerLoss::KeepSome { seed: 3 },
-];
+/// The ways to lose power: everything that was not synced, nothing, or some of it.
+fn losses() -> impl Iterator<Item = PowerLoss> {
+    let some = (0..6).map(|seed| PowerLoss::KeepSome { seed });
+    [PowerLoss::DropUnsynced, PowerLoss::KeepAll]
+        .into_iter()
+        .chain(some)
+}
 
 /// A log of a few entries, and the digests after each.
 struct History {
@@ -35,7 +35,12 @@ impl History {
             let letters = [0, 1, 3].map(|to| letter(2, to, counter, body(to)));
             // The last entries touch one partition only, so that the others keep their files.
             let some = if counter > 3 { 1 } else { 3 };
-            model.append(1, letters.into_iter().take(some).collect());
+            let mut commands: Vec<_> = letters.into_iter().take(some).collect();
+            if counter == 3 {
+                // What an earlier checkpoint holds is purged later.
+                commands.push(acknowledge(1, 2));
+            }
+            model.append(1, commands);
             digests.push(model.digests());
         }
         Self { model, digests }
@@ -94,7 +99,7 @@ fn power_loss_at_any_moment_of_a_round_leaves_the_old_checkpoint_or_the_new() {
     assert!(mutations > 8, "{mutations}");
     let mut found = [0; 7];
     for stop in 1..=mutations + 1 {
-        for loss in LOSSES {
+        for loss in losses() {
             let (disk, _store, mut group) = prepared(&history);
             disk.stop_at_mutation(disk.mutations() + stop);
             let published = checkpoint(&mut group).is_ok();
@@ -114,7 +119,7 @@ fn power_loss_at_any_moment_of_the_first_round_leaves_nothing_or_all_of_it() {
         history.apply(&mut group, 1);
         disk.stop_at_mutation(disk.mutations() + stop);
         let published = checkpoint(&mut group).is_ok();
-        for loss in LOSSES {
+        for loss in losses() {
             let allowed = if published { &[1][..] } else { &[0, 1] };
             history.recover(&disk.fork(loss), allowed);
         }
@@ -134,25 +139,35 @@ fn a_failing_disk_at_any_moment_of_a_round_loses_nothing() {
     faults_in_a_round(DiskFault::Io);
 }
 
+/// The process is restarted after the fault, and only then the power goes.
+fn restart_then_power_loss(history: &History, fault: DiskFault, failing: u64) {
+    let (disk, store, mut group) = prepared(history);
+    disk.fail_operation(disk.operations() + failing, fault);
+    drop((checkpoint(&mut group), group, store));
+    let (_store, group) = try_open(&disk, Arc::new(MemoryBase::default())).unwrap();
+    let found = group.applied().position.unwrap().index as usize;
+    assert!([5, 6].contains(&found), "{found}");
+    history.recover(&disk.fork(PowerLoss::DropUnsynced), &[found]);
+}
+
 fn faults_in_a_round(fault: DiskFault) {
     let history = History::new();
-    for failing in 1.. {
+    let (disk, _store, mut group) = prepared(&history);
+    let before = disk.operations();
+    checkpoint(&mut group).unwrap();
+    for failing in 1..=disk.operations() - before {
         let (disk, _store, mut group) = prepared(&history);
         disk.fail_operation(disk.operations() + failing, fault);
         let result = checkpoint(&mut group);
         let allowed = if result.is_ok() { &[6][..] } else { &[5, 6] };
-        history.recover(&disk.fork(PowerLoss::DropUnsynced), allowed);
-        match result {
-            Ok(_) => {
-                // Past the last operation, or a removal that does not matter.
-                if failing > 100 {
-                    break;
-                }
-            }
-            Err(error) => {
-                assert_eq!(error.is_disk_full(), fault == DiskFault::Full, "{error}");
-                assert!(matches!(error, StoreError::Io { .. }), "{error}");
-            }
+        for loss in [PowerLoss::DropUnsynced, PowerLoss::KeepAll] {
+            history.recover(&disk.fork(loss), allowed);
+        }
+        // A removal that fails does not matter.
+        if let Err(error) = result {
+            assert_eq!(error.is_disk_full(), fault == DiskFault::Full, "{error}");
+            assert!(matches!(error, StoreError::Io { .. }), "{error}");
+            restart_then_power_loss(&history, fault, failing);
         }
         // What was frozen was taken back, and the next round brings it down.
         history.apply(&mut group, 6);
@@ -176,13 +191,13 @@ fn power_loss_at_any_moment_of_an_install_leaves_the_old_state_or_the_new() {
     for stop in 1.. {
         let disk = MemoryDisk::default();
         let (store, mut group) = try_open(&disk, Arc::new(MemoryBase::default())).unwrap();
-        history.apply(&mut group, 2);
-        checkpoint(&mut group).unwrap();
         history.apply(&mut group, 3);
+        checkpoint(&mut group).unwrap();
+        history.apply(&mut group, 4);
         disk.stop_at_mutation(disk.mutations() + stop);
         let installed = receive(&store, &shipped).and_then(|received| group.install(received));
-        for loss in LOSSES {
-            let allowed = if installed.is_ok() { &[6][..] } else { &[2, 6] };
+        for loss in losses() {
+            let allowed = if installed.is_ok() { &[6][..] } else { &[3, 6] };
             found[history.recover(&disk.fork(loss), allowed)] += 1;
         }
         if installed.is_ok() {
@@ -190,7 +205,7 @@ fn power_loss_at_any_moment_of_an_install_leaves_the_old_state_or_the_new() {
             break;
         }
     }
-    assert!(found[2] > 0 && found[6] > 0, "{found:?}");
+    assert!(found[3] > 0 && found[6] > 0, "{found:?}");
 }
 
 /// Carries a checkpoint over, in pieces.
@@ -220,7 +235,7 @@ fn power_loss_at_any_moment_of_opening_and_closing_is_survived() {
         again.stop_at_mutation(again.mutations() + stop);
         let opened = try_open(&again, Arc::new(MemoryBase::default()));
         let closed = opened.is_ok_and(|(store, _group)| store.close().is_ok());
-        for loss in LOSSES {
+        for loss in losses() {
             history.recover(&again.fork(loss), &[6]);
         }
         if closed {

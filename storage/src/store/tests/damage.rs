@@ -113,6 +113,33 @@ fn a_file_swapped_for_another_of_the_same_checkpoint_is_refused() {
 }
 
 #[test]
+fn a_file_of_the_same_shape_with_other_rows_is_refused() {
+    let disks = [b'a', b'b'].map(|fill| {
+        let disk = MemoryDisk::default();
+        let mut model = Model::new();
+        let (_store, mut group) = try_open(&disk, Arc::new(MemoryBase::default())).unwrap();
+        model.append(1, vec![letter(0, 1, 1, Bytes::from(vec![fill; 100]))]);
+        model.catch_up(&mut group);
+        let checkpoint = group.cut().unwrap().write().unwrap().publish().unwrap();
+        let file = checkpoint.contents().partitions[1].base;
+        (disk, model, checkpoint.inner_path(&file), file)
+    });
+    let [
+        (disk, model, path, file),
+        (other_disk, _, other_path, other),
+    ] = disks;
+    assert_eq!(file.length, other.length);
+    assert_ne!(file.digest, other.digest);
+    let other = read(&other_disk, &other_path).unwrap();
+    let damaged = damage(&disk, &path, |bytes| *bytes = other);
+    assert!(refused(
+        &damaged,
+        &model,
+        "all checksums match but the digest"
+    ));
+}
+
+#[test]
 fn damage_is_found_when_a_file_is_merged_and_the_old_checkpoint_stays() {
     let (disk, mut model) = disk_with_checkpoint();
     let (_store, mut group) = try_open(&disk, Arc::new(MemoryBase::default())).unwrap();
@@ -176,6 +203,52 @@ fn an_older_copy_of_the_base_put_in_its_place_is_not_believed() {
     drop((store, group));
     let (_store, mut group) = try_open(&disk, old).unwrap();
     model.catch_up(&mut group);
+    model.check(&group);
+}
+
+#[test]
+fn a_base_that_lost_its_last_writes_though_it_was_flushed_is_not_believed() {
+    let (disk, model) = disk_with_checkpoint();
+    let base = Arc::new(MemoryBase::default());
+    let (store, group) = try_open(&disk, Arc::clone(&base) as _).unwrap();
+    store.close().unwrap();
+    drop((store, group));
+    // The index row has survived, and some row before it has not.
+    let rows = base.range(&[0], &[0xff; 16], 1000).unwrap();
+    let last = rows.last().unwrap().0.clone();
+    assert_eq!(last, crate::store::rows::session());
+    base.write(vec![(rows[3].0.clone(), None), (last, None)])
+        .unwrap();
+    let (_store, group) = try_open(&disk, base).unwrap();
+    model.check(&group);
+}
+
+#[test]
+fn a_damaged_row_of_the_base_stops_the_group_and_is_gone_when_it_is_opened_again() {
+    let (disk, model) = disk_with_checkpoint();
+    let base = Arc::new(MemoryBase::default());
+    let damage_a_row = || {
+        let (key, mut value) = base.range(&[0], &[0xf0], 1).unwrap().pop().unwrap();
+        value[1] ^= 1;
+        base.write(vec![(key, Some(value))]).unwrap();
+    };
+    let (store, group) = try_open(&disk, Arc::clone(&base) as _).unwrap();
+    damage_a_row();
+    let found = group.reader().digests();
+    assert!(
+        matches!(found, Err(StoreError::Corrupt { .. })),
+        "{found:?}"
+    );
+    drop(group);
+    // In the same session,
+    let group = store.group(super::world::GROUP).unwrap();
+    model.check(&group);
+    damage_a_row();
+    assert!(group.reader().digests().is_err());
+    store.close().unwrap();
+    drop((store, group));
+    // and in the next one.
+    let (_store, group) = try_open(&disk, base).unwrap();
     model.check(&group);
 }
 

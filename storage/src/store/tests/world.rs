@@ -172,6 +172,11 @@ pub(super) fn letter(from: u8, to: u8, counter: u64, body: Bytes) -> Routed {
     routed(to, Command::Enqueue(enqueue))
 }
 
+pub(super) fn acknowledge(who: u8, upto: u64) -> Routed {
+    let (device, upto) = (address(who), Sequence(upto));
+    routed(who, Command::Acknowledge(Acknowledge { device, upto }))
+}
+
 fn command() -> impl Strategy<Value = Routed> {
     let person = 0..PEOPLE;
     let letters = (
@@ -184,16 +189,7 @@ fn command() -> impl Strategy<Value = Routed> {
         .prop_map(|(from, to, counter, fill, length)| {
             letter(from, to, counter, Bytes::from(vec![fill; length]))
         });
-    let acknowledge = (person.clone(), 0..30_u64).prop_map(|(who, upto)| {
-        let device = address(who);
-        routed(
-            who,
-            Command::Acknowledge(Acknowledge {
-                device,
-                upto: Sequence(upto),
-            }),
-        )
-    });
+    let acknowledged = (person.clone(), 0..30_u64).prop_map(|(who, upto)| acknowledge(who, upto));
     let block =
         (person.clone(), person.clone(), any::<bool>()).prop_map(|(who, other, blocked)| {
             let (box_id, other) = (box_id(who), box_id(other));
@@ -229,7 +225,7 @@ fn command() -> impl Strategy<Value = Routed> {
             }),
         )
     });
-    prop_oneof![6 => letters, 4 => acknowledge, 1 => block, 2 => expire, 2 => open, 1 => sent]
+    prop_oneof![6 => letters, 4 => acknowledged, 1 => block, 2 => expire, 2 => open, 1 => sent]
 }
 
 /// Commands of one entry, and the seconds since the entry before.
