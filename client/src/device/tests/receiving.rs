@@ -1,6 +1,7 @@
 //! Receiving: stored before it is acknowledged, and nothing blocks the queue.
 
 use super::*;
+use crate::connection::Retry;
 use crate::envelope::File;
 
 #[tokio::test(start_paused = true)]
@@ -18,6 +19,24 @@ async fn a_lost_acknowledgement_brings_nothing_twice() {
     assert!(bob.hear().await.is_empty());
     assert!(office.queue(&bob.box_id()).is_empty());
     assert_eq!(bob.heard(), ["one"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_envelope_that_comes_again_is_recognised() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    alice.say(&bob, "one").await;
+    // Once after it is stored, and once before the next fetch: it stays in the queue.
+    (0..2).for_each(|_| office.fail_next("Acknowledge", Fault::Refused("BUSY", Retry::No)));
+    assert_eq!(
+        texts(&bob.device.receive().await.unwrap().messages),
+        ["one"]
+    );
+    alice.say(&bob, "two").await;
+    assert_eq!(office.queue(&bob.box_id()).len(), 2);
+    assert_eq!(bob.hear().await, ["two"]);
+    assert_eq!(bob.heard(), ["one", "two"]);
+    assert!(office.queue(&bob.box_id()).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
