@@ -52,6 +52,19 @@ async fn an_acknowledgement_whose_reply_was_lost_brings_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_is_not_acknowledged_again() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    alice.say(&bob, "one").await;
+    assert_eq!(bob.hear().await, ["one"]);
+    let calls = office.calls("Acknowledge");
+    assert!(bob.hear().await.is_empty());
+    let bob = bob.reopen(&office, 8);
+    assert!(bob.hear().await.is_empty());
+    assert_eq!(office.calls("Acknowledge"), calls);
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_pages_are_read_to_the_end() {
     let office = Office::new();
     let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
