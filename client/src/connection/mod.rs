@@ -63,6 +63,10 @@ impl Default for Patience {
     }
 }
 
+/// With less time than this left, no further try is made: it would only turn "nothing happened" into
+/// "not known".
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
+
 /// One try of a call at one server.
 #[derive(Debug)]
 pub struct Exchange<'a> {
@@ -207,16 +211,12 @@ impl Connection {
         let deadline = Instant::now() + self.patience.call;
         let mut pause = self.patience.first_pause;
         let mut unknown = false;
-        let mut corrected = false;
         for attempt in 0_usize.. {
             let timeout = self
                 .patience
                 .attempt
                 .min(deadline.saturating_duration_since(Instant::now()));
-            match self
-                .attempt::<R>(&message, signer, attempt, timeout, &mut corrected)
-                .await
-            {
+            match self.attempt::<R>(&message, signer, attempt, timeout).await {
                 Tried::Done(response) => return Ok(response),
                 Tried::Failed(error) => return Err(error),
                 Tried::Again {
@@ -226,7 +226,7 @@ impl Connection {
                 } => {
                     unknown |= maybe;
                     let wait = wait.max(self.jittered(pause)?);
-                    if Instant::now() + wait >= deadline {
+                    if Instant::now() + wait + SHORTEST_ATTEMPT > deadline {
                         return Err(settle(error, unknown));
                     }
                     sleep(wait).await;
@@ -243,7 +243,6 @@ impl Connection {
         signer: Option<&Signer>,
         attempt: usize,
         timeout: Duration,
-        corrected: &mut bool,
     ) -> Tried<R::Response> {
         let index = self.favourite.load(Ordering::Relaxed).wrapping_add(attempt)
             % self.servers.len().max(1);
@@ -282,21 +281,15 @@ impl Connection {
                     unknown: true,
                 }
             }
-            Err(WireError::Refused(refusal)) => self.after_refusal(refusal, signed, corrected),
+            Err(WireError::Refused(refusal)) => self.after_refusal(refusal, signed),
         }
     }
 
-    fn after_refusal<T>(
-        &self,
-        refusal: Box<Refusal>,
-        signed: Option<SignedRequest>,
-        corrected: &mut bool,
-    ) -> Tried<T> {
+    fn after_refusal<T>(&self, refusal: Box<Refusal>, signed: Option<SignedRequest>) -> Tried<T> {
         let wait = refusal.retry_after.unwrap_or_default();
-        if let (Some(server_time), Some(signed), false) = (refusal.server_time, signed, *corrected)
-        {
-            // Our clock is off, or the service has a new leader, which wants a later time.
-            *corrected = true;
+        if let (Some(server_time), Some(signed)) = (refusal.server_time, signed) {
+            // Our clock is off, or the service has a new leader, which wants a later time; and
+            // another one may take its place before we come back.
             self.skew.lock().learn(signed.at, server_time);
             return Tried::Again {
                 wait,

@@ -15,8 +15,10 @@
 
 mod admin;
 mod http;
+pub mod people;
 mod ports;
 mod process;
+pub mod witness;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
