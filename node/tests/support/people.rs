@@ -139,8 +139,8 @@ fn environment(witness: &Witness, patience: Patience) -> Environment {
 /// One try, for which the device would wait longer than any node may take.
 pub fn one_patient_try() -> Patience {
     Patience {
-        call: Duration::from_secs(20),
-        attempt: Duration::from_secs(20),
+        call: Duration::from_secs(10),
+        attempt: Duration::from_secs(10),
         first_pause: Duration::from_secs(60),
         longest_pause: Duration::from_secs(60),
     }
