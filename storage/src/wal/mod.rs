@@ -219,6 +219,12 @@ impl Wal {
         accepts
     }
 
+    /// Why the log has failed, if it has: nothing more will ever be written to it.
+    #[must_use]
+    pub fn failure(&self) -> Option<WalError> {
+        self.handle.shared.inner.lock().failure.clone()
+    }
+
     /// Removes a replica from this node for good: its entries and vote are dropped, and its id is
     /// never accepted again. Returns when that is durable.
     ///
