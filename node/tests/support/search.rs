@@ -44,7 +44,7 @@ impl Secrets {
                 URL_SAFE_NO_PAD.encode(&shifted),
             ] {
                 let end = text.len() - usize::from(all % 3 != 0);
-                self.push(name, "base64", text[skip..end].as_bytes().to_vec());
+                self.push(name, "base64", text.as_bytes()[skip..end].to_vec());
             }
         }
         let list = format!("{bytes:?}");
