@@ -263,6 +263,8 @@ fn a_variable_of_the_wrong_kind_is_refused_and_an_unknown_one_is_mentioned() {
     let output = rossby()
         .args(["config", "check"])
         .env("ROSSBY_NOED", "1")
+        .env("ROSSBY_PASSPHRASE", "a device's")
+        .env("ROSSBY_HOME", "a device's")
         .output()
         .unwrap();
     assert!(output.status.success());
@@ -271,6 +273,10 @@ fn a_variable_of_the_wrong_kind_is_refused_and_an_unknown_one_is_mentioned() {
         "{}",
         stderr(&output)
     );
+    // What the other commands read is not mentioned.
+    for other in ["ROSSBY_PASSPHRASE", "ROSSBY_HOME"] {
+        assert!(!stderr(&output).contains(other), "{}", stderr(&output));
+    }
 }
 
 #[test]

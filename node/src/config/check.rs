@@ -173,10 +173,10 @@ fn paths(config: &Config, findings: &mut Findings) {
             config.data.display()
         ));
     }
-    let outside = [
-        ("secrets", config.secrets.clone()),
-        ("courier.file", config.courier_file()),
-    ];
+    let mut outside = vec![("secrets", config.secrets.clone())];
+    if config.courier.kind == CourierKind::File {
+        outside.push(("courier.file", config.courier_file()));
+    }
     for (key, path) in outside {
         if absolute(&path).starts_with(absolute(&config.data)) {
             findings.problem(format!(

@@ -23,11 +23,12 @@ pub struct Loaded {
 }
 
 /// Variables that belong to other parts of `rossby`.
-const OTHER_VARIABLES: [&str; 4] = [
+const OTHER_VARIABLES: [&str; 5] = [
     "ROSSBY_CONFIG",
     "ROSSBY_ADMIN_SOCKET",
     "ROSSBY_LONG",
-    "ROSSBY_DEVICE",
+    "ROSSBY_HOME",
+    "ROSSBY_PASSPHRASE",
 ];
 
 /// Loads the configuration: defaults, then the file, the environment, the flags.

@@ -208,7 +208,7 @@ impl Default for Courier {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum CourierKind {
-    /// Codes are printed on the node's standard output.
+    /// Codes are printed beside the log, on the node's standard error.
     Console,
     /// Codes are appended to a file that only the node's user can read.
     File,
