@@ -70,6 +70,14 @@ fn leadership_moves_where_the_operator_wants_it() {
         "{}",
         stderr(&output)
     );
+    // Nobody can make a node lead that has no vote: trying again will not help.
+    let output = order(&mut cluster, leader, 9);
+    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("node 9 has no vote"),
+        "{}",
+        stderr(&output)
+    );
     let output = order(&mut cluster, leader, to);
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(cluster.leader(), to);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rossby_api::admin::{InitPlan, NodeStatus, Operator, OperatorError};
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
-use rossby_raft::{CheckpointError, Group, ProposeError};
+use rossby_raft::{CheckpointError, Group, GroupStatus, ProposeError};
 use tokio::time::Instant;
 
 use super::node::Node;
@@ -55,7 +55,9 @@ impl Operator for Node {
         to: Option<NodeId>,
     ) -> Result<NodeId, OperatorError> {
         let deadline = Instant::now() + TRANSFER_TIMEOUT;
-        let leader = self.group(group)?.transfer_leader(to, deadline).await;
+        let group = self.group(group)?;
+        can_lead(&group.status(), to)?;
+        let leader = group.transfer_leader(to, deadline).await;
         leader.map(|leader| leader.node).map_err(of_propose)
     }
 
@@ -73,6 +75,23 @@ impl Operator for Node {
 
     async fn checkpoint(&self, group: GroupId) -> Result<u64, OperatorError> {
         self.group(group)?.checkpoint().await.map_err(of_checkpoint)
+    }
+}
+
+/// Refuses what waiting will not change: a node without a vote, or nobody else to hand over to.
+fn can_lead(status: &GroupStatus, to: Option<NodeId>) -> Result<(), OperatorError> {
+    let mut voters = status.members.iter().filter(|(.., voter, _)| *voter);
+    match to {
+        Some(to) if voters.any(|(_, member, ..)| member.node == to) => Ok(()),
+        Some(to) => Err(OperatorError::Refused(format!(
+            "node {to} has no vote in group {}, so it can not lead it",
+            status.group
+        ))),
+        None if voters.count() == 1 => Err(OperatorError::Refused(format!(
+            "group {} has one voter only: there is nobody to hand leadership to",
+            status.group
+        ))),
+        None => Ok(()),
     }
 }
 
