@@ -24,15 +24,22 @@ const MAX_NAMES: u32 = 1000;
 pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
     let device = open(&args.device)?;
     resend_quietly(&device).await?;
-    let received = device.receive().await?;
-    let messages = if args.all {
-        device.messages()?
-    } else {
-        received.messages
+    let (new, expired, interrupted) = match device.receive().await {
+        Ok(received) => (
+            received.messages,
+            Some(received.status.expired_total),
+            received.interrupted,
+        ),
+        // What this device has already can be shown without the service.
+        Err(error) if args.all => (Vec::new(), None, Some(error)),
+        Err(error) => return Err(error.into()),
     };
-    let saved = match &args.save {
-        Some(folder) => save_files(folder, &messages)?,
-        None => BTreeMap::new(),
+    let messages = if args.all { device.messages()? } else { new };
+    let mut saved = BTreeMap::new();
+    // A message is new once only: it is shown even if its file can't be saved.
+    let unsaved = match &args.save {
+        Some(folder) => save_files(folder, &messages, &mut saved).err(),
+        None => None,
     };
     let contacts = device.contacts()?;
     if args.device.json {
@@ -42,11 +49,11 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
             .collect();
         output::json(&json!({
             "messages": messages,
-            "expired_unread": received.status.expired_total,
-            "interrupted": received.interrupted.as_ref().map(ToString::to_string),
+            "expired_unread": expired,
+            "interrupted": interrupted.as_ref().map(ToString::to_string),
         }))?;
     } else {
-        if messages.is_empty() {
+        if messages.is_empty() && interrupted.is_none() {
             output::note("nothing new");
         }
         for message in &messages {
@@ -57,7 +64,10 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
             ));
         }
     }
-    match received.interrupted {
+    if let Some(failure) = unsaved {
+        return Err(failure.help("all of them are kept: rossby inbox --all --save DIR"));
+    }
+    match interrupted {
         None => Ok(()),
         Some(error) => {
             let failure = Failure::from(error);
@@ -67,9 +77,12 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
     }
 }
 
-/// Writes the received files into a folder; where each message's file is.
-fn save_files(folder: &Path, messages: &[Message]) -> Result<BTreeMap<u64, PathBuf>, Failure> {
-    let mut saved = BTreeMap::new();
+/// Writes the received files into a folder, and adds where each message's file is.
+fn save_files(
+    folder: &Path,
+    messages: &[Message],
+    saved: &mut BTreeMap<u64, PathBuf>,
+) -> Result<(), Failure> {
     for message in messages
         .iter()
         .filter(|message| message.direction == Direction::In)
@@ -82,7 +95,7 @@ fn save_files(folder: &Path, messages: &[Message]) -> Result<BTreeMap<u64, PathB
             saved.insert(message.order, path);
         }
     }
-    Ok(saved)
+    Ok(())
 }
 
 /// Writes a file under its own name, or the first free one like it.
