@@ -33,17 +33,17 @@ pub struct DeviceArgs {
 
 /// `rossby register`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(group = clap::ArgGroup::new("identifier").required(true), after_help = "\
 Examples:
   rossby register --email alice@example.org --server https://rossby.example.org --ca ca.crt
   rossby register --phone +491701234567 --server 127.0.0.1:7470
 Again, before the code was accepted: another code.")]
 pub struct RegisterArgs {
     /// The phone number, with + and country code.
-    #[arg(long, value_name = "NUMBER", required_unless_present = "email")]
+    #[arg(long, value_name = "NUMBER", group = "identifier")]
     pub phone: Option<String>,
     /// The email address.
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "phone")]
+    #[arg(long, value_name = "ADDRESS", group = "identifier")]
     pub email: Option<String>,
     /// A server of the service: https://host:port, or 127.0.0.1:port on this machine. Several times
     /// for several servers.
@@ -62,11 +62,21 @@ pub struct RegisterArgs {
 /// `rossby authorize`.
 #[derive(Debug, Args)]
 pub struct AuthorizeArgs {
-    /// The code. Spaces and dashes do not matter.
-    #[arg(value_name = "CODE")]
+    /// The code: 8 digits. Spaces and dashes do not matter.
+    #[arg(value_name = "CODE", value_parser = code)]
     pub code: String,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// A slip of the fingers that can not be a code must not use up one of the few attempts.
+fn code(text: &str) -> Result<String, &'static str> {
+    let digits = text.chars().filter(|c| !matches!(c, ' ' | '-'));
+    if digits.clone().count() == 8 && digits.clone().all(|c| c.is_ascii_digit()) {
+        Ok(digits.collect())
+    } else {
+        Err("a code has 8 digits")
+    }
 }
 
 /// `rossby contacts`.
@@ -117,8 +127,9 @@ Examples:
   rossby send bob@example.org --file map.png
   echo hello | rossby send Bob -
   rossby send --retry
-What can not be sent now is kept and sent with the next message to the same person, by --retry, or by
-rossby inbox; never twice.")]
+
+What can not be sent now is kept and sent with the next message to the same person, by
+--retry, or by rossby inbox; never twice.")]
 pub struct SendArgs {
     /// Name of a contact, phone, email or box id.
     #[arg(value_name = "TO", required_unless_present = "retry")]
@@ -130,7 +141,13 @@ pub struct SendArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     pub file: Option<PathBuf>,
     /// What the file is, for example image/png.
-    #[arg(long, value_name = "TYPE", requires = "file", default_value = "")]
+    #[arg(
+        long,
+        value_name = "TYPE",
+        requires = "file",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub media_type: String,
     /// Send again what is waiting to be sent.
     #[arg(long, conflicts_with_all = ["to", "text", "file"])]

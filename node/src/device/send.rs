@@ -1,6 +1,6 @@
 //! `rossby send`.
 
-use std::io::Read as _;
+use std::io::Read;
 use std::path::Path;
 
 use rossby_client::device::{Delivery, Sent};
@@ -81,26 +81,48 @@ fn content_of(args: &SendArgs) -> Result<Content, Failure> {
         return file_of(path, &args.media_type);
     }
     let text = match args.text.as_deref() {
-        Some("-") => {
-            let mut text = String::new();
-            let limit = u64::try_from(layout::MAX_CONTENT_BYTES).unwrap_or(u64::MAX);
-            std::io::stdin()
-                .take(limit)
-                .read_to_string(&mut text)
-                .map_err(|error| {
-                    Failure::new(
-                        Exit::Failure,
-                        format!("cannot read standard input: {error}"),
-                    )
-                })?;
-            text.trim_end_matches('\n').to_owned()
-        }
-        Some(text) => text.to_owned(),
-        None => return Err(Failure::new(Exit::Usage, "there is nothing to send")),
+        Some("-") => text_of_input()?,
+        text => text.unwrap_or_default().to_owned(),
     };
+    if text.is_empty() {
+        return Err(Failure::new(Exit::Usage, "there is nothing to send"));
+    }
     let content = Content::Text(text);
     content.encode().map_err(DeviceError::from)?;
     Ok(content)
+}
+
+/// The text on standard input, without the line break that ends it.
+fn text_of_input() -> Result<String, Failure> {
+    let unreadable = |error: &dyn std::fmt::Display| {
+        Failure::new(
+            Exit::Failure,
+            format!("cannot read standard input: {error}"),
+        )
+    };
+    let bytes = at_most_one_too_many(std::io::stdin()).map_err(|error| unreadable(&error))?;
+    if bytes.len() > layout::MAX_CONTENT_BYTES {
+        return Err(too_large("what standard input holds", "a text"));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| unreadable(&error.utf8_error()))?;
+    Ok(text.trim_end_matches('\n').to_owned())
+}
+
+/// All there is, but never much more than can be sent: what a pipe or a device holds has no end.
+fn at_most_one_too_many(source: impl Read) -> std::io::Result<Vec<u8>> {
+    let most = u64::try_from(layout::MAX_CONTENT_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    source
+        .take(most.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn too_large(what: &str, kind: &str) -> Failure {
+    let most = layout::MAX_CONTENT_BYTES / 1024;
+    Failure::new(Exit::Refused, format!("{what} is too large to send")).help(format!(
+        "{kind} in an envelope has at most about {most} KiB"
+    ))
 }
 
 fn file_of(path: &Path, media_type: &str) -> Result<Content, Failure> {
@@ -110,15 +132,12 @@ fn file_of(path: &Path, media_type: &str) -> Result<Content, Failure> {
             format!("cannot read {}: {error}", path.display()),
         )
     };
-    let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > u64::try_from(layout::MAX_CONTENT_BYTES).unwrap_or(u64::MAX) {
-        let what = format!("{} has {size} bytes", path.display());
-        let most = layout::MAX_CONTENT_BYTES / 1024;
-        return Err(Failure::new(Exit::Refused, what).help(format!(
-            "a file in an envelope has at most about {most} KiB"
-        )));
+    let bytes = std::fs::File::open(path)
+        .and_then(at_most_one_too_many)
+        .map_err(unreadable)?;
+    if bytes.len() > layout::MAX_CONTENT_BYTES {
+        return Err(too_large(&path.display().to_string(), "a file"));
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
     let name = path
         .file_name()
         .map(|name| name.to_string_lossy())
