@@ -11,6 +11,7 @@ mod support;
 use rossby_api::{Code, RpcPath};
 use rossby_domain::command::VerifyClaim;
 use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_domain::{Answer, Command, Query};
 use rossby_proto::v1;
 use support::{Refusal, TestDevice, World, code_of, phone_of};
@@ -341,19 +342,14 @@ async fn a_box_that_was_never_authorised_is_removed() {
     assert_eq!(code_of(late), Code::NoCodeRequested);
 }
 
-#[tokio::test]
-async fn a_half_done_authorize_is_finished_by_the_leader() {
-    let world = World::new().await;
-    let (device, box_id, code) = registered(&world, 1, PHONE).await;
-    let address = device.address(&box_id);
-    // The first half alone, as if the node had died before the second.
-    let identifier = world
-        .secrets
-        .identifier_hash(&Identifier::phone(PHONE).unwrap());
+/// The first half of Authorize alone, as if the node had died before the second.
+async fn verify_only(world: &World, box_id: BoxId, code: &str) {
+    let identifier = Identifier::phone(PHONE).unwrap();
+    let identifier = world.secrets.identifier_hash(&identifier);
     let command = Command::VerifyClaim(VerifyClaim {
         identifier,
-        box_id: address.box_id,
-        code: world.secrets.code_mac(&identifier, &address.box_id, &code),
+        box_id,
+        code: world.secrets.code_mac(&identifier, &box_id, code),
     });
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
     let partition = identifier.partition(world.partitions);
@@ -363,14 +359,45 @@ async fn a_half_done_authorize_is_finished_by_the_leader() {
         .await
         .unwrap();
     assert!(replies[0].is_ok());
-    let home = address.box_id.partition();
-    world
-        .eventually("the box is activated", || {
-            let answer = world
-                .group
-                .read_local(home, &Query::DeviceAuth(address))
-                .unwrap();
-            answer == Answer::DeviceAuth(Some(1))
-        })
-        .await;
+}
+
+async fn eventually_active(world: &World, address: DeviceAddress) {
+    let is_active = || {
+        let query = Query::DeviceAuth(address);
+        let home = address.box_id.partition();
+        world.group.read_local(home, &query).unwrap() == Answer::DeviceAuth(Some(1))
+    };
+    world.eventually("the box is activated", is_active).await;
+}
+
+#[tokio::test]
+async fn a_half_done_authorize_is_finished_by_the_leader() {
+    let world = World::new().await;
+    let (device, box_id, code) = registered(&world, 1, PHONE).await;
+    let address = device.address(&box_id);
+    verify_only(&world, address.box_id, &code).await;
+    eventually_active(&world, address).await;
+}
+
+#[tokio::test]
+async fn a_half_done_authorize_is_finished_also_when_another_identifier_was_asked_for_since() {
+    let world = World::new().await;
+    let (device, box_id, code) = registered(&world, 1, PHONE).await;
+    let address = device.address(&box_id);
+    let request = device.register(OTHER_PHONE, true);
+    register(&world, &request).await.unwrap();
+    verify_only(&world, address.box_id, &code).await;
+    eventually_active(&world, address).await;
+}
+
+#[tokio::test]
+async fn a_half_done_authorize_is_finished_after_a_long_outage_and_not_dropped() {
+    let mut world = World::new().await;
+    let (device, box_id, code) = registered(&world, 1, PHONE).await;
+    let address = device.address(&box_id);
+    world.stop_workers();
+    verify_only(&world, address.box_id, &code).await;
+    world.clock.advance_millis(2 * 24 * 60 * MINUTE_MS);
+    world.start_workers();
+    eventually_active(&world, address).await;
 }
