@@ -9,6 +9,7 @@
 mod support;
 
 use rossby_api::{Code, RpcPath};
+use rossby_domain::chain::XWING_PUBLIC_KEY_BYTES;
 use rossby_domain::command::VerifyClaim;
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, DeviceAddress};
@@ -258,7 +259,7 @@ async fn authorize_refuses_the_right_code_after_too_many_wrong_ones() {
 }
 
 #[tokio::test]
-async fn authorize_refuses_whom_no_code_was_sent_and_a_bad_signature() {
+async fn authorize_tells_nobody_but_the_device_whether_its_box_is_there() {
     let world = World::new().await;
     let (device, box_id, code) = registered(&world, 1, PHONE).await;
     let before = world.digests();
@@ -269,19 +270,30 @@ async fn authorize_refuses_whom_no_code_was_sent_and_a_bad_signature() {
         .signature;
     assert_eq!(
         code_of(authorize(&world, &request).await),
-        Code::BadSignature
+        Code::NoCodeRequested
     );
     // The code was signed too.
     let mut request = device.authorize(&box_id, PHONE, &wrong(&code));
     request.code = code.clone();
     assert_eq!(
         code_of(authorize(&world, &request).await),
-        Code::BadSignature
+        Code::NoCodeRequested
     );
     // A device that the box does not have.
     let other = stranger.authorize_as(&stranger, &box_id, PHONE, &code);
     assert_eq!(
         code_of(authorize(&world, &other).await),
+        Code::NoCodeRequested
+    );
+    // A box that is not there.
+    let nowhere = device.address_in(0).box_id.as_bytes().to_vec();
+    let nowhere = match nowhere == box_id {
+        true => device.address_in(1).box_id.as_bytes().to_vec(),
+        false => nowhere,
+    };
+    let request = device.authorize(&nowhere, PHONE, &code);
+    assert_eq!(
+        code_of(authorize(&world, &request).await),
         Code::NoCodeRequested
     );
     assert_eq!(world.digests(), before);
@@ -291,6 +303,16 @@ async fn authorize_refuses_whom_no_code_was_sent_and_a_bad_signature() {
         code_of(authorize(&world, &elsewhere).await),
         Code::NoCodeRequested
     );
+}
+
+#[tokio::test]
+async fn register_refuses_a_kem_key_that_no_token_could_be_sealed_to() {
+    let world = World::new().await;
+    let before = world.digests();
+    let device = TestDevice::with_kem_public(1, vec![0xff; XWING_PUBLIC_KEY_BYTES]);
+    let refused = register(&world, &device.register(PHONE, true)).await;
+    assert_eq!(code_of(refused), Code::InvalidArgument);
+    assert_eq!(world.digests(), before);
 }
 
 #[tokio::test]
