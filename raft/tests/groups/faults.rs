@@ -433,7 +433,9 @@ async fn a_replica_elected_while_its_disk_is_full_does_not_stop() {
     leader.group.linearize(patience()).await.unwrap();
     assert_eq!(queue(leader).await.len() as u64, answered, "reads go on");
     let soon = Instant::now() + Duration::from_secs(5);
-    let refused = leader.group.propose(vec![letter(1, answered + 1, 64)], soon);
+    let refused = leader
+        .group
+        .propose(vec![letter(1, answered + 1, 64)], soon);
     assert_eq!(refused.await, Err(ProposeError::DiskFull));
 
     leader.disk.set_capacity(u64::MAX);
