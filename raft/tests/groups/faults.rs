@@ -335,6 +335,20 @@ async fn garbage_from_a_peer_breaks_its_link_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_takes_no_answers_is_cut_off() {
+    let world = World::three().await;
+    let leader = world.leader().await;
+    let stranger = world.network.transport(NodeId(9));
+    world.network.register(NodeId(9), leader.groups.clone());
+    let link = stranger.connect(leader.id, "").await.unwrap();
+    // Version 1, a call, its id, nobody in particular, "what time is it?".
+    let call = [&[1, 1][..], &[0; 8], &[0; 12], &[8]].concat();
+    let asking = async { while link.outgoing.send(Bytes::from(call.clone())).await.is_ok() {} };
+    tokio::time::timeout_at(patience(), asking).await.unwrap();
+    assert_eq!(world.send(1, 1).await.0, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_disk_stops_the_replica_and_says_why() {
     let world = World::three().await;
     let leader = world.leader().await;
