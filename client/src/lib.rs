@@ -16,6 +16,7 @@ pub mod crypto;
 pub mod device;
 pub mod envelope;
 pub mod identity;
+pub mod safety_number;
 pub mod store;
 
 pub use device::{Device, DeviceError, Environment};

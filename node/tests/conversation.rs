@@ -180,6 +180,12 @@ fn two_people_meet_and_write_to_each_other() {
     assert!(shown.contains("you to Bob: Guten Morgen, Bob"), "{shown}");
     assert!(shown.contains("Bob: Morgen!"), "{shown}");
 
+    let number = alice.json(&["contacts", "show", "Bob"])["safety_number"].clone();
+    assert_eq!(
+        number,
+        bob.json(&["contacts", "show", &alice.box_id()])["safety_number"]
+    );
+    assert_eq!(number.as_str().unwrap().split(' ').count(), 12);
     let listed = bob.json(&["contacts", "list"]);
     assert_eq!(listed[0]["box"], alice.box_id());
     assert_eq!(listed[0]["added"], false);

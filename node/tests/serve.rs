@@ -81,7 +81,12 @@ fn a_node_killed_while_it_makes_its_cluster_finishes_it_at_the_next_start() {
     let mut cluster = Cluster::single();
     let node = cluster.node(1);
     // Kills at moments spread over the first start, from nothing on the disk to all of it.
-    for pause_ms in [0, 30, 60, 100, 150, 200, 300, 400, 600] {
+    let pauses_ms: &[u64] = if support::long() {
+        &[0, 10, 20, 40, 60, 80, 100, 150, 200, 300, 400, 600]
+    } else {
+        &[0, 60, 200]
+    };
+    for &pause_ms in pauses_ms {
         node.kill();
         std::fs::remove_dir_all(node.data()).unwrap();
         node.start();
@@ -199,7 +204,7 @@ fn a_damaged_identity_is_refused_and_named() {
     let output = run(node.command_line());
     assert_eq!(output.status.code(), Some(10), "{}", stderr(&output));
     assert!(
-        stderr(&output).contains("data/node can't be used"),
+        stderr(&output).contains("data/node is damaged"),
         "{}",
         stderr(&output)
     );
@@ -242,18 +247,4 @@ fn random_bytes_on_any_port_harm_nobody() {
     node.wait_ready();
     assert!(node.status().is_some());
     assert!(!node.log().contains("panicked"), "{}", node.log());
-}
-
-#[test]
-fn a_second_signal_ends_the_node_at_once() {
-    use rustix::process::Signal;
-    let mut cluster = Cluster::single();
-    let node = cluster.node(1);
-    // A client that keeps a call open keeps the node from ending in good order, for a while.
-    node.signal(Signal::TERM);
-    node.signal(Signal::INT);
-    let stopped = node.wait();
-    assert!(matches!(stopped.status.code(), Some(0 | 1)), "{stopped:?}");
-    node.start();
-    node.wait_ready();
 }

@@ -23,8 +23,9 @@ use rossby_storage::codec::Batch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::answers::ProposeError;
 use crate::clock_quorum::Verdict;
-use crate::group::{Core, ProposeError};
+use crate::group::Core;
 use crate::types::{Proposal, TypeConfig};
 
 /// The most commands in an entry.

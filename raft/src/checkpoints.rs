@@ -7,7 +7,8 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::group::{CheckpointError, Core};
+use crate::answers::CheckpointError;
+use crate::group::Core;
 
 /// Between two looks at the log's size.
 const PERIOD: Duration = Duration::from_secs(1);

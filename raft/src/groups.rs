@@ -16,9 +16,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::answers::Leadership;
 use crate::blocking::Blocking;
 use crate::clock_quorum::ClockQuorum;
-use crate::group::{Core, Leadership};
+use crate::group::Core;
 use crate::inbound::{Heard, Inbound, InboundConfig, Replica};
 use crate::links::Links;
 use crate::log_store::LogStore;

@@ -17,6 +17,7 @@
 //!   unknown.
 //! - A storage failure stops the group on this node, for good, until the process is started again.
 
+mod answers;
 mod batcher;
 mod blocking;
 mod checkpoints;
@@ -38,10 +39,11 @@ mod state_machine;
 mod storage_suite;
 mod types;
 
+pub use answers::{
+    CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
+};
 pub use blocking::Blocking;
 pub use frame::MAX_FRAME_BYTES;
-pub use group::{
-    CheckpointError, Group, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
-};
+pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError, Timing};
 pub use member::Member;

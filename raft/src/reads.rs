@@ -8,7 +8,8 @@ use openraft::LinearizerOption;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::time::{Instant, timeout_at};
 
-use crate::group::{Core, ReadError};
+use crate::answers::ReadError;
+use crate::group::Core;
 
 impl Core {
     pub(crate) async fn linearize(&self, deadline: Instant) -> Result<(), ReadError> {

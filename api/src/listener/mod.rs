@@ -12,6 +12,7 @@
 
 mod accept;
 mod connection;
+mod shed;
 pub mod tls;
 
 use std::io;
@@ -27,6 +28,7 @@ use tonic::transport::Server;
 
 pub use accept::PeerConnectInfo;
 use accept::{Anyone, Identify, NodesOnly};
+pub use shed::Shed;
 
 /// How long an idle connection goes without a sign of life before it is asked for one, and how
 /// long the answer may take.

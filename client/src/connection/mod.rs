@@ -207,16 +207,12 @@ impl Connection {
         let deadline = Instant::now() + self.patience.call;
         let mut pause = self.patience.first_pause;
         let mut unknown = false;
-        let mut corrected = false;
         for attempt in 0_usize.. {
             let timeout = self
                 .patience
                 .attempt
                 .min(deadline.saturating_duration_since(Instant::now()));
-            match self
-                .attempt::<R>(&message, signer, attempt, timeout, &mut corrected)
-                .await
-            {
+            match self.attempt::<R>(&message, signer, attempt, timeout).await {
                 Tried::Done(response) => return Ok(response),
                 Tried::Failed(error) => return Err(error),
                 Tried::Again {
@@ -243,7 +239,6 @@ impl Connection {
         signer: Option<&Signer>,
         attempt: usize,
         timeout: Duration,
-        corrected: &mut bool,
     ) -> Tried<R::Response> {
         let index = self.favourite.load(Ordering::Relaxed).wrapping_add(attempt)
             % self.servers.len().max(1);
@@ -282,21 +277,15 @@ impl Connection {
                     unknown: true,
                 }
             }
-            Err(WireError::Refused(refusal)) => self.after_refusal(refusal, signed, corrected),
+            Err(WireError::Refused(refusal)) => self.after_refusal(refusal, signed),
         }
     }
 
-    fn after_refusal<T>(
-        &self,
-        refusal: Box<Refusal>,
-        signed: Option<SignedRequest>,
-        corrected: &mut bool,
-    ) -> Tried<T> {
+    fn after_refusal<T>(&self, refusal: Box<Refusal>, signed: Option<SignedRequest>) -> Tried<T> {
         let wait = refusal.retry_after.unwrap_or_default();
-        if let (Some(server_time), Some(signed), false) = (refusal.server_time, signed, *corrected)
-        {
-            // Our clock is off, or the service has a new leader, which wants a later time.
-            *corrected = true;
+        if let (Some(server_time), Some(signed)) = (refusal.server_time, signed) {
+            // Our clock is off, or the service has a new leader, which wants a later time; and
+            // another one may take its place before we come back.
             self.skew.lock().learn(signed.at, server_time);
             return Tried::Again {
                 wait,

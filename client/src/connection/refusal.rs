@@ -100,7 +100,7 @@ impl Refusal {
     /// Whether the refusal is about the state of the service and not about the request.
     #[must_use]
     pub fn is_about_the_service(&self) -> bool {
-        matches!(
+        let stateful = matches!(
             self.code.as_str(),
             "UNAVAILABLE"
                 | "OUTCOME_UNKNOWN"
@@ -109,16 +109,25 @@ impl Refusal {
                 | "DISK_FULL"
                 | "NOT_IN_CLUSTER"
                 | "INTERNAL"
-        )
+        );
+        stateful || self.is_about_time()
     }
 
     /// Whether nothing was done because nobody could.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        matches!(
+        let away = matches!(
             self.code.as_str(),
             "UNAVAILABLE" | "CLOCK_UNSAFE" | "NOT_IN_CLUSTER"
-        )
+        );
+        away || self.is_about_time()
+    }
+
+    /// Whether only the time of the signature was wrong: the token was right, and nothing was done.
+    /// While leaders change, one after the other may want a later time.
+    #[must_use]
+    pub fn is_about_time(&self) -> bool {
+        self.server_time.is_some()
     }
 
     /// Whether the request may have taken effect all the same.

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 
+use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, PartitionId};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 use rossby_seams::clock::ManualClock;
 use rossby_seams::random::SeededRandom;
 
 use super::*;
+use crate::crypto::secret::SecretBytes;
 
 /// Answers from a script, and notes which server was asked.
 #[derive(Default)]
@@ -62,7 +64,34 @@ fn lost() -> Result<WireReply, WireError> {
     Err(WireError::Lost("silence".to_owned()))
 }
 
+/// As a leader answers whose reign began after the request was signed.
+fn wants_time(millis: u64) -> Result<WireReply, WireError> {
+    let Err(WireError::Refused(mut refusal)) = refused("UNAUTHENTICATED", Retry::Changed, None)
+    else {
+        unreachable!("it is a refusal");
+    };
+    refusal.server_time = Some(Timestamp::from_millis(millis));
+    Err(WireError::Refused(refusal))
+}
+
+fn signer() -> Signer {
+    let box_id = BoxId::derive(PartitionId::new(1).unwrap(), &[1; 32]);
+    let device = DeviceId::from_bytes([2; 16]);
+    Signer {
+        address: DeviceAddress { box_id, device },
+        token: SecretBytes::new(vec![3; 32]),
+        host: "rossby".to_owned(),
+    }
+}
+
 async fn call(
+    answers: impl IntoIterator<Item = Result<WireReply, WireError>>,
+) -> (Result<v1::RegisterResponse, CallError>, Vec<String>) {
+    call_as(None, answers).await
+}
+
+async fn call_as(
+    signer: Option<&Signer>,
     answers: impl IntoIterator<Item = Result<WireReply, WireError>>,
 ) -> (Result<v1::RegisterResponse, CallError>, Vec<String>) {
     let script = Arc::new(Script::default());
@@ -83,7 +112,7 @@ async fn call(
         Patience::default(),
     );
     let result = connection
-        .call::<Register>(&v1::RegisterRequest::default(), None)
+        .call::<Register>(&v1::RegisterRequest::default(), signer)
         .await;
     let asked = script.asked.lock().clone();
     (result, asked)
@@ -172,4 +201,19 @@ async fn a_reply_that_can_not_be_read_is_not_believed() {
     })])
     .await;
     assert!(matches!(result, Err(CallError::BadReply(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_new_leader_may_want_a_later_time() {
+    // Two leaders in one call, and then somebody else's answer.
+    let answers = [wants_time(60_000), wants_time(90_000), done()];
+    let (result, asked) = call_as(Some(&signer()), answers).await;
+    assert!(matches!(result, Err(CallError::BadReply(_))), "{result:?}");
+    assert_eq!(asked.len(), 3);
+    // One after the other, until the patience is over: the service was away, we are not unknown.
+    let (result, _) = call_as(Some(&signer()), (1..100).map(|n| wants_time(n * 9_000))).await;
+    assert!(
+        matches!(result, Err(CallError::Unavailable(_))),
+        "{result:?}"
+    );
 }

@@ -10,6 +10,7 @@ use rossby_proto::v1::{self, lookup_key_request::By};
 use super::{Device, DeviceError, box_from_wire, identifier_to_wire};
 use crate::connection::{Block, LookupKey};
 use crate::envelope::ChainPoint;
+use crate::safety_number::safety_number;
 use crate::store::{ContactRow, StoreError};
 
 /// By what a box is looked up.
@@ -202,6 +203,21 @@ impl Device {
     pub fn contact(&self, box_id: &BoxId) -> Result<Option<Contact>, DeviceError> {
         let row = self.store.get::<ContactRow>(box_id)?;
         Ok(row.map(|row| Contact::of_row((*box_id, row))))
+    }
+
+    /// The number that this device's owner and a contact compare by other means
+    /// ([`crate::safety_number`]).
+    ///
+    /// # Errors
+    /// [`DeviceError::NotRegistered`], [`DeviceError::NoUser`] if there is no such contact.
+    pub fn safety_number(&self, box_id: &BoxId) -> Result<String, DeviceError> {
+        let own = self.account()?.box_id.ok_or(DeviceError::NotRegistered)?;
+        let theirs = self
+            .pinned_record(box_id)?
+            .ok_or(DeviceError::NoUser)?
+            .genesis_hash();
+        let ours = self.identity.record().genesis_hash();
+        Ok(safety_number((&own, &ours), (box_id, &theirs)))
     }
 
     /// Blocks a box, or lifts the block. To a blocked sender this box does not exist.

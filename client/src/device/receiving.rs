@@ -138,7 +138,11 @@ impl Device {
         self.connection
             .call::<Acknowledge>(&request, Some(signer))
             .await?;
-        Ok(())
+        Ok(self.store.write(|batch| {
+            let mut marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
+            marks.acknowledged = marks.acknowledged.max(upto);
+            batch.put(&(), &marks)
+        })?)
     }
 
     /// Opens and stores a page in one transaction; the last sequence that is stored now.

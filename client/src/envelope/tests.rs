@@ -1,8 +1,10 @@
 //! What an envelope must withstand.
 
+use chacha20poly1305::aead::{Aead as _, Payload};
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit as _};
 use ed25519_dalek::{Signer as _, SigningKey};
 use proptest::prelude::*;
-use rossby_domain::chain::{Change, KeyRecord, Link, Signer};
+use rossby_domain::chain::{Change, KemKey, KeyRecord, Link, SUITE_XWING, Signer};
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId, PartitionId};
 use rossby_domain::time::Timestamp;
 use rossby_seams::random::SeededRandom;
@@ -11,6 +13,7 @@ use zeroize::Zeroizing;
 use super::seal::seal_inner;
 use super::statement::{Inner, Statement};
 use super::*;
+use crate::crypto::kem::{self, KemSecret};
 use crate::crypto::secret::Secret;
 use crate::identity::Identity;
 
@@ -118,6 +121,23 @@ impl Person {
             key: key.verifying_key().to_bytes(),
         };
         (self.with_link(self.record(), change), key)
+    }
+
+    /// This person's record with one more device that can be sealed to.
+    fn with_second_recipient(&self, seed: u8) -> KeyRecord {
+        let (record, key) = self.with_second_device(seed);
+        let device = DeviceId::of_key(&key.verifying_key().to_bytes());
+        let secret = KemSecret::generate(&SeededRandom::new(seed.into())).unwrap();
+        let public = secret.public_key().unwrap();
+        let statement = KemKey::statement(&device, SUITE_XWING, 1, &public);
+        let signature = key.sign(&statement).to_bytes();
+        let kem = KemKey {
+            suite: SUITE_XWING,
+            counter: 1,
+            public: public.into(),
+            signature,
+        };
+        record.with_kem(&device, kem).unwrap()
     }
 
     fn with_link(&self, record: &KeyRecord, change: Change) -> KeyRecord {
@@ -396,6 +416,43 @@ fn a_fork_of_either_chain_shows() {
 }
 
 #[test]
+fn a_content_key_that_is_not_the_committed_one_is_refused() {
+    let (alice, bob) = (Person::new(1), Person::new(2));
+    let inner = bob.decrypt(&alice.write(&bob, 5, &text("x")));
+    // A sender who commits to one key and uses another could show two devices two texts.
+    let seal_committed_to = |committed: [u8; 32], used: [u8; 32]| {
+        let commitment = layout::commitment(&Secret::new(committed));
+        let keys = bob.record().device(&bob.address.device).unwrap();
+        let (to, counter) = (&bob.address.box_id, keys.kem.counter);
+        let aad = layout::wrap_aad(to, &keys.device, counter, &commitment);
+        let random = SeededRandom::new(4);
+        let sealed = kem::seal(&random, &keys.kem.public, layout::WRAP_INFO, &aad, &used).unwrap();
+        let wrap = layout::NewWrap {
+            device: keys.device,
+            key_counter: counter,
+            encapsulated_key: sealed.encapsulated_key,
+            wrapped_key: sealed.ciphertext,
+        };
+        let header = layout::write_header(&commitment, &[0; 12], &[wrap]);
+        let (msg, aad) = (inner.as_slice(), &layout::content_aad(&header)[..]);
+        let cipher = ChaCha20Poly1305::new(&used.into());
+        let sealed = cipher
+            .encrypt(&[0; 12].into(), Payload { msg, aad })
+            .unwrap();
+        let length = u32::try_from(sealed.len()).unwrap().to_be_bytes();
+        [&header[..], &length, &sealed].concat()
+    };
+    let honest = seal_committed_to([3; 32], [3; 32]);
+    assert_eq!(
+        bob.read(&alice, 5, &honest),
+        Err(OpenError::BadSignature),
+        "as far as its inside"
+    );
+    let dishonest = seal_committed_to([4; 32], [3; 32]);
+    assert_eq!(bob.read(&alice, 5, &dishonest), Err(OpenError::Commitment));
+}
+
+#[test]
 fn padding_that_is_not_zero_is_refused() {
     let (alice, bob) = (Person::new(1), Person::new(2));
     let body = alice.write(&bob, 5, &text("x"));
@@ -462,14 +519,26 @@ fn cases(short: u32) -> ProptestConfig {
 proptest! {
     #![proptest_config(cases(48))]
 
+    /// Also one in the wrap of another device, which this one never opens.
     #[test]
     fn any_changed_byte_is_refused(position: prop::sample::Index, flip in 1_u8..) {
         let (alice, bob) = (Person::new(1), Person::new(2));
-        let mut body = alice.write(&bob, 5, &text("hello"));
-        prop_assert!(bob.read(&alice, 5, &body).is_ok());
+        let record = bob.with_second_recipient(8);
+        let letter = Letter {
+            recipient: bob.address.box_id,
+            recipient_record: &record,
+            counter: Counter(5),
+            conversation: ConversationId::from_bytes([0; 16]),
+            written_at: Timestamp::default(),
+            content: &text("hello"),
+        };
+        let sealed = seal(&SeededRandom::new(5), &alice.as_sender(), &letter).unwrap();
+        let mut body = sealed.to_vec();
+        let read = |body: &[u8]| bob.read_as(alice.address, 5, alice.record(), &record, body);
+        prop_assert!(read(&body).is_ok());
         let at = position.index(body.len());
         body[at] ^= flip;
-        prop_assert!(bob.read(&alice, 5, &body).is_err(), "byte {at} ^ {flip}");
+        prop_assert!(read(&body).is_err(), "byte {at} ^ {flip}");
     }
 
     #[test]

@@ -80,6 +80,9 @@ fn numbers(config: &Config, findings: &mut Findings) {
     if config.clients.max_connections == 0 {
         findings.problem("clients.max_connections: must be at least 1");
     }
+    if config.clients.max_calls == 0 {
+        findings.problem("clients.max_calls: must be at least 1");
+    }
     limits(config, findings);
     sizes(config, findings);
 }

@@ -105,6 +105,8 @@ pub struct Clients {
     pub tls_ca: Option<PathBuf>,
     /// Open connections at a time; more wait.
     pub max_connections: u32,
+    /// Calls at a time, over all connections; more are refused. Each may hold a request in memory.
+    pub max_calls: u32,
 }
 
 impl Default for Clients {
@@ -116,6 +118,7 @@ impl Default for Clients {
             tls_key: None,
             tls_ca: None,
             max_connections: 4096,
+            max_calls: 1024,
         }
     }
 }

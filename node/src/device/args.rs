@@ -91,6 +91,14 @@ pub enum ContactsCommand {
         #[command(flatten)]
         device: DeviceArgs,
     },
+    /// Shows one contact, with the safety number to compare with them by other means.
+    Show {
+        /// Name, phone, email or box id.
+        #[arg(value_name = "WHO")]
+        who: String,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
     /// Forgets someone and the identity that they were held to. Messages stay.
     Remove {
         /// Name, phone, email or box id.

@@ -1,6 +1,6 @@
 //! `rossby contacts`, `rossby block` and `rossby unblock`.
 
-use super::args::{BlockArgs, ContactsCommand};
+use super::args::{BlockArgs, ContactsCommand, DeviceArgs};
 use super::open::open;
 use super::person::{Person, find, find_box, lookup_of};
 use super::show;
@@ -51,6 +51,7 @@ pub async fn run(command: &ContactsCommand) -> Result<(), Failure> {
                 .for_each(|contact| output::line(show::contact_line(contact)));
             Ok(())
         }
+        ContactsCommand::Show { who, device: args } => show_one(who, args),
         ContactsCommand::Remove { who, device: args } => {
             let device = open(args)?;
             let Person::Known(box_id) = find(&device, who)? else {
@@ -66,6 +67,28 @@ pub async fn run(command: &ContactsCommand) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+fn show_one(who: &str, args: &DeviceArgs) -> Result<(), Failure> {
+    let device = open(args)?;
+    let missing = || Failure::new(Exit::NotFound, "there is no such contact");
+    let Person::Known(box_id) = find(&device, who)? else {
+        return Err(missing());
+    };
+    let contact = device.contact(&box_id)?.ok_or_else(missing)?;
+    let number = device.safety_number(&box_id)?;
+    if args.json {
+        let mut value = show::contact(&contact);
+        value["safety_number"] = number.into();
+        return output::json(&value);
+    }
+    output::line(show::contact_line(&contact));
+    output::line("\nSafety number: compare it with theirs, face to face or by telephone.");
+    let groups: Vec<&str> = number.split(' ').collect();
+    groups
+        .chunks(4)
+        .for_each(|line| output::line(format!("  {}", line.join(" "))));
+    Ok(())
 }
 
 /// Blocks someone, or lifts the block.

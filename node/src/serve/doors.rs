@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use rossby_api::admin::AdminListener;
 use rossby_api::http::{HttpListener, Pages};
 use rossby_api::listener::tls::PeerTls;
-use rossby_api::listener::{ListenError, Listener};
+use rossby_api::listener::{ListenError, Listener, Shed};
 use rossby_api::{Door, MailboxServer};
 use serde::Serialize;
 use tokio::task::JoinHandle;
@@ -128,7 +128,9 @@ impl Doors {
             .map_err(|error| Failure::new(Exit::Failure, error))?;
         let config = &node.parts.config;
         let door: Arc<dyn Door> = node.entrance.clone();
-        let routes = Routes::new(MailboxServer::new(door, config.doors))
+        let calls = usize::try_from(config.clients.max_calls).unwrap_or(usize::MAX);
+        let mailbox = Shed::new(MailboxServer::new(door, config.doors), calls);
+        let routes = Routes::new(mailbox)
             .add_service(health_service)
             .add_service(reflection);
         let max = usize::try_from(config.clients.max_connections).unwrap_or(usize::MAX);

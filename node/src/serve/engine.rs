@@ -11,12 +11,12 @@ use rossby_seams::base::Base;
 use rossby_seams::clock::Clock;
 use rossby_seams::disk::Disk;
 use rossby_seams::transport::SharedTransport;
+use rossby_storage::datadir::DataDirectory;
 use rossby_storage::sled_base::{SledBase, SledOpenError};
 use rossby_storage::store::{Store, StoreError};
 use rossby_storage::wal::{self, Wal, WalError, WalOptions};
 use tracing::{info, warn};
 
-use super::home::Home;
 use crate::config::Config;
 
 /// How often it is looked whether the log's writer has ended. It does within one drain.
@@ -63,20 +63,24 @@ impl Engine {
     /// # Errors
     /// [`EngineError`] if one can't be opened. Nothing is ever wiped to get past damage; only the
     /// base, which holds no only copy, is rebuilt.
-    pub fn open(config: &Config, home: &Home, parts: EngineParts) -> Result<Self, EngineError> {
+    pub fn open(
+        config: &Config,
+        data: &DataDirectory,
+        parts: EngineParts,
+    ) -> Result<Self, EngineError> {
         let storage = &config.storage;
         let options = WalOptions {
             segment_bytes: storage.segment_bytes,
             cache_bytes: storage.log_cache_bytes,
         };
-        let (wal, writer) = Wal::open(Arc::clone(home.disk()), &home.wal(), options)?;
+        let (wal, writer) = Wal::open(Arc::clone(data.disk()), &data.wal(), options)?;
         let base = open_base(
-            home.disk(),
-            home.checkpoints(),
-            home.base(),
+            data.disk(),
+            data.checkpoints(),
+            data.base(),
             storage.base_cache_bytes,
         )?;
-        let store = Store::open(Arc::clone(home.disk()), &home.checkpoints(), base)?;
+        let store = Store::open(Arc::clone(data.disk()), &data.checkpoints(), base)?;
         let writer = wal::spawn_writer(writer)?;
         let groups = Groups::new(GroupsConfig {
             node: parts.node,

@@ -52,7 +52,7 @@ impl Collector for Figures {
 
 fn encode_membership(encoder: &mut DescriptorEncoder<'_>, membership: &Membership) -> Encoded {
     let Membership {
-        identity,
+        place,
         engine,
         group,
     } = membership;
@@ -100,7 +100,7 @@ fn encode_membership(encoder: &mut DescriptorEncoder<'_>, membership: &Membershi
         (
             "rossby_wal_pinned_bytes",
             "Bytes of log since the last purge",
-            engine.wal.pinned_bytes(identity.group),
+            engine.wal.pinned_bytes(place.held.group),
         ),
         (
             "rossby_store_overlay_bytes",

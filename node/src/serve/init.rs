@@ -14,10 +14,10 @@ use rossby_api::peer::{Connections, Description, JoinError, Joining, Placement};
 use rossby_domain::ids::{ClusterId, NodeId, ReplicaId};
 use rossby_proto::v1;
 use rossby_raft::{Leadership, Member};
+use rossby_storage::datadir::{ClusterIdentity, HeldReplica};
 use tracing::info;
 
-use super::founding::{FIRST_GROUP, Founding};
-use super::home::Identity;
+use super::founding::{FIRST_GROUP, Founding, Place};
 use super::node::{Node, NodeError};
 
 /// How long one node may take to answer, or to take its place.
@@ -33,13 +33,15 @@ impl Node {
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
     pub(super) async fn init(&self, plan: InitPlan) -> Result<ClusterId, OperatorError> {
-        let _entering = self.entering.lock().await;
+        let mut data = self.data.lock().await;
         let peers = self.parts.peers.as_ref().ok_or_else(|| {
             refused("this node has no peer listener and is a cluster by itself; start it with --peer-listen")
         })?;
         check(&plan, self.id())?;
-        let identity = self.parts.home.identity().map_err(failed)?;
-        let founding = match (self.parts.home.founding().map_err(failed)?, identity) {
+        let belongs = data
+            .identity()
+            .and_then(|identity| identity.cluster.as_ref());
+        let founding = match (Founding::read(&data).map_err(failed)?, belongs) {
             (Some(founding), _) if founding.is_of(&plan) => founding,
             (Some(founding), _) => {
                 let nodes: Vec<_> = founding
@@ -54,21 +56,21 @@ impl Node {
                     founding.partitions.get()
                 )));
             }
-            (None, Some(identity)) => {
+            (None, Some(cluster)) => {
                 return Err(refused(format!(
                     "this node belongs to cluster {} already",
-                    identity.cluster
+                    cluster.id
                 )));
             }
             (None, None) => {
                 let members = self.members(peers, &plan).await?;
-                self.plan(plan.name, plan.partitions, members)
+                self.plan(&data, plan.name, plan.partitions, members)
                     .map_err(failed)?
             }
         };
         self.place_others(peers, &founding).await?;
         let founder = self.founder(&founding).map_err(failed)?;
-        self.enter(founder).await.map_err(failed)?;
+        self.enter(&mut data, founder).await.map_err(failed)?;
         self.await_leader().await?;
         Ok(founding.cluster)
     }
@@ -220,7 +222,7 @@ impl Joining for Node {
     fn describe(&self) -> Description {
         let cluster = self
             .membership()
-            .map(|membership| membership.identity.cluster);
+            .map(|membership| membership.place.cluster.id);
         Description {
             node: self.id(),
             cluster,
@@ -231,32 +233,34 @@ impl Joining for Node {
     }
 
     async fn join(&self, placement: Placement) -> Result<(), JoinError> {
-        let _entering = self.entering.lock().await;
-        let storage = |error: NodeError| JoinError::Failed(error.to_string());
-        let home = &self.parts.home;
+        let mut data = self.data.lock().await;
+        let failed = |error: NodeError| JoinError::Failed(error.to_string());
         let secrets = ClusterSecrets::decode(&placement.secrets)
             .map_err(|error| JoinError::Invalid(error.to_string()))?;
-        let given = Identity::new(
-            (
-                placement.cluster,
-                placement.cluster_name,
-                placement.partitions,
-            ),
-            self.id(),
-            (placement.group, placement.replica),
-            self.secrets_check(&secrets).map_err(storage)?,
-        );
-        match home.identity().map_err(|error| storage(error.into()))? {
-            Some(own) if own == given => return self.enter(own).await.map_err(storage),
+        let given = Place {
+            cluster: ClusterIdentity {
+                id: placement.cluster,
+                name: placement.cluster_name,
+                partitions: placement.partitions,
+                secrets_check: Some(self.secrets_check(&secrets).map_err(failed)?),
+            },
+            held: HeldReplica {
+                group: placement.group,
+                replica: placement.replica,
+                initialise: false,
+            },
+        };
+        match Place::of(data.identity()) {
+            Some(own) if own == given => return self.enter(&mut data, own).await.map_err(failed),
             Some(own) => {
                 return Err(JoinError::Taken(format!(
                     "it belongs to cluster {} already, as replica {}",
-                    own.cluster, own.replica
+                    own.cluster.id, own.held.replica
                 )));
             }
             None => {}
         }
-        if let Some(founding) = home.founding().map_err(|error| storage(error.into()))? {
+        if let Some(founding) = Founding::read(&data).map_err(|error| failed(error.into()))? {
             let text = format!("it founds cluster {} itself", founding.cluster);
             return Err(JoinError::Taken(text));
         }
@@ -264,7 +268,7 @@ impl Joining for Node {
             return Err(JoinError::Invalid("no such group or replica".to_owned()));
         }
         self.take_secrets(&secrets)?;
-        self.enter(given).await.map_err(storage)
+        self.enter(&mut data, given).await.map_err(failed)
     }
 }
 

@@ -15,7 +15,6 @@ mod engine;
 mod entrance;
 mod figures;
 mod founding;
-mod home;
 mod init;
 mod node;
 mod operator;
@@ -31,6 +30,7 @@ use rossby_api::peer::Connections;
 use rossby_seams::clock::SystemClock;
 use rossby_seams::disk::{self, Disk, FileDisk};
 use rossby_seams::random::OsRandom;
+use rossby_storage::datadir::{DataDirectory, DataDirectoryError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -40,7 +40,6 @@ use crate::exit::{Exit, Failure};
 use crate::{output, telemetry};
 use doors::{Doors, Serving};
 use figures::Figures;
-use home::{Home, HomeError};
 use node::{Node, NodeError, Parts};
 
 /// How often the node looks whether it is ready, before it is and after.
@@ -69,6 +68,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     for text in warnings {
         warn!("{text}");
     }
+    std::panic::set_hook(Box::new(note_panic));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("rossby")
@@ -80,6 +80,15 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     result
 }
 
+/// Says where it was. Not what: the text of a panic may hold what somebody sent.
+fn note_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic
+        .location()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    error!(place, "a thread panicked");
+}
+
 async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     info!(
@@ -88,7 +97,7 @@ async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
         "starting"
     );
     let disk: Arc<dyn Disk> = Arc::new(FileDisk);
-    let home = Home::open(disk, &config.data).map_err(home_failure)?;
+    let data = DataDirectory::open(Arc::clone(&disk), &config.data).map_err(data_failure)?;
     let peer_tls = config
         .peer_tls()
         .map_err(|error| Failure::new(Exit::Config, error))?;
@@ -98,14 +107,14 @@ async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
     let clock = Arc::new(SystemClock);
     let parts = Parts {
         advertised: doors.advertised(&config),
-        home,
+        disk,
         clock,
         random: Arc::new(OsRandom),
         metrics: Metrics::register(&mut registry),
         peers: peer_tls.map(|tls| Connections::new(tls.client, None)),
         config,
     };
-    let node = Node::new(parts);
+    let node = Node::new(parts, data);
     Figures::register(&mut registry, &node);
     publish(&node, &doors, print_addresses)?;
     let clients = doors.addresses().clients;
@@ -144,14 +153,19 @@ async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
 /// Writes down and prints where the node listens.
 fn publish(node: &Node, doors: &Doors, print: bool) -> Result<(), Failure> {
     let failure = |error: &dyn std::fmt::Display| Failure::new(Exit::Storage, error);
-    let home = &node.parts.home;
     let json = serde_json::to_vec(doors.addresses()).map_err(|error| failure(&error))?;
-    disk::replace(&**home.disk(), &home.addresses(), &json).map_err(|error| failure(&error))?;
+    disk::replace(&*node.parts.disk, &addresses_file(node), &json)
+        .map_err(|error| failure(&error))?;
     if print {
         output::json(doors.addresses())
     } else {
         Ok(())
     }
+}
+
+/// Where the addresses in use are written down.
+fn addresses_file(node: &Node) -> std::path::PathBuf {
+    node.parts.config.data.join("addresses.json")
 }
 
 /// Tells when the node is ready, and watches over it until it fails.
@@ -226,8 +240,7 @@ async fn stop(node: &Node, serving: &mut Serving) {
         warn!("the groups did not end in time; the next start takes a little longer");
     }
     serving.stop_others(SOCKET_PATIENCE).await;
-    let home = &node.parts.home;
-    if let Err(error) = home.disk().remove(&home.addresses()) {
+    if let Err(error) = node.parts.disk.remove(&addresses_file(node)) {
         warn!(%error, "could not remove the file of addresses");
     }
     info!("stopped");
@@ -272,35 +285,21 @@ fn because(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn home_failure(error: HomeError) -> Failure {
-    let help = match &error {
-        HomeError::InUse { .. } => Some("stop the other process, or choose another --data"),
-        HomeError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            Some("run as the user who owns it, or choose another --data")
-        }
-        HomeError::Io { .. } | HomeError::Damaged { .. } => None,
-    };
-    let failure = Failure::new(Exit::Storage, error);
-    match help {
-        Some(help) => failure.help(help),
-        None => failure,
-    }
+/// Says what to do itself.
+fn data_failure(error: DataDirectoryError) -> Failure {
+    Failure::new(Exit::Storage, error)
 }
 
 fn node_failure(error: NodeError) -> Failure {
     let text = because(&error);
     match error {
-        NodeError::Home(error) => home_failure(error),
-        NodeError::OtherNode { found, .. } => Failure::new(Exit::Storage, text).help(format!(
-            "start with --node {found}, or choose another --data"
-        )),
+        NodeError::Data(error) => data_failure(error),
+        NodeError::Plan(_) => Failure::new(Exit::Storage, text),
         NodeError::Secrets { .. } => Failure::new(Exit::Config, text).help(
             "restore the file from where you keep the cluster's secrets, or name it with --secrets",
         ),
         NodeError::Courier(_) => Failure::new(Exit::Config, text),
         NodeError::Engine(_) | NodeError::Start(_) => Failure::new(Exit::Storage, text),
-        NodeError::Initialize(_) | NodeError::Random(_) | NodeError::Task(_) => {
-            Failure::new(Exit::Failure, text)
-        }
+        NodeError::Initialize(_) | NodeError::Random(_) => Failure::new(Exit::Failure, text),
     }
 }

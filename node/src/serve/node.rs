@@ -18,8 +18,12 @@ use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{ClusterId, NodeId, PartitionCount};
 use rossby_raft::{Group, InitializeError, Member, StartError};
 use rossby_seams::clock::Clock;
+use rossby_seams::disk::Disk;
 use rossby_seams::random::{self, Random, RandomError};
 use rossby_seams::transport::{LinkAcceptor, SharedTransport};
+use rossby_storage::datadir::{
+    ClusterIdentity, DataDirectory, DataDirectoryError, HeldReplica, Identity,
+};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,8 +31,7 @@ use tracing::info;
 
 use super::engine::{Engine, EngineError, EngineParts};
 use super::entrance::Entrance;
-use super::founding::{FIRST_GROUP, Founding};
-use super::home::{Home, HomeError, Identity};
+use super::founding::{FIRST_GROUP, Founding, Place, PlanError};
 use crate::config::{Config, CourierKind};
 
 /// Why a node can't go on.
@@ -36,15 +39,10 @@ use crate::config::{Config, CourierKind};
 pub enum NodeError {
     /// The data directory.
     #[error(transparent)]
-    Home(#[from] HomeError),
-    /// The data directory is another node's.
-    #[error("the data directory belongs to node {found}, but this is node {expected}")]
-    OtherNode {
-        /// Whose it is.
-        found: NodeId,
-        /// Whose it should be.
-        expected: NodeId,
-    },
+    Data(#[from] DataDirectoryError),
+    /// The founder's plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// The cluster's secrets.
     #[error("{path}: {reason}")]
     Secrets {
@@ -68,9 +66,6 @@ pub enum NodeError {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// The blocking work was cancelled or panicked.
-    #[error("opening the storage failed: {0}")]
-    Task(#[from] tokio::task::JoinError),
 }
 
 /// Where this node is reached.
@@ -86,8 +81,8 @@ pub struct Advertised {
 pub struct Parts {
     /// Its settings.
     pub config: Config,
-    /// Its data directory.
-    pub home: Home,
+    /// The disk that its data directory is on.
+    pub disk: Arc<dyn Disk>,
     /// Where it is reached.
     pub advertised: Advertised,
     /// The wall clock.
@@ -112,14 +107,14 @@ pub struct Node {
     /// Ends that work.
     pub stop_tasks: CancellationToken,
     membership: OnceLock<Membership>,
-    /// Held while the node enters a cluster, so that it enters one only.
-    pub(super) entering: Mutex<()>,
+    /// Its data directory. Locked while the node enters a cluster, so that it enters one only.
+    pub(super) data: Mutex<DataDirectory>,
 }
 
 /// What runs once the node belongs to a cluster.
 pub struct Membership {
-    /// Who the node is.
-    pub identity: Identity,
+    /// The node's place in the cluster.
+    pub place: Place,
     /// Its storage and groups.
     pub engine: Engine,
     /// Its replica.
@@ -129,7 +124,7 @@ pub struct Membership {
 impl Node {
     /// A node that does nothing yet.
     #[must_use]
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub fn new(parts: Parts, data: DataDirectory) -> Arc<Self> {
         Arc::new(Self {
             parts,
             peer_server: PeerServer::new(),
@@ -137,7 +132,7 @@ impl Node {
             tasks: TaskTracker::new(),
             stop_tasks: CancellationToken::new(),
             membership: OnceLock::new(),
-            entering: Mutex::new(()),
+            data: Mutex::new(data),
         })
     }
 
@@ -159,34 +154,39 @@ impl Node {
     /// # Errors
     /// [`NodeError`] if what is on the disk can't be used.
     pub async fn begin(&self) -> Result<(), NodeError> {
-        let _entering = self.entering.lock().await;
-        if let Some(identity) = self.parts.home.identity()? {
-            if identity.node != self.id() {
-                let (found, expected) = (identity.node, self.id());
-                return Err(NodeError::OtherNode { found, expected });
-            }
-            return self.enter(identity).await;
+        let mut data = self.data.lock().await;
+        data.expect(self.id(), None)?;
+        if let Some(place) = Place::of(data.identity()) {
+            return self.enter(&mut data, place).await;
         }
         if self.parts.peers.is_some() {
+            info!("this node belongs to no cluster yet: waiting for `rossby cluster init`");
             return Ok(());
         }
-        let founding = match self.parts.home.founding()? {
+        let founding = match Founding::read(&data)? {
             Some(founding) => founding,
-            None => self.plan_alone()?,
+            None => self.plan_alone(&data)?,
         };
-        self.enter(self.founder(&founding)?).await
+        let place = self.founder(&founding)?;
+        self.enter(&mut data, place).await
     }
 
-    fn plan_alone(&self) -> Result<Founding, NodeError> {
+    fn plan_alone(&self, data: &DataDirectory) -> Result<Founding, NodeError> {
         let cluster = &self.parts.config.cluster;
         // The settings were checked before anything started.
         let partitions = PartitionCount::new(cluster.partitions).unwrap_or_default();
-        self.plan(cluster.name.clone(), partitions, vec![self.own_member()])
+        self.plan(
+            data,
+            cluster.name.clone(),
+            partitions,
+            vec![self.own_member()],
+        )
     }
 
     /// Makes the secrets and the plan of a new cluster, durably and in this order.
     pub(super) fn plan(
         &self,
+        data: &DataDirectory,
         name: String,
         partitions: PartitionCount,
         members: Vec<Member>,
@@ -197,7 +197,7 @@ impl Node {
         }
         let cluster = ClusterId::from_random(random::bytes(&*self.parts.random)?);
         let founding = Founding::new(cluster, name, partitions, members);
-        self.parts.home.set_founding(&founding)?;
+        founding.write(data)?;
         info!(%cluster, nodes = founding.members.len(), "founding a cluster");
         Ok(founding)
     }
@@ -212,40 +212,56 @@ impl Node {
         }
     }
 
-    /// Who the founder is by its own plan.
-    pub(super) fn founder(&self, founding: &Founding) -> Result<Identity, NodeError> {
-        // A plan without its founder is never written; replica 0 would be refused by the group.
-        let replica = founding.replica_of(self.id()).unwrap_or_default();
-        Ok(Identity::new(
-            (founding.cluster, founding.name.clone(), founding.partitions),
-            self.id(),
-            (FIRST_GROUP, replica),
-            self.secrets_check(&self.load_secrets()?)?,
-        ))
+    /// The founder's place by its own plan.
+    pub(super) fn founder(&self, founding: &Founding) -> Result<Place, NodeError> {
+        Ok(Place {
+            cluster: ClusterIdentity {
+                id: founding.cluster,
+                name: founding.name.clone(),
+                partitions: founding.partitions,
+                secrets_check: Some(self.secrets_check(&self.load_secrets()?)?),
+            },
+            held: HeldReplica {
+                group: FIRST_GROUP,
+                // A plan without its founder is never written; the group would refuse replica 0.
+                replica: founding.replica_of(self.id()).unwrap_or_default(),
+                initialise: true,
+            },
+        })
     }
 
     /// Enters a cluster: writes the identity down, starts the group and opens the doors. The caller
     /// holds `entering`. Does nothing if the node is in it.
-    pub(super) async fn enter(&self, identity: Identity) -> Result<(), NodeError> {
+    pub(super) async fn enter(
+        &self,
+        data: &mut DataDirectory,
+        place: Place,
+    ) -> Result<(), NodeError> {
         if self.membership.get().is_some() {
             return Ok(());
         }
         let secrets = Arc::new(self.load_secrets()?);
-        if self.secrets_check(&secrets)? != identity.secrets_check {
+        if place.cluster.secrets_check.as_ref() != Some(&self.secrets_check(&secrets)?) {
             return Err(self.secrets_error(&"these are the secrets of another cluster"));
         }
         let courier = self.courier()?;
-        self.parts.home.set_identity(&identity)?;
-        let engine = self.open_engine()?;
-        let group = engine
-            .groups
-            .start(identity.group, identity.replica)
-            .await?;
-        self.initialize(&identity, &group).await?;
+        let mut identity = data
+            .identity()
+            .cloned()
+            .unwrap_or_else(|| Identity::new(self.id()));
+        identity.cluster = Some(place.cluster.clone());
+        identity.replicas.insert(place.held);
+        data.save(identity)?;
+        let engine = self.open_engine(data)?;
+        let HeldReplica { group, replica, .. } = place.held;
+        let group = engine.groups.start(group, replica).await?;
+        if place.held.initialise {
+            initialize(data, &group).await?;
+        }
 
         let workers = Workers {
             group: Arc::clone(&group),
-            partitions: identity.partitions,
+            partitions: place.cluster.partitions,
             limits: self.parts.config.limits,
             secrets: Arc::clone(&secrets),
             courier,
@@ -254,23 +270,19 @@ impl Node {
             metrics: Arc::clone(&self.parts.metrics),
         };
         workers.spawn(&self.tasks, &self.stop_tasks);
-        self.open_doors(&identity, &engine, &group, secrets);
-        info!(
-            cluster = %identity.cluster,
-            group = %identity.group,
-            replica = %identity.replica,
-            "this node is a member"
-        );
-        // Set last: whoever sees it can use it. `entering` makes this the only call.
+        self.open_doors(&place.cluster, &engine, &group, secrets);
+        let cluster = place.cluster.id;
+        info!(%cluster, group = %group.id(), replica = %group.replica(), "this node is a member");
+        // Set last: whoever sees it can use it. The lock on `data` makes this the only call.
         let _ = self.membership.set(Membership {
-            identity,
+            place,
             engine,
             group,
         });
         Ok(())
     }
 
-    fn open_engine(&self) -> Result<Engine, NodeError> {
+    fn open_engine(&self, data: &DataDirectory) -> Result<Engine, NodeError> {
         let transport: SharedTransport = match &self.parts.peers {
             Some(peers) => Arc::new(PeerTransport::new(Arc::clone(peers))),
             None => Arc::new(NoPeers),
@@ -281,27 +293,13 @@ impl Node {
             transport,
         };
         // Blocks this worker thread; the runtime moves its other tasks to another one.
-        let open = || Engine::open(&self.parts.config, &self.parts.home, parts);
+        let open = || Engine::open(&self.parts.config, data, parts);
         Ok(tokio::task::block_in_place(open)?)
-    }
-
-    /// Gives a new group its first members, if this node founds the cluster and has not done so.
-    async fn initialize(&self, identity: &Identity, group: &Group) -> Result<(), NodeError> {
-        let Some(founding) = self.parts.home.founding()? else {
-            return Ok(());
-        };
-        if founding.cluster != identity.cluster || !group.status().members.is_empty() {
-            return Ok(());
-        }
-        match group.initialize(founding.members).await {
-            Ok(()) | Err(InitializeError::AlreadyInitialized) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 
     fn open_doors(
         &self,
-        identity: &Identity,
+        cluster: &ClusterIdentity,
         engine: &Engine,
         group: &Arc<Group>,
         secrets: Arc<ClusterSecrets>,
@@ -311,8 +309,8 @@ impl Node {
             // One group owns every partition.
             directory: Arc::new(move |_| Some(Arc::clone(&only))),
             secrets,
-            partitions: identity.partitions,
-            cluster_name: identity.cluster_name.clone(),
+            partitions: cluster.partitions,
+            cluster_name: cluster.name.clone(),
             clock: Arc::clone(&self.parts.clock),
             random: Arc::clone(&self.parts.random),
             limits: self.parts.config.doors,
@@ -320,11 +318,11 @@ impl Node {
             metrics: Arc::clone(&self.parts.metrics),
         }));
         if let Some(peers) = &self.parts.peers {
-            peers.join(identity.cluster);
+            peers.join(cluster.id);
         }
         let links: Arc<dyn LinkAcceptor> = engine.groups.clone();
         let door: Arc<dyn Door> = mailbox.clone();
-        self.peer_server.open(identity.cluster, links, door);
+        self.peer_server.open(cluster.id, links, door);
         self.entrance
             .open(Relay::new(mailbox, self.parts.peers.clone()));
     }
@@ -353,7 +351,7 @@ impl Node {
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
         {
-            let made = self.parts.home.disk().create_directory(folder);
+            let made = self.parts.disk.create_directory(folder);
             made.map_err(|error| self.secrets_error(&error))?;
         }
         secrets
@@ -379,5 +377,17 @@ impl Node {
             path: self.parts.config.secrets.display().to_string(),
             reason: reason.to_string(),
         }
+    }
+}
+
+/// Gives a new group its first members, if that was not done before.
+async fn initialize(data: &DataDirectory, group: &Group) -> Result<(), NodeError> {
+    if !group.status().members.is_empty() {
+        return Ok(());
+    }
+    let founding = Founding::read(data)?.ok_or_else(|| PlanError::missing(data))?;
+    match group.initialize(founding.members).await {
+        Ok(()) | Err(InitializeError::AlreadyInitialized) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

@@ -36,12 +36,8 @@ impl Operator for Node {
         NodeStatus {
             node: self.id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            cluster: membership.map(|member| {
-                (
-                    member.identity.cluster,
-                    member.identity.cluster_name.clone(),
-                )
-            }),
+            cluster: membership
+                .map(|member| (member.place.cluster.id, member.place.cluster.name.clone())),
             groups: membership
                 .iter()
                 .map(|member| member.group.status())

@@ -23,26 +23,35 @@ impl Readiness for Node {
 }
 
 fn ready(membership: &Membership) -> Result<(), String> {
-    let Membership {
-        identity, group, ..
-    } = membership;
+    let Membership { place, group, .. } = membership;
     if let Some(failure) = group.status().failure {
-        return Err(format!("group {} has stopped: {failure}", identity.group));
+        return Err(format!("group {} has stopped: {failure}", group.id()));
     }
-    if group.leadership() == Leadership::Unknown {
-        return Err(format!(
-            "group {} has no leader that this node sees",
-            identity.group
-        ));
+    match group.leadership() {
+        Leadership::Unknown => {
+            return Err(format!(
+                "group {} has no leader that this node sees",
+                group.id()
+            ));
+        }
+        Leadership::Here { .. } if !group.leads_surely() => {
+            return Err(format!(
+                "this node leads group {} but sees no quorum",
+                group.id()
+            ));
+        }
+        Leadership::Here { .. } | Leadership::Elsewhere(_) => {}
     }
-    let missing = identity
-        .partitions
+    let partitions = place.cluster.partitions;
+    let missing = partitions
         .all()
         .filter(|&partition| group.epoch(partition).is_none())
         .count();
     if missing > 0 {
-        let all = identity.partitions.get();
-        return Err(format!("{missing} of {all} partitions have no owner yet"));
+        return Err(format!(
+            "{missing} of {} partitions have no owner yet",
+            partitions.get()
+        ));
     }
     Ok(())
 }

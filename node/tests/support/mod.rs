@@ -15,8 +15,10 @@
 
 mod admin;
 mod http;
+pub mod people;
 mod ports;
 mod process;
+pub mod witness;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -27,6 +29,11 @@ use tempfile::TempDir;
 
 /// Nothing here takes as long, even on a busy machine; a test that hangs fails by it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether there is time for more than the quick form of a test (`ROSSBY_LONG=1`).
+pub fn long() -> bool {
+    std::env::var_os("ROSSBY_LONG").is_some()
+}
 
 /// A `rossby` command, with no setting inherited from who runs the tests.
 pub fn rossby() -> Command {
@@ -81,11 +88,18 @@ pub struct Cluster {
 impl Cluster {
     /// A running single node that made a cluster by itself.
     pub fn single() -> Self {
+        Self::single_numbered(1)
+    }
+
+    /// The same, of a node with another number.
+    pub fn single_numbered(id: u64) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             folder: folder(),
         };
-        cluster.nodes.push(Node::new(cluster.path(), 1, Vec::new()));
+        cluster
+            .nodes
+            .push(Node::new(cluster.path(), id, Vec::new()));
         cluster.nodes[0].start();
         cluster.nodes[0].wait_ready();
         cluster

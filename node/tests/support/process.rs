@@ -26,6 +26,7 @@ pub struct Node {
     http: Port,
     args: Vec<String>,
     child: Option<Child>,
+    paused: bool,
 }
 
 impl Node {
@@ -43,6 +44,7 @@ impl Node {
             http,
             args,
             child: None,
+            paused: false,
         }
     }
 
@@ -136,9 +138,9 @@ impl Node {
         std::fs::read_to_string(self.folder.join("err")).unwrap_or_default()
     }
 
-    /// Whether its process was started and not stopped by the test.
+    /// Whether its process was started and is neither stopped nor paused by the test.
     pub fn is_running(&self) -> bool {
-        self.child.is_some()
+        self.child.is_some() && !self.paused
     }
 
     /// Its process.
@@ -198,6 +200,7 @@ impl Node {
     /// Kills it at once (SIGKILL), as a power cut of the process.
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
+        self.paused = false;
         self.wait();
     }
 
@@ -205,6 +208,18 @@ impl Node {
     pub fn terminate(&mut self) -> Stopped {
         self.signal(Signal::TERM);
         self.wait()
+    }
+
+    /// Stops the process where it is (SIGSTOP): it keeps its connections and says nothing.
+    pub fn pause(&mut self) {
+        self.signal(Signal::STOP);
+        self.paused = true;
+    }
+
+    /// Lets a paused process go on (SIGCONT), as if no time had passed for it.
+    pub fn resume(&mut self) {
+        self.signal(Signal::CONT);
+        self.paused = false;
     }
 
     /// Sends it a signal.

@@ -427,7 +427,7 @@ pub fn observe_group(wal: &Wal, group: u32) -> Result<(GroupModel, Option<LogPos
 
 fn cases() -> u32 {
     if std::env::var_os("ROSSBY_LONG").is_some() {
-        20_000
+        5_000
     } else {
         400
     }

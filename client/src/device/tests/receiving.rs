@@ -1,6 +1,7 @@
 //! Receiving: stored before it is acknowledged, and nothing blocks the queue.
 
 use super::*;
+use crate::connection::Retry;
 use crate::envelope::File;
 
 #[tokio::test(start_paused = true)]
@@ -21,6 +22,24 @@ async fn a_lost_acknowledgement_brings_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_envelope_that_comes_again_is_recognised() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    alice.say(&bob, "one").await;
+    // Once after it is stored, and once before the next fetch: it stays in the queue.
+    (0..2).for_each(|_| office.fail_next("Acknowledge", Fault::Refused("BUSY", Retry::No)));
+    assert_eq!(
+        texts(&bob.device.receive().await.unwrap().messages),
+        ["one"]
+    );
+    alice.say(&bob, "two").await;
+    assert_eq!(office.queue(&bob.box_id()).len(), 2);
+    assert_eq!(bob.hear().await, ["two"]);
+    assert_eq!(bob.heard(), ["one", "two"]);
+    assert!(office.queue(&bob.box_id()).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_acknowledgement_whose_reply_was_lost_brings_nothing_twice() {
     let office = Office::new();
     let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
@@ -30,6 +49,19 @@ async fn an_acknowledgement_whose_reply_was_lost_brings_nothing_twice() {
     alice.say(&bob, "two").await;
     assert_eq!(bob.hear().await, ["two"]);
     assert_eq!(bob.heard(), ["one", "two"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_is_not_acknowledged_again() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    alice.say(&bob, "one").await;
+    assert_eq!(bob.hear().await, ["one"]);
+    let calls = office.calls("Acknowledge");
+    assert!(bob.hear().await.is_empty());
+    let bob = bob.reopen(&office, 8);
+    assert!(bob.hear().await.is_empty());
+    assert_eq!(office.calls("Acknowledge"), calls);
 }
 
 #[tokio::test(start_paused = true)]

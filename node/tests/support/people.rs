@@ -1,0 +1,183 @@
+//! People with devices: the SDK as a phone would use it, each with a witness.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rossby_client::connection::Patience;
+use rossby_client::device::Servers;
+use rossby_client::envelope::Content;
+use rossby_client::store::{KdfCost, Passphrase};
+use rossby_client::{Device, Environment};
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::BoxId;
+
+use super::witness::Witness;
+use super::{Cluster, eventually};
+
+/// Somebody with a device.
+pub struct Person {
+    /// The device.
+    pub device: Device,
+    /// What the nodes answered to it.
+    pub witness: Witness,
+    /// Its home.
+    pub home: PathBuf,
+    /// What it is registered for.
+    pub identifier: Identifier,
+}
+
+impl Person {
+    /// A person whose device is new, in the cluster's folder; it asks the node at `first` before
+    /// the others.
+    pub fn new(cluster: &Cluster, identifier: Identifier, first: usize) -> Self {
+        let home = cluster
+            .path()
+            .join(format!("home-{}", file_name(&identifier)));
+        let mut nodes: Vec<_> = cluster.nodes().iter().collect();
+        let count = nodes.len();
+        nodes.rotate_left(first % count);
+        let addresses: Vec<_> = nodes
+            .iter()
+            .map(|node| format!("http://{}", node.client_address()))
+            .collect();
+        let witness = Witness::new();
+        let device = Device::create(
+            &home,
+            &Passphrase::none(),
+            KdfCost::NONE,
+            &servers(&addresses),
+            environment(&witness, Patience::default()),
+        );
+        Self {
+            device: device.expect("no device"),
+            witness,
+            home,
+            identifier,
+        }
+    }
+
+    /// A person who has a box.
+    pub async fn with_box(cluster: &Cluster, identifier: Identifier, first: usize) -> Self {
+        let person = Self::new(cluster, identifier, first);
+        person.join(cluster).await;
+        person
+    }
+
+    /// Registers and authorises the device.
+    pub async fn join(&self, cluster: &Cluster) {
+        let registered = self.device.register(&self.identifier, true).await;
+        registered.expect("no registration");
+        let code = code_for(cluster, &self.identifier);
+        self.device.authorize(&code).await.expect("no box");
+    }
+
+    /// The person again, with the device opened anew: one that speaks to these nodes alone, in this
+    /// way.
+    pub fn reopened(self, addresses: &[String], patience: Patience) -> Self {
+        let Self {
+            device,
+            witness,
+            home,
+            identifier,
+        } = self;
+        drop(device);
+        let environment = environment(&witness, patience);
+        let device = Device::open(&home, &Passphrase::none(), environment);
+        let mut device = device.expect("the device can't be opened again");
+        device.use_servers(&servers(addresses)).expect("no servers");
+        Self {
+            device,
+            witness,
+            home,
+            identifier,
+        }
+    }
+
+    /// The person's box.
+    pub fn box_id(&self) -> BoxId {
+        let who = self.device.who_am_i().expect("no account");
+        who.box_id.expect("no box")
+    }
+
+    /// The texts that came from a box, in the order in which this device got them.
+    pub fn texts_from(&self, sender: &BoxId) -> Vec<String> {
+        use rossby_client::device::{Direction, Status};
+        let mut texts = Vec::new();
+        for message in self.device.messages().expect("no messages") {
+            if message.direction == Direction::In && message.sender.box_id == *sender {
+                assert_eq!(message.status, Status::Received);
+                match message.content {
+                    Some(Content::Text(text)) => texts.push(text),
+                    other => panic!("not a text: {other:?}"),
+                }
+            }
+        }
+        texts
+    }
+}
+
+/// The addresses, as a device takes them.
+pub fn servers(addresses: &[String]) -> Servers {
+    Servers {
+        addresses: addresses
+            .iter()
+            .map(|address| address.parse().expect("not an address"))
+            .collect(),
+        ca_pem: None,
+    }
+}
+
+fn environment(witness: &Witness, patience: Patience) -> Environment {
+    Environment {
+        wire: Some(Arc::new(witness.clone())),
+        patience,
+        ..Environment::default()
+    }
+}
+
+/// One try, for which the device would wait longer than any node may take.
+pub fn one_patient_try() -> Patience {
+    Patience {
+        call: Duration::from_secs(10),
+        attempt: Duration::from_secs(10),
+        first_pause: Duration::from_secs(60),
+        longest_pause: Duration::from_secs(60),
+    }
+}
+
+/// The code that was sent last to an identifier, from whichever node's outbox.
+pub fn code_for(cluster: &Cluster, identifier: &Identifier) -> String {
+    eventually("a code", || {
+        let outboxes = cluster.nodes().iter().map(super::Node::codes);
+        let lines: Vec<String> = outboxes.flat_map(|path| lines_of(&path)).collect();
+        let mut codes: Vec<(u64, &str)> = lines
+            .iter()
+            .filter_map(|line| {
+                let mut fields = line.split('\t');
+                let at = fields.next()?.parse().ok()?;
+                let to = fields.next()?;
+                (to == identifier.as_str()).then_some((at, fields.next()?))
+            })
+            .collect();
+        codes.sort_unstable();
+        codes.pop().map(|(_, code)| code.to_owned())
+    })
+}
+
+fn lines_of(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    // The last line may be half written.
+    let whole = text.rfind('\n').map_or("", |end| text.split_at(end).0);
+    whole.lines().map(str::to_owned).collect()
+}
+
+fn file_name(identifier: &Identifier) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    identifier.as_str().chars().map(plain).collect()
+}
+
+/// An email address for somebody.
+pub fn email(name: &str) -> Identifier {
+    Identifier::email(&format!("{name}@rossby.example")).expect("not an address")
+}
