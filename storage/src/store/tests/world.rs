@@ -18,7 +18,7 @@ use rossby_domain::ids::{
     BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, PartitionId, Sequence,
 };
 use rossby_domain::limits::Limits;
-use rossby_domain::tables::MemoryTables;
+use rossby_domain::tables::{MemoryTables, ReadTables as _};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Command, Context, Query, Reply, Routed, answer, apply};
 use rossby_seams::base::{Base, MemoryBase};
