@@ -99,7 +99,9 @@ impl MailboxService {
     /// relayed yet; otherwise [`CallError::Refused`].
     pub async fn handle(&self, call: Call) -> Result<CallReply, CallError> {
         let started = Instant::now();
-        let result = self.answer(&call).await.map_err(|failure| match failure {
+        // Boxed: all calls' futures together are large, and deep enough to tire the compiler.
+        let answer = Box::pin(self.answer(&call)).await;
+        let result = answer.map_err(|failure| match failure {
             Failure::NotLeader(Some(leader)) if !call.relayed => CallError::Elsewhere(leader),
             Failure::NotLeader(_) => ApiError::unavailable("this node does not lead").into(),
             Failure::Refused(error) => error.into(),

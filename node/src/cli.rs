@@ -1,4 +1,5 @@
 //! The command line.
+#![allow(rustdoc::invalid_html_tags)] // What stands at the flags is `--help`, read on a terminal.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

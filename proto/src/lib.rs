@@ -4,7 +4,13 @@
 //! stores, logs or passes them on.
 
 /// The protocol, version 1.
-#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used, rust_2018_idioms)]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    rust_2018_idioms
+)]
 pub mod v1 {
     tonic::include_proto!("rossby.v1");
 

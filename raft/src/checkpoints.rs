@@ -55,6 +55,9 @@ pub(crate) async fn run(core: Arc<Core>) {
             _ = ticks.tick() => {}
             () = core.stop.cancelled() => return,
         }
+        if core.check_log().is_err() {
+            return;
+        }
         let pinned = core.wal.pinned_bytes(core.id);
         if pinned >= next_at
             && let Err(error) = core.checkpoint().await

@@ -1,7 +1,7 @@
 //! Whether this node's clock may stamp commands: only while it is in step with a quorum's.
 //!
 //! Every second each peer is asked for its time. A command may be stamped while this clock is
-//! within [`MAX_SKEW`] of the median of the clocks of a quorum of voters, each asked within the last
+//! within [`MAX_SKEW_MS`] of the median of the clocks of a quorum of voters, each asked within the last
 //! [`SAMPLE_LIFE`]. A leader that is out of step hands over and does not campaign (`group.rs`).
 
 use std::collections::BTreeMap;

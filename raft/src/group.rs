@@ -83,9 +83,21 @@ impl Core {
             return Err(ProposeError::Overloaded);
         }
         if !self.wal.accepts_entries() {
+            self.check_log()?;
             return Err(ProposeError::DiskFull);
         }
         Ok(())
+    }
+
+    /// Stops the group if its log has failed, which openraft learns only when it next writes.
+    pub(crate) fn check_log(&self) -> Result<(), ReadError> {
+        match self.wal.failure() {
+            Some(failure) => {
+                self.fail(&format!("the log has failed: {failure}"));
+                Err(ReadError::Stopped)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether this replica leads and, as far as it can know now, has a quorum.

@@ -408,7 +408,8 @@ impl Node {
             remote: None,
             relayed,
         };
-        tokio::time::timeout(STUCK, self.service.handle(call))
+        // Boxed: the types of all that a call can do are too deep for the compiler otherwise.
+        tokio::time::timeout(STUCK, Box::pin(self.service.handle(call)))
             .await
             .unwrap()
     }

@@ -63,6 +63,10 @@ impl Default for Patience {
     }
 }
 
+/// With less time than this left, no further try is made: it would only turn "nothing happened" into
+/// "not known".
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
+
 /// One try of a call at one server.
 #[derive(Debug)]
 pub struct Exchange<'a> {
@@ -222,7 +226,7 @@ impl Connection {
                 } => {
                     unknown |= maybe;
                     let wait = wait.max(self.jittered(pause)?);
-                    if Instant::now() + wait >= deadline {
+                    if Instant::now() + wait + SHORTEST_ATTEMPT > deadline {
                         return Err(settle(error, unknown));
                     }
                     sleep(wait).await;
