@@ -156,7 +156,9 @@ async fn orders_reach_the_node_and_refusals_come_back_typed() {
         .unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);
     for (group_id, last_ms) in [(1, Some(5)), (2, None)] {
-        let confirmed = client.confirm_time(v1::ConfirmTimeRequest { group_id }).await;
+        let confirmed = client
+            .confirm_time(v1::ConfirmTimeRequest { group_id })
+            .await;
         let jump = confirmed.unwrap().into_inner().jump;
         assert_eq!(jump.map(|jump| jump.last_ms), last_ms);
     }
