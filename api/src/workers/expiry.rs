@@ -1,5 +1,9 @@
 //! Removes what has outlived its time, a bounded step at a time, and only where something is due.
 //!
+//! Half-done registrations are finished first. After a long outage a box may be due although its
+//! claim was verified; were it dropped, its identifier would belong to a box that is not there, and
+//! nobody could ever register it again.
+//!
 //! While the leader doubts its clock nothing is proposed. An idle cluster writes one command a day
 //! (and one when a leader is new, or its time was confirmed), so that the log knows the time: after
 //! a rest the leader would doubt its clock without it.
@@ -14,7 +18,7 @@ use rossby_domain::{Answer, Command, Outcome, Query};
 use rossby_raft::{Group, ProposeError};
 use tokio::time::Instant;
 
-use super::{PATIENCE, Trouble, Worker, Workers};
+use super::{PATIENCE, Trouble, Worker, Workers, finisher};
 
 /// Rows that one command removes.
 const STEP: u32 = 256;
@@ -42,8 +46,12 @@ impl Worker for Expiry {
         }
         self.tell(workers).await?;
         for partition in workers.partitions.all() {
+            if !is_due(workers, partition)? {
+                continue;
+            }
+            finisher::finish(workers, partition).await?;
             for _ in 0..MAX_STEPS {
-                if !is_due(workers, partition)? || !step(workers, partition).await? {
+                if !step(workers, partition).await? {
                     break;
                 }
             }
@@ -79,7 +87,8 @@ pub async fn tell_time(
     partition: PartitionId,
     deadline: Instant,
 ) -> Result<(), ProposeError> {
-    let command = Command::Expire(Expire { limit: 1 });
+    // Moves the clock and removes nothing: registrations may be half done.
+    let command = Command::Expire(Expire { limit: 0 });
     group.propose(vec![(partition, command)], deadline).await?;
     Ok(())
 }
