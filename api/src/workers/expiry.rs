@@ -1,5 +1,9 @@
 //! Removes what has outlived its time, a bounded step at a time, and only where something is due:
 //! an idle cluster writes nothing.
+//!
+//! Half-done registrations are finished first. After a long outage a box may be due although its
+//! claim was verified; were it dropped, its identifier would belong to a box that is not there, and
+//! nobody could ever register it again.
 
 use std::time::Duration;
 
@@ -8,7 +12,7 @@ use rossby_domain::command::Expire;
 use rossby_domain::ids::PartitionId;
 use rossby_domain::{Answer, Command, Outcome, Query};
 
-use super::{Trouble, Worker, Workers};
+use super::{Trouble, Worker, Workers, finisher};
 
 /// Rows that one command removes.
 const STEP: u32 = 256;
@@ -24,8 +28,12 @@ impl Worker for Expiry {
 
     async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
         for partition in workers.partitions.all() {
+            if !is_due(workers, partition)? {
+                continue;
+            }
+            finisher::finish(workers, partition).await?;
             for _ in 0..MAX_STEPS {
-                if !is_due(workers, partition)? || !step(workers, partition).await? {
+                if !step(workers, partition).await? {
                     break;
                 }
             }

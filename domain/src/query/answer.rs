@@ -53,7 +53,9 @@ pub fn answer<T: ReadTables>(
             Answer::Page(fetch(tables, now, device, *after, &bounds)?)
         }
         Query::Outbox { limit, .. } => Answer::Outbox(outbox(tables, now, *limit)?),
-        Query::PendingBoxes { limit, .. } => Answer::PendingBoxes(pending(tables, *limit)?),
+        Query::PendingBoxes { after, limit, .. } => {
+            Answer::PendingBoxes(pending(tables, after.as_ref(), *limit)?)
+        }
         Query::VerifiedClaim(identifier) => {
             let claim = tables.claim(&InboxKey::Identifier(*identifier))?;
             Answer::VerifiedClaim(claim.map(|claim| (claim.box_id, claim.generation)))
@@ -207,13 +209,20 @@ fn outbox<T: ReadTables>(
         .collect())
 }
 
-fn pending<T: ReadTables>(tables: &T, limit: u32) -> Result<Vec<PendingBox>, T::Error> {
-    let rows = tables.intents(limit)?.into_iter();
-    Ok(rows
-        .map(|(box_id, intent)| PendingBox {
+fn pending<T: ReadTables>(
+    tables: &T,
+    after: Option<&BoxId>,
+    limit: u32,
+) -> Result<Vec<PendingBox>, T::Error> {
+    let rows = tables.intents(after, limit)?.into_iter();
+    rows.map(|(box_id, intent)| {
+        // Not just the last one: an earlier one may be verified already.
+        let asked = tables.profile(&box_id)?.unwrap_or_default().identifiers;
+        Ok(PendingBox {
             box_id,
             device: intent.device,
-            identifier: intent.identifier,
+            identifiers: asked.into_iter().map(|asked| asked.hash).collect(),
         })
-        .collect())
+    })
+    .collect()
 }
