@@ -234,7 +234,7 @@ fn a_box_that_is_never_authorised_is_dropped() {
     // Nothing is left of it.
     let mut empty = World {
         tables: before,
-        now: world.now,
+        ..world.clone()
     };
     empty.expire_all();
     assert_eq!(world.tables, empty.tables);

@@ -94,6 +94,9 @@ pub enum DueKey {
 pub struct Meta {
     /// The latest time that a command carried in. Never goes back.
     pub clock: Timestamp,
+    /// Up to when mail may expire, and boxes that were never authorised: the latest time carried in
+    /// by a command that allowed it. Never goes back, and is never later than `clock`.
+    pub expiry_clock: Timestamp,
     /// The ownership epoch, if this group owns the partition.
     pub epoch: Option<Epoch>,
     /// The limits that apply enforces.
