@@ -499,6 +499,29 @@ fn a_conversation_survives_the_loss_of_the_leader() {
 }
 
 #[test]
+fn what_has_come_in_is_shown_even_if_it_can_not_be_saved_or_the_service_is_gone() {
+    let mut cluster = Cluster::single();
+    let alice = person(&cluster, "alice");
+    let file = cluster.path().join("map.txt");
+    std::fs::write(&file, "here").unwrap();
+    let path = file.display().to_string();
+    alice.ok(&["send", &alice.box_id(), "--file", &path]);
+    // A file stands where the folder should be.
+    let output = alice.run(&["inbox", "--save", &path]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("map.txt"));
+    assert!(
+        stderr(&output).contains("--all --save"),
+        "{}",
+        stderr(&output)
+    );
+    cluster.node(1).kill();
+    let output = alice.run(&["inbox", "--all", "--timeout", "1"]);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("map.txt"));
+}
+
+#[test]
 fn over_tls_only_the_services_own_authority_is_trusted() {
     let mut cluster = Cluster::waiting(1);
     let folder = certs(cluster.path()).display().to_string();
