@@ -501,13 +501,13 @@ fn a_conversation_survives_the_loss_of_the_leader() {
 #[test]
 fn what_has_come_in_is_shown_even_if_it_can_not_be_saved_or_the_service_is_gone() {
     let mut cluster = Cluster::single();
-    let alice = person(&cluster, "alice");
+    let (alice, bob) = (person(&cluster, "alice"), person(&cluster, "bob"));
     let file = cluster.path().join("map.txt");
     std::fs::write(&file, "here").unwrap();
     let path = file.display().to_string();
-    alice.ok(&["send", &alice.box_id(), "--file", &path]);
+    alice.ok(&["send", &bob.box_id(), "--file", &path]);
     // A file stands where the folder should be.
-    let output = alice.run(&["inbox", "--save", &path]);
+    let output = bob.run(&["inbox", "--save", &path]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("map.txt"));
     assert!(
@@ -516,7 +516,7 @@ fn what_has_come_in_is_shown_even_if_it_can_not_be_saved_or_the_service_is_gone(
         stderr(&output)
     );
     cluster.node(1).kill();
-    let output = alice.run(&["inbox", "--all", "--timeout", "1"]);
+    let output = bob.run(&["inbox", "--all", "--timeout", "1"]);
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("map.txt"));
 }

@@ -1,5 +1,10 @@
 //! Wrong command lines: refused before anything is read without end, asked of a service, or made.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 #![allow(clippy::indexing_slicing, missing_docs)] // A test may fail loudly.
 
 mod support;
