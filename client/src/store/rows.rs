@@ -141,7 +141,7 @@ pub struct ContactRow {
 row!(ContactRow, "contacts", BoxId);
 
 /// The last counter that was used for a box. Stored before anything is sent under it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CounterRow {
     /// The counter.
     pub last: Counter,

@@ -3,6 +3,7 @@
 use super::*;
 use crate::connection::Retry;
 use crate::envelope::File;
+use rossby_domain::ids::Sequence;
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_acknowledgement_brings_nothing_twice() {
@@ -103,6 +104,39 @@ async fn what_can_not_be_read_is_kept_with_its_reason_and_blocks_nothing() {
     assert!(office.queue(&bob.box_id()).is_empty());
     let bob = bob.reopen(&office, 8);
     assert_eq!(bob.heard(), expected, "kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stored_is_shown_although_nonsense_follows() {
+    for page in [1, 256] {
+        let office = Office::new();
+        let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+        office.set_page(page);
+        alice.say(&bob, "one").await;
+        alice.say(&bob, "two").await;
+        office.garble_from(Some(Sequence(2)));
+        let received = bob.device.receive().await.unwrap();
+        assert_eq!(texts(&received.messages), ["one"], "{page} in a page");
+        assert!(matches!(received.interrupted, Some(DeviceError::Untrue(_))));
+        assert_eq!(office.queue(&bob.box_id()).len(), 1, "{page} in a page");
+        office.garble_from(None);
+        assert_eq!(bob.hear().await, ["two"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_tasks_that_receive_at_once_show_nothing_twice() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    alice.say(&bob, "one").await;
+    alice.say(&bob, "two").await;
+    // Each lookup of the sender is a moment in which the other task runs.
+    (0..2).for_each(|_| office.fail_next("LookupKey", Fault::NotSent));
+    let (here, there) = tokio::join!(bob.device.receive(), bob.device.receive());
+    let mut shown = texts(&here.unwrap().messages);
+    shown.extend(texts(&there.unwrap().messages));
+    assert_eq!(shown, ["one", "two"]);
+    assert_eq!(bob.heard(), ["one", "two"]);
 }
 
 #[tokio::test(start_paused = true)]
