@@ -11,6 +11,7 @@ use rossby_proto::v1;
 use super::contacts::LookupBy;
 use super::{Device, DeviceError, Message, box_from_wire};
 use crate::connection::{Acknowledge, Fetch, Signer};
+use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Arrival, OpenError, Opened, Recipient, open};
 use crate::store::{MarksRow, MessageKey, MessageRow, MessageState};
 
@@ -250,7 +251,7 @@ impl Device {
         };
         Ok(match opened {
             Ok(opened) => MessageState::Received {
-                content: opened.content.encode()?.to_vec(),
+                content: SecretBytes::new(opened.content.encode()?.to_vec()),
                 conversation: opened.conversation,
                 written_at: opened.written_at,
             },

@@ -23,6 +23,7 @@ use rossby_proto::v1::{self, send_outcome};
 use super::contacts::LookupBy;
 use super::{Device, DeviceError, Found, box_from_wire};
 use crate::connection::{Refusal, Retry, SendRpc, Signer};
+use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Content, ConversationId, Letter, Sender, seal};
 use crate::store::{Batch, CounterRow, MarksRow, MessageRow, MessageState, PendingRow, StoreError};
 
@@ -199,7 +200,7 @@ impl Device {
             let order = marks.next_order;
             marks.next_order += 1;
             batch.put(&(), &marks)?;
-            let bytes = content.encode()?.to_vec();
+            let bytes = SecretBytes::new(content.encode()?.to_vec());
             let body = self.seal(signer, to, record, counter, written_at, content)?;
             let row = PendingRow {
                 content: bytes,
@@ -444,7 +445,7 @@ impl Device {
         record: &KeyRecord,
     ) -> Result<(), DeviceError> {
         let to = outgoing.recipient;
-        let content = Content::decode(&outgoing.row.content)?;
+        let content = Content::decode(outgoing.row.content.expose())?;
         let body = self.seal(
             signer,
             &to,

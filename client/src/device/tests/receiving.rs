@@ -197,6 +197,42 @@ async fn files_and_unknown_kinds_arrive_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn debug_shows_nothing_that_was_said_or_by_whom() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let by = LookupBy::Identifier(email(2));
+    let contact = alice
+        .device
+        .add_contact(&by, Some("canary"), false)
+        .await
+        .unwrap();
+    alice.say(&bob, "canary").await;
+    let file = Content::File(File::new("canary", "", b"canary".to_vec()).unwrap());
+    alice.device.send(&bob.box_id(), &file).await.unwrap();
+    bob.hear().await;
+    let rows = alice
+        .device
+        .store
+        .all::<crate::store::MessageRow>()
+        .unwrap();
+    let contacts = alice
+        .device
+        .store
+        .all::<crate::store::ContactRow>()
+        .unwrap();
+    let messages = bob.device.messages().unwrap();
+    let shown = format!("{by:?} {contact:?} {rows:?} {contacts:?} {messages:?} {file:?}");
+    let bytes = format!("{:?}", b"canary").replace(['[', ']'], "");
+    for secret in ["canary", "person2", bytes.as_str()] {
+        assert!(!shown.contains(secret), "{secret}");
+    }
+    assert!(
+        format!("{:?}", b"a canary").contains(&bytes),
+        "the search finds it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_of_a_conversation_is_in_clear_on_the_way_or_at_rest() {
     let office = Office::new();
     let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
