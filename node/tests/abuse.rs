@@ -14,7 +14,6 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -24,6 +23,7 @@ use rossby_client::connection::{Exchange, GrpcWire, Refusal, ServerAddress, Wire
 use rossby_client::store::{AccountRow, Passphrase, Store};
 use rossby_domain::ids::{DeviceAddress, DeviceId};
 use rossby_proto::v1::{self, send_outcome};
+use rossby_seams::clock::{Clock as _, SystemClock};
 use rossby_seams::random::{OsRandom, Random as _, SeededRandom};
 use support::people::{Person, email};
 use support::{Cluster, Node, PATIENCE, eventually};
@@ -145,9 +145,8 @@ impl Abuser {
 
     /// The time that honest requests carry.
     fn now_secs(&self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        now.as_secs()
-            .max(self.not_before_secs.load(Ordering::SeqCst))
+        let not_before = self.not_before_secs.load(Ordering::SeqCst);
+        SystemClock.now().as_secs().max(not_before)
     }
 
     /// An honest request goes through.

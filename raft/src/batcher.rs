@@ -266,7 +266,11 @@ impl Drain {
         if callers.is_empty() {
             return;
         }
-        let proposal = match Proposal::new(&Batch { stamp, commands }) {
+        let proposal = match Proposal::new(&Batch {
+            stamp,
+            may_expire: self.core.may_expire_by(stamp),
+            commands,
+        }) {
             Ok(proposal) => proposal,
             Err(error) => {
                 tracing::error!(group = %self.core.id, %error, "commands could not be encoded");
@@ -415,7 +419,12 @@ mod tests {
             for commands in split(commands).unwrap() {
                 let weight: usize = commands.iter().map(Routed::weight_bytes).sum();
                 let stamp = Timestamp::default();
-                let proposal = Proposal::new(&Batch { stamp, commands }).unwrap();
+                let proposal = Proposal::new(&Batch {
+                    stamp,
+                    may_expire: true,
+                    commands,
+                })
+                .unwrap();
                 assert!(proposal.batch().len() <= weight, "weights are too light");
             }
         }

@@ -73,30 +73,42 @@ impl Secrets {
 
     /// The names of what is in a piece of bytes.
     pub fn in_bytes(&self, hay: &[u8]) -> BTreeSet<String> {
-        // Needles by their first two bytes: one look at a table for each place in the hay.
-        let mut starts: Vec<Vec<&Needle>> = Vec::new();
-        starts.resize_with(1 << 16, Vec::new);
-        for needle in &self.needles {
-            starts[start_of(&needle.bytes)].push(needle);
-        }
-        let mut found = BTreeSet::new();
-        for (at, pair) in hay.windows(2).enumerate() {
-            for needle in &starts[start_of(pair)] {
-                if hay[at..].starts_with(&needle.bytes) {
-                    found.insert(needle.name.clone());
-                }
-            }
-        }
-        found
+        Starts::of(self).search(hay)
     }
 
     /// What is in which file of a folder, and all below it.
     pub fn in_folder(&self, folder: &Path) -> Vec<(PathBuf, String)> {
+        let starts = Starts::of(self);
         let mut found = Vec::new();
         for path in files(folder) {
             let hay = without_empty_pages(&std::fs::read(&path).expect("can't read"));
-            let names = self.in_bytes(&hay);
+            let names = starts.search(&hay);
             found.extend(names.into_iter().map(|name| (path.clone(), name)));
+        }
+        found
+    }
+}
+
+/// Needles by their first two bytes: one look at a table for each place in the hay.
+struct Starts<'a>(Vec<Vec<&'a Needle>>);
+
+impl<'a> Starts<'a> {
+    fn of(secrets: &'a Secrets) -> Self {
+        let mut starts = vec![Vec::new(); 1 << 16];
+        for needle in &secrets.needles {
+            starts[start_of(&needle.bytes)].push(needle);
+        }
+        Self(starts)
+    }
+
+    fn search(&self, hay: &[u8]) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for (at, pair) in hay.windows(2).enumerate() {
+            for needle in &self.0[start_of(pair)] {
+                if hay[at..].starts_with(&needle.bytes) {
+                    found.insert(needle.name.clone());
+                }
+            }
         }
         found
     }

@@ -307,7 +307,10 @@ impl GroupShared {
 
 /// Applies commands in order. Readers of a partition wait while a run of commands for it is applied.
 fn apply_commands(shared: &GroupShared, batch: Batch) -> Result<Vec<Reply>, StoreError> {
-    let context = Context { stamp: batch.stamp };
+    let context = Context {
+        stamp: batch.stamp,
+        may_expire: batch.may_expire,
+    };
     let mut replies = Vec::with_capacity(batch.commands.len());
     let mut commands = batch.commands.into_iter().peekable();
     while let Some(first) = commands.next() {
