@@ -5,7 +5,8 @@
 //!                                                 │      │       │
 //!                       contacts.rs: pinned chains┘      │       └ receiving.rs: verify, store,
 //!                                                        │         and only then acknowledge
-//!                       sending.rs: count and store, then send; the same bytes until it is known
+//!                       sending.rs: count and store, then send; the same bytes until it is known;
+//!                                    resealing.rs: anew, where those can never be stored
 //! ```
 //!
 //! Invariants. A counter is stored before anything is sent under it, so no two texts of this home
@@ -23,6 +24,7 @@ mod error;
 mod messages;
 mod receiving;
 mod registration;
+mod resealing;
 mod sending;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,8 @@
 //! Invariants: a write transaction is durable when it returns, and happens whole or not at all.
 //! Someone with the files but without the passphrase learns how many rows there are and about how
 //! large they are, and can not change, exchange or add any. They can put back an older copy of the
-//! whole directory: sending notices that by the counters ([`crate::device`]).
+//! whole directory: sending notices that by the counters ([`crate::device`]). They can also take a
+//! row away or put back an older one in its place, which nothing notices yet.
 
 mod cipher;
 mod home;
