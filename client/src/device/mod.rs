@@ -107,6 +107,8 @@ pub struct Device {
     connection: Connection,
     /// One request in flight per box is what keeps a sender's envelopes in order.
     sending: tokio::sync::Mutex<()>,
+    /// Two that receive at once would both find the same envelope new.
+    receiving: tokio::sync::Mutex<()>,
 }
 
 impl Device {
@@ -124,7 +126,6 @@ impl Device {
         if servers.addresses.is_empty() {
             return Err(DeviceError::NoServer);
         }
-        let store = Store::create(home, passphrase, cost, Arc::clone(&environment.random))?;
         let identity = Identity::generate(environment.random.as_ref())?;
         let account = AccountRow {
             servers: servers.addresses.iter().map(ToString::to_string).collect(),
@@ -134,7 +135,8 @@ impl Device {
             box_id: None,
             access: None,
         };
-        store.write(|batch| {
+        let random = Arc::clone(&environment.random);
+        let store = Store::create(home, passphrase, cost, random, |batch| {
             batch.put(&(), &identity_row(&identity))?;
             batch.put(&(), &account)
         })?;
@@ -172,13 +174,13 @@ impl Device {
         environment: Environment,
     ) -> Result<Self, DeviceError> {
         let connection = connect(account, &environment)?;
-        let sending = tokio::sync::Mutex::new(());
         Ok(Self {
             store,
             identity,
             environment,
             connection,
-            sending,
+            sending: tokio::sync::Mutex::new(()),
+            receiving: tokio::sync::Mutex::new(()),
         })
     }
 

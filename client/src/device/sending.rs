@@ -23,6 +23,7 @@ use rossby_proto::v1::{self, send_outcome};
 use super::contacts::LookupBy;
 use super::{Device, DeviceError, Found, box_from_wire};
 use crate::connection::{Refusal, Retry, SendRpc, Signer};
+use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Content, ConversationId, Letter, Sender, seal};
 use crate::store::{Batch, CounterRow, MarksRow, MessageRow, MessageState, PendingRow, StoreError};
 
@@ -30,6 +31,10 @@ use crate::store::{Batch, CounterRow, MarksRow, MessageRow, MessageState, Pendin
 const MAX_RESEALS: u32 = 8;
 /// A counter that was compared with the service's this recently is not compared again.
 const COMPARE_AGAIN_MS: u64 = 10 * 60 * 1000;
+
+/// No device is this many envelopes behind the service's count. Who claims so wants its counters used
+/// up, or two of its messages under one.
+const FURTHEST_BEHIND: u64 = 1 << 32;
 
 /// What became of a message that was to be sent.
 #[derive(Debug)]
@@ -172,12 +177,12 @@ impl Device {
 
     fn compare_counter(&self, found: &Found) -> Result<(), DeviceError> {
         let used = Counter(found.next_counter.0.saturating_sub(1));
-        Ok(self.store.write(|batch| {
-            let ours = batch.get::<CounterRow>(&found.box_id)?;
-            let last = ours.map_or(used, |row| row.last.max(used));
+        self.store.write(|batch| {
+            let ours = batch.get::<CounterRow>(&found.box_id)?.unwrap_or_default();
+            let last = ours.last.max(plausible(ours.last, used)?);
             let compared_at = self.environment.clock.now();
-            batch.put(&found.box_id, &CounterRow { last, compared_at })
-        })?)
+            Ok(batch.put(&found.box_id, &CounterRow { last, compared_at })?)
+        })
     }
 
     /// Counts, seals and stores, in one transaction. Nothing has been sent when it returns.
@@ -195,7 +200,7 @@ impl Device {
             let order = marks.next_order;
             marks.next_order += 1;
             batch.put(&(), &marks)?;
-            let bytes = content.encode()?.to_vec();
+            let bytes = SecretBytes::new(content.encode()?.to_vec());
             let body = self.seal(signer, to, record, counter, written_at, content)?;
             let row = PendingRow {
                 content: bytes,
@@ -440,7 +445,7 @@ impl Device {
         record: &KeyRecord,
     ) -> Result<(), DeviceError> {
         let to = outgoing.recipient;
-        let content = Content::decode(&outgoing.row.content)?;
+        let content = Content::decode(outgoing.row.content.expose())?;
         let body = self.seal(
             signer,
             &to,
@@ -493,14 +498,24 @@ impl Device {
 }
 
 /// The next counter for a box, above `used`.
-fn take_counter(batch: &mut Batch<'_>, to: &BoxId, used: Counter) -> Result<Counter, StoreError> {
-    let row = batch.get::<CounterRow>(to)?.unwrap_or(CounterRow {
-        last: Counter(0),
-        compared_at: Timestamp::default(),
-    });
-    let last = row.last.max(used).next();
+fn take_counter(batch: &mut Batch<'_>, to: &BoxId, used: Counter) -> Result<Counter, DeviceError> {
+    let row = batch.get::<CounterRow>(to)?.unwrap_or_default();
+    let highest = row.last.max(plausible(row.last, used)?);
+    // Never the same one twice, not even the last of all.
+    let next = highest.0.checked_add(1);
+    let last = next.map(Counter).ok_or(DeviceError::Damaged("counter"))?;
     batch.put(to, &CounterRow { last, ..row })?;
     Ok(last)
+}
+
+/// The service's word on which counter was used last, if it can be believed.
+fn plausible(ours: Counter, used: Counter) -> Result<Counter, DeviceError> {
+    if used.0.saturating_sub(ours.0) > FURTHEST_BEHIND {
+        return Err(DeviceError::Untrue(
+            "the counter is far beyond all that was sent",
+        ));
+    }
+    Ok(used)
 }
 
 fn put_pending(

@@ -165,7 +165,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes a store in `home`, which is made if it is not there.
+    /// Makes a store in `home`, which is made if it is not there, with the rows that `first` puts
+    /// in. Whatever cuts it off before the end, there is no store then, and it can be made anew.
     ///
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::InUse`], and whatever writing can meet.
@@ -174,6 +175,7 @@ impl Store {
         passphrase: &Passphrase,
         cost: KdfCost,
         random: Arc<dyn Random>,
+        first: impl FnOnce(&mut Batch<'_>) -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
         home::prepare(home)?;
         let lock = Lock::take(home)?;
@@ -191,7 +193,10 @@ impl Store {
             home: home.to_owned(),
             _lock: lock,
         };
-        store.write(|batch| batch.put(&(), &Schema { version: SCHEMA }))?;
+        store.write(|batch| {
+            batch.put(&(), &Schema { version: SCHEMA })?;
+            first(batch)
+        })?;
         // The key file comes last: it is what makes the directory a device.
         key_file::write(home, &master, passphrase, cost, store.random.as_ref())?;
         Ok(store)
