@@ -81,7 +81,7 @@ fn content_of(args: &SendArgs) -> Result<Content, Failure> {
         return file_of(path, &args.media_type);
     }
     let text = match args.text.as_deref() {
-        Some("-") => text_of_input()?,
+        Some("-") => read_text(std::io::stdin())?,
         text => text.unwrap_or_default().to_owned(),
     };
     if text.is_empty() {
@@ -92,19 +92,16 @@ fn content_of(args: &SendArgs) -> Result<Content, Failure> {
     Ok(content)
 }
 
-/// The text on standard input, without the line break that ends it.
-fn text_of_input() -> Result<String, Failure> {
-    let unreadable = |error: &dyn std::fmt::Display| {
-        Failure::new(
-            Exit::Failure,
-            format!("cannot read standard input: {error}"),
-        )
+/// A text to its end, without the line breaks there. Never a part of it.
+fn read_text(from: impl std::io::Read) -> Result<String, Failure> {
+    let failed = |what: &dyn std::fmt::Display| {
+        Failure::new(Exit::Failure, format!("cannot read standard input: {what}"))
     };
-    let bytes = at_most_one_too_many(std::io::stdin()).map_err(|error| unreadable(&error))?;
+    let bytes = at_most_one_too_many(from).map_err(|error| failed(&error))?;
     if bytes.len() > layout::MAX_CONTENT_BYTES {
-        return Err(too_large("what standard input holds", "a text"));
+        return Err(too_large("the text", "a text"));
     }
-    let text = String::from_utf8(bytes).map_err(|error| unreadable(&error.utf8_error()))?;
+    let text = String::from_utf8(bytes).map_err(|_| failed(&"it is not UTF-8"))?;
     Ok(text.trim_end_matches('\n').to_owned())
 }
 
@@ -191,5 +188,19 @@ fn failure_of(delivery: Delivery) -> Option<Failure> {
             )
             .help("ask them; it will not be sent again by itself"),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_read_to_its_end_or_not_at_all() {
+        assert_eq!(read_text(&b"one\ntwo\n\n"[..]).unwrap(), "one\ntwo");
+        assert!(read_text(&b"\xff"[..]).is_err());
+        // What is cut off must not be taken for line breaks at the end.
+        let text = format!("start{}end", "\n".repeat(layout::MAX_CONTENT_BYTES));
+        assert_eq!(read_text(text.as_bytes()).unwrap_err().exit, Exit::Refused);
     }
 }
