@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, PartitionId};
 use rossby_proto::v1;
 use rossby_proto::v1::admin_server::{Admin, AdminServer};
-use rossby_raft::GroupStatus;
+use rossby_raft::{ClockJump, GroupStatus};
 use tokio::net::{UnixListener, UnixSocket};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -110,6 +110,13 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
     async fn checkpoint(&self, group: GroupId) -> Result<u64, OperatorError>;
+
+    /// Takes this node's clock for right, so that mail expires by it again; the jump that was in
+    /// doubt, if any. Once it returns this holds for later leaders too.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn confirm_time(&self, group: GroupId) -> Result<Option<ClockJump>, OperatorError>;
 }
 
 /// The admin socket, bound.
@@ -252,6 +259,19 @@ impl Admin for AdminDoor {
             .await?;
         Ok(Response::new(v1::CheckpointResponse { checkpoint_index }))
     }
+
+    async fn confirm_time(
+        &self,
+        request: Request<v1::ConfirmTimeRequest>,
+    ) -> Result<Response<v1::ConfirmTimeResponse>, Status> {
+        let jump = self
+            .0
+            .confirm_time(GroupId(request.into_inner().group_id))
+            .await?;
+        Ok(Response::new(v1::ConfirmTimeResponse {
+            jump: jump.map(clock_jump),
+        }))
+    }
 }
 
 fn plan(request: v1::InitClusterRequest) -> Result<InitPlan, OperatorError> {
@@ -271,6 +291,13 @@ fn plan(request: v1::InitClusterRequest) -> Result<InitPlan, OperatorError> {
         partitions,
         nodes,
     })
+}
+
+fn clock_jump(jump: ClockJump) -> v1::ClockJump {
+    v1::ClockJump {
+        last_ms: jump.last.as_millis(),
+        now_ms: jump.now.as_millis(),
+    }
 }
 
 fn group_status(status: GroupStatus) -> v1::GroupStatus {
@@ -302,5 +329,6 @@ fn group_status(status: GroupStatus) -> v1::GroupStatus {
             })
             .collect(),
         failure: status.failure.unwrap_or_default(),
+        expiry_blocked: status.expiry_blocked.map(clock_jump),
     }
 }

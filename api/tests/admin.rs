@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use rossby_api::admin::{AdminListener, InitPlan, NodeStatus, Operator, OperatorError};
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
+use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 use rossby_proto::v1::admin_client::AdminClient;
+use rossby_raft::ClockJump;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -52,6 +54,14 @@ impl Operator for Node {
 
     async fn checkpoint(&self, _: GroupId) -> Result<u64, OperatorError> {
         Err(OperatorError::Unavailable("no quorum".to_owned()))
+    }
+
+    async fn confirm_time(&self, group: GroupId) -> Result<Option<ClockJump>, OperatorError> {
+        let at = |millis| Timestamp::from_millis(millis);
+        Ok((group == GroupId(1)).then(|| ClockJump {
+            last: at(5),
+            now: at(700_000_000),
+        }))
     }
 }
 
@@ -145,4 +155,11 @@ async fn orders_reach_the_node_and_refusals_come_back_typed() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);
+    for (group_id, last_ms) in [(1, Some(5)), (2, None)] {
+        let confirmed = client
+            .confirm_time(v1::ConfirmTimeRequest { group_id })
+            .await;
+        let jump = confirmed.unwrap().into_inner().jump;
+        assert_eq!(jump.map(|jump| jump.last_ms), last_ms);
+    }
 }

@@ -185,6 +185,32 @@ async fn without_a_quorum_every_call_is_refused_as_safe_to_repeat() {
 }
 
 #[tokio::test]
+async fn a_device_that_lost_its_token_on_the_way_gets_it_from_the_next_leader() {
+    let world = World::of_nodes(3, Limits::default()).await;
+    let device = support::TestDevice::new(1);
+    let request = device.register(ANNA, true);
+    let registered: v1::RegisterResponse = world.plain(RpcPath::Register, &request).await.unwrap();
+    let (_, code) = world.next_code().await;
+    let request = device.authorize(&registered.box_id, ANNA, &code);
+    let lost: v1::AuthorizeResponse = world.plain(RpcPath::Authorize, &request).await.unwrap();
+
+    let old = &world.nodes[0];
+    let deadline = Instant::now() + Duration::from_secs(15);
+    old.group.transfer_leader(None, deadline).await.unwrap();
+    let new = &world.nodes[new_leader(&world, old).await];
+    let reply = new
+        .call(RpcPath::Authorize, None, request.encode_to_vec(), false)
+        .await
+        .unwrap();
+    let again = v1::AuthorizeResponse::decode(reply.message).unwrap();
+    let address = device.address(&registered.box_id);
+    assert_eq!(
+        device.open_token(&address, &again),
+        device.open_token(&address, &lost)
+    );
+}
+
+#[tokio::test]
 async fn nothing_acknowledged_is_lost_or_doubled_when_the_leader_changes() {
     let (world, anna) = world_of_three().await;
     let bert = world.resident(2, "+491702222222", true).await;

@@ -433,6 +433,14 @@ async fn a_request_has_a_most_of_envelopes_and_an_envelope_a_most_of_bytes() {
         code_of(world.send(&anna, many).await),
         Code::TooManyRecipients
     );
+    // They are counted before any is decoded: empty ones, and one that is none.
+    let mut message = [0x0a, 0].repeat(257);
+    message.extend([0x0a, 1, 0xff]);
+    let nonce = world.nonce();
+    let signed = world.sign(&anna, RpcPath::Send, &nonce);
+    let header = signed.authorization(&message).unwrap();
+    let refused = world.call(RpcPath::Send, Some(header), message).await;
+    assert_eq!(code_of(refused), Code::TooManyRecipients);
     assert_eq!(
         code_of(world.send(&anna, Vec::new()).await),
         Code::InvalidArgument

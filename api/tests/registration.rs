@@ -9,8 +9,10 @@
 mod support;
 
 use rossby_api::{Code, RpcPath};
+use rossby_domain::chain::XWING_PUBLIC_KEY_BYTES;
 use rossby_domain::command::VerifyClaim;
 use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_domain::{Answer, Command, Query};
 use rossby_proto::v1;
 use support::{Refusal, TestDevice, World, code_of, phone_of};
@@ -257,7 +259,7 @@ async fn authorize_refuses_the_right_code_after_too_many_wrong_ones() {
 }
 
 #[tokio::test]
-async fn authorize_refuses_whom_no_code_was_sent_and_a_bad_signature() {
+async fn authorize_tells_nobody_but_the_device_whether_its_box_is_there() {
     let world = World::new().await;
     let (device, box_id, code) = registered(&world, 1, PHONE).await;
     let before = world.digests();
@@ -268,19 +270,30 @@ async fn authorize_refuses_whom_no_code_was_sent_and_a_bad_signature() {
         .signature;
     assert_eq!(
         code_of(authorize(&world, &request).await),
-        Code::BadSignature
+        Code::NoCodeRequested
     );
     // The code was signed too.
     let mut request = device.authorize(&box_id, PHONE, &wrong(&code));
     request.code = code.clone();
     assert_eq!(
         code_of(authorize(&world, &request).await),
-        Code::BadSignature
+        Code::NoCodeRequested
     );
     // A device that the box does not have.
     let other = stranger.authorize_as(&stranger, &box_id, PHONE, &code);
     assert_eq!(
         code_of(authorize(&world, &other).await),
+        Code::NoCodeRequested
+    );
+    // A box that is not there.
+    let nowhere = device.address_in(0).box_id.as_bytes().to_vec();
+    let nowhere = match nowhere == box_id {
+        true => device.address_in(1).box_id.as_bytes().to_vec(),
+        false => nowhere,
+    };
+    let request = device.authorize(&nowhere, PHONE, &code);
+    assert_eq!(
+        code_of(authorize(&world, &request).await),
         Code::NoCodeRequested
     );
     assert_eq!(world.digests(), before);
@@ -290,6 +303,16 @@ async fn authorize_refuses_whom_no_code_was_sent_and_a_bad_signature() {
         code_of(authorize(&world, &elsewhere).await),
         Code::NoCodeRequested
     );
+}
+
+#[tokio::test]
+async fn register_refuses_a_kem_key_that_no_token_could_be_sealed_to() {
+    let world = World::new().await;
+    let before = world.digests();
+    let device = TestDevice::with_kem_public(1, vec![0xff; XWING_PUBLIC_KEY_BYTES]);
+    let refused = register(&world, &device.register(PHONE, true)).await;
+    assert_eq!(code_of(refused), Code::InvalidArgument);
+    assert_eq!(world.digests(), before);
 }
 
 #[tokio::test]
@@ -341,19 +364,14 @@ async fn a_box_that_was_never_authorised_is_removed() {
     assert_eq!(code_of(late), Code::NoCodeRequested);
 }
 
-#[tokio::test]
-async fn a_half_done_authorize_is_finished_by_the_leader() {
-    let world = World::new().await;
-    let (device, box_id, code) = registered(&world, 1, PHONE).await;
-    let address = device.address(&box_id);
-    // The first half alone, as if the node had died before the second.
-    let identifier = world
-        .secrets
-        .identifier_hash(&Identifier::phone(PHONE).unwrap());
+/// The first half of Authorize alone, as if the node had died before the second.
+async fn verify_only(world: &World, box_id: BoxId, code: &str) {
+    let identifier = Identifier::phone(PHONE).unwrap();
+    let identifier = world.secrets.identifier_hash(&identifier);
     let command = Command::VerifyClaim(VerifyClaim {
         identifier,
-        box_id: address.box_id,
-        code: world.secrets.code_mac(&identifier, &address.box_id, &code),
+        box_id,
+        code: world.secrets.code_mac(&identifier, &box_id, code),
     });
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
     let partition = identifier.partition(world.partitions);
@@ -363,14 +381,45 @@ async fn a_half_done_authorize_is_finished_by_the_leader() {
         .await
         .unwrap();
     assert!(replies[0].is_ok());
-    let home = address.box_id.partition();
-    world
-        .eventually("the box is activated", || {
-            let answer = world
-                .group
-                .read_local(home, &Query::DeviceAuth(address))
-                .unwrap();
-            answer == Answer::DeviceAuth(Some(1))
-        })
-        .await;
+}
+
+async fn eventually_active(world: &World, address: DeviceAddress) {
+    let is_active = || {
+        let query = Query::DeviceAuth(address);
+        let home = address.box_id.partition();
+        world.group.read_local(home, &query).unwrap() == Answer::DeviceAuth(Some(1))
+    };
+    world.eventually("the box is activated", is_active).await;
+}
+
+#[tokio::test]
+async fn a_half_done_authorize_is_finished_by_the_leader() {
+    let world = World::new().await;
+    let (device, box_id, code) = registered(&world, 1, PHONE).await;
+    let address = device.address(&box_id);
+    verify_only(&world, address.box_id, &code).await;
+    eventually_active(&world, address).await;
+}
+
+#[tokio::test]
+async fn a_half_done_authorize_is_finished_also_when_another_identifier_was_asked_for_since() {
+    let world = World::new().await;
+    let (device, box_id, code) = registered(&world, 1, PHONE).await;
+    let address = device.address(&box_id);
+    let request = device.register(OTHER_PHONE, true);
+    register(&world, &request).await.unwrap();
+    verify_only(&world, address.box_id, &code).await;
+    eventually_active(&world, address).await;
+}
+
+#[tokio::test]
+async fn a_half_done_authorize_is_finished_after_a_long_outage_and_not_dropped() {
+    let mut world = World::new().await;
+    let (device, box_id, code) = registered(&world, 1, PHONE).await;
+    let address = device.address(&box_id);
+    world.stop_workers();
+    verify_only(&world, address.box_id, &code).await;
+    world.clock.advance_millis(2 * 24 * 60 * MINUTE_MS);
+    world.start_workers();
+    eventually_active(&world, address).await;
 }

@@ -3,12 +3,12 @@
 //! ```text
 //!   owned at that epoch? ──no──► NotOwner, nothing changed
 //!        │ yes
-//!   the partition's clock moves up to the stamp, never back
+//!   the partition's clock moves up to the stamp, never back; its expiry clock too, if it may
 //!        │
 //!   the command's own rules (command/<its name>.rs) ──► Outcome | Rejection
 //! ```
 //!
-//! Of a rejected command nothing stays but the clock and, for a wrong code, the used attempt.
+//! Of a rejected command nothing stays but the clocks and, for a wrong code, the used attempt.
 
 use crate::command::{Command, Reply, Routed};
 use crate::rejection::Rejection;
@@ -20,6 +20,8 @@ use crate::time::Timestamp;
 pub struct Context {
     /// When it was proposed.
     pub stamp: Timestamp,
+    /// Whether mail may expire by this stamp. Not while the leader doubts its clock.
+    pub may_expire: bool,
 }
 
 /// Applies a command to its partition.
@@ -39,6 +41,10 @@ pub fn apply<T: Tables>(
         }));
     }
     meta.clock = meta.clock.max(context.stamp);
+    if context.may_expire {
+        // Up to the stamp, not to the clock: that may still show what was doubted before.
+        meta.expiry_clock = meta.expiry_clock.max(context.stamp);
+    }
     let reply = match routed.command {
         Command::Adopt(command) => Ok(Ok(command.execute(&mut meta, routed.epoch))),
         Command::ClaimDevice(command) => command.execute(tables, &mut meta),

@@ -95,8 +95,6 @@ impl Profile {
 pub struct Intent {
     /// The device that registers.
     pub device: DeviceId,
-    /// The identifier that it must verify.
-    pub identifier: IdentifierHash,
     /// When the box is dropped if it is still not authorised.
     pub expires_at: Timestamp,
 }

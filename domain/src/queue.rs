@@ -3,7 +3,8 @@
 //! An envelope leaves in one way only, [`purge`], which takes it off the counts of the queue and of
 //! its sender. It may leave when every authorised device has acknowledged it, or when it expired.
 //!
-//! Expiry is found through the `due` table: one marker per box and day of expiry, which becomes due
+//! What has expired is told by the partition's expiry clock, never by its clock alone: a wrong clock
+//! must not drop mail. Expiry is found through the `due` table: one marker per box and day of expiry, which becomes due
 //! when that day is over. Readers do not wait for it: an expired envelope is never shown.
 
 use std::collections::BTreeMap;
@@ -26,19 +27,20 @@ pub(crate) fn expiry_marker(box_id: &BoxId, expires_at: Timestamp) -> (Timestamp
 pub(crate) struct Purgeable {
     /// Up to here every authorised device has acknowledged.
     acknowledged: Sequence,
-    now: Timestamp,
+    expired_by: Timestamp,
 }
 
 impl Purgeable {
-    pub(crate) fn of(profile: &Profile, now: Timestamp) -> Self {
+    /// `expired_by` is the partition's expiry clock.
+    pub(crate) fn of(profile: &Profile, expired_by: Timestamp) -> Self {
         Self {
             acknowledged: profile.acknowledged_by_all().unwrap_or_default(),
-            now,
+            expired_by,
         }
     }
 
     pub(crate) fn includes(&self, envelope: &Envelope) -> bool {
-        self.is_acknowledged(envelope) || envelope.is_expired(self.now)
+        self.is_acknowledged(envelope) || envelope.is_expired(self.expired_by)
     }
 
     fn is_acknowledged(&self, envelope: &Envelope) -> bool {

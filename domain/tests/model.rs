@@ -4,7 +4,7 @@
 //! - P3: one order per box, the same for all its devices, keeping each sender's order;
 //! - P5: an identifier belongs to at most one box;
 //! - P6: a cursor never goes back, and nothing leaves before every device has acknowledged it or it
-//!   expired;
+//!   expired, by a clock that its leader trusted;
 //!
 //! and that the same commands give the same tables, and that a rejection changes nothing.
 //!
@@ -82,6 +82,7 @@ impl Run {
 
     /// Applies to both; a rejection must have changed nothing but the clock.
     fn apply(&mut self, command: Command) -> Reply {
+        self.carry_time();
         let mut before = self.world.tables.clone();
         let reply = self.world.apply(command.clone());
         assert_eq!(
@@ -92,10 +93,18 @@ impl Run {
         if reply.is_err() && !matches!(reply, Err(Rejection::WrongCode { .. })) {
             let mut meta = before.meta().unwrap();
             meta.clock = meta.clock.max(self.world.now);
+            meta.expiry_clock = self.model.expired_by;
             before.put_meta(&meta).unwrap();
             assert_eq!(self.world.tables, before, "a rejection changed something");
         }
         reply
+    }
+
+    /// A command carries the time, if its leader trusts it, to mail as well.
+    fn carry_time(&mut self) {
+        if self.world.may_expire {
+            self.model.expired_by = self.model.now;
+        }
     }
 
     fn step(&mut self, step: &Step) {
@@ -160,6 +169,10 @@ impl Run {
                 };
                 assert!(removed <= *limit);
             }
+            Step::Trust { clock } => {
+                self.world.may_expire = *clock;
+                self.twin.may_expire = *clock;
+            }
         }
     }
 
@@ -192,6 +205,7 @@ impl Run {
     }
 
     fn deliver(&mut self, from: u8, to: u8, sent: Enqueue) {
+        self.carry_time();
         let expected = self.model.send(from, to, &sent);
         assert_eq!(self.apply(Command::Enqueue(sent)), expected);
     }
@@ -246,6 +260,11 @@ impl Run {
 
     /// All that can be seen must be as the model says.
     fn check(&self) {
+        let expired_by = if self.world.may_expire {
+            self.model.now
+        } else {
+            self.model.expired_by
+        };
         for (seed, target) in &self.model.boxes {
             for second in [false, true] {
                 let device = device(*seed, second);
@@ -254,7 +273,7 @@ impl Run {
                     .envelopes
                     .iter()
                     .map(|e| (e.sequence.0, e.id, e.body.clone()));
-                let expected = target.shown_to(&device.device, self.model.now);
+                let expected = target.shown_to(&device.device, expired_by);
                 let expected = expected
                     .into_iter()
                     .map(|(n, sent)| (n, sent.id, sent.body));
@@ -279,6 +298,7 @@ impl Run {
             "the twin's tables differ"
         );
         self.world.now = self.model.now.plus_millis(100 * DAY_MS);
+        self.world.may_expire = true;
         self.world.expire_all();
         for (seed, target) in &self.model.boxes {
             let state = self

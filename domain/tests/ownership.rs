@@ -13,13 +13,20 @@ use rossby_domain::{
     Answer, Command, Context, Outcome, Query, Rejection, Reply, Routed, answer, apply,
 };
 
+fn context(stamp: Timestamp) -> Context {
+    Context {
+        stamp,
+        may_expire: true,
+    }
+}
+
 fn apply_at(tables: &mut MemoryTables, stamp: Timestamp, epoch: Epoch, command: Command) -> Reply {
     let routed = Routed {
         partition: partition(),
         epoch,
         command,
     };
-    apply(tables, &Context { stamp }, routed).unwrap()
+    apply(tables, &context(stamp), routed).unwrap()
 }
 
 fn adopt(limits: Limits) -> Command {
@@ -102,7 +109,7 @@ fn a_command_for_a_box_of_another_partition_is_refused() {
         epoch: EPOCH,
         command: Command::Enqueue(letter(address(1), box_id(2), 1, "hello")),
     };
-    let reply = apply(&mut world.tables, &Context { stamp: world.now }, routed).unwrap();
+    let reply = apply(&mut world.tables, &context(world.now), routed).unwrap();
     assert!(matches!(reply, Err(Rejection::NotOwner { .. })));
     assert_eq!(world.tables, before);
 }

@@ -41,9 +41,14 @@ fn outbox(world: &World) -> Vec<OutboxItem> {
 }
 
 fn pending_boxes(world: &World) -> Vec<PendingBox> {
+    pending_boxes_after(world, None, 100)
+}
+
+fn pending_boxes_after(world: &World, after: Option<BoxId>, limit: u32) -> Vec<PendingBox> {
     let query = Query::PendingBoxes {
         partition: common::world::partition(),
-        limit: 100,
+        after,
+        limit,
     };
     match world.query(&query) {
         Answer::PendingBoxes(boxes) => boxes,
@@ -95,7 +100,7 @@ fn a_new_box_is_there_but_not_active_until_its_claim_is_verified() {
     let expected = PendingBox {
         box_id: box_id(1),
         device: device_id(1),
-        identifier: identifier(1),
+        identifiers: vec![identifier(1)],
     };
     assert_eq!(pending_boxes(&world), [expected]);
 
@@ -121,6 +126,25 @@ fn a_new_box_is_there_but_not_active_until_its_claim_is_verified() {
         world.query(&Query::DeviceAuth(address(1))),
         Answer::DeviceAuth(Some(1))
     );
+}
+
+#[test]
+fn pending_boxes_can_be_walked_in_steps_and_name_all_that_they_asked_for() {
+    let mut world = world();
+    for seed in 1..=3 {
+        world.create_box(seed, seed).unwrap();
+    }
+    world.create_box(2, 9).unwrap();
+    let all = pending_boxes(&world);
+    assert_eq!(all.len(), 3);
+    let asked = all.iter().find(|pending| pending.box_id == box_id(2));
+    assert_eq!(asked.unwrap().identifiers, [identifier(2), identifier(9)]);
+    let (mut walked, mut after) = (Vec::new(), None);
+    while let [one] = &pending_boxes_after(&world, after, 1)[..] {
+        after = Some(one.box_id);
+        walked.push(one.clone());
+    }
+    assert_eq!(walked, all);
 }
 
 #[test]
@@ -182,10 +206,7 @@ fn registering_again_renews_identifier_and_kem_key() {
     };
     assert_eq!(state.record, record(2));
     let pending = pending_boxes(&world);
-    assert_eq!(
-        pending.iter().map(|p| p.identifier).collect::<Vec<_>>(),
-        [identifier(2)]
-    );
+    assert_eq!(pending[0].identifiers, [identifier(1), identifier(2)]);
     // Whichever of the two is verified makes the box come to life.
     assert_eq!(
         world.activate(1, 1, 7),
@@ -213,7 +234,7 @@ fn a_box_that_is_never_authorised_is_dropped() {
     // Nothing is left of it.
     let mut empty = World {
         tables: before,
-        now: world.now,
+        ..world.clone()
     };
     empty.expire_all();
     assert_eq!(world.tables, empty.tables);

@@ -148,6 +148,16 @@ on the machine of one of them:
         #[arg(long, default_value_t = 1)]
         group: u32,
     },
+    /// Says that the clock is right. A leader whose clock is more than 7 days beyond the last time in
+    /// the log lets no mail expire until then. Ask the node that leads, and look at its clock first:
+    /// after this, mail expires by it for good.
+    ConfirmTime {
+        #[command(flatten)]
+        socket: SocketArgs,
+        /// The group.
+        #[arg(long, default_value_t = 1)]
+        group: u32,
+    },
 }
 
 /// A node and its peer address.

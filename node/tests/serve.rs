@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rossby_seams::random::{Random as _, SeededRandom};
-use support::{Cluster, run, stderr};
+use support::{Cluster, run, run_ok, stderr};
 
 #[test]
 fn a_node_without_a_cluster_makes_one_and_says_when_it_is_ready() {
@@ -37,6 +37,21 @@ fn a_node_without_a_cluster_makes_one_and_says_when_it_is_ready() {
     let (status, metrics) = node.page("/metrics").unwrap();
     assert_eq!(status, 200);
     assert!(metrics.contains("\nrossby_ready 1\n"), "{metrics}");
+}
+
+#[test]
+fn a_clock_that_is_in_no_doubt_needs_no_confirmation() {
+    let mut cluster = Cluster::single();
+    let node = cluster.node(1);
+    let data = node.data().display().to_string();
+    let told = run_ok(["cluster", "confirm-time", "--data", &data]);
+    assert_eq!(told, "The time of group 1 was not in doubt.\n");
+    let group = &node.status().unwrap()["groups"][0];
+    assert!(group["expiry_blocked"].is_null(), "{group}");
+    let (_, metrics) = node.page("/metrics").unwrap();
+    assert!(metrics.contains("\nrossby_expiry_blocked 0\n"), "{metrics}");
+    let other = run(["cluster", "confirm-time", "--data", &data, "--group", "2"]);
+    assert_eq!(other.status.code(), Some(2), "{}", stderr(&other));
 }
 
 #[test]

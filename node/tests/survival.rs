@@ -289,11 +289,11 @@ fn messages_survive_nodes_that_are_killed_one_after_another() {
     let rounds = if std::env::var_os("ROSSBY_LONG").is_some() {
         60
     } else {
-        6
+        4
     };
     let mut changes = 0;
     for round in 0..rounds {
-        chat.wait_progress(1 + choices.below(60));
+        chat.wait_progress(1 + choices.below(30));
         let leader = cluster.leader();
         // Every other time it is the leader.
         let victim = if round % 2 == 0 {
@@ -307,7 +307,7 @@ fn messages_survive_nodes_that_are_killed_one_after_another() {
         cluster.node(victim).kill();
         if choices.coin() || round == 0 {
             // Two nodes go on without it.
-            chat.wait_progress(1 + choices.below(60));
+            chat.wait_progress(1 + choices.below(30));
             changes += usize::from(cluster.leader() != leader);
         }
         restart(&mut cluster, victim);
@@ -329,7 +329,7 @@ fn messages_survive_all_nodes_killed_at_once() {
     };
     let mut terms = BTreeSet::new();
     for _ in 0..rounds {
-        chat.wait_progress(1 + choices.below(60));
+        chat.wait_progress(1 + choices.below(30));
         if choices.coin() {
             cluster.node(1 + choices.below(3) as u64).checkpoint();
         }
@@ -364,16 +364,16 @@ fn messages_survive_a_leader_that_hangs_and_comes_back() {
         2
     };
     for _ in 0..rounds {
-        chat.wait_progress(1 + choices.below(60));
+        chat.wait_progress(1 + choices.below(30));
         let hung = cluster.leader();
         cluster.node(hung).pause();
         // The others find a leader among them, and people can write.
         let next = cluster.leader();
         assert_ne!(next, hung, "no leader changed: this run has shown nothing");
-        chat.wait_progress(1 + choices.below(60));
+        chat.wait_progress(1 + choices.below(30));
         cluster.node(hung).resume();
         // It still takes itself for the leader, for a moment.
-        chat.wait_progress(1 + choices.below(60));
+        chat.wait_progress(1 + choices.below(30));
         cluster.node(hung).wait_ready();
     }
     chat.finish(&cluster);

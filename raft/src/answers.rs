@@ -3,6 +3,7 @@
 use rossby_domain::ids::{GroupId, ReplicaId};
 
 use crate::Member;
+use crate::expiry::ClockJump;
 
 /// Who leads a group, as this replica believes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,4 +134,7 @@ pub struct GroupStatus {
     pub members: Vec<(ReplicaId, Member, bool, Option<u64>)>,
     /// Why the replica stopped, if it did.
     pub failure: Option<String>,
+    /// On the leader: the jump of its clock for which no mail expires, until the clock is set right
+    /// or the time confirmed ([`crate::Group::confirm_time`]).
+    pub expiry_blocked: Option<ClockJump>,
 }

@@ -36,6 +36,8 @@ const MAX_WEIGHT: usize = 512 * 1024;
 const MAX_IN_FLIGHT: usize = 8;
 /// Callers that may wait.
 const QUEUE: usize = 8192;
+/// Bytes of commands that may wait, as far as their weights tell.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// How long a drain waits for the peers' clocks.
 const CLOCK_WAIT: Duration = Duration::from_secs(1);
 
@@ -53,6 +55,7 @@ struct Waiting {
     deadline: Instant,
     stage: Arc<AtomicU8>,
     answer: oneshot::Sender<Outcome>,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Waiting {
@@ -68,6 +71,8 @@ impl Waiting {
 #[derive(Debug, Clone)]
 pub(crate) struct Batcher {
     queue: mpsc::Sender<Waiting>,
+    // One permit for each byte that may still wait.
+    room: Arc<Semaphore>,
 }
 
 impl Batcher {
@@ -81,7 +86,12 @@ impl Batcher {
             slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
         };
         tokio::spawn(drain.run());
-        Self { queue }
+        Self::over(queue)
+    }
+
+    fn over(queue: mpsc::Sender<Waiting>) -> Self {
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES));
+        Self { queue, room }
     }
 
     /// Proposes commands and waits for their replies. Those of a call that are too many for one
@@ -111,12 +121,15 @@ impl Batcher {
         let (answer, replies) = oneshot::channel();
         let stage = Arc::new(AtomicU8::new(QUEUED));
         let weight = commands.iter().map(Routed::weight_bytes).sum();
+        let room = u32::try_from(weight).map_err(|_| ProposeError::Unencodable)?;
+        let room = self.room.clone().try_acquire_many_owned(room);
         let waiting = Waiting {
             commands,
             weight,
             deadline,
             stage: stage.clone(),
             answer,
+            _room: room.map_err(|_| ProposeError::Overloaded)?,
         };
         self.queue.try_send(waiting).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
@@ -266,7 +279,11 @@ impl Drain {
         if callers.is_empty() {
             return;
         }
-        let proposal = match Proposal::new(&Batch { stamp, commands }) {
+        let proposal = match Proposal::new(&Batch {
+            stamp,
+            may_expire: self.core.may_expire_by(stamp),
+            commands,
+        }) {
             Ok(proposal) => proposal,
             Err(error) => {
                 tracing::error!(group = %self.core.id, %error, "commands could not be encoded");
@@ -415,11 +432,32 @@ mod tests {
             for commands in split(commands).unwrap() {
                 let weight: usize = commands.iter().map(Routed::weight_bytes).sum();
                 let stamp = Timestamp::default();
-                let proposal = Proposal::new(&Batch { stamp, commands }).unwrap();
+                let proposal = Proposal::new(&Batch {
+                    stamp,
+                    may_expire: true,
+                    commands,
+                })
+                .unwrap();
                 assert!(proposal.batch().len() <= weight, "weights are too light");
             }
         }
         assert!(MAX_WEIGHT + crate::log_store::MAX_APPEND_BYTES as usize <= crate::MAX_FRAME_BYTES);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_its_bytes_too() {
+        let (queue, mut waiting) = mpsc::channel(QUEUE);
+        let batcher = Batcher::over(queue);
+        let fill = || {
+            let all = (1..).map(|n| batcher.enqueue(vec![letter(n, 400_000)], Instant::now()));
+            all.take_while(Result::is_ok).count()
+        };
+        let bound = QUEUE_BYTES / 400_000;
+        assert!((1..=bound).contains(&fill()));
+        let refused = batcher.enqueue(vec![letter(1, 400_000)], Instant::now());
+        assert_eq!(refused.err(), Some(ProposeError::Overloaded));
+        drop(waiting.try_recv());
+        assert_eq!(fill(), 1);
     }
 
     #[test]

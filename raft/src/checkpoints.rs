@@ -1,4 +1,5 @@
-//! When a group's checkpoint is written and its log purged: by bytes of log, not by entries.
+//! When a group's checkpoint is written and its log purged: by bytes of log, not by entries; and
+//! before what waits in memory makes the leader shed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +13,9 @@ use crate::group::Core;
 
 /// Between two looks at the log's size.
 const PERIOD: Duration = Duration::from_secs(1);
+/// A checkpoint is written above this share of the overlay budget, in hundredths: half of what makes
+/// the leader shed.
+const CHECKPOINT_PERCENT: u64 = 35;
 /// A follower that lags holds the log back up to this many times the size that asks for a
 /// checkpoint. One that lags further is sent a checkpoint.
 const LAGGARD_FACTOR: u64 = 4;
@@ -59,7 +63,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             return;
         }
         let pinned = core.wal.pinned_bytes(core.id);
-        if pinned >= next_at
+        if (pinned >= next_at || core.memory_asks())
             && let Err(error) = core.checkpoint().await
         {
             tracing::warn!(group = %core.id, %error, "no checkpoint");
@@ -80,6 +84,12 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 impl Core {
+    /// Whether so much waits in memory that only a checkpoint keeps the leader from shedding, or
+    /// ends it: small entries may weigh more in memory than in the log.
+    fn memory_asks(&self) -> bool {
+        self.store.overlay_bytes() >= self.overlay_budget_bytes / 100 * CHECKPOINT_PERCENT
+    }
+
     fn log_figures(&self) -> LogFigures {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();

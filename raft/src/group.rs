@@ -24,6 +24,7 @@ use crate::answers::{
 };
 use crate::batcher::Batcher;
 use crate::clock_quorum::ClockQuorum;
+use crate::expiry::{self, ClockJump, Expiry};
 use crate::groups::Timing;
 use crate::inbound::Heard;
 use crate::ownership::Ownership;
@@ -57,6 +58,7 @@ pub(crate) struct Core {
     pub(crate) reign: Mutex<Option<Reign>>,
     pub(crate) handing_over: AtomicBool,
     pub(crate) failure: Mutex<Option<String>>,
+    pub(crate) expiry: Expiry,
     pub(crate) stop: CancellationToken,
 }
 
@@ -181,7 +183,7 @@ impl Core {
 
     fn query(&self, partition: PartitionId, query: &Query) -> Result<Answer, ReadError> {
         self.reader
-            .query(partition, self.clock.now(), query)
+            .query(partition, self.read_time(), query)
             .map_err(|error| {
                 self.fail(&format!("the state can not be read: {error}"));
                 ReadError::Stopped
@@ -237,6 +239,7 @@ impl Group {
         tokio::spawn(leadership::watch(core.clone()));
         tokio::spawn(leadership::mind_the_clock(core.clone()));
         tokio::spawn(checkpoints::run(core.clone()));
+        tokio::spawn(expiry::watch(core.clone()));
         let batcher = Batcher::start(core.clone());
         Arc::new(Self { core, batcher })
     }
@@ -430,6 +433,24 @@ impl Group {
         leadership::transfer(&self.core, to, deadline).await
     }
 
+    /// Whether mail may expire by this node's clock: this replica leads, knows the group's time, and
+    /// its clock is not far beyond it.
+    #[must_use]
+    pub fn may_expire(&self) -> bool {
+        self.core.may_expire()
+    }
+
+    /// Takes this node's clock for right on the operator's word, so that mail expires again; the
+    /// jump that was in doubt, if any. It lasts beyond this term once any command is applied.
+    ///
+    /// # Errors
+    /// [`ProposeError::NotLeader`] if this replica does not lead, [`ProposeError::NoQuorum`] if that
+    /// is not sure by the deadline, [`ProposeError::ClockUnsafe`] if the clock is out of step with
+    /// its peers, [`ProposeError::Stopped`].
+    pub async fn confirm_time(&self, deadline: Instant) -> Result<Option<ClockJump>, ProposeError> {
+        self.core.confirm_time(deadline).await
+    }
+
     /// Writes a checkpoint now; the index it is at.
     ///
     /// # Errors
@@ -441,6 +462,7 @@ impl Group {
     /// The group's figures.
     #[must_use]
     pub fn status(&self) -> GroupStatus {
+        let expiry_blocked = self.core.clock_jump();
         self.core.with_metrics(|metrics| {
             let index = |id: &Option<crate::types::LogId>| id.as_ref().map(|id| id.index);
             let membership = &metrics.membership_config;
@@ -471,6 +493,7 @@ impl Group {
                 purged_index: index(&metrics.purged),
                 members: membership.nodes().map(member).collect(),
                 failure: self.core.failure.lock().clone(),
+                expiry_blocked,
             }
         })
     }

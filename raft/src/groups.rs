@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answers::Leadership;
 use crate::blocking::Blocking;
 use crate::clock_quorum::ClockQuorum;
+use crate::expiry::Expiry;
 use crate::group::Core;
 use crate::inbound::{Heard, Inbound, InboundConfig, Replica};
 use crate::links::Links;
@@ -244,6 +245,7 @@ impl Groups {
             reign: Mutex::default(),
             handing_over: AtomicBool::new(false),
             failure: Mutex::default(),
+            expiry: Expiry::default(),
             stop: self.stop.child_token(),
         };
         let served = Replica::new(group, replica, raft.clone(), heard);

@@ -18,7 +18,7 @@ use rossby_storage::wal::Wal;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::blocking::Blocking;
 use crate::frame::{Answer, Append, Frame, FrameError, Refusal, Request, Target};
@@ -138,9 +138,12 @@ impl Inbound {
 
     /// Serves a link until it breaks, on a task of its own.
     pub(crate) fn serve(&self, link: Link) {
+        let closed = CancellationToken::new();
         let serving = Serving {
             shared: self.shared.clone(),
             outgoing: link.outgoing,
+            closed: closed.clone(),
+            _close: closed.drop_guard(),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
             streams: HashMap::new(),
         };
@@ -174,6 +177,8 @@ enum ProtocolError {
     TooManyStreams,
     #[error("more appends on a stream than may be under way")]
     TooManyAppends,
+    #[error("it asks for more while it takes no answers")]
+    TakesNoAnswers,
 }
 
 /// A stream of appends, on its way to a replica.
@@ -186,6 +191,9 @@ struct Stream {
 struct Serving {
     shared: Arc<Shared>,
     outgoing: mpsc::Sender<Bytes>,
+    // The link has ended: what still has an answer to send on it ends too.
+    closed: CancellationToken,
+    _close: DropGuard,
     calls: Arc<Semaphore>,
     // `None`: ended here, but the peer may not know it yet.
     streams: HashMap<u64, Option<Stream>>,
@@ -194,7 +202,7 @@ struct Serving {
 impl Serving {
     fn take_in(&mut self, bytes: &Bytes) -> Result<(), ProtocolError> {
         match Frame::decode(bytes)? {
-            Frame::Call { id, to, request } => self.call(id, to, request),
+            Frame::Call { id, to, request } => self.call(id, to, request)?,
             Frame::StreamAppend { id, to, append } => self.stream_append(id, to, append)?,
             Frame::StreamEnd { id } => {
                 self.streams.remove(&id);
@@ -206,17 +214,33 @@ impl Serving {
         Ok(())
     }
 
-    fn call(&self, id: u64, to: Target, request: Request) {
+    fn call(&self, id: u64, to: Target, request: Request) -> Result<(), ProtocolError> {
+        let Ok(permit) = self.calls.clone().try_acquire_owned() else {
+            let answer = Err(Refusal::Busy);
+            return self.reply(&Frame::Answer { id, answer });
+        };
         let (shared, outgoing) = (self.shared.clone(), self.outgoing.clone());
-        let permit = self.calls.clone().try_acquire_owned();
+        let closed = self.closed.clone();
         tokio::spawn(async move {
-            let answer = match permit {
-                Ok(_permit) => shared.answer(to, request).await,
-                Err(_) => Err(Refusal::Busy),
-            };
+            let answer = shared.answer(to, request).await;
             // If the link broke meanwhile, the peer knows that it got no answer.
-            let _ = outgoing.send(Frame::Answer { id, answer }.encode()).await;
+            tokio::select! {
+                _ = outgoing.send(Frame::Answer { id, answer }.encode()) => {}
+                () = closed.cancelled() => {}
+            }
+            // Only now: a peer that takes no answers must not have any number of them waiting.
+            drop(permit);
         });
+        Ok(())
+    }
+
+    /// Sends what needs no work, without waiting for room on the link.
+    fn reply(&self, frame: &Frame) -> Result<(), ProtocolError> {
+        match self.outgoing.try_send(frame.encode()) {
+            Err(mpsc::error::TrySendError::Full(_)) => Err(ProtocolError::TakesNoAnswers),
+            // A link that has ended is seen as such by whoever reads from it.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
     }
 
     fn stream_append(&mut self, id: u64, to: Target, append: Append) -> Result<(), ProtocolError> {
@@ -224,11 +248,13 @@ impl Serving {
             if self.streams.len() >= MAX_STREAMS {
                 return Err(ProtocolError::TooManyStreams);
             }
-            let opened = self
-                .shared
-                .replica(to)
-                .map(|replica| self.open(id, &replica));
-            let opened = opened.map_err(|refusal| self.refuse(id, refusal)).ok();
+            let opened = match self.shared.replica(to) {
+                Ok(replica) => Some(self.open(id, &replica)),
+                Err(refusal) => {
+                    self.refuse(id, refusal)?;
+                    None
+                }
+            };
             self.streams.insert(id, opened);
         }
         let Some(Some(stream)) = self.streams.get(&id) else {
@@ -236,8 +262,7 @@ impl Serving {
         };
         if !append.entries.is_empty() && !self.shared.has_room() {
             self.streams.insert(id, None);
-            self.refuse(id, Refusal::NoRoom);
-            return Ok(());
+            return self.refuse(id, Refusal::NoRoom);
         }
         stream.heard.now();
         match stream.appends.try_send(append) {
@@ -253,14 +278,18 @@ impl Serving {
     /// Starts the task that takes a stream's appends to the replica and its answers back.
     fn open(&self, id: u64, replica: &Replica) -> Stream {
         let (appends, receiver) = mpsc::channel(STREAM_WINDOW);
-        let outgoing = self.outgoing.clone();
+        let (outgoing, closed) = (self.outgoing.clone(), self.closed.clone());
         let answers = replica.raft.stream_append(ReceiverStream::new(receiver));
         tokio::spawn(async move {
             let mut answers = std::pin::pin!(answers);
             while let Some(answer) = answers.next().await {
                 let answer = answer.map_err(|_stopped| Refusal::Stopped);
                 let frame = Frame::StreamAnswer { id, answer };
-                if outgoing.send(frame.encode()).await.is_err() {
+                let sent = tokio::select! {
+                    sent = outgoing.send(frame.encode()) => sent.is_ok(),
+                    () = closed.cancelled() => false,
+                };
+                if !sent {
                     break;
                 }
             }
@@ -269,13 +298,9 @@ impl Serving {
         Stream { appends, heard }
     }
 
-    fn refuse(&self, id: u64, refusal: Refusal) {
-        let outgoing = self.outgoing.clone();
-        let frame = Frame::StreamAnswer {
-            id,
-            answer: Err(refusal),
-        };
-        tokio::spawn(async move { outgoing.send(frame.encode()).await });
+    fn refuse(&self, id: u64, refusal: Refusal) -> Result<(), ProtocolError> {
+        let answer = Err(refusal);
+        self.reply(&Frame::StreamAnswer { id, answer })
     }
 }
 

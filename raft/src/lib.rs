@@ -12,7 +12,8 @@
 //! Invariants:
 //! - What commands mean is not known here: they are bytes with a partition, and replies.
 //! - Time enters a command when the leader proposes it, and only while its clock is in step with a
-//!   quorum's (`clock_quorum.rs`).
+//!   quorum's (`clock_quorum.rs`). Mail expires by it only if it does not run far ahead of the log
+//!   (`expiry.rs`).
 //! - A caller is told that nothing happened only if that is certain; otherwise the outcome is
 //!   unknown.
 //! - A storage failure stops the group on this node, for good, until the process is started again.
@@ -22,6 +23,7 @@ mod batcher;
 mod blocking;
 mod checkpoints;
 mod clock_quorum;
+mod expiry;
 mod frame;
 mod group;
 mod groups;
@@ -43,6 +45,7 @@ pub use answers::{
     CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
 };
 pub use blocking::Blocking;
+pub use expiry::ClockJump;
 pub use frame::MAX_FRAME_BYTES;
 pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError, Timing};

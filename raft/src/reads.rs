@@ -12,7 +12,7 @@ use crate::answers::ReadError;
 use crate::group::Core;
 
 impl Core {
-    pub(crate) async fn linearize(&self, deadline: Instant) -> Result<(), ReadError> {
+    pub(crate) async fn confirm_leadership(&self, deadline: Instant) -> Result<(), ReadError> {
         self.admit_read()?;
         let confirming = async {
             let left = deadline.saturating_duration_since(Instant::now());

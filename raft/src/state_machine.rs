@@ -128,7 +128,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: SnapshotData,
     ) -> io::Result<()> {
         let snapshot = snapshot.ok_or(io::ErrorKind::InvalidInput)?;
-        self.store.install(snapshot).map_err(storage_failure)?;
+        let installation = self.store.installation(snapshot);
+        let installed = self.blocking.run(move || installation.run()).await?;
+        installed.map_err(storage_failure)?;
         self.ownership.clear();
         Ok(())
     }

@@ -34,6 +34,8 @@ pub const MAX_ENCODED_BYTES: usize = 64 * 1024 * 1024;
 pub struct Batch {
     /// When they were proposed, by the leader's checked clock.
     pub stamp: Timestamp,
+    /// Whether mail may expire by that time; not while the leader doubts its clock.
+    pub may_expire: bool,
     /// The commands, applied in this order.
     pub commands: Vec<Routed>,
 }
@@ -244,6 +246,7 @@ mod tests {
         (any::<u64>(), proptest::collection::vec(routed, 0..8)).prop_map(|(millis, commands)| {
             Batch {
                 stamp: Timestamp::from_millis(millis),
+                may_expire: millis.is_multiple_of(2),
                 commands,
             }
         })
@@ -283,6 +286,7 @@ mod tests {
     fn a_newer_version_is_refused_by_its_number() {
         let batch = Batch {
             stamp: Timestamp::from_millis(1),
+            may_expire: true,
             commands: Vec::new(),
         };
         let mut bytes = encode_batch(&batch).unwrap().to_vec();
@@ -301,6 +305,7 @@ mod tests {
     fn bytes_after_the_value_are_refused() {
         let batch = Batch {
             stamp: Timestamp::from_millis(1),
+            may_expire: true,
             commands: Vec::new(),
         };
         let mut bytes = encode_batch(&batch).unwrap().to_vec();
@@ -317,7 +322,8 @@ mod tests {
             decode_value::<OutboxRow>(&bytes),
             Err(CodecError::Malformed(_))
         ));
-        // The same, in as many commands.
+        // The same, in as many commands: behind the stamp, and whether mail may expire by it.
+        bytes.insert(2, 1);
         assert!(matches!(
             decode_batch(&bytes),
             Err(CodecError::Malformed(_))

@@ -70,6 +70,10 @@ pub enum HawkRefusal {
     /// The very same request was admitted before.
     #[error("a request was played again")]
     Replayed,
+    /// The leadership that the call was to be checked under has ended, and a later one has begun:
+    /// its nonces are what counts now.
+    #[error("leadership changed meanwhile")]
+    ReignOver,
     /// There is no room for another nonce.
     #[error("too many requests to remember")]
     Overloaded,
@@ -222,7 +226,10 @@ impl Guard {
         let mut reigns = self.reigns.lock();
         let fresh = || (reign.term, Nonces::new(self.config.nonces));
         let (term, nonces) = reigns.entry(reign.group).or_insert_with(fresh);
-        if *term != reign.term {
+        if reign.term < *term {
+            return Err(HawkRefusal::ReignOver);
+        }
+        if reign.term > *term {
             // What was signed for an earlier reign is refused by its time.
             (*term, *nonces) = fresh();
         }

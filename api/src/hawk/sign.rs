@@ -304,6 +304,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_call_that_was_late_from_an_earlier_reign_makes_no_nonce_forgotten() {
+        let guard = guard();
+        let mut seen = Try::at(&guard, NOW_SECS, "nonce-number-1", b"message");
+        seen.reign.term = 2;
+        assert!(seen.admit().is_ok());
+        let late = Try::at(&guard, NOW_SECS, "nonce-number-2", b"message");
+        assert_eq!(late.admit().unwrap_err(), HawkRefusal::ReignOver);
+        assert_eq!(seen.admit().unwrap_err(), HawkRefusal::Replayed);
+    }
+
     proptest! {
         #[test]
         fn any_single_changed_byte_is_refused(at in 0_usize..1000, flip in 1_u8..=127) {

@@ -92,6 +92,7 @@ async fn refused(refusal: HawkRefusal, deadline: Instant) -> ApiError {
     match refusal {
         HawkRefusal::NotAuthenticated => error,
         HawkRefusal::Replayed => error.with_detail("this very request was received before"),
+        HawkRefusal::ReignOver => ApiError::unavailable(refusal.to_string()),
         HawkRefusal::Overloaded => Code::Overloaded.into(),
         HawkRefusal::WrongTime { server_time, wait } => {
             let error = error

@@ -56,7 +56,9 @@ fn parse(
     })
 }
 
-/// The box's key record, once the device has shown that it is one of the record's.
+/// The box's key record, once the device has shown that it is one of the record's. That there is no
+/// such box, that it has no such device, and that another has signed are one answer: nobody else
+/// learns whether a box is there, least of all whom it blocks.
 async fn verify(
     service: &MailboxService,
     call: &Call,
@@ -79,7 +81,7 @@ async fn verify(
         .ok_or(Code::NoCodeRequested)?;
     let signed = statement::authorize(&address.box_id, &address.device, identifier, code);
     if !verify_signature(key, &signed, signature) {
-        return Err(Code::BadSignature.into());
+        return Err(Code::NoCodeRequested.into());
     }
     Ok(record)
 }

@@ -1,7 +1,8 @@
 //! LookupKey: the key record of a box, found by phone, email, device or box.
 //!
 //! That nobody is there, that somebody does not want to be found, and that somebody has blocked the
-//! caller are one answer.
+//! caller are one answer, and take the same two reads, so that neither the words nor the time tell
+//! them apart.
 
 use bytes::Bytes;
 use rossby_domain::ids::{BoxId, DeviceAddress};
@@ -9,6 +10,7 @@ use rossby_domain::query::KeyRecordAnswer;
 use rossby_domain::{Answer, Query};
 use rossby_proto::v1;
 use rossby_proto::v1::lookup_key_request::By;
+use sha2::{Digest as _, Sha256};
 
 use crate::call::Call;
 use crate::convert;
@@ -33,30 +35,29 @@ pub(crate) async fn lookup_key(
     }))
 }
 
-/// The box that is meant.
+/// The box that is meant; where nobody is found, a box that nobody has, to be looked for in vain.
 async fn resolve(service: &MailboxService, call: &Call, by: Option<By>) -> Result<BoxId, Failure> {
     let config = &service.config;
-    let (partition, query) = match by.ok_or(ApiError::invalid("whom to look up is missing"))? {
-        By::BoxId(bytes) => return Ok(convert::box_id(&bytes)?),
-        By::Identifier(identifier) => {
-            let identifier = convert::identifier(Some(&identifier))?;
-            let hash = config.secrets.identifier_hash(&identifier);
-            (
-                hash.partition(config.partitions),
-                Query::ResolveIdentifier(hash),
-            )
-        }
-        By::DeviceId(bytes) => {
-            let device = convert::device_id(&bytes)?;
-            (
-                device.partition(config.partitions),
-                Query::ResolveDevice(device),
-            )
-        }
-    };
+    let (partition, query, decoy) =
+        match by.ok_or(ApiError::invalid("whom to look up is missing"))? {
+            By::BoxId(bytes) => return Ok(convert::box_id(&bytes)?),
+            By::Identifier(identifier) => {
+                let identifier = convert::identifier(Some(&identifier))?;
+                let hash = config.secrets.identifier_hash(&identifier);
+                let partition = hash.partition(config.partitions);
+                let decoy = BoxId::derive(partition, hash.as_bytes());
+                (partition, Query::ResolveIdentifier(hash), decoy)
+            }
+            By::DeviceId(bytes) => {
+                let device = convert::device_id(&bytes)?;
+                let partition = device.partition(config.partitions);
+                let decoy = BoxId::derive(partition, &Sha256::digest(device.as_bytes()).into());
+                (partition, Query::ResolveDevice(device), decoy)
+            }
+        };
     match service.ask(partition, query, call.deadline).await? {
         Answer::ResolvedIdentifier(found) | Answer::ResolvedDevice(found) => {
-            Ok(found.ok_or(Code::NoUser)?)
+            Ok(found.unwrap_or(decoy))
         }
         _ => Err(unexpected_answer("Resolve")),
     }

@@ -12,6 +12,7 @@ use rossby_domain::{Command, Outcome, statement};
 use rossby_proto::v1;
 
 use super::code::{self, SealedCode, code_context};
+use super::token;
 use crate::call::Call;
 use crate::convert;
 use crate::error::{ApiError, Code};
@@ -60,6 +61,12 @@ fn parse_and_verify(request: v1::RegisterRequest) -> Result<Registration, ApiErr
     let keys = record
         .device(&device)
         .ok_or(ApiError::invalid("key_record has no KEM key"))?;
+    // Found out at Authorize only, it would leave the identifier to a box that nobody can open.
+    if !token::is_kem_key(&keys.kem.public) {
+        return Err(ApiError::invalid(
+            "key_record has a KEM key that is not one",
+        ));
+    }
     let signed = statement::register(
         &record.genesis_hash(),
         &identifier,

@@ -21,6 +21,9 @@ use crate::convert;
 use crate::error::{ApiError, Code};
 use crate::mailbox::{Failure, MailboxService, unexpected_outcome};
 
+/// The number of `envelopes` in `SendRequest`.
+const ENVELOPES_TAG: usize = 1;
+
 /// What became of one envelope.
 type Fate = Result<u64, ApiError>;
 
@@ -42,7 +45,7 @@ pub(crate) async fn send(
     caller: DeviceAddress,
     call: &Call,
 ) -> Result<Bytes, Failure> {
-    let envelopes = parse(service, convert::decode(&call.message)?)?;
+    let envelopes = parse(service, &call.message)?;
     let mut fates: Vec<Option<Fate>> = envelopes.iter().map(|_| None).collect();
     let parcels = parcels(service, caller, &envelopes, &mut fates)?;
     // With one group only, its failure is the call's.
@@ -70,9 +73,9 @@ pub(crate) async fn send(
     }))
 }
 
-fn parse(service: &MailboxService, request: v1::SendRequest) -> Result<Vec<Outgoing>, ApiError> {
+fn parse(service: &MailboxService, message: &Bytes) -> Result<Vec<Outgoing>, ApiError> {
     let limit = service.config.limits.send_envelopes;
-    let count = request.envelopes.len();
+    let count = convert::count_fields(message, ENVELOPES_TAG)?;
     if count == 0 {
         return Err(ApiError::invalid("envelopes is empty"));
     }
@@ -88,6 +91,7 @@ fn parse(service: &MailboxService, request: v1::SendRequest) -> Result<Vec<Outgo
             wire,
         })
     };
+    let request: v1::SendRequest = convert::decode(message)?;
     request.envelopes.into_iter().map(parse_one).collect()
 }
 
@@ -191,7 +195,7 @@ fn fate(
         Err(rejection) => {
             let mut error = service.refusal(&rejection, Code::UnknownRecipient);
             if let Rejection::StaleKeyRecord { .. } = rejection {
-                error = with_current_record(group, caller, recipient, error)?;
+                error = with_current_record(group, caller, recipient, error);
             }
             Ok(Err(error))
         }
@@ -199,21 +203,23 @@ fn fate(
 }
 
 /// Adds the record that the sender should have sealed for. This replica has just applied the
-/// rejection, so what it has is no older.
+/// rejection, so what it has is no older. If it can't be read, the refusal goes without: the call
+/// must not fail as a whole, since other envelopes of it may have been stored.
 fn with_current_record(
     group: &Group,
     sender: DeviceAddress,
     recipient: &BoxId,
     error: ApiError,
-) -> Result<ApiError, Failure> {
+) -> ApiError {
     let query = Query::KeyRecord {
         box_id: *recipient,
         sender,
     };
-    match group.read_local(recipient.partition(), &query)? {
-        Answer::KeyRecord(Some(found)) => Ok(error.with_key_record(found.record.encode().into())),
+    match group.read_local(recipient.partition(), &query) {
+        Ok(Answer::KeyRecord(Some(found))) => error.with_key_record(found.record.encode().into()),
         // Blocked since: then nothing more is told.
-        _ => Ok(Code::UnknownRecipient.into()),
+        Ok(_) => Code::UnknownRecipient.into(),
+        Err(_) => error,
     }
 }
 

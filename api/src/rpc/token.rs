@@ -13,7 +13,7 @@ use rossby_domain::ids::DeviceAddress;
 use rossby_seams::random::{Random, bytes};
 use zeroize::Zeroizing;
 
-use crate::error::{ApiError, Code};
+use crate::error::ApiError;
 use crate::secrets::Token;
 
 /// The HPKE info: what is sealed.
@@ -27,6 +27,11 @@ pub(super) struct SealedToken {
     pub ciphertext: Bytes,
 }
 
+/// Whether a token can be sealed to this KEM key at all.
+pub(super) fn is_kem_key(public: &[u8]) -> bool {
+    <XWing as Kem>::PublicKey::from_bytes(public).is_ok()
+}
+
 /// Seals a token in HPKE base mode (RFC 9180) with X-Wing, HKDF-SHA256 and ChaCha20-Poly1305. The
 /// additional data is the text of the device's address.
 pub(super) fn seal(
@@ -36,7 +41,7 @@ pub(super) fn seal(
     token: &Token,
 ) -> Result<SealedToken, ApiError> {
     let public = <XWing as Kem>::PublicKey::from_bytes(kem_public)
-        .map_err(|_| ApiError::from(Code::InvalidArgument).with_detail("the KEM key is not one"))?;
+        .map_err(|_| ApiError::internal("a registered KEM key is not one"))?;
     let mut drawn = Drawn::new(random)?;
     let sealed = hpke::single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(
         &OpModeS::Base,

@@ -11,8 +11,8 @@ use rossby_domain::{Answer, Command, Query};
 
 use super::{Trouble, Worker, Workers};
 
-/// Pending boxes looked at per partition in one pass.
-const BATCH: u32 = 1000;
+/// Pending boxes looked at in one step.
+const BATCH: u32 = 256;
 
 pub(super) struct Finisher;
 
@@ -23,47 +23,57 @@ impl Worker for Finisher {
 
     async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
         for partition in workers.partitions.all() {
-            let query = Query::PendingBoxes {
-                partition,
-                limit: BATCH,
-            };
-            let Answer::PendingBoxes(pending) = workers.group.read_local(partition, &query)? else {
-                return Err(Trouble::Other("unexpected answer to PendingBoxes"));
-            };
-            let commands: Result<Vec<_>, Trouble> = pending
-                .iter()
-                .filter_map(|pending| activation(workers, partition, pending).transpose())
-                .collect();
-            match commands? {
-                none if none.is_empty() => {}
-                // A rejection means that the box is gone or no longer asks: nothing to finish.
-                commands => drop(workers.propose(commands).await?),
-            }
+            finish(workers, partition).await?;
         }
         Ok(())
     }
 }
 
-/// The command that finishes a registration, if its claim was verified.
-fn activation(
-    workers: &Workers,
-    partition: PartitionId,
-    pending: &PendingBox,
-) -> Result<Option<(PartitionId, Command)>, Trouble> {
-    let directory = pending.identifier.partition(workers.partitions);
-    let query = Query::VerifiedClaim(pending.identifier);
-    let Answer::VerifiedClaim(claim) = workers.group.read_local(directory, &query)? else {
-        return Err(Trouble::Other("unexpected answer to VerifiedClaim"));
-    };
-    Ok(claim
-        .filter(|(box_id, _)| *box_id == pending.box_id)
-        .map(|(_, generation)| {
-            let command = ActivateBox {
-                box_id: pending.box_id,
-                device: pending.device,
-                identifier: pending.identifier,
-                generation,
-            };
-            (partition, Command::ActivateBox(command))
-        }))
+/// Finishes all half-done registrations of a partition.
+pub(super) async fn finish(workers: &Workers, partition: PartitionId) -> Result<(), Trouble> {
+    let mut after = None;
+    loop {
+        let query = Query::PendingBoxes {
+            partition,
+            after,
+            limit: BATCH,
+        };
+        let Answer::PendingBoxes(pending) = workers.group.read_local(partition, &query)? else {
+            return Err(Trouble::Other("unexpected answer to PendingBoxes"));
+        };
+        let Some(last) = pending.last() else {
+            return Ok(());
+        };
+        after = Some(last.box_id);
+        let mut commands = Vec::new();
+        for pending in &pending {
+            for activation in activations(workers, pending)? {
+                commands.push((partition, Command::ActivateBox(activation)));
+            }
+        }
+        if !commands.is_empty() {
+            // A rejection means that the box is gone or no longer asks: nothing to finish.
+            workers.propose(commands).await?;
+        }
+    }
+}
+
+/// The commands that finish a registration: one for each of its identifiers that was verified.
+fn activations(workers: &Workers, pending: &PendingBox) -> Result<Vec<ActivateBox>, Trouble> {
+    let mut found = Vec::new();
+    for identifier in &pending.identifiers {
+        let directory = identifier.partition(workers.partitions);
+        let query = Query::VerifiedClaim(*identifier);
+        let Answer::VerifiedClaim(claim) = workers.group.read_local(directory, &query)? else {
+            return Err(Trouble::Other("unexpected answer to VerifiedClaim"));
+        };
+        let own = claim.filter(|(box_id, _)| *box_id == pending.box_id);
+        found.extend(own.map(|(_, generation)| ActivateBox {
+            box_id: pending.box_id,
+            device: pending.device,
+            identifier: *identifier,
+            generation,
+        }));
+    }
+    Ok(found)
 }

@@ -5,7 +5,7 @@
 //!   adopt     partition not owned yet     ──► Adopt
 //!   courier   row in an outbox            ──► Courier::deliver ──► MarkCodeSent
 //!   finisher  box pending, claim verified ──► ActivateBox
-//!   expiry    something is due            ──► Expire
+//!   expiry    something is due, or a day  ──► Expire
 //! ```
 //!
 //! Each runs on every node and works only while its replica surely leads. Each step may be done
@@ -16,6 +16,8 @@ mod adopt;
 mod courier;
 mod expiry;
 mod finisher;
+
+pub use expiry::tell_time;
 
 use std::fmt;
 use std::sync::Arc;
@@ -79,7 +81,7 @@ impl Workers {
             stop.clone(),
         ));
         tasks.spawn(run(self.clone(), finisher::Finisher, stop.clone()));
-        tasks.spawn(run(self, expiry::Expiry, stop.clone()));
+        tasks.spawn(run(self, expiry::Expiry::default(), stop.clone()));
     }
 
     /// Proposes commands for partitions, in order.

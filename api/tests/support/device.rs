@@ -26,9 +26,19 @@ impl TestDevice {
 
     /// The same keys under another genesis nonce: another identity by the same key.
     pub fn with_nonce(number: u8, nonce: [u8; 32]) -> Self {
+        let (_, kem_public) = <XWing as Kem>::derive_keypair(&[number; 32]);
+        Self::with(number, nonce, kem_public.to_bytes().to_vec())
+    }
+
+    /// A device that signs for these bytes as its KEM key.
+    pub fn with_kem_public(number: u8, public: Vec<u8>) -> Self {
+        Self::with(number, [number; 32], public)
+    }
+
+    fn with(number: u8, nonce: [u8; 32], public: Vec<u8>) -> Self {
         let signing = SigningKey::from_bytes(&[number; 32]);
         let recovery = SigningKey::from_bytes(&[number ^ 0x80; 32]);
-        let (kem_secret, kem_public) = <XWing as Kem>::derive_keypair(&[number; 32]);
+        let (kem_secret, _) = <XWing as Kem>::derive_keypair(&[number; 32]);
         let device_key = signing.verifying_key().to_bytes();
         let recovery_key = recovery.verifying_key().to_bytes();
         let genesis = Genesis {
@@ -36,7 +46,6 @@ impl TestDevice {
             recovery_key,
             nonce,
         };
-        let public = kem_public.to_bytes().to_vec();
         let statement = KemKey::statement(&genesis.device(), SUITE_XWING, 1, &public);
         let kem = KemKey {
             suite: SUITE_XWING,

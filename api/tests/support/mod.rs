@@ -106,6 +106,7 @@ pub struct World {
     codes: Mutex<mpsc::UnboundedReceiver<(Identifier, String)>>,
     nonces: AtomicU64,
     failures: Arc<AtomicU64>,
+    workers: Vec<Workers>,
     stop: CancellationToken,
 }
 
@@ -134,8 +135,8 @@ impl World {
         let partitions = PartitionCount::new(4).unwrap();
         let (sender, codes) = mpsc::unbounded_channel();
         let failures = Arc::new(AtomicU64::new(0));
-        let stop = CancellationToken::new();
         let mut nodes = Vec::new();
+        let mut workers = Vec::new();
         for (groups, group) in start_groups(count, &clock, &network).await {
             let metrics = Metrics::register(&mut Registry::default());
             let served = Arc::clone(&group);
@@ -150,7 +151,7 @@ impl World {
                 stored_limits: limits,
                 metrics: Arc::clone(&metrics),
             });
-            let workers = Workers {
+            workers.push(Workers {
                 group: Arc::clone(&group),
                 partitions,
                 limits,
@@ -162,8 +163,7 @@ impl World {
                 clock: Arc::new(clock.clone()),
                 random: random.clone(),
                 metrics,
-            };
-            workers.spawn(&TaskTracker::new(), &stop);
+            });
             let id = NodeId(group.replica().0);
             nodes.push(Node {
                 id,
@@ -175,7 +175,7 @@ impl World {
         let led = |node: &Node| matches!(node.group.leadership(), Leadership::Here { .. });
         nodes.sort_by_key(|node| !led(node));
         let group = Arc::clone(&nodes[0].group);
-        let world = Self {
+        let mut world = Self {
             nodes,
             group,
             network,
@@ -185,8 +185,10 @@ impl World {
             codes: Mutex::new(codes),
             nonces: AtomicU64::new(0),
             failures,
-            stop,
+            workers,
+            stop: CancellationToken::new(),
         };
+        world.start_workers();
         world
             .eventually("the leader takes over all partitions", || {
                 partitions
@@ -197,6 +199,19 @@ impl World {
         // Past the time that a new leader refuses.
         world.clock.advance_millis(10_000);
         world
+    }
+
+    /// All nodes' workers rest, as in an outage.
+    pub fn stop_workers(&self) {
+        self.stop.cancel();
+    }
+
+    /// They start anew.
+    pub fn start_workers(&mut self) {
+        self.stop = CancellationToken::new();
+        for workers in &self.workers {
+            workers.clone().spawn(&TaskTracker::new(), &self.stop);
+        }
     }
 
     /// Runs a call as it comes.

@@ -36,7 +36,8 @@ const COMPARE_AGAIN_MS: u64 = 10 * 60 * 1000;
 pub enum Delivery {
     /// Stored in the recipient's box, at this place.
     Delivered(Sequence),
-    /// Kept, to be sent again; the error says why.
+    /// Kept, to be sent again; the error says why. After [`DeviceError::IdentityChanged`] it waits
+    /// until its owner has dealt with that.
     Pending(DeviceError),
     /// Refused for good.
     Refused(Box<Refusal>),
@@ -76,8 +77,8 @@ impl Device {
     /// pending and goes out with a later [`Device::resend`] or with the next message to that box.
     ///
     /// # Errors
-    /// Before it is stored: [`DeviceError::NoUser`], [`DeviceError::Seal`], [`DeviceError::Call`].
-    /// Afterwards, and then it is pending: [`DeviceError::IdentityChanged`].
+    /// Before it is stored: [`DeviceError::NoUser`], [`DeviceError::IdentityChanged`],
+    /// [`DeviceError::Seal`], [`DeviceError::Call`]. Afterwards: [`DeviceError::Store`].
     pub async fn send(&self, to: &BoxId, content: &Content) -> Result<Sent, DeviceError> {
         let _one_at_a_time = self.sending.lock().await;
         let signer = self.signer()?;
@@ -112,8 +113,8 @@ impl Device {
     /// Sends everything that is pending, oldest first in each box.
     ///
     /// # Errors
-    /// [`DeviceError::IdentityChanged`] and errors of the store. What the service says of each
-    /// message is in its [`Delivery`].
+    /// [`DeviceError::Store`], [`DeviceError::NotAuthorised`]. What became of each message is in its
+    /// [`Delivery`]; a changed identity among it too.
     pub async fn resend(&self) -> Result<Vec<Sent>, DeviceError> {
         let _one_at_a_time = self.sending.lock().await;
         let signer = self.signer()?;
@@ -259,7 +260,12 @@ impl Device {
         let mut sent = Vec::new();
         for outgoing in pending {
             let order = outgoing.row.order;
-            let delivery = self.deliver(signer, outgoing).await?;
+            let delivery = match self.deliver(signer, outgoing).await {
+                Ok(delivery) => delivery,
+                Err(error @ DeviceError::Store(_)) => return Err(error),
+                // Of this box only: what waits for other boxes is not held up.
+                Err(error) => Delivery::Pending(error),
+            };
             let stuck = matches!(delivery, Delivery::Pending(_));
             sent.push(Sent {
                 order,

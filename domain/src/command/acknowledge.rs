@@ -61,7 +61,7 @@ fn purge_acknowledged<T: Tables>(
     if upto <= state.purged_upto {
         return Ok(0);
     }
-    let purgeable = Purgeable::of(profile, meta.clock);
+    let purgeable = Purgeable::of(profile, meta.expiry_clock);
     let mut leaving = tables.envelopes(box_id, state.purged_upto, PURGE_ENVELOPES, PURGE_BYTES)?;
     let is_all = leaving.last().is_none_or(|last| last.sequence >= upto);
     leaving.retain(|envelope| envelope.sequence <= upto);
@@ -73,7 +73,7 @@ fn purge_acknowledged<T: Tables>(
             .last()
             .map_or(state.purged_upto, |last| last.sequence);
         state.swept_upto = Sequence(0);
-        tables.add_due(meta.clock, &DueKey::Queue(*box_id))?;
+        tables.add_due(meta.expiry_clock, &DueKey::Queue(*box_id))?;
     }
     tables.put_queue_state(box_id, &state)?;
     Ok(u32::try_from(leaving.len()).unwrap_or(u32::MAX))

@@ -89,11 +89,7 @@ impl CreateBox {
             tables.remove_due(earlier.expires_at, &due)?;
         }
         let expires_at = meta.clock.plus_millis(meta.limits.pending_box_ttl_ms);
-        let intent = Intent {
-            device,
-            identifier: self.identifier,
-            expires_at,
-        };
+        let intent = Intent { device, expires_at };
         tables.put_intent(&self.box_id, &intent)?;
         tables.add_due(expires_at, &due)
     }

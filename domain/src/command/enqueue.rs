@@ -74,7 +74,7 @@ impl Enqueue {
             }));
         }
         let mut state = tables.queue_state(&self.recipient)?.unwrap_or_default();
-        let purgeable = Purgeable::of(&profile, meta.clock);
+        let purgeable = Purgeable::of(&profile, meta.expiry_clock);
         match self.find_room(tables, &meta.limits, &state, &purgeable)? {
             Ok(leaving) => purge(tables, &self.recipient, &mut state, &purgeable, &leaving)?,
             Err(rejection) => return Ok(Err(rejection)),

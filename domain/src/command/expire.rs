@@ -17,8 +17,8 @@ const PAGE_BYTES: u64 = 1024 * 1024;
 /// How many bytes of bodies one command reads.
 const SWEEP_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Removes up to `limit` rows of the routed partition that have expired by the partition's clock:
-/// envelopes, codes, pending claims, and boxes that were never authorised.
+/// Removes up to `limit` rows of the routed partition that have expired by the partition's expiry
+/// clock: envelopes, codes, pending claims, and boxes that were never authorised.
 ///
 /// It looks at no more than `limit` markers and `limit` envelopes; a queue that it does not finish
 /// remembers how far it was swept. A pending claim goes in two steps: its code leaves the outbox
@@ -35,10 +35,10 @@ impl Expire {
         let mut sweep = Sweep {
             rows_left: self.limit,
             bytes_left: SWEEP_BYTES,
-            now: meta.clock,
+            now: meta.expiry_clock,
             removed: 0,
         };
-        for (at, key) in tables.due(meta.clock, self.limit)? {
+        for (at, key) in tables.due(meta.expiry_clock, self.limit)? {
             if sweep.is_over() {
                 break;
             }
@@ -54,7 +54,7 @@ impl Expire {
                 tables.remove_due(at, &key)?;
             }
         }
-        let more = !tables.due(meta.clock, 1)?.is_empty();
+        let more = !tables.due(meta.expiry_clock, 1)?.is_empty();
         Ok(Ok(Outcome::Expired {
             removed: sweep.removed,
             more,

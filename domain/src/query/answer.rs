@@ -13,8 +13,9 @@ const READ_ENVELOPES: u32 = 256;
 /// How many bytes of bodies are read at a time.
 const READ_BYTES: u64 = 1024 * 1024;
 
-/// Answers a query from a partition's tables, as of `now` or the partition's clock, whichever is
-/// later: what a reader was once told has expired never comes back.
+/// Answers a query from a partition's tables, as of `now` or the partition's clocks, whichever is
+/// later: what a replica once told has expired never comes back there. Envelopes go by the expiry
+/// clock; while expiry is blocked the caller's clock is in doubt, and `now` must be zero.
 ///
 /// # Errors
 /// What the tables report: the replica can not go on.
@@ -24,7 +25,6 @@ pub fn answer<T: ReadTables>(
     query: &Query,
 ) -> Result<Answer, T::Error> {
     let meta = tables.meta()?;
-    let now = now.max(meta.clock);
     Ok(match query {
         Query::ResolveIdentifier(identifier) => {
             let claim = tables.claim(&InboxKey::Identifier(*identifier))?;
@@ -50,10 +50,13 @@ pub fn answer<T: ReadTables>(
                 envelopes: *max_envelopes,
                 bytes: (*max_bytes).into(),
             };
-            Answer::Page(fetch(tables, now, device, *after, &bounds)?)
+            let expired_by = now.max(meta.expiry_clock);
+            Answer::Page(fetch(tables, expired_by, device, *after, &bounds)?)
         }
-        Query::Outbox { limit, .. } => Answer::Outbox(outbox(tables, now, *limit)?),
-        Query::PendingBoxes { limit, .. } => Answer::PendingBoxes(pending(tables, *limit)?),
+        Query::Outbox { limit, .. } => Answer::Outbox(outbox(tables, now.max(meta.clock), *limit)?),
+        Query::PendingBoxes { after, limit, .. } => {
+            Answer::PendingBoxes(pending(tables, after.as_ref(), *limit)?)
+        }
         Query::VerifiedClaim(identifier) => {
             let claim = tables.claim(&InboxKey::Identifier(*identifier))?;
             Answer::VerifiedClaim(claim.map(|claim| (claim.box_id, claim.generation)))
@@ -124,7 +127,7 @@ struct Bounds {
 
 fn fetch<T: ReadTables>(
     tables: &T,
-    now: Timestamp,
+    expired_by: Timestamp,
     address: &DeviceAddress,
     after: Sequence,
     bounds: &Bounds,
@@ -138,7 +141,7 @@ fn fetch<T: ReadTables>(
     };
     let state = tables.queue_state(&address.box_id)?.unwrap_or_default();
     let after = after.max(device.cursor).max(state.purged_upto);
-    let (envelopes, more) = page(tables, now, &address.box_id, &state, after, bounds)?;
+    let (envelopes, more) = page(tables, expired_by, &address.box_id, &state, after, bounds)?;
     let front = tables.envelopes(&address.box_id, state.purged_upto, 1, 0)?;
     let status = QueueStatus {
         depth: state.depth,
@@ -158,7 +161,7 @@ fn fetch<T: ReadTables>(
 /// The envelopes after `after` that have not expired, and whether there are more of them.
 fn page<T: ReadTables>(
     tables: &T,
-    now: Timestamp,
+    expired_by: Timestamp,
     box_id: &BoxId,
     state: &QueueState,
     mut after: Sequence,
@@ -174,7 +177,7 @@ fn page<T: ReadTables>(
         after = last.sequence;
         for envelope in read
             .into_iter()
-            .filter(|envelope| !envelope.is_expired(now))
+            .filter(|envelope| !envelope.is_expired(expired_by))
         {
             let size = envelope.body.len() as u64;
             let is_full = found.len() as u64 >= u64::from(bounds.envelopes);
@@ -207,13 +210,20 @@ fn outbox<T: ReadTables>(
         .collect())
 }
 
-fn pending<T: ReadTables>(tables: &T, limit: u32) -> Result<Vec<PendingBox>, T::Error> {
-    let rows = tables.intents(limit)?.into_iter();
-    Ok(rows
-        .map(|(box_id, intent)| PendingBox {
+fn pending<T: ReadTables>(
+    tables: &T,
+    after: Option<&BoxId>,
+    limit: u32,
+) -> Result<Vec<PendingBox>, T::Error> {
+    let rows = tables.intents(after, limit)?.into_iter();
+    rows.map(|(box_id, intent)| {
+        // Not just the last one: an earlier one may be verified already.
+        let asked = tables.profile(&box_id)?.unwrap_or_default().identifiers;
+        Ok(PendingBox {
             box_id,
             device: intent.device,
-            identifier: intent.identifier,
+            identifiers: asked.into_iter().map(|asked| asked.hash).collect(),
         })
-        .collect())
+    })
+    .collect()
 }

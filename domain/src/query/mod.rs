@@ -45,10 +45,12 @@ pub enum Query {
         /// At most this many.
         limit: u32,
     },
-    /// Some boxes that wait for their first identifier (half-done registrations).
+    /// Some boxes that wait for their first identifier (half-done registrations), in order.
     PendingBoxes {
         /// The partition.
         partition: PartitionId,
+        /// Only boxes after this one.
+        after: Option<BoxId>,
         /// At most this many.
         limit: u32,
     },
@@ -154,14 +156,14 @@ pub struct OutboxItem {
 }
 
 /// A half-done registration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingBox {
     /// The box.
     pub box_id: BoxId,
     /// The device that registered it.
     pub device: DeviceId,
-    /// The identifier it waits for.
-    pub identifier: IdentifierHash,
+    /// The identifiers that it has asked for. Any of them brings the box to life.
+    pub identifiers: Vec<IdentifierHash>,
 }
 
 mod answer;

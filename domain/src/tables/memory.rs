@@ -178,8 +178,14 @@ impl ReadTables for MemoryTables {
         Ok(self.intents.get(box_id).copied())
     }
 
-    fn intents(&self, limit: u32) -> Result<Vec<(BoxId, Intent)>, Self::Error> {
-        let rows = self.intents.iter().take(count(limit));
+    fn intents(
+        &self,
+        after: Option<&BoxId>,
+        limit: u32,
+    ) -> Result<Vec<(BoxId, Intent)>, Self::Error> {
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after));
+        let rows = self.intents.range((start, Bound::Unbounded));
+        let rows = rows.take(count(limit));
         Ok(rows.map(|(box_id, intent)| (*box_id, *intent)).collect())
     }
 

@@ -94,6 +94,9 @@ pub enum DueKey {
 pub struct Meta {
     /// The latest time that a command carried in. Never goes back.
     pub clock: Timestamp,
+    /// Up to when mail may expire, and boxes that were never authorised: the latest time carried in
+    /// by a command that allowed it. Never goes back, and is never later than `clock`.
+    pub expiry_clock: Timestamp,
     /// The ownership epoch, if this group owns the partition.
     pub epoch: Option<Epoch>,
     /// The limits that apply enforces.
@@ -176,8 +179,12 @@ pub trait ReadTables {
     fn outbox(&self, limit: u32) -> Result<Vec<(IdentifierHash, BoxId, OutboxRow)>, Self::Error>;
     /// intents: one row.
     fn intent(&self, box_id: &BoxId) -> Result<Option<Intent>, Self::Error>;
-    /// intents: the first rows, in order of box.
-    fn intents(&self, limit: u32) -> Result<Vec<(BoxId, Intent)>, Self::Error>;
+    /// intents: the first rows after `after`'s, in order of box.
+    fn intents(
+        &self,
+        after: Option<&BoxId>,
+        limit: u32,
+    ) -> Result<Vec<(BoxId, Intent)>, Self::Error>;
     /// due: the first entries up to and including a time, in order.
     fn due(&self, upto: Timestamp, limit: u32) -> Result<Vec<(Timestamp, DueKey)>, Self::Error>;
     /// meta: the default if it was never put.

@@ -30,18 +30,19 @@ pub struct ModelBox {
 
 impl ModelBox {
     /// What waits: not expired, and not acknowledged by every device.
-    fn waiting(&self, now: Timestamp) -> impl Iterator<Item = &Letter> {
+    fn waiting(&self, expired_by: Timestamp) -> impl Iterator<Item = &Letter> {
         let by_all = self.cursors.values().copied().min().unwrap_or(0);
         let numbered = (1..).zip(&self.log);
-        let waiting = numbered.filter(move |(n, letter)| *n > by_all && letter.expires_at > now);
+        let waiting =
+            numbered.filter(move |(n, letter)| *n > by_all && letter.expires_at > expired_by);
         waiting.map(|(_, letter)| letter)
     }
 
     /// What a device must be shown: sequence and envelope.
-    pub fn shown_to(&self, device: &DeviceId, now: Timestamp) -> Vec<(u64, Enqueue)> {
+    pub fn shown_to(&self, device: &DeviceId, expired_by: Timestamp) -> Vec<(u64, Enqueue)> {
         let cursor = self.cursors[device];
         let numbered = (1..).zip(&self.log);
-        let shown = numbered.filter(|(n, letter)| *n > cursor && letter.expires_at > now);
+        let shown = numbered.filter(|(n, letter)| *n > cursor && letter.expires_at > expired_by);
         shown.map(|(n, letter)| (n, letter.sent.clone())).collect()
     }
 
@@ -101,6 +102,8 @@ pub struct Owner {
 pub struct Model {
     pub limits: Limits,
     pub now: Timestamp,
+    /// The last time of a command whose leader trusted its clock: mail has expired up to here.
+    pub expired_by: Timestamp,
     pub boxes: BTreeMap<u8, ModelBox>,
     pub owners: BTreeMap<u8, Owner>,
     pub last_generation: u64,
@@ -113,6 +116,7 @@ impl Model {
         Self {
             limits,
             now,
+            expired_by: now,
             boxes,
             owners,
             last_generation,
@@ -143,7 +147,7 @@ impl Model {
         let count = |own: bool| {
             let sender = sent.id.sender.box_id;
             let letters = target
-                .waiting(now)
+                .waiting(self.expired_by)
                 .filter(|l| !own || l.sent.id.sender.box_id == sender);
             letters.fold((1, sent.body.len() as u64), |(count, bytes), letter| {
                 (count + 1, bytes + letter.sent.body.len() as u64)

@@ -77,6 +77,10 @@ pub enum Step {
     Expire {
         limit: u32,
     },
+    /// From now on the leader doubts its clock, or trusts it again.
+    Trust {
+        clock: bool,
+    },
 }
 
 fn send() -> impl Strategy<Value = Send> {
@@ -158,6 +162,7 @@ fn time() -> impl Strategy<Value = Step> {
     prop_oneof![
         wait.prop_map(|millis| Step::Wait { millis }),
         (0..20_u32).prop_map(|limit| Step::Expire { limit }),
+        any::<bool>().prop_map(|clock| Step::Trust { clock }),
     ]
 }
 

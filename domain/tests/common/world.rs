@@ -77,6 +77,8 @@ pub fn short_lived(mut letter: Enqueue, ttl_ms: u64) -> Enqueue {
 pub struct World {
     pub tables: MemoryTables,
     pub now: Timestamp,
+    /// Whether mail may expire by the time that `now` shows.
+    pub may_expire: bool,
 }
 
 impl World {
@@ -85,6 +87,7 @@ impl World {
         let mut world = Self {
             tables: MemoryTables::default(),
             now,
+            may_expire: true,
         };
         assert_eq!(
             world.apply(Command::Adopt(Adopt { limits })),
@@ -103,7 +106,11 @@ impl World {
             epoch: EPOCH,
             command,
         };
-        apply(&mut self.tables, &Context { stamp: self.now }, routed).unwrap()
+        let context = Context {
+            stamp: self.now,
+            may_expire: self.may_expire,
+        };
+        apply(&mut self.tables, &context, routed).unwrap()
     }
 
     /// Applies a command that is to be refused, and sees to it that it changed nothing.
@@ -117,7 +124,12 @@ impl World {
     }
 
     pub fn query(&self, query: &Query) -> Answer {
-        answer(&self.tables, self.now, query).unwrap()
+        let now = if self.may_expire {
+            self.now
+        } else {
+            Timestamp::default()
+        };
+        answer(&self.tables, now, query).unwrap()
     }
 
     pub fn claim_device(&mut self, seed: u8, box_id: BoxId) -> Reply {

@@ -55,6 +55,9 @@ pub fn run(command: &ClusterCommand) -> Result<(), Failure> {
                 ));
                 Ok(())
             }
+            ClusterCommand::ConfirmTime { socket, group } => {
+                confirm_time(&socket.path(), *group).await
+            }
         }
     })
 }
@@ -90,6 +93,20 @@ async fn init(
         "Cluster {} is made: {count} nodes.",
         made.cluster_id
     ));
+    Ok(())
+}
+
+async fn confirm_time(socket: &Path, group: u32) -> Result<(), Failure> {
+    let mut client = connect(socket).await?;
+    let request = v1::ConfirmTimeRequest { group_id: group };
+    let done = order(ORDER_TIMEOUT, client.confirm_time(request)).await?;
+    output::line(match done.jump {
+        Some(jump) => format!(
+            "It is {}: mail of group {group} expires again.",
+            output::utc(jump.now_ms)
+        ),
+        None => format!("The time of group {group} was not in doubt."),
+    });
     Ok(())
 }
 

@@ -28,7 +28,15 @@ struct GroupView<'a> {
     applied_index: u64,
     checkpoint_index: u64,
     failure: Option<&'a str>,
+    /// The jump of the leader's clock for which no mail expires.
+    expiry_blocked: Option<JumpView>,
     members: Vec<MemberView<'a>>,
+}
+
+#[derive(Serialize)]
+struct JumpView {
+    last_ms: u64,
+    now_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -67,6 +75,10 @@ fn group_view(group: &v1::GroupStatus) -> GroupView<'_> {
         applied_index: group.applied_index,
         checkpoint_index: group.checkpoint_index,
         failure: some(&group.failure),
+        expiry_blocked: group.expiry_blocked.map(|jump| JumpView {
+            last_ms: jump.last_ms,
+            now_ms: jump.now_ms,
+        }),
         members: group
             .members
             .iter()
@@ -113,6 +125,16 @@ fn print_group(group: &GroupView<'_>) {
     ));
     if let Some(failure) = group.failure {
         output::line(format!("  stopped: {failure}"));
+    }
+    if let Some(jump) = &group.expiry_blocked {
+        output::line(format!(
+            "  no mail expires: the last time in the log is {}, but it is {} by the clock",
+            output::utc(jump.last_ms),
+            output::utc(jump.now_ms)
+        ));
+        output::line(
+            "    set the clock right, or say that it is: `rossby cluster confirm-time` on this node",
+        );
     }
     for member in &group.members {
         let kind = if member.voter { "voter" } else { "learner" };

@@ -100,13 +100,12 @@ pub fn check_cluster_name(name: &str) -> Result<(), &'static str> {
 }
 
 fn limits(config: &Config, findings: &mut Findings) {
-    /// A request of 4 MiB must be able to carry any envelope.
-    const ENVELOPE_BYTES_MAX: u32 = 1024 * 1024;
-    /// One log entry carries a request whole.
+    /// A log entry, of 512 KiB, must be able to carry any envelope.
+    const ENVELOPE_BYTES_MAX: u32 = 256 * 1024;
     const REQUEST_BYTES_MAX: u32 = 4 * 1024 * 1024;
     let limits = &config.limits;
     if limits.envelope_bytes == 0 || limits.envelope_bytes > ENVELOPE_BYTES_MAX {
-        findings.problem("limits.envelope_bytes: must be from 1 to 1048576");
+        findings.problem("limits.envelope_bytes: must be from 1 to 262144");
     }
     if limits.sender_share_percent == 0 || limits.sender_share_percent > 100 {
         findings.problem("limits.sender_share_percent: must be from 1 to 100");
@@ -127,7 +126,14 @@ fn limits(config: &Config, findings: &mut Findings) {
     for (name, _) in positive.iter().filter(|(_, value)| *value == 0) {
         findings.problem(format!("limits.{name}: must be above 0"));
     }
+    if limits.pending_box_ttl_ms <= limits.code_ttl_ms {
+        // Its identifier could be verified for a box that is gone.
+        findings.problem("limits.pending_box_ttl_ms: must be above limits.code_ttl_ms");
+    }
     let doors = &config.doors;
+    if doors.envelope_bytes < limits.envelope_bytes {
+        findings.problem("doors.envelope_bytes: must not be below limits.envelope_bytes");
+    }
     let positive = [
         ("send_envelopes", u64::from(doors.send_envelopes)),
         ("page_envelopes", u64::from(doors.page_envelopes)),

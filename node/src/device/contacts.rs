@@ -79,7 +79,9 @@ fn show_one(who: &str, args: &DeviceArgs) -> Result<(), Failure> {
     let number = device.safety_number(&box_id)?;
     if args.json {
         let mut value = show::contact(&contact);
-        value["safety_number"] = number.into();
+        if let Some(value) = value.as_object_mut() {
+            value.insert("safety_number".to_owned(), number.into());
+        }
         return output::json(&value);
     }
     output::line(show::contact_line(&contact));

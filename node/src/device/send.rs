@@ -153,10 +153,16 @@ fn failure_of(delivery: Delivery) -> Option<Failure> {
         Delivery::Pending(error) => {
             let failure = Failure::from(error);
             let what = format!("not known to be delivered: {}", failure.message);
-            Some(Failure::new(failure.exit, what).help(
-                "the message is kept; rossby send --retry, rossby inbox or the next message to \
-                 them sends it, never twice",
-            ))
+            let kept = "the message is kept; rossby send --retry, rossby inbox or the next message \
+                        to them sends it, never twice";
+            let help = match failure.help {
+                Some(help) if failure.exit == Exit::IdentityChanged => {
+                    format!("{help}. Meanwhile {kept}")
+                }
+                // Anything else would have them type it again.
+                _ => kept.to_owned(),
+            };
+            Some(Failure::new(failure.exit, what).help(help))
         }
         Delivery::Refused(refusal) => Some(of_refusal(&refusal)),
         Delivery::Doubtful => Some(

@@ -68,6 +68,11 @@ fn encode_membership(encoder: &mut DescriptorEncoder<'_>, membership: &Membershi
             leads,
         ),
         (
+            "rossby_expiry_blocked",
+            "Whether no mail expires, since the clock of this node, the leader, jumped",
+            status.expiry_blocked.is_some().into(),
+        ),
+        (
             "rossby_raft_members",
             "Members of the group",
             status.members.len() as u64,

@@ -5,27 +5,34 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rossby_api::admin::{InitPlan, NodeStatus, Operator, OperatorError};
+use rossby_api::workers::tell_time;
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
-use rossby_raft::{CheckpointError, Group, ProposeError};
+use rossby_raft::{CheckpointError, ClockJump, Group, ProposeError};
 use tokio::time::Instant;
 
-use super::node::Node;
+use super::node::{Membership, Node};
 
 /// How long a new leader may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a confirmation of the time may take until it is in the log.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Node {
-    fn group(&self, group: GroupId) -> Result<&Arc<Group>, OperatorError> {
+    fn member_of(&self, group: GroupId) -> Result<&Membership, OperatorError> {
         let membership = self.membership().ok_or_else(|| {
             OperatorError::Refused("this node belongs to no cluster yet".to_owned())
         })?;
         if membership.group.id() == group {
-            Ok(&membership.group)
+            Ok(membership)
         } else {
             Err(OperatorError::Invalid(format!(
                 "this node has no replica of group {group}"
             )))
         }
+    }
+
+    fn group(&self, group: GroupId) -> Result<&Arc<Group>, OperatorError> {
+        self.member_of(group).map(|membership| &membership.group)
     }
 }
 
@@ -73,6 +80,20 @@ impl Operator for Node {
 
     async fn checkpoint(&self, group: GroupId) -> Result<u64, OperatorError> {
         self.group(group)?.checkpoint().await.map_err(of_checkpoint)
+    }
+
+    async fn confirm_time(&self, group: GroupId) -> Result<Option<ClockJump>, OperatorError> {
+        let deadline = Instant::now() + CONFIRM_TIMEOUT;
+        let Membership { place, group, .. } = self.member_of(group)?;
+        let jump = group.confirm_time(deadline).await.map_err(of_propose)?;
+        let mut partitions = place.cluster.partitions.all();
+        // In the log it holds for later leaders too.
+        if let Some(partition) = partitions.find(|partition| group.epoch(*partition).is_some()) {
+            tell_time(group, partition, deadline)
+                .await
+                .map_err(of_propose)?;
+        }
+        Ok(jump)
     }
 }
 

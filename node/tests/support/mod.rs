@@ -18,6 +18,7 @@ mod http;
 pub mod people;
 mod ports;
 mod process;
+pub mod search;
 pub mod witness;
 
 use std::path::{Path, PathBuf};
@@ -130,7 +131,12 @@ impl Cluster {
 
     /// A running cluster of `count` nodes, all ready.
     pub fn of(count: u64) -> Self {
-        let cluster = Self::waiting(count);
+        Self::of_with(count, &[])
+    }
+
+    /// The same, with more flags for each node.
+    pub fn of_with(count: u64, flags: &[&str]) -> Self {
+        let cluster = Self::waiting_with(count, flags);
         let output = cluster.init();
         assert!(
             output.status.success(),
@@ -145,13 +151,19 @@ impl Cluster {
 
     /// Running nodes with certificates of one authority, which belong to no cluster yet.
     pub fn waiting(count: u64) -> Self {
+        Self::waiting_with(count, &[])
+    }
+
+    /// The same, with more flags for each node.
+    pub fn waiting_with(count: u64, flags: &[&str]) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             folder: folder(),
         };
         make_authority(cluster.path());
         for id in 1..=count {
-            let args = peer_args(cluster.path(), id);
+            let mut args = peer_args(cluster.path(), id);
+            args.extend(flags.iter().map(|&flag| flag.to_owned()));
             cluster.nodes.push(Node::new(cluster.path(), id, args));
         }
         for node in &mut cluster.nodes {

@@ -35,8 +35,9 @@ const MAX_MEMBERS: u32 = 1024;
 /// The most sets of voters in a membership: two while it changes.
 const MAX_CONFIGS: u32 = 8;
 const MAX_ADDRESS_BYTES: usize = 1024;
-/// The most files of a checkpoint that a follower may ask for.
-const MAX_FILES: u32 = 65_536;
+/// The most files of a checkpoint that a follower may ask for: those of all partitions that a cluster
+/// can have, a base and sixteen deltas each.
+const MAX_FILES: u32 = 4096 * 17;
 
 /// Which replica a frame is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -50,6 +50,7 @@ fn payloads() -> impl Strategy<Value = EntryPayload<Proposal, ReplicaId, Member>
         let stamp = Timestamp::from_millis(stamp);
         Proposal::new(&Batch {
             stamp,
+            may_expire: stamp.as_millis().is_multiple_of(2),
             commands: Vec::new(),
         })
         .unwrap()

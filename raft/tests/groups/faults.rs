@@ -335,6 +335,20 @@ async fn garbage_from_a_peer_breaks_its_link_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_takes_no_answers_is_cut_off() {
+    let world = World::three().await;
+    let leader = world.leader().await;
+    let stranger = world.network.transport(NodeId(9));
+    world.network.register(NodeId(9), leader.groups.clone());
+    let link = stranger.connect(leader.id, "").await.unwrap();
+    // Version 1, a call, its id, nobody in particular, "what time is it?".
+    let call = [&[1, 1][..], &[0; 8], &[0; 12], &[8]].concat();
+    let asking = async { while link.outgoing.send(Bytes::from(call.clone())).await.is_ok() {} };
+    tokio::time::timeout_at(patience(), asking).await.unwrap();
+    assert_eq!(world.send(1, 1).await.0, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_disk_stops_the_replica_and_says_why() {
     let world = World::three().await;
     let leader = world.leader().await;
@@ -399,6 +413,47 @@ async fn a_full_disk_refuses_writes_and_recovers_when_there_is_space_again() {
     leader.disk.set_capacity(u64::MAX);
     assert_eq!(world.send(1, answered + 1).await.0, answered + 1);
     assert!(leader.group.checkpoint().await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_elected_while_its_disk_is_full_does_not_stop() {
+    let mut world = World::new(Settings {
+        nodes: 1,
+        ..Settings::default()
+    })
+    .await;
+    let leader = world.leader().await;
+    leader.disk.set_capacity(leader.disk.used_bytes());
+    let mut answered = 0;
+    let refused = loop {
+        let soon = Instant::now() + Duration::from_secs(5);
+        let letters = vec![letter(1, answered + 1, 50_000)];
+        match leader.group.propose(letters, soon).await {
+            Ok(replies) => answered = sequence(&replies[0]).0,
+            Err(error) => break error,
+        }
+        assert!(answered < 10_000, "the disk is never full");
+    };
+    assert_eq!(refused, ProposeError::DiskFull);
+
+    // What a new leader says of itself goes into the log too, small as it is.
+    let id = leader.id;
+    let disk = world.kill(id, PowerLoss::KeepAll);
+    let used = disk.used_bytes();
+    // Room for the small files of a start, and for no segment of the log.
+    disk.set_capacity(used + 64 * 1024);
+    world.start(id, disk).await;
+    let leader = world.leader().await;
+    leader.group.linearize(patience()).await.unwrap();
+    assert_eq!(queue(leader).await.len() as u64, answered, "reads go on");
+    let soon = Instant::now() + Duration::from_secs(5);
+    let refused = leader
+        .group
+        .propose(vec![letter(1, answered + 1, 64)], soon);
+    assert_eq!(refused.await, Err(ProposeError::DiskFull));
+
+    leader.disk.set_capacity(u64::MAX);
+    assert_eq!(world.send(1, answered + 1).await.0, answered + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

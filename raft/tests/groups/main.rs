@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod expiry;
 mod faults;
 mod service;
 mod world;

@@ -199,6 +199,11 @@ impl World {
 
     /// Starts a node on a disk, with the clock at noon.
     pub async fn start(&mut self, id: NodeId, disk: MemoryDisk) {
+        self.start_at(id, disk, NOON).await;
+    }
+
+    /// The same, with the clock at `now`.
+    pub async fn start_at(&mut self, id: NodeId, disk: MemoryDisk, now: Timestamp) {
         let options = WalOptions {
             segment_bytes: 4 << 20,
             cache_bytes: 1 << 20,
@@ -212,7 +217,7 @@ impl World {
         let writer = spawn_writer(writer).unwrap();
         let base = Arc::new(MemoryBase::default());
         let store = Store::open(shared, Path::new("/checkpoints"), base).unwrap();
-        let clock = ManualClock::new(NOON);
+        let clock = ManualClock::new(now);
         let groups = Groups::new(GroupsConfig {
             node: id,
             timing: Timing::lan(),

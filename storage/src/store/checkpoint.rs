@@ -115,6 +115,7 @@ impl CheckpointCut {
             .as_ref()
             .map(|checkpoint| checkpoint.contents().partitions.as_slice());
         let mut clean = old.unwrap_or_default().to_vec();
+        files.check_room(bytes_needed(&frozen.dirty, &clean))?;
         for (partition, layer) in &frozen.dirty {
             let id = partition.id;
             let old = clean.extract_if(.., |files| files.partition == id).next();
@@ -139,6 +140,19 @@ impl CheckpointCut {
     }
 }
 
+/// What a round may take of the disk: its files, and its rows in the base, which keeps what they
+/// replace for a while.
+fn bytes_needed(dirty: &[(Arc<Partition>, Arc<Layer>)], old: &[PartitionFiles]) -> u64 {
+    let of_partition = |(partition, layer): &(Arc<Partition>, Arc<Layer>)| {
+        let merged = old
+            .iter()
+            .find(|files| files.partition == partition.id && !takes_delta(files, layer));
+        let below = merged.map_or(0, |files| files.files().map(|name| name.length).sum());
+        layer.bytes().saturating_mul(3).saturating_add(below)
+    };
+    dirty.iter().map(of_partition).fold(0, u64::saturating_add)
+}
+
 /// One pin for each file of a manifest.
 fn keep_named(manifest: &Manifest, pins: Vec<Pin>) -> Vec<Pin> {
     let mut named: Vec<FileName> = manifest.files().copied().collect();
@@ -151,6 +165,13 @@ fn keep_named(manifest: &Manifest, pins: Vec<Pin>) -> Vec<Pin> {
     pins
 }
 
+/// Whether changes go into one more delta, rather than into a new base.
+fn takes_delta(old: &PartitionFiles, layer: &Layer) -> bool {
+    let deltas: u64 = old.deltas.iter().map(|delta| delta.length).sum();
+    let small = deltas.saturating_add(layer.bytes()) <= old.base.length / 2;
+    small && old.deltas.len() < MAX_DELTAS
+}
+
 /// Writes what changed in a partition: as a delta, or merged with all there was; `None` if no rows
 /// are left.
 fn write_partition(
@@ -161,9 +182,7 @@ fn write_partition(
     pins: &mut Vec<Pin>,
 ) -> Result<Option<PartitionFiles>, StoreError> {
     if let Some(mut old) = old {
-        let deltas: u64 = old.deltas.iter().map(|delta| delta.length).sum();
-        let small = deltas.saturating_add(layer.bytes()) <= old.base.length / 2;
-        if small && old.deltas.len() < MAX_DELTAS {
+        if takes_delta(&old, layer) {
             let delta = write_layer(files, id, layer, RowFileKind::Delta)?;
             old.deltas.extend(delta.as_ref().map(|pin| *pin.name()));
             pins.extend(delta);

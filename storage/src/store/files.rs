@@ -81,6 +81,8 @@ impl Kept {
 }
 
 const ROWS_SUFFIX: &str = ".rows";
+/// Space that checkpoints leave to the log, and to what the base writes beside rows.
+pub(crate) const SPARE_BYTES: u64 = 16 << 20;
 
 impl GroupFiles {
     /// The files of a group, in a folder that is made if missing.
@@ -117,6 +119,20 @@ impl GroupFiles {
     pub(crate) fn scratch(&self) -> PathBuf {
         let number = self.scratch.fetch_add(1, Ordering::Relaxed);
         self.directory.join(format!("writing-{number}.tmp"))
+    }
+
+    /// Refuses, as a full disk does, what may need so many bytes. The base takes no part in this
+    /// by itself, and may never work again once it has met a full disk.
+    pub(crate) fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let free = self.disk.free_bytes(&self.directory);
+        let free = free.map_err(StoreError::io("measure the space of", &self.directory))?;
+        if free < bytes.saturating_add(SPARE_BYTES) {
+            let full = io::Error::from(io::ErrorKind::StorageFull);
+            return Err(StoreError::io("write a checkpoint in", &self.directory)(
+                full,
+            ));
+        }
+        Ok(())
     }
 
     /// Gives a complete, synced file its name, and pins it. The name is durable after

@@ -13,9 +13,9 @@ use super::base_rows::BaseHandle;
 use super::checkpoint::{Checkpoint, CheckpointCut};
 use super::error::StoreError;
 use super::files::GroupFiles;
+use super::install::Installation;
 use super::layer::Gauge;
 use super::partition::Partition;
-use super::recover::fill_base;
 use super::{OpenToken, Reader};
 use crate::LogPosition;
 use crate::codec::{Batch, decode_batch};
@@ -215,45 +215,22 @@ impl GroupStore {
         self.shared.rounds.lock().current.clone()
     }
 
-    /// Replaces the whole state by a received checkpoint: after a crash at any moment there is the
-    /// old state or the new. Readers wait meanwhile. Blocking I/O.
+    /// Replaces the whole state by a received checkpoint. Blocking I/O.
     ///
     /// # Errors
-    /// [`StoreError::Backwards`] if the group has applied more than the checkpoint holds,
-    /// [`StoreError::WrongGroup`]: nothing changed. Any other stops the replica.
+    /// Those of [`Installation::run`].
     pub fn install(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
-        let shared = &self.shared;
-        shared.check()?;
-        let (found, expected) = (checkpoint.contents().group, shared.files.group);
-        if found != expected {
-            return Err(StoreError::WrongGroup { found, expected });
-        }
-        // A checkpoint that is moving to the base comes to its end first.
-        let _flow = shared.flow.lock();
-        let mut applied = shared.applied.write();
-        if let Some(held) = applied
-            .position
-            .filter(|held| *held > checkpoint.position())
-        {
-            return Err(StoreError::Backwards {
-                offered: checkpoint.position(),
-                held,
-            });
-        }
-        let _gate = shared.gate.write();
-        let result = checkpoint.publish_manifest().and_then(|()| {
-            let mut rounds = shared.rounds.lock();
-            rounds.writing = None;
-            let old = rounds.current.replace(checkpoint.clone());
-            drop(rounds);
-            drop(old);
-            shared.base.clear_group(expected)?;
-            fill_base(&shared.base, &shared.files, checkpoint.contents())
-        });
-        result.map_err(|error| shared.fail(error))?;
-        shared.partitions.write().clear();
-        *applied = checkpoint.applied();
-        Ok(())
+        self.installation(checkpoint).run()
+    }
+
+    /// The replacing of the whole state by a received checkpoint, to be run on any thread. Until it
+    /// has come to its end nothing is applied.
+    pub fn installation(&mut self, checkpoint: Checkpoint) -> Installation {
+        Installation::new(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.token),
+            checkpoint,
+        )
     }
 }
 
@@ -299,6 +276,11 @@ impl GroupShared {
         Arc::clone(self.partitions.write().entry(id).or_insert_with(make))
     }
 
+    /// Forgets what is in memory of all partitions.
+    pub(crate) fn forget_partitions(&self) {
+        self.partitions.write().clear();
+    }
+
     /// The partitions that were touched since the start.
     pub(crate) fn touched(&self) -> Vec<PartitionId> {
         self.partitions.read().keys().copied().collect()
@@ -307,7 +289,10 @@ impl GroupShared {
 
 /// Applies commands in order. Readers of a partition wait while a run of commands for it is applied.
 fn apply_commands(shared: &GroupShared, batch: Batch) -> Result<Vec<Reply>, StoreError> {
-    let context = Context { stamp: batch.stamp };
+    let context = Context {
+        stamp: batch.stamp,
+        may_expire: batch.may_expire,
+    };
     let mut replies = Vec::with_capacity(batch.commands.len());
     let mut commands = batch.commands.into_iter().peekable();
     while let Some(first) = commands.next() {

@@ -48,7 +48,7 @@ impl IncomingCheckpoint {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`], [`StoreError::Version`], [`StoreError::WrongGroup`] for a manifest
-    /// that can't be used; [`StoreError::Io`] if the disk failed.
+    /// that can't be used; [`StoreError::Io`] if the disk failed, or has no room for it.
     pub fn begin(store: &Store, group: GroupId, manifest: &[u8]) -> Result<Self, StoreError> {
         let bytes = Bytes::copy_from_slice(manifest);
         let manifest = Manifest::decode(&bytes, "from a peer", REMEDY_PEER)?;
@@ -81,6 +81,11 @@ impl IncomingCheckpoint {
             }
         }
         incoming.sweep_staging()?;
+        // What is still to come, and then all of it again in the base.
+        let left = |(name, arrival): (&FileName, &Arrival)| name.length - arrival.received;
+        let to_come: u64 = incoming.arriving.iter().map(left).sum();
+        let rows: u64 = incoming.manifest.files().map(|name| name.length).sum();
+        incoming.files.check_room(to_come.saturating_add(rows))?;
         Ok(incoming)
     }
 

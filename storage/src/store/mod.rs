@@ -13,7 +13,7 @@
 //! | `partition`, `layer`, `base_rows` | the rows: layers in memory over the base |
 //! | `group` | a group's state machine; `reader`: its readers |
 //! | `checkpoint`, `row_file`, `merge`, `manifest`, `files` | a checkpoint and what it is made of |
-//! | `incoming` | a checkpoint on its way in |
+//! | `incoming`, `install` | a checkpoint on its way in, and its taking over |
 //! | `session`, `recover` | start and shutdown |
 //!
 //! Invariants:
@@ -30,6 +30,7 @@ mod error;
 mod files;
 mod group;
 mod incoming;
+mod install;
 mod layer;
 mod manifest;
 mod merge;
@@ -62,6 +63,7 @@ pub use self::error::StoreError;
 pub use self::files::FileName;
 pub use self::group::{Applied, GroupStore};
 pub use self::incoming::IncomingCheckpoint;
+pub use self::install::Installation;
 pub use self::reader::{PartitionDigests, Reader};
 
 /// The state of all groups of a node. Clones share it.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rossby_domain::ids::PartitionId;
+use rossby_domain::tables::ReadTables as _;
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Query, answer};
 use sha2::{Digest as _, Sha256};
@@ -56,6 +57,35 @@ impl Reader {
         self.shared.check()?;
         let applied = self.shared.applied.read();
         let _gate = self.shared.gate.read();
+        let ids = self.partitions();
+        let mut digests = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(digest) = self.digest(id).map_err(|error| self.shared.fail(error))? {
+                digests.push((id, digest));
+            }
+        }
+        self.shared.check()?;
+        Ok((applied.position, digests))
+    }
+
+    /// The latest expiry clock of all partitions; zero if no command ever carried one in.
+    ///
+    /// # Errors
+    /// As of [`Self::query`].
+    pub fn expiry_clock(&self) -> Result<Timestamp, StoreError> {
+        let _gate = self.shared.gate.read();
+        let mut latest = Timestamp::default();
+        for id in self.partitions() {
+            let meta = self.shared.partition(id).read().meta();
+            let meta = meta.map_err(|error| self.shared.fail(error))?;
+            latest = latest.max(meta.expiry_clock);
+        }
+        self.shared.check()?;
+        Ok(latest)
+    }
+
+    /// The partitions that may have rows.
+    fn partitions(&self) -> BTreeSet<PartitionId> {
         let mut ids: BTreeSet<PartitionId> = self.shared.touched().into_iter().collect();
         let current = self.shared.rounds.lock().current.clone();
         if let Some(checkpoint) = &current {
@@ -66,14 +96,7 @@ impl Reader {
                     .map(|p| p.partition),
             );
         }
-        let mut digests = Vec::with_capacity(ids.len());
-        for id in ids {
-            if let Some(digest) = self.digest(id).map_err(|error| self.shared.fail(error))? {
-                digests.push((id, digest));
-            }
-        }
-        self.shared.check()?;
-        Ok((applied.position, digests))
+        ids
     }
 
     /// The digest of one partition; `None` if it has no rows.

@@ -135,6 +135,17 @@ pub(crate) fn of_box(table: Table, box_id: &BoxId) -> Vec<u8> {
     table.key(&[box_id.as_bytes()])
 }
 
+/// The rows, in a table by box, of the boxes after `after`.
+pub(crate) fn boxes_after(table: Table, after: Option<&BoxId>) -> KeyRange {
+    let mut range = whole(table);
+    if let Some(after) = after {
+        // No key lies between a box's and the same with a zero behind it.
+        range.start = of_box(table, after);
+        range.start.push(0);
+    }
+    range
+}
+
 pub(crate) fn queue(box_id: &BoxId, sequence: Sequence) -> Vec<u8> {
     Table::Queue.key(&[box_id.as_bytes(), &sequence.0.to_be_bytes()])
 }

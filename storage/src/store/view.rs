@@ -286,10 +286,14 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
         self.read(intent(box_id))
     }
 
-    fn intents(&self, limit: u32) -> Result<Vec<(BoxId, Intent)>, StoreError> {
+    fn intents(
+        &self,
+        after: Option<&BoxId>,
+        limit: u32,
+    ) -> Result<Vec<(BoxId, Intent)>, StoreError> {
         self.list(
             Table::Intents,
-            &rows::whole(Table::Intents),
+            &rows::boxes_after(Table::Intents, after),
             limit,
             |key, row| Some((rows::box_of(Table::Intents, key)?, row)),
         )

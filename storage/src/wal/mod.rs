@@ -13,7 +13,7 @@
 //! - After a failed write or sync nothing is ever reported durable again.
 //! - A sector that was synced is never written again, but for recovery putting the same bytes back.
 //! - What is read is what was written, or an error: every read checks the record's checksums.
-//! - Power loss alone never makes the log refuse to open ([`recovery`] says how that is told from damage).
+//! - Power loss alone never makes the log refuse to open (`recovery.rs` says how that is told from damage).
 
 mod error;
 mod index;

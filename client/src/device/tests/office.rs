@@ -199,6 +199,7 @@ impl Office {
         };
         let context = Context {
             stamp: self.clock.now(),
+            may_expire: true,
         };
         apply(&mut self.state.lock().tables, &context, routed).unwrap()
     }

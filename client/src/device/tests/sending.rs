@@ -14,8 +14,12 @@ use crate::crypto::kem::KemSecret;
 impl Person {
     /// This person's record with one more device, which has no KEM key yet.
     pub fn record_with_device(&self, seed: u8) -> KeyRecord {
+        self.with_device(self.device.identity.record(), seed)
+    }
+
+    /// A record of this person with one more device.
+    fn with_device(&self, record: &KeyRecord, seed: u8) -> KeyRecord {
         let identity = &self.device.identity;
-        let record = identity.record();
         let key = SigningKey::from_bytes(&[seed; 32])
             .verifying_key()
             .to_bytes();
@@ -207,6 +211,40 @@ async fn keys_that_do_not_grow_from_the_pinned_ones_are_never_sealed_for() {
         .send(&bob.box_id(), &Content::Text("one".to_owned()))
         .await;
     assert!(matches!(sent, Err(DeviceError::IdentityChanged { .. })));
+    assert_eq!(office.queue(&bob.box_id()).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_contacts_changed_identity_holds_up_nobody_else() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let carol = person(&office, 3).await;
+    office.replace_record(&bob.box_id(), &bob.record_with_device(7));
+    for other in [&bob, &carol] {
+        assert!(delivered(&alice.say(other, "zero").await));
+        office.fail_next("Send", Fault::Refused("QUEUE_FULL", Retry::Same));
+        assert!(matches!(
+            alice.say(other, "one").await,
+            Delivery::Pending(_)
+        ));
+    }
+    // A fork that is longer than the chain that Alice holds Bob to.
+    let fork = bob.with_device(&bob.record_with_device(8), 9);
+    office.replace_record(&bob.box_id(), &fork);
+    let sent = alice.device.resend().await.unwrap();
+    let to = |box_id| {
+        &sent
+            .iter()
+            .find(|sent| sent.recipient == box_id)
+            .unwrap()
+            .delivery
+    };
+    assert!(delivered(to(carol.box_id())));
+    assert!(matches!(
+        to(bob.box_id()),
+        Delivery::Pending(DeviceError::IdentityChanged { .. })
+    ));
+    assert_eq!(alice.device.pending().unwrap(), 1);
     assert_eq!(office.queue(&bob.box_id()).len(), 1);
 }
 

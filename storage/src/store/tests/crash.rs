@@ -134,6 +134,29 @@ fn a_full_disk_at_any_moment_of_a_round_is_survived_and_the_next_round_succeeds(
     faults_in_a_round(DiskFault::Full);
 }
 
+/// Only files are asked for space, so a base that meets a full disk would be lost, and the replica
+/// with it.
+#[test]
+fn a_round_or_a_transfer_that_would_fill_the_disk_is_not_begun() {
+    let history = History::new();
+    let (disk, store, mut group) = prepared(&history);
+    disk.set_capacity(disk.used_bytes() + 1024 * 1024);
+    let refused = checkpoint(&mut group).unwrap_err();
+    assert!(refused.is_disk_full(), "{refused}");
+    assert_eq!(group.applied().position.unwrap().index, 6);
+
+    let source = MemoryDisk::default();
+    let (_source, mut leader) = try_open(&source, Arc::new(MemoryBase::default())).unwrap();
+    history.apply(&mut leader, 6);
+    let shipped = checkpoint(&mut leader).unwrap();
+    let refused = receive(&store, &shipped).unwrap_err();
+    assert!(refused.is_disk_full(), "{refused}");
+
+    disk.set_capacity(u64::MAX);
+    checkpoint(&mut group).unwrap();
+    receive(&store, &shipped).unwrap();
+}
+
 #[test]
 fn a_failing_disk_at_any_moment_of_a_round_loses_nothing() {
     faults_in_a_round(DiskFault::Io);

@@ -231,7 +231,6 @@ fn outbox(v: u8) -> OutboxRow {
 fn intent(v: u8) -> Intent {
     Intent {
         device: DeviceId::from_bytes([v; 16]),
-        identifier: identifier(v),
         expires_at: at(v),
     }
 }
@@ -283,7 +282,9 @@ fn shown<T: ReadTables<Error: std::fmt::Debug>>(tables: &T) -> Vec<String> {
     }
     for limit in [0, 2, 100] {
         all.push(format!("{:?}", tables.outbox(limit).unwrap()));
-        all.push(format!("{:?}", tables.intents(limit).unwrap()));
+        for after in [None, Some(&box_id(0)), Some(&box_id(KINDS))] {
+            all.push(format!("{:?}", tables.intents(after, limit).unwrap()));
+        }
     }
     all.push(format!("{:?}", tables.meta().unwrap()));
     all

@@ -18,7 +18,7 @@ use rossby_domain::ids::{
     BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, PartitionId, Sequence,
 };
 use rossby_domain::limits::Limits;
-use rossby_domain::tables::MemoryTables;
+use rossby_domain::tables::{MemoryTables, ReadTables as _};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Command, Context, Query, Reply, Routed, answer, apply};
 use rossby_seams::base::{Base, MemoryBase};
@@ -151,6 +151,7 @@ pub(super) fn first_entry() -> Batch {
     commands.extend((0..PEOPLE).flat_map(registration));
     Batch {
         stamp: Timestamp::from_millis(1_000_000),
+        may_expire: true,
         commands,
     }
 }
@@ -264,13 +265,17 @@ impl Model {
         self.now += wait_seconds * 1000;
         self.append_batch(Batch {
             stamp: Timestamp::from_millis(self.now),
+            may_expire: true,
             commands,
         });
     }
 
     fn append_batch(&mut self, batch: Batch) {
         let bytes = encode_batch(&batch).unwrap();
-        let context = Context { stamp: batch.stamp };
+        let context = Context {
+            stamp: batch.stamp,
+            may_expire: batch.may_expire,
+        };
         let run = |routed: Routed| {
             let tables = self.tables.entry(routed.partition).or_default();
             apply(tables, &context, routed).unwrap()
@@ -306,6 +311,9 @@ impl Model {
         let (at, digests) = reader.digests().unwrap();
         assert_eq!(at, Some(position(self.log.len() as u64)));
         assert_eq!(digests, self.digests());
+        let clocks = self.tables.values().map(|tables| tables.meta().unwrap());
+        let latest = clocks.map(|meta| meta.expiry_clock).max().unwrap();
+        assert_eq!(reader.expiry_clock().unwrap(), latest);
         let now = Timestamp::from_millis(self.now);
         for person in 0..PEOPLE {
             let fetch = Query::Fetch {
