@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::answers::ProposeError;
 use crate::clock_quorum::Verdict;
-use crate::group::Core;
+use crate::core::Core;
 use crate::types::{Proposal, TypeConfig};
 
 /// The most commands in an entry.

@@ -9,7 +9,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::answers::CheckpointError;
-use crate::group::Core;
+use crate::core::Core;
 
 /// Between two looks at the log's size.
 const PERIOD: Duration = Duration::from_secs(1);

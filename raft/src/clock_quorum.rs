@@ -2,7 +2,7 @@
 //!
 //! Every second each peer is asked for its time. A command may be stamped while this clock is
 //! within [`MAX_SKEW_MS`] of the median of the clocks of a quorum of voters, each asked within the last
-//! [`SAMPLE_LIFE`]. A leader that is out of step hands over and does not campaign (`group.rs`).
+//! [`SAMPLE_LIFE`]. A leader that is out of step hands over and does not campaign (`leadership.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -28,7 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::answers::{Leadership, ProposeError, ReadError};
 use crate::clock_quorum::Verdict;
-use crate::group::Core;
+use crate::core::Core;
 
 /// A clock that is further than this beyond the last time in the log is in doubt, in milliseconds.
 pub(crate) const MAX_JUMP_MS: u64 = 7 * DAY_MS;

@@ -2,220 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver;
+use openraft::ServerState;
 use openraft::errors::{InitializeError as RaftInitializeError, RaftError};
-use openraft::{Instant as _, RaftMetrics, ServerState};
-use parking_lot::Mutex;
 use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Query, Rejection, Reply, Routed};
-use rossby_seams::clock::Clock;
-use rossby_storage::store::{Reader, Store};
-use rossby_storage::wal::Wal;
+use rossby_storage::store::Reader;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::answers::{
     CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
 };
 use crate::batcher::Batcher;
-use crate::clock_quorum::ClockQuorum;
-use crate::expiry::{self, ClockJump, Expiry};
-use crate::groups::Timing;
-use crate::inbound::Heard;
-use crate::ownership::Ownership;
-use crate::shipping::Shipping;
-use crate::types::{Raft, TypeConfig};
+use crate::core::{Core, Metrics, leader_member};
+use crate::expiry::{self, ClockJump};
 use crate::{Member, checkpoints, leadership};
-
-type Metrics = RaftMetrics<TypeConfig>;
-
-/// The leader sheds proposals above this share of the overlay budget, in hundredths.
-const SHED_PERCENT: u64 = 70;
-
-/// What the parts of a running replica share.
-pub(crate) struct Core {
-    pub(crate) id: GroupId,
-    pub(crate) replica: ReplicaId,
-    pub(crate) raft: Raft,
-    pub(crate) reader: Reader,
-    pub(crate) ownership: Arc<Ownership>,
-    pub(crate) wal: Wal,
-    pub(crate) store: Store,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) clocks: Arc<ClockQuorum>,
-    pub(crate) timing: Timing,
-    pub(crate) shipping: Arc<Shipping>,
-    pub(crate) checkpoint_log_bytes: u64,
-    pub(crate) disk_full: Arc<AtomicU64>,
-    pub(crate) overlay_budget_bytes: u64,
-    pub(crate) leadership: watch::Sender<Leadership>,
-    pub(crate) heard: Arc<Heard>,
-    pub(crate) reign: Mutex<Option<Reign>>,
-    pub(crate) handing_over: AtomicBool,
-    pub(crate) failure: Mutex<Option<String>>,
-    pub(crate) expiry: Expiry,
-    pub(crate) stop: CancellationToken,
-}
-
-/// A term in which this replica leads.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Reign {
-    pub(crate) term: u64,
-    pub(crate) since: Timestamp,
-    pub(crate) began: Instant,
-}
-
-impl Core {
-    /// Runs `look` on openraft's figures. Nothing may be awaited meanwhile: openraft waits too.
-    pub(crate) fn with_metrics<T>(&self, look: impl FnOnce(&Metrics) -> T) -> T {
-        look(&self.raft.metrics().borrow_watched())
-    }
-
-    /// Whether a proposal would be taken now.
-    pub(crate) fn admit(&self) -> Result<(), ProposeError> {
-        self.admit_read()?;
-        if self.store.overlay_bytes() >= self.overlay_budget_bytes / 100 * SHED_PERCENT {
-            return Err(ProposeError::Overloaded);
-        }
-        if !self.wal.accepts_entries() {
-            self.check_log()?;
-            return Err(ProposeError::DiskFull);
-        }
-        Ok(())
-    }
-
-    /// Stops the group if its log has failed, which openraft learns only when it next writes.
-    pub(crate) fn check_log(&self) -> Result<(), ReadError> {
-        match self.wal.failure() {
-            Some(failure) => {
-                self.fail(&format!("the log has failed: {failure}"));
-                Err(ReadError::Stopped)
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Whether this replica leads and, as far as it can know now, has a quorum.
-    pub(crate) fn admit_read(&self) -> Result<(), ReadError> {
-        if self.stop.is_cancelled() {
-            return Err(ReadError::Stopped);
-        }
-        self.with_metrics(|metrics| {
-            if metrics.running_state.is_err() {
-                return Err(ReadError::Stopped);
-            }
-            if metrics.state != ServerState::Leader {
-                return Err(ReadError::NotLeader {
-                    leader: leader_member(metrics),
-                });
-            }
-            // A leader of the last moment has not heard from anybody yet.
-            let fresh = self.reign.lock().is_none_or(|reign| {
-                reign.term != metrics.current_term
-                    || reign.began.elapsed() < self.timing.election_max
-            });
-            if fresh || self.quorum_heard_within(metrics, self.timing.election_max) {
-                Ok(())
-            } else {
-                Err(ReadError::NoQuorum)
-            }
-        })
-    }
-
-    fn quorum_heard_within(&self, metrics: &Metrics, limit: Duration) -> bool {
-        let mut voters = metrics.membership_config.voter_ids();
-        let alone = voters.next() == Some(self.replica) && voters.next().is_none();
-        alone
-            || metrics
-                .last_quorum_acked
-                .is_some_and(|heard| heard.elapsed() < limit)
-    }
-
-    /// The nodes of the voters.
-    pub(crate) fn voter_nodes(&self) -> Vec<NodeId> {
-        self.with_metrics(|metrics| {
-            let membership = &metrics.membership_config;
-            let node = |voter| membership.get_node(&voter).map(|member| member.node);
-            membership.voter_ids().filter_map(node).collect()
-        })
-    }
-
-    /// All members, learners too.
-    pub(crate) fn members(&self) -> Vec<Member> {
-        self.with_metrics(|metrics| {
-            metrics
-                .membership_config
-                .nodes()
-                .map(|(_, member)| member.clone())
-                .collect()
-        })
-    }
-
-    fn epoch(&self, partition: PartitionId) -> Result<Option<Epoch>, ReadError> {
-        self.ownership.epoch(partition, || {
-            match self.query(partition, &Query::Ownership(partition))? {
-                Answer::Ownership { epoch, .. } => Ok(epoch),
-                _ => Err(ReadError::Stopped),
-            }
-        })
-    }
-
-    /// Makes sure that what seems not to be owned is not: a new leader may not have applied yet
-    /// what its predecessors committed.
-    async fn know_owned(
-        &self,
-        mut partitions: impl Iterator<Item = PartitionId>,
-        deadline: Instant,
-    ) -> Result<(), ReadError> {
-        let unowned = |partition| self.epoch(partition).map(|epoch| epoch.is_none());
-        let any = partitions.try_fold(false, |any, partition| Ok(any || unowned(partition)?))?;
-        if any {
-            self.linearize(deadline).await
-        } else {
-            Ok(())
-        }
-    }
-
-    fn query(&self, partition: PartitionId, query: &Query) -> Result<Answer, ReadError> {
-        self.reader
-            .query(partition, self.read_time(), query)
-            .map_err(|error| {
-                self.fail(&format!("the state can not be read: {error}"));
-                ReadError::Stopped
-            })
-    }
-
-    /// Stops the group on this node for good; the first reason is kept.
-    pub(crate) fn fail(&self, reason: &str) {
-        let mut failure = self.failure.lock();
-        if failure.is_none() && !self.stop.is_cancelled() {
-            tracing::error!(group = %self.id, replica = %self.replica, reason, "the group has stopped");
-            *failure = Some(reason.to_owned());
-        }
-        self.stop.cancel();
-    }
-
-    fn leads_surely(&self) -> bool {
-        !self.handing_over.load(Ordering::Acquire)
-            && !self.stop.is_cancelled()
-            && self.with_metrics(|metrics| {
-                metrics.running_state.is_ok()
-                    && metrics.state == ServerState::Leader
-                    && self.quorum_heard_within(metrics, self.timing.election_min)
-            })
-    }
-}
-
-/// The member that leads, as openraft's figures say.
-pub(crate) fn leader_member(metrics: &Metrics) -> Option<Member> {
-    let leader = metrics.current_leader?;
-    metrics.membership_config.get_node(&leader).cloned()
-}
 
 /// A running replica of a group.
 pub struct Group {

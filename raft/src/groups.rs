@@ -19,14 +19,15 @@ use tokio_util::sync::CancellationToken;
 use crate::answers::Leadership;
 use crate::blocking::Blocking;
 use crate::clock_quorum::ClockQuorum;
+use crate::core::Core;
 use crate::expiry::Expiry;
-use crate::group::Core;
 use crate::inbound::{Heard, Inbound, InboundConfig, Replica};
 use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::shipping::Shipping;
 use crate::state_machine::StateMachine;
+use crate::timing::Timing;
 use crate::types::Raft;
 use crate::{Group, Member};
 
@@ -38,45 +39,6 @@ const SYNC: Duration = Duration::from_secs(10);
 const SHIPMENT_TIMEOUT_MS: u64 = 60 * 60 * 1000;
 /// Entries in one append, at most: their bytes are bounded by the log store.
 const MAX_APPEND_ENTRIES: u64 = 1024;
-
-/// Raft's intervals. [`Timing::lan`] is the default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// Between heartbeats. A heartbeat must be answered within this time.
-    pub heartbeat: Duration,
-    /// Shortest wait before an election.
-    pub election_min: Duration,
-    /// Longest wait before an election.
-    pub election_max: Duration,
-}
-
-impl Timing {
-    /// For nodes within a few milliseconds of each other.
-    #[must_use]
-    pub const fn lan() -> Self {
-        Self {
-            heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(500),
-            election_max: Duration::from_millis(1000),
-        }
-    }
-
-    /// For nodes in several regions.
-    #[must_use]
-    pub const fn wan() -> Self {
-        Self {
-            heartbeat: Duration::from_millis(500),
-            election_min: Duration::from_millis(2500),
-            election_max: Duration::from_millis(5000),
-        }
-    }
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self::lan()
-    }
-}
 
 /// What the groups of a node share.
 pub struct GroupsConfig {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use crate::Member;
 use crate::answers::{Leadership, ProposeError};
 use crate::clock_quorum::Verdict;
-use crate::group::{Core, Reign, leader_member};
+use crate::core::{Core, Reign, leader_member};
 use crate::types::TypeConfig;
 
 /// Between two looks at the clock.

@@ -23,6 +23,7 @@ mod batcher;
 mod blocking;
 mod checkpoints;
 mod clock_quorum;
+mod core;
 mod expiry;
 mod frame;
 mod group;
@@ -39,6 +40,7 @@ mod shipping;
 mod state_machine;
 #[cfg(test)]
 mod storage_suite;
+mod timing;
 mod types;
 
 pub use answers::{
@@ -48,5 +50,6 @@ pub use blocking::Blocking;
 pub use expiry::ClockJump;
 pub use frame::MAX_FRAME_BYTES;
 pub use group::Group;
-pub use groups::{Groups, GroupsConfig, StartError, Timing};
+pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
+pub use timing::Timing;

@@ -138,10 +138,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             RPCTypes::AppendEntries,
             Request::Append(rpc),
             option,
-            |answer| match answer {
-                Answer::Append(outcome) => Some(outcome),
-                _ => None,
-            },
+            append_outcome,
         )
         .await
     }
@@ -190,16 +187,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        self.ask(
-            RPCTypes::Vote,
-            Request::Vote(rpc),
-            option,
-            |answer| match answer {
-                Answer::Vote(outcome) => Some(outcome),
-                _ => None,
-            },
-        )
-        .await
+        self.ask(RPCTypes::Vote, Request::Vote(rpc), option, ballot_outcome)
+            .await
     }
 
     async fn pre_vote(
@@ -211,10 +200,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             RPCTypes::Vote,
             Request::PreVote(rpc),
             option,
-            |answer| match answer {
-                Answer::Vote(outcome) => Some(outcome),
-                _ => None,
-            },
+            ballot_outcome,
         )
         .await
     }
@@ -228,10 +214,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             RPCTypes::TransferLeader,
             Request::Transfer(rpc),
             option,
-            |answer| match answer {
-                Answer::Transfer(outcome) => Some(outcome),
-                _ => None,
-            },
+            transfer_outcome,
         )
         .await
     }
@@ -259,6 +242,27 @@ impl RaftNetworkV2<TypeConfig> for Client {
     fn backoff(&self) -> Option<Backoff> {
         // The link has its own, growing pause: openraft needs only ask again.
         Some(Backoff::new(std::iter::repeat(self.network.heartbeat)))
+    }
+}
+
+fn append_outcome(answer: Answer) -> Option<AppendEntriesResponse<TypeConfig>> {
+    match answer {
+        Answer::Append(outcome) => Some(outcome),
+        _ => None,
+    }
+}
+
+fn ballot_outcome(answer: Answer) -> Option<VoteResponse<TypeConfig>> {
+    match answer {
+        Answer::Vote(outcome) => Some(outcome),
+        _ => None,
+    }
+}
+
+fn transfer_outcome(answer: Answer) -> Option<TransferLeaderResponse<TypeConfig>> {
+    match answer {
+        Answer::Transfer(outcome) => Some(outcome),
+        _ => None,
     }
 }
 

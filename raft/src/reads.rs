@@ -9,7 +9,7 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answers::ReadError;
-use crate::group::Core;
+use crate::core::Core;
 
 impl Core {
     pub(crate) async fn confirm_leadership(&self, deadline: Instant) -> Result<(), ReadError> {

@@ -226,7 +226,9 @@ impl Connection {
                 } => {
                     unknown |= maybe;
                     let wait = wait.max(self.jittered(pause)?);
-                    if Instant::now() + wait + SHORTEST_ATTEMPT > deadline {
+                    // The wait is the service's word, and may be longer than time itself.
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if wait.saturating_add(SHORTEST_ATTEMPT) > left {
                         return Err(settle(error, unknown));
                     }
                     sleep(wait).await;

@@ -169,6 +169,14 @@ async fn a_wait_longer_than_the_patience_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_beyond_all_time_ends_the_call_as_any_other_that_is_too_long() {
+    let wait = Some(Duration::MAX);
+    let (result, asked) = call([refused("OVERLOADED", Retry::Same, wait), done()]).await;
+    assert!(matches!(result, Err(CallError::Refused(refusal)) if refusal.retry_after == wait));
+    assert_eq!(asked.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_wait_that_the_service_asks_for_is_kept() {
     let wait = Duration::from_secs(3);
     let started = Instant::now();

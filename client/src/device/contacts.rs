@@ -11,7 +11,7 @@ use super::{Device, DeviceError, box_from_wire, identifier_to_wire};
 use crate::connection::{Block, LookupKey};
 use crate::envelope::ChainPoint;
 use crate::safety_number::safety_number;
-use crate::store::{ContactRow, StoreError};
+use crate::store::{Batch, ContactRow, StoreError, StoredIdentifier};
 
 /// By what a box is looked up.
 #[derive(Debug, Clone)]
@@ -36,8 +36,8 @@ pub struct Found {
     pub next_counter: Counter,
 }
 
-/// Someone we know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Someone we know. `Debug` shows neither name nor identifier.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Contact {
     /// Their box.
     pub box_id: BoxId,
@@ -53,6 +53,14 @@ pub struct Contact {
     pub added: bool,
     /// Whether they are blocked.
     pub blocked: bool,
+}
+
+impl std::fmt::Debug for Contact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contact")
+            .field("box_id", &self.box_id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Contact {
@@ -147,31 +155,43 @@ impl Device {
             LookupBy::Identifier(identifier) => Some(identifier.into()),
             LookupBy::Device(_) | LookupBy::Box(_) => None,
         };
-        if let Some(identifier) = &identifier {
-            let earlier = self
-                .store
-                .all::<ContactRow>()?
-                .into_iter()
-                .find(|(box_id, row)| {
-                    row.identifier.as_ref() == Some(identifier) && *box_id != found.box_id
-                });
-            if let Some((known, mut row)) = earlier {
-                if !accept_moved {
-                    return Err(DeviceError::IdentifierMoved {
-                        known,
-                        found: found.box_id,
-                    });
-                }
-                row.identifier = None;
-                self.store.write(|batch| batch.put(&known, &row))?;
-            }
+        let moved_from = match &identifier {
+            Some(identifier) => self.held_by_another(identifier, &found.box_id)?,
+            None => None,
+        };
+        if let Some(known) = moved_from.filter(|_| !accept_moved) {
+            return Err(DeviceError::IdentifierMoved {
+                known,
+                found: found.box_id,
+            });
         }
-        let mut row = self.pin(&found)?;
-        row.added = true;
-        row.identifier = identifier.or(row.identifier);
-        row.name = name.map(str::to_owned).or(row.name);
-        self.store.write(|batch| batch.put(&found.box_id, &row))?;
-        Ok(Contact::of_row((found.box_id, row)))
+        // In one transaction: what another task pins meanwhile is not undone.
+        self.store.write(|batch| {
+            let mut row = self.pin_in(batch, &found)?;
+            row.added = true;
+            row.identifier = identifier.or(row.identifier);
+            row.name = name.map(str::to_owned).or(row.name);
+            batch.put(&found.box_id, &row)?;
+            if let Some(known) = moved_from
+                && let Some(mut earlier) = batch.get::<ContactRow>(&known)?
+            {
+                earlier.identifier = None;
+                batch.put(&known, &earlier)?;
+            }
+            Ok(Contact::of_row((found.box_id, row)))
+        })
+    }
+
+    /// The contact other than this one that has the identifier.
+    fn held_by_another(
+        &self,
+        identifier: &StoredIdentifier,
+        box_id: &BoxId,
+    ) -> Result<Option<BoxId>, DeviceError> {
+        let contacts = self.store.all::<ContactRow>()?.into_iter();
+        let mut others = contacts
+            .filter(|(other, row)| other != box_id && row.identifier.as_ref() == Some(identifier));
+        Ok(others.next().map(|(other, _)| other))
     }
 
     /// Forgets a contact, and with them the identity that they were held to. Messages stay.
@@ -234,32 +254,36 @@ impl Device {
         self.connection
             .call::<Block>(&request, Some(&signer))
             .await?;
-        if let Some(mut row) = self.store.get::<ContactRow>(box_id)? {
-            row.blocked = blocked;
-            self.store.write(|batch| batch.put(box_id, &row))?;
-        }
-        Ok(())
+        self.store.write(|batch| {
+            if let Some(mut row) = batch.get::<ContactRow>(box_id)? {
+                row.blocked = blocked;
+                batch.put(box_id, &row)?;
+            }
+            Ok(())
+        })
     }
 
     /// Holds a found record against what is pinned, and pins it: the first time on trust, and from
     /// then on only what grows from that.
     pub(super) fn pin(&self, found: &Found) -> Result<ContactRow, DeviceError> {
-        self.store.write(|batch| {
-            let row = match batch.get::<ContactRow>(&found.box_id)? {
-                Some(row) => renewed(&found.box_id, row, &found.record)?,
-                None => ContactRow {
-                    name: None,
-                    identifier: None,
-                    record: found.record.encode(),
-                    pinned: ChainPoint::head(&found.record),
-                    since: self.environment.clock.now(),
-                    added: false,
-                    blocked: false,
-                },
-            };
-            batch.put(&found.box_id, &row)?;
-            Ok(row)
-        })
+        self.store.write(|batch| self.pin_in(batch, found))
+    }
+
+    fn pin_in(&self, batch: &mut Batch<'_>, found: &Found) -> Result<ContactRow, DeviceError> {
+        let row = match batch.get::<ContactRow>(&found.box_id)? {
+            Some(row) => renewed(&found.box_id, row, &found.record)?,
+            None => ContactRow {
+                name: None,
+                identifier: None,
+                record: found.record.encode(),
+                pinned: ChainPoint::head(&found.record),
+                since: self.environment.clock.now(),
+                added: false,
+                blocked: false,
+            },
+        };
+        batch.put(&found.box_id, &row)?;
+        Ok(row)
     }
 
     /// The pinned record of a contact.

@@ -4,6 +4,7 @@ use rossby_domain::ids::{BoxId, DeviceAddress, Sequence};
 use rossby_domain::time::Timestamp;
 
 use super::{Device, DeviceError};
+use crate::crypto::secret::SecretBytes;
 use crate::envelope::Content;
 use crate::store::{MessageKey, MessageRow, MessageState};
 
@@ -69,8 +70,8 @@ pub struct Message {
 impl Message {
     pub(super) fn of_row((key, row): (MessageKey, MessageRow)) -> Result<Self, DeviceError> {
         let (id, recipient) = key;
-        let decode = |bytes: &[u8]| {
-            Content::decode(bytes)
+        let decode = |bytes: &SecretBytes| {
+            Content::decode(bytes.expose())
                 .map(Some)
                 .map_err(|_| DeviceError::Damaged("message"))
         };

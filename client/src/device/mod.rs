@@ -5,7 +5,8 @@
 //!                                                 │      │       │
 //!                       contacts.rs: pinned chains┘      │       └ receiving.rs: verify, store,
 //!                                                        │         and only then acknowledge
-//!                       sending.rs: count and store, then send; the same bytes until it is known
+//!                       sending.rs: count and store, then send; the same bytes until it is known;
+//!                                    resealing.rs: anew, where those can never be stored
 //! ```
 //!
 //! Invariants. A counter is stored before anything is sent under it, so no two texts of this home
@@ -23,6 +24,7 @@ mod error;
 mod messages;
 mod receiving;
 mod registration;
+mod resealing;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -107,6 +109,8 @@ pub struct Device {
     connection: Connection,
     /// One request in flight per box is what keeps a sender's envelopes in order.
     sending: tokio::sync::Mutex<()>,
+    /// Two that receive at once would both find the same envelope new.
+    receiving: tokio::sync::Mutex<()>,
 }
 
 impl Device {
@@ -124,7 +128,6 @@ impl Device {
         if servers.addresses.is_empty() {
             return Err(DeviceError::NoServer);
         }
-        let store = Store::create(home, passphrase, cost, Arc::clone(&environment.random))?;
         let identity = Identity::generate(environment.random.as_ref())?;
         let account = AccountRow {
             servers: servers.addresses.iter().map(ToString::to_string).collect(),
@@ -134,7 +137,8 @@ impl Device {
             box_id: None,
             access: None,
         };
-        store.write(|batch| {
+        let random = Arc::clone(&environment.random);
+        let store = Store::create(home, passphrase, cost, random, |batch| {
             batch.put(&(), &identity_row(&identity))?;
             batch.put(&(), &account)
         })?;
@@ -172,13 +176,13 @@ impl Device {
         environment: Environment,
     ) -> Result<Self, DeviceError> {
         let connection = connect(account, &environment)?;
-        let sending = tokio::sync::Mutex::new(());
         Ok(Self {
             store,
             identity,
             environment,
             connection,
-            sending,
+            sending: tokio::sync::Mutex::new(()),
+            receiving: tokio::sync::Mutex::new(()),
         })
     }
 

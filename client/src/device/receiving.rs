@@ -11,6 +11,7 @@ use rossby_proto::v1;
 use super::contacts::LookupBy;
 use super::{Device, DeviceError, Message, box_from_wire};
 use crate::connection::{Acknowledge, Fetch, Signer};
+use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Arrival, OpenError, Opened, Recipient, open};
 use crate::store::{MarksRow, MessageKey, MessageRow, MessageState};
 
@@ -74,6 +75,7 @@ impl Device {
     /// [`DeviceError::Call`] if nothing could be fetched; what stops it later is in
     /// [`Received::interrupted`].
     pub async fn receive(&self) -> Result<Received, DeviceError> {
+        let _one_at_a_time = self.receiving.lock().await;
         let signer = self.signer()?;
         let mut received = Received {
             messages: Vec::new(),
@@ -101,9 +103,17 @@ impl Device {
             };
             received.status = status_of(page.status);
             let more = page.more;
-            let stored = self
+            let stored = match self
                 .store_page(&signer, page.envelopes, after, &mut received)
-                .await?;
+                .await
+            {
+                Ok(stored) => stored,
+                // What earlier pages brought is stored and acknowledged: it would not come again.
+                Err(error) => {
+                    received.interrupted = Some(error);
+                    return Ok(received);
+                }
+            };
             if stored > after {
                 after = stored;
                 if let Err(error) = self.acknowledge(&signer, stored).await {
@@ -156,10 +166,17 @@ impl Device {
         let mut last = after;
         let mut fresh: Vec<(MessageKey, MessageRow)> = Vec::new();
         for envelope in envelopes {
-            let came = Came::read(envelope)?;
-            if came.sequence <= last {
-                return Err(DeviceError::Untrue("envelopes out of order"));
-            }
+            let came = match Came::read(envelope) {
+                Ok(came) if came.sequence > last => came,
+                Ok(_) => {
+                    received.interrupted = Some(DeviceError::Untrue("envelopes out of order"));
+                    break;
+                }
+                Err(error) => {
+                    received.interrupted = Some(error);
+                    break;
+                }
+            };
             let id = EnvelopeId {
                 sender: came.sender,
                 counter: came.counter,
@@ -234,7 +251,7 @@ impl Device {
         };
         Ok(match opened {
             Ok(opened) => MessageState::Received {
-                content: opened.content.encode()?.to_vec(),
+                content: SecretBytes::new(opened.content.encode()?.to_vec()),
                 conversation: opened.conversation,
                 written_at: opened.written_at,
             },

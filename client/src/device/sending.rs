@@ -21,10 +21,12 @@ use rossby_domain::time::Timestamp;
 use rossby_proto::v1::{self, send_outcome};
 
 use super::contacts::LookupBy;
-use super::{Device, DeviceError, Found, box_from_wire};
+use super::resealing::{put_pending, take_counter};
+use super::{Device, DeviceError, box_from_wire};
 use crate::connection::{Refusal, Retry, SendRpc, Signer};
+use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Content, ConversationId, Letter, Sender, seal};
-use crate::store::{Batch, CounterRow, MarksRow, MessageRow, MessageState, PendingRow, StoreError};
+use crate::store::{CounterRow, MarksRow, MessageRow, MessageState, PendingRow};
 
 /// How often one envelope is sealed anew in one go before it is left for later.
 const MAX_RESEALS: u32 = 8;
@@ -58,10 +60,10 @@ pub struct Sent {
 
 /// One pending envelope.
 #[derive(Debug, Clone)]
-struct Outgoing {
-    recipient: BoxId,
-    counter: Counter,
-    row: PendingRow,
+pub(super) struct Outgoing {
+    pub(super) recipient: BoxId,
+    pub(super) counter: Counter,
+    pub(super) row: PendingRow,
     /// Whether it has surely never been sent before.
     untried: bool,
 }
@@ -170,16 +172,6 @@ impl Device {
         }
     }
 
-    fn compare_counter(&self, found: &Found) -> Result<(), DeviceError> {
-        let used = Counter(found.next_counter.0.saturating_sub(1));
-        Ok(self.store.write(|batch| {
-            let ours = batch.get::<CounterRow>(&found.box_id)?;
-            let last = ours.map_or(used, |row| row.last.max(used));
-            let compared_at = self.environment.clock.now();
-            batch.put(&found.box_id, &CounterRow { last, compared_at })
-        })?)
-    }
-
     /// Counts, seals and stores, in one transaction. Nothing has been sent when it returns.
     fn enqueue(
         &self,
@@ -195,7 +187,7 @@ impl Device {
             let order = marks.next_order;
             marks.next_order += 1;
             batch.put(&(), &marks)?;
-            let bytes = content.encode()?.to_vec();
+            let bytes = SecretBytes::new(content.encode()?.to_vec());
             let body = self.seal(signer, to, record, counter, written_at, content)?;
             let row = PendingRow {
                 content: bytes,
@@ -209,7 +201,7 @@ impl Device {
         })
     }
 
-    fn seal(
+    pub(super) fn seal(
         &self,
         signer: &Signer,
         to: &BoxId,
@@ -379,90 +371,6 @@ impl Device {
         }
     }
 
-    /// Seals an envelope for the recipient's new keys, under the same counter: the refusal did not
-    /// consume it.
-    async fn reseal_for_new_keys(
-        &self,
-        signer: &Signer,
-        outgoing: &mut Outgoing,
-        refusal: &Refusal,
-    ) -> Result<(), DeviceError> {
-        let to = outgoing.recipient;
-        let record = match &refusal.key_record {
-            Some(bytes) => {
-                let record = KeyRecord::decode(bytes)?;
-                if !to.is_of_genesis(&record.genesis_hash()) {
-                    return Err(DeviceError::Untrue("the key record is not the recipient's"));
-                }
-                let next_counter = outgoing.counter;
-                self.pin(&Found {
-                    box_id: to,
-                    record: record.clone(),
-                    next_counter,
-                })?;
-                record
-            }
-            None => {
-                let found = self.lookup(&LookupBy::Box(to)).await?;
-                self.pin(&found)?;
-                found.record
-            }
-        };
-        self.reseal(signer, outgoing, outgoing.counter, &record)
-    }
-
-    /// Seals an envelope under the next free counter.
-    fn renumber(
-        &self,
-        signer: &Signer,
-        outgoing: &mut Outgoing,
-        refusal: &Refusal,
-    ) -> Result<(), DeviceError> {
-        let record = self
-            .pinned_record(&outgoing.recipient)?
-            .ok_or(DeviceError::Damaged("contact"))?;
-        let next = refusal.next_counter.unwrap_or_default();
-        let counter = self.store.write(|batch| {
-            take_counter(
-                batch,
-                &outgoing.recipient,
-                Counter(next.0.saturating_sub(1)),
-            )
-        })?;
-        self.reseal(signer, outgoing, counter, &record)
-    }
-
-    fn reseal(
-        &self,
-        signer: &Signer,
-        outgoing: &mut Outgoing,
-        counter: Counter,
-        record: &KeyRecord,
-    ) -> Result<(), DeviceError> {
-        let to = outgoing.recipient;
-        let content = Content::decode(&outgoing.row.content)?;
-        let body = self.seal(
-            signer,
-            &to,
-            record,
-            counter,
-            outgoing.row.written_at,
-            &content,
-        )?;
-        let row = PendingRow {
-            body: body.to_vec(),
-            chain_version: record.version(),
-            ..outgoing.row.clone()
-        };
-        self.store.write(|batch| {
-            remove_pending(batch, signer, &to, outgoing.counter)?;
-            put_pending(batch, signer, &to, counter, &row)
-        })?;
-        outgoing.counter = counter;
-        outgoing.row = row;
-        Ok(())
-    }
-
     /// Ends the sending of a message.
     fn settle(
         &self,
@@ -490,53 +398,4 @@ impl Device {
             )
         })?)
     }
-}
-
-/// The next counter for a box, above `used`.
-fn take_counter(batch: &mut Batch<'_>, to: &BoxId, used: Counter) -> Result<Counter, StoreError> {
-    let row = batch.get::<CounterRow>(to)?.unwrap_or(CounterRow {
-        last: Counter(0),
-        compared_at: Timestamp::default(),
-    });
-    let last = row.last.max(used).next();
-    batch.put(to, &CounterRow { last, ..row })?;
-    Ok(last)
-}
-
-fn put_pending(
-    batch: &mut Batch<'_>,
-    signer: &Signer,
-    to: &BoxId,
-    counter: Counter,
-    row: &PendingRow,
-) -> Result<(), StoreError> {
-    let id = EnvelopeId {
-        sender: signer.address,
-        counter,
-    };
-    let state = MessageState::Pending {
-        content: row.content.clone(),
-    };
-    let message = MessageRow {
-        order: row.order,
-        sequence: None,
-        at: row.written_at,
-        state,
-    };
-    batch.put(&(*to, counter), row)?;
-    batch.put(&(id, *to), &message)
-}
-
-fn remove_pending(
-    batch: &mut Batch<'_>,
-    signer: &Signer,
-    to: &BoxId,
-    counter: Counter,
-) -> Result<(), StoreError> {
-    let id = EnvelopeId {
-        sender: signer.address,
-        counter,
-    };
-    batch.remove::<PendingRow>(&(*to, counter))?;
-    batch.remove::<MessageRow>(&(id, *to))
 }

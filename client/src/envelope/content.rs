@@ -1,6 +1,8 @@
 //! What a person says: typed and versioned, so that a device that does not know a kind can keep it
 //! and say so.
 
+use std::fmt;
+
 use rossby_domain::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
@@ -41,8 +43,8 @@ pub enum ContentError {
     },
 }
 
-/// A small file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A small file. `Debug` shows its size only.
+#[derive(Clone, PartialEq, Eq)]
 pub struct File {
     name: String,
     media_type: String,
@@ -91,8 +93,14 @@ impl File {
     }
 }
 
-/// What an envelope says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File({} bytes)", self.bytes.len())
+    }
+}
+
+/// What an envelope says. `Debug` shows its kind and size only.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Content {
     /// A text.
     Text(String),
@@ -107,6 +115,22 @@ pub enum Content {
         /// The rest of it.
         body: Vec<u8>,
     },
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Self::File(file) => file.fmt(f),
+            Self::Unknown {
+                kind,
+                version,
+                body,
+            } => {
+                write!(f, "Unknown({kind}, {version}, {} bytes)", body.len())
+            }
+        }
+    }
 }
 
 impl Content {

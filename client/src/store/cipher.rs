@@ -11,8 +11,6 @@ use super::StoreError;
 use crate::crypto::secret::Secret;
 
 const NONCE_BYTES: usize = 24;
-/// More than any row has: an envelope's content and what goes with it.
-const MAX_ROW_BYTES: usize = 1024 * 1024;
 
 /// The keyed hash of a row's key: what the database orders by.
 pub(super) type HashedKey = [u8; 32];
@@ -87,11 +85,10 @@ impl RowCipher {
             )
             .map(Zeroizing::new)
             .map_err(|_| damaged())?;
+        // No limit but the row itself: it is our own writing, and what was written must be readable.
         let mut reader = Reader::new(&row);
-        let key = reader.bytes(MAX_ROW_BYTES, "key").map_err(|_| damaged())?;
-        let value = reader
-            .bytes(MAX_ROW_BYTES, "value")
-            .map_err(|_| damaged())?;
+        let key = reader.bytes(row.len(), "key").map_err(|_| damaged())?;
+        let value = reader.bytes(row.len(), "value").map_err(|_| damaged())?;
         read(key, value)
     }
 }

@@ -17,11 +17,25 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> StoreError {
 
 /// Makes the directory, or makes sure that it is for its owner alone.
 pub(super) fn prepare(home: &Path) -> Result<(), StoreError> {
+    let new: Vec<&Path> = home
+        .ancestors()
+        .take_while(|path| *path != Path::new("") && !path.exists())
+        .collect();
     DirBuilder::new()
         .recursive(true)
         .mode(DIRECTORY_MODE)
         .create(home)
         .map_err(io("make the device's directory"))?;
+    // A directory is there after a power loss only if the one above it was synced.
+    for parent in new.into_iter().filter_map(Path::parent) {
+        let parent = match parent {
+            path if path == Path::new("") => Path::new("."),
+            path => path,
+        };
+        File::open(parent)
+            .and_then(|directory| directory.sync_all())
+            .map_err(io("make the device's directory"))?;
+    }
     set_mode(home, DIRECTORY_MODE)
 }
 

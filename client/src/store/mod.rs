@@ -10,7 +10,8 @@
 //! Invariants: a write transaction is durable when it returns, and happens whole or not at all.
 //! Someone with the files but without the passphrase learns how many rows there are and about how
 //! large they are, and can not change, exchange or add any. They can put back an older copy of the
-//! whole directory: sending notices that by the counters ([`crate::device`]).
+//! whole directory: sending notices that by the counters ([`crate::device`]). They can also take a
+//! row away or put back an older one in its place, which nothing notices yet.
 
 mod cipher;
 mod home;
@@ -165,7 +166,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes a store in `home`, which is made if it is not there.
+    /// Makes a store in `home`, which is made if it is not there, with the rows that `first` puts
+    /// in. Whatever cuts it off before the end, there is no store then, and it can be made anew.
     ///
     /// # Errors
     /// [`StoreError::Exists`], [`StoreError::InUse`], and whatever writing can meet.
@@ -174,6 +176,7 @@ impl Store {
         passphrase: &Passphrase,
         cost: KdfCost,
         random: Arc<dyn Random>,
+        first: impl FnOnce(&mut Batch<'_>) -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
         home::prepare(home)?;
         let lock = Lock::take(home)?;
@@ -191,7 +194,10 @@ impl Store {
             home: home.to_owned(),
             _lock: lock,
         };
-        store.write(|batch| batch.put(&(), &Schema { version: SCHEMA }))?;
+        store.write(|batch| {
+            batch.put(&(), &Schema { version: SCHEMA })?;
+            first(batch)
+        })?;
         // The key file comes last: it is what makes the directory a device.
         key_file::write(home, &master, passphrase, cost, store.random.as_ref())?;
         Ok(store)

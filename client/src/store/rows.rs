@@ -121,7 +121,7 @@ pub struct Access {
 }
 
 /// Someone we know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContactRow {
     /// A name given by this device's owner.
     pub name: Option<String>,
@@ -140,8 +140,16 @@ pub struct ContactRow {
 }
 row!(ContactRow, "contacts", BoxId);
 
+impl std::fmt::Debug for ContactRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContactRow")
+            .field("pinned", &self.pinned)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The last counter that was used for a box. Stored before anything is sent under it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CounterRow {
     /// The counter.
     pub last: Counter,
@@ -155,7 +163,7 @@ row!(CounterRow, "counters", BoxId);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingRow {
     /// The content, to be sealed again should the recipient's keys change.
-    pub content: Vec<u8>,
+    pub content: SecretBytes,
     /// When it was written.
     pub written_at: Timestamp,
     /// The sealed body.
@@ -190,7 +198,7 @@ pub enum MessageState {
     /// Received and verified.
     Received {
         /// The content's bytes.
-        content: Vec<u8>,
+        content: SecretBytes,
         /// The conversation.
         conversation: ConversationId,
         /// When it was written, by the sender's clock.
@@ -208,17 +216,17 @@ pub enum MessageState {
     /// Sent, and not yet known to be stored.
     Pending {
         /// The content's bytes.
-        content: Vec<u8>,
+        content: SecretBytes,
     },
     /// Stored in the recipient's box.
     Sent {
         /// The content's bytes.
-        content: Vec<u8>,
+        content: SecretBytes,
     },
     /// Refused for good; it will not be sent again.
     Refused {
         /// The content's bytes.
-        content: Vec<u8>,
+        content: SecretBytes,
         /// The service's code.
         code: String,
         /// Its words.
@@ -227,7 +235,7 @@ pub enum MessageState {
     /// It may have been stored, and nobody can tell any more. Not sent again by itself.
     Doubtful {
         /// The content's bytes.
-        content: Vec<u8>,
+        content: SecretBytes,
     },
 }
 

@@ -21,6 +21,7 @@ fn create(home: &Path) -> Store {
         &passphrase(),
         KdfCost::NONE,
         Arc::new(SeededRandom::new(1)),
+        |_| Ok(()),
     )
     .unwrap()
 }
@@ -115,6 +116,7 @@ fn a_device_is_made_once_and_opened_where_it_is() {
         &passphrase(),
         KdfCost::NONE,
         Arc::new(SeededRandom::new(2)),
+        |_| Ok(()),
     );
     assert!(matches!(again, Err(StoreError::Exists(_))));
 }
@@ -126,6 +128,17 @@ fn a_half_made_device_is_made_anew() {
     std::fs::remove_file(home.path().join("key")).unwrap();
     drop(create(home.path()));
     assert!(open(home.path()).is_ok());
+}
+
+#[test]
+fn a_store_without_its_first_rows_is_none() {
+    let home = tempfile::tempdir().unwrap();
+    let random = Arc::new(SeededRandom::new(1));
+    let fails = |_: &mut Batch<'_>| Err(StoreError::Encrypt);
+    let failed = Store::create(home.path(), &passphrase(), KdfCost::NONE, random, fails);
+    assert!(failed.is_err());
+    assert!(!Store::is_in(home.path()));
+    drop(create(home.path()));
 }
 
 #[test]
@@ -154,6 +167,23 @@ fn a_failed_transaction_leaves_nothing_behind() {
     });
     assert!(failed.is_err());
     assert_eq!(store.get::<CounterRow>(&a_box(1)).unwrap(), None);
+}
+
+#[test]
+fn what_could_be_written_can_be_read_however_large_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let store = create(home.path());
+    let account = AccountRow {
+        servers: vec!["s".repeat((1 << 20) + 1)],
+        ca_pem: None,
+        identifier: None,
+        discoverable: false,
+        box_id: None,
+        access: None,
+    };
+    store.write(|batch| batch.put(&(), &account)).unwrap();
+    let read: AccountRow = store.get(&()).unwrap().unwrap();
+    assert_eq!(read.servers, account.servers);
 }
 
 #[test]

@@ -4,11 +4,13 @@ use rossby_client::DeviceError;
 use rossby_client::connection::{CallError, Refusal, Retry};
 use rossby_client::store::StoreError;
 
+use super::show;
 use crate::exit::{Exit, Failure};
 
 impl From<DeviceError> for Failure {
     fn from(error: DeviceError) -> Self {
-        let message = error.to_string();
+        // Some of the words are the service's.
+        let message = show::safe(&error.to_string());
         match error {
             DeviceError::Store(error) => error.into(),
             DeviceError::Call(error) => of_call(&error),
@@ -61,21 +63,22 @@ impl From<StoreError> for Failure {
 }
 
 fn of_call(error: &CallError) -> Failure {
+    let message = show::safe(&error.to_string());
     match error {
-        CallError::Unavailable(_) => Failure::new(Exit::Unavailable, error),
+        CallError::Unavailable(_) => Failure::new(Exit::Unavailable, message),
         CallError::OutcomeUnknown(_) => {
-            Failure::new(Exit::OutcomeUnknown, error).help("trying the same again is safe")
+            Failure::new(Exit::OutcomeUnknown, message).help("trying the same again is safe")
         }
         CallError::Refused(refusal) => of_refusal(refusal),
         CallError::BadReply(_) | CallError::Sign | CallError::Random(_) => {
-            Failure::new(Exit::Failure, error)
+            Failure::new(Exit::Failure, message)
         }
     }
 }
 
 /// What the service's "no" means for the person.
 pub fn of_refusal(refusal: &Refusal) -> Failure {
-    let message = format!("{} ({})", refusal.message, refusal.code);
+    let message = show::safe(&format!("{} ({})", refusal.message, refusal.code));
     let exit = match refusal.code.as_str() {
         "UNAUTHENTICATED" => Exit::Unauthenticated,
         "NO_USER" | "UNKNOWN_RECIPIENT" => Exit::NotFound,
@@ -87,7 +90,7 @@ pub fn of_refusal(refusal: &Refusal) -> Failure {
     let seconds = refusal.retry_after.map(|wait| wait.as_secs_f64().ceil());
     match (refusal.code.as_str(), seconds) {
         ("WRONG_CODE", _) => match refusal.figures.get("attempts_left") {
-            Some(left) => failure.help(format!("attempts left: {left}")),
+            Some(left) => failure.help(format!("attempts left: {}", show::safe(left))),
             None => failure,
         },
         ("UNAUTHENTICATED", _) => {
@@ -97,5 +100,33 @@ pub fn of_refusal(refusal: &Refusal) -> Failure {
             failure.help(format!("try again in {seconds} s"))
         }
         _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_services_words_can_not_steer_the_terminal() {
+        let refusal = Refusal {
+            code: "CODE\u{1b}[1m".to_owned(),
+            message: "no\u{1b}[2J".to_owned(),
+            retry: Retry::No,
+            retry_after: None,
+            server_time: None,
+            figures: BTreeMap::new(),
+            key_record: None,
+            next_counter: None,
+        };
+        let away = CallError::Unavailable(refusal.message.clone());
+        let unknown = CallError::OutcomeUnknown(refusal.message.clone());
+        let refused = CallError::Refused(Box::new(refusal));
+        for error in [away, unknown, refused] {
+            let shown = Failure::from(DeviceError::Call(error)).to_string();
+            assert!(shown.contains("no\u{fffd}[2J"), "{shown:?}");
+            assert!(!shown.contains('\u{1b}'), "{shown:?}");
+        }
     }
 }

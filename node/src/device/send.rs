@@ -81,26 +81,32 @@ fn content_of(args: &SendArgs) -> Result<Content, Failure> {
         return file_of(path, &args.media_type);
     }
     let text = match args.text.as_deref() {
-        Some("-") => {
-            let mut text = String::new();
-            let limit = u64::try_from(layout::MAX_CONTENT_BYTES).unwrap_or(u64::MAX);
-            std::io::stdin()
-                .take(limit)
-                .read_to_string(&mut text)
-                .map_err(|error| {
-                    Failure::new(
-                        Exit::Failure,
-                        format!("cannot read standard input: {error}"),
-                    )
-                })?;
-            text.trim_end_matches('\n').to_owned()
-        }
+        Some("-") => read_text(std::io::stdin())?,
         Some(text) => text.to_owned(),
         None => return Err(Failure::new(Exit::Usage, "there is nothing to send")),
     };
     let content = Content::Text(text);
     content.encode().map_err(DeviceError::from)?;
     Ok(content)
+}
+
+/// A text to its end, without the line breaks there. Never a part of it.
+fn read_text(from: impl std::io::Read) -> Result<String, Failure> {
+    let failed = |what: &dyn std::fmt::Display| {
+        Failure::new(Exit::Failure, format!("cannot read standard input: {what}"))
+    };
+    let limit = u64::try_from(layout::MAX_CONTENT_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    from.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed(&error))?;
+    if bytes.len() >= layout::MAX_CONTENT_BYTES {
+        let most = layout::MAX_CONTENT_BYTES / 1024;
+        return Err(Failure::new(Exit::Refused, "the text is too long")
+            .help(format!("a text has at most about {most} KiB")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| failed(&"it is not UTF-8"))?;
+    Ok(text.trim_end_matches('\n').to_owned())
 }
 
 fn file_of(path: &Path, media_type: &str) -> Result<Content, Failure> {
@@ -172,5 +178,19 @@ fn failure_of(delivery: Delivery) -> Option<Failure> {
             )
             .help("ask them; it will not be sent again by itself"),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_read_to_its_end_or_not_at_all() {
+        assert_eq!(read_text(&b"one\ntwo\n\n"[..]).unwrap(), "one\ntwo");
+        assert!(read_text(&b"\xff"[..]).is_err());
+        // What is cut off must not be taken for line breaks at the end.
+        let text = format!("start{}end", "\n".repeat(layout::MAX_CONTENT_BYTES));
+        assert_eq!(read_text(text.as_bytes()).unwrap_err().exit, Exit::Refused);
     }
 }

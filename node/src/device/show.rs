@@ -124,7 +124,7 @@ pub fn message_line(message: &Message, contacts: &[Contact], saved: Option<&Path
         Some(Content::Text(text)) => safe(text),
         Some(Content::File(file)) => {
             let kept = match saved {
-                Some(path) => format!("saved as {}", path.display()),
+                Some(path) => format!("saved as {}", safe(&path.display().to_string())),
                 None => "--all --save DIR saves it".to_owned(),
             };
             format!(
@@ -140,7 +140,9 @@ pub fn message_line(message: &Message, contacts: &[Contact], saved: Option<&Path
     };
     let fate = match &message.status {
         Status::Received | Status::Sent => String::new(),
-        Status::Unreadable { code, reason } => format!("[not readable: {reason} ({code})]"),
+        Status::Unreadable { code, reason } => {
+            format!("[not readable: {} ({})]", safe(reason), safe(code))
+        }
         Status::Pending => " [waiting to be sent]".to_owned(),
         Status::Refused { code, reason } => {
             format!(" [refused: {} ({})]", safe(reason), safe(code))

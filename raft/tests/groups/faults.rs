@@ -13,7 +13,7 @@ use rossby_seams::disk::PowerLoss;
 use rossby_seams::transport::Cut;
 use tokio::time::Instant;
 
-use super::world::{NOON, Settings, World, letter, patience, queue, sequence};
+use super::world::{NOON, Node, Settings, World, letter, patience, queue, sequence};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_isolated_leader_refuses_in_time_and_the_others_go_on_and_all_heal() {
@@ -381,6 +381,23 @@ async fn a_failed_disk_stops_the_replica_and_says_why() {
     assert_eq!(world.send(1, 1).await.0, 1);
 }
 
+/// Sends letters until the disk is full; how many were answered.
+async fn fill_the_disk(leader: &Node) -> u64 {
+    leader.disk.set_capacity(leader.disk.used_bytes());
+    let mut answered = 0;
+    let refused = loop {
+        let soon = Instant::now() + Duration::from_secs(5);
+        let letters = vec![letter(1, answered + 1, 50_000)];
+        match leader.group.propose(letters, soon).await {
+            Ok(replies) => answered = sequence(&replies[0]).0,
+            Err(error) => break error,
+        }
+        assert!(answered < 10_000, "the disk is never full");
+    };
+    assert_eq!(refused, ProposeError::DiskFull);
+    answered
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_writes_and_recovers_when_there_is_space_again() {
     let settings = Settings {
@@ -389,21 +406,7 @@ async fn a_full_disk_refuses_writes_and_recovers_when_there_is_space_again() {
     };
     let world = World::new(settings).await;
     let leader = world.leader().await;
-    leader.disk.set_capacity(leader.disk.used_bytes());
-    let mut answered = 0;
-    let refused = loop {
-        let soon = Instant::now() + Duration::from_secs(5);
-        match leader
-            .group
-            .propose(vec![letter(1, answered + 1, 50_000)], soon)
-            .await
-        {
-            Ok(replies) => answered = sequence(&replies[0]).0,
-            Err(error) => break error,
-        }
-        assert!(answered < 10_000, "the disk is never full");
-    };
-    assert_eq!(refused, ProposeError::DiskFull);
+    let answered = fill_the_disk(leader).await;
     assert_eq!(
         leader.group.checkpoint().await,
         Err(CheckpointError::DiskFull)
@@ -423,18 +426,7 @@ async fn a_replica_elected_while_its_disk_is_full_does_not_stop() {
     })
     .await;
     let leader = world.leader().await;
-    leader.disk.set_capacity(leader.disk.used_bytes());
-    let mut answered = 0;
-    let refused = loop {
-        let soon = Instant::now() + Duration::from_secs(5);
-        let letters = vec![letter(1, answered + 1, 50_000)];
-        match leader.group.propose(letters, soon).await {
-            Ok(replies) => answered = sequence(&replies[0]).0,
-            Err(error) => break error,
-        }
-        assert!(answered < 10_000, "the disk is never full");
-    };
-    assert_eq!(refused, ProposeError::DiskFull);
+    let answered = fill_the_disk(leader).await;
 
     // What a new leader says of itself goes into the log too, small as it is.
     let id = leader.id;

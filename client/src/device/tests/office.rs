@@ -58,6 +58,10 @@ struct State {
     /// What a lookup of a box shows instead of the truth.
     shown: BTreeMap<BoxId, KeyRecord>,
     page: u32,
+    /// What a lookup says of the caller's next counter instead of the truth.
+    next_counter: Option<u64>,
+    /// What a fetch says of the sender's device from this sequence on, instead of the truth.
+    garbled_from: Option<Sequence>,
 }
 
 /// The office.
@@ -109,6 +113,8 @@ impl Office {
             calls: Vec::new(),
             shown: BTreeMap::new(),
             page: 256,
+            next_counter: None,
+            garbled_from: None,
         };
         let office = Arc::new(Self {
             state: Mutex::new(state),
@@ -153,6 +159,16 @@ impl Office {
     /// Shows this record to whoever looks the box up from now on.
     pub fn show(&self, box_id: BoxId, record: KeyRecord) {
         self.state.lock().shown.insert(box_id, record);
+    }
+
+    /// Claims this to be the next free counter, whatever the truth; `None` for the truth.
+    pub fn claim_next_counter(&self, counter: Option<u64>) {
+        self.state.lock().next_counter = counter;
+    }
+
+    /// Hands out envelopes from this sequence on with something that is no device id.
+    pub fn garble_from(&self, sequence: Option<Sequence>) {
+        self.state.lock().garbled_from = sequence;
     }
 
     /// How many envelopes a page holds.
@@ -338,10 +354,11 @@ impl Office {
             .get(&box_id)
             .cloned()
             .unwrap_or(found.record);
+        let claimed = self.state.lock().next_counter;
         let response = v1::LookupKeyResponse {
             box_id: Bytes::copy_from_slice(box_id.as_bytes()),
             key_record: record.encode().into(),
-            next_counter: found.next_counter.0,
+            next_counter: claimed.unwrap_or(found.next_counter.0),
         };
         Ok(response.encode_to_vec())
     }
@@ -408,7 +425,10 @@ impl Office {
     }
 
     fn fetch(&self, caller: DeviceAddress, request: &v1::FetchRequest) -> Vec<u8> {
-        let max_envelopes = self.state.lock().page;
+        let (max_envelopes, garbled_from) = {
+            let state = self.state.lock();
+            (state.page, state.garbled_from)
+        };
         let after = Sequence(request.after);
         let query = Query::Fetch {
             device: caller,
@@ -419,10 +439,16 @@ impl Office {
         let Answer::Page(Some(page)) = self.ask(&query) else {
             panic!("no page")
         };
+        let device_id = |envelope: &rossby_domain::envelope::Envelope| {
+            if garbled_from.is_some_and(|from| envelope.sequence >= from) {
+                return Bytes::from_static(b"nobody");
+            }
+            Bytes::copy_from_slice(envelope.id.sender.device.as_bytes())
+        };
         let envelopes = page.envelopes.into_iter().map(|envelope| v1::Envelope {
             sequence: envelope.sequence.0,
             sender_box_id: Bytes::copy_from_slice(envelope.id.sender.box_id.as_bytes()),
-            sender_device_id: Bytes::copy_from_slice(envelope.id.sender.device.as_bytes()),
+            sender_device_id: device_id(&envelope),
             counter: envelope.id.counter.0,
             enqueued_at_ms: envelope.enqueued_at.as_millis(),
             expires_at_ms: envelope.expires_at.as_millis(),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::connection::Retry;
 use crate::envelope::File;
+use rossby_domain::ids::Sequence;
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_acknowledgement_brings_nothing_twice() {
@@ -106,6 +107,39 @@ async fn what_can_not_be_read_is_kept_with_its_reason_and_blocks_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_stored_is_shown_although_nonsense_follows() {
+    for page in [1, 256] {
+        let office = Office::new();
+        let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+        office.set_page(page);
+        alice.say(&bob, "one").await;
+        alice.say(&bob, "two").await;
+        office.garble_from(Some(Sequence(2)));
+        let received = bob.device.receive().await.unwrap();
+        assert_eq!(texts(&received.messages), ["one"], "{page} in a page");
+        assert!(matches!(received.interrupted, Some(DeviceError::Untrue(_))));
+        assert_eq!(office.queue(&bob.box_id()).len(), 1, "{page} in a page");
+        office.garble_from(None);
+        assert_eq!(bob.hear().await, ["two"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_tasks_that_receive_at_once_show_nothing_twice() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    alice.say(&bob, "one").await;
+    alice.say(&bob, "two").await;
+    // Each lookup of the sender is a moment in which the other task runs.
+    (0..2).for_each(|_| office.fail_next("LookupKey", Fault::NotSent));
+    let (here, there) = tokio::join!(bob.device.receive(), bob.device.receive());
+    let mut shown = texts(&here.unwrap().messages);
+    shown.extend(texts(&there.unwrap().messages));
+    assert_eq!(shown, ["one", "two"]);
+    assert_eq!(bob.heard(), ["one", "two"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sender_who_can_not_be_looked_up_now_is_waited_for() {
     let office = Office::new();
     let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
@@ -159,6 +193,42 @@ async fn files_and_unknown_kinds_arrive_whole() {
     assert_eq!(
         bob.device.messages().unwrap()[0].content.as_ref(),
         Some(&file)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_shows_nothing_that_was_said_or_by_whom() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let by = LookupBy::Identifier(email(2));
+    let contact = alice
+        .device
+        .add_contact(&by, Some("canary"), false)
+        .await
+        .unwrap();
+    alice.say(&bob, "canary").await;
+    let file = Content::File(File::new("canary", "", b"canary".to_vec()).unwrap());
+    alice.device.send(&bob.box_id(), &file).await.unwrap();
+    bob.hear().await;
+    let rows = alice
+        .device
+        .store
+        .all::<crate::store::MessageRow>()
+        .unwrap();
+    let contacts = alice
+        .device
+        .store
+        .all::<crate::store::ContactRow>()
+        .unwrap();
+    let messages = bob.device.messages().unwrap();
+    let shown = format!("{by:?} {contact:?} {rows:?} {contacts:?} {messages:?} {file:?}");
+    let bytes = format!("{:?}", b"canary").replace(['[', ']'], "");
+    for secret in ["canary", "person2", bytes.as_str()] {
+        assert!(!shown.contains(secret), "{secret}");
+    }
+    assert!(
+        format!("{:?}", b"a canary").contains(&bytes),
+        "the search finds it"
     );
 }
 

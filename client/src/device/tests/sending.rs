@@ -339,6 +339,30 @@ async fn a_pending_message_whose_fate_is_forgotten_is_doubtful_and_not_repeated(
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_lie_about_counters_uses_none_up_and_loses_no_message() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    office.claim_next_counter(Some(u64::MAX));
+    let content = Content::Text("one".to_owned());
+    let refused = alice.device.send(&bob.box_id(), &content).await;
+    assert!(
+        matches!(refused, Err(DeviceError::Untrue(_))),
+        "{refused:?}"
+    );
+    office.claim_next_counter(None);
+    assert!(delivered(&alice.say(&bob, "two").await));
+    assert!(delivered(&alice.say(&bob, "three").await));
+    let sent = alice.device.messages().unwrap();
+    assert_eq!(
+        texts(&sent),
+        ["two", "three"],
+        "each kept under its own counter"
+    );
+    assert_eq!(sent[1].counter, 2);
+    assert_eq!(bob.hear().await, ["two", "three"]);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Say,

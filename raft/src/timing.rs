@@ -1,0 +1,42 @@
+//! Raft's intervals.
+
+use std::time::Duration;
+
+/// Raft's intervals. [`Timing::lan`] is the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Between heartbeats. A heartbeat must be answered within this time.
+    pub heartbeat: Duration,
+    /// Shortest wait before an election.
+    pub election_min: Duration,
+    /// Longest wait before an election.
+    pub election_max: Duration,
+}
+
+impl Timing {
+    /// For nodes within a few milliseconds of each other.
+    #[must_use]
+    pub const fn lan() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_millis(1000),
+        }
+    }
+
+    /// For nodes in several regions.
+    #[must_use]
+    pub const fn wan() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(500),
+            election_min: Duration::from_millis(2500),
+            election_max: Duration::from_millis(5000),
+        }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self::lan()
+    }
+}
