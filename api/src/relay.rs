@@ -105,13 +105,15 @@ async fn send(connection: &Connection, call: Call, give_up: Instant) -> Result<C
     }
 }
 
-/// Whether the peer's own server said no before running the call, as its status tells.
+/// Whether the peer's own server said no before running the call, as its status tells. A broken
+/// connection is "unavailable" too, but carries none of our details.
 fn refused_by_peer(status: &Status) -> bool {
     use tonic::Code as Grpc;
-    matches!(
-        status.code(),
-        Grpc::PermissionDenied | Grpc::Unauthenticated | Grpc::Unimplemented
-    )
+    match status.code() {
+        Grpc::PermissionDenied | Grpc::Unauthenticated | Grpc::Unimplemented => true,
+        Grpc::Unavailable => !status.details().is_empty(),
+        _ => false,
+    }
 }
 
 fn answer(response: v1::RelayResponse) -> Result<CallReply, Status> {
@@ -146,6 +148,16 @@ mod tests {
         assert_eq!(passed_on.code(), given.code());
         assert_eq!(passed_on.message(), given.message());
         assert_eq!(passed_on.details(), given.details());
+    }
+
+    #[test]
+    fn a_broken_connection_is_told_from_a_peer_that_refused() {
+        assert!(refused_by_peer(&ApiError::from(Code::NotInCluster).into()));
+        assert!(refused_by_peer(&Status::permission_denied(
+            "another cluster"
+        )));
+        assert!(!refused_by_peer(&Status::unavailable("connection reset")));
+        assert!(!refused_by_peer(&Status::unknown("h2 protocol error")));
     }
 
     #[test]

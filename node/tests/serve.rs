@@ -225,6 +225,36 @@ fn a_damaged_identity_is_refused_and_named() {
     );
 }
 
+#[test]
+fn a_damaged_log_is_refused_and_named() {
+    use std::os::unix::fs::FileExt as _;
+    let mut cluster = Cluster::single();
+    let node = cluster.node(1);
+    node.terminate();
+    let first = node.data().join("wal/0000000001.wal");
+    let log = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&first)
+        .unwrap();
+    // Within the first entry, which takes over all partitions, with whole records behind it.
+    let at = 6000;
+    let mut byte = [0];
+    log.read_exact_at(&mut byte, at).unwrap();
+    log.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    let output = run(node.command_line());
+    assert_eq!(output.status.code(), Some(10), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("0000000001.wal"),
+        "{}",
+        stderr(&output)
+    );
+    // Mended, it is what it was: nothing was thrown away meanwhile.
+    log.write_all_at(&byte, at).unwrap();
+    node.start();
+    node.wait_ready();
+}
+
 /// Sends bytes and reads to the end of whatever comes back.
 fn throw(bytes: &[u8], address: SocketAddr) {
     let mut stream = TcpStream::connect(address).unwrap();

@@ -156,6 +156,15 @@ impl Core {
             ReadError::Stopped
         })?;
         self.expiry.learn(term, last);
+        // An earlier leader's clock may have been ahead of ours: what it took in up to then is its reign.
+        if let Some(reign) = self
+            .reign
+            .lock()
+            .as_mut()
+            .filter(|reign| reign.term == term)
+        {
+            reign.since = reign.since.max(last);
+        }
         Ok(())
     }
 

@@ -186,7 +186,8 @@ impl Group {
         self.core.leads_surely()
     }
 
-    /// When this replica became leader in the present term, by its clock. A new leader refuses
+    /// When this replica became leader in the present term: by its clock or, once a read was
+    /// confirmed, by the latest stamp of an earlier leader if that is later. A new leader refuses
     /// Hawk timestamps from before this, since it does not know the old leader's nonces.
     #[must_use]
     pub fn leader_since(&self) -> Option<Timestamp> {

@@ -157,8 +157,15 @@ impl RaftNetworkV2<TypeConfig> for Client {
             let opened = links
                 .open_stream(&self.member, self.to(), Instant::now() + within)
                 .await;
-            let stream =
-                opened.map_err(|error| self.error(RPCTypes::AppendEntries, within, error))?;
+            let stream = match opened {
+                Ok(stream) => stream,
+                Err(error) => {
+                    // openraft's own pause is in `input`, which nobody reads without a stream:
+                    // left to itself it would ask again at once, for as long as the peer is away.
+                    tokio::time::sleep(self.network.heartbeat).await;
+                    return Err(self.error(RPCTypes::AppendEntries, within, error));
+                }
+            };
             let answer_within = self.network.heartbeat * STALLED_HEARTBEATS;
             let pipeline = Pipeline {
                 client: self,

@@ -134,3 +134,44 @@ impl<I: Unpin> AsyncWrite for Connection<I> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    async fn pair() -> (Connection<()>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (near, _) = listener.accept().await.unwrap();
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        (Connection::new(Wire::Plain(near), (), place), far)
+    }
+
+    // Time stands still here but when everybody waits: then it jumps to the next timer.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_does_not_say_all_of_its_opening_is_given_up() {
+        for said in [0, 1, OPENING_BYTES - 1] {
+            let (mut near, mut far) = pair().await;
+            far.write_all(&vec![b'P'; said]).await.unwrap();
+            let error = near.read_to_end(&mut Vec::new()).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "after {said} bytes");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_said_its_opening_may_be_silent_for_long() {
+        let (mut near, mut far) = pair().await;
+        far.write_all(&[b'P'; OPENING_BYTES]).await.unwrap();
+        near.read_exact(&mut [0; OPENING_BYTES]).await.unwrap();
+        let silence = tokio::time::timeout(OPENING_TIMEOUT * 100, near.read_u8()).await;
+        assert!(silence.is_err(), "the connection ended: {silence:?}");
+    }
+}

@@ -42,15 +42,16 @@ impl MailboxService {
         let credentials = self
             .credentials(&led, partition, &address, call.deadline)
             .await?;
+        // Asked again: by now it is known what the leader before has stamped.
+        let since = led.group.leader_since().unwrap_or_default();
+        let reign = Reign {
+            since: led.reign.since.max(since),
+            ..led.reign
+        };
         let now = self.config.clock.now();
-        let admitted = self.guard.admit(
-            presented,
-            call.path,
-            &call.message,
-            credentials,
-            led.reign,
-            now,
-        );
+        let admitted =
+            self.guard
+                .admit(presented, call.path, &call.message, credentials, reign, now);
         match admitted {
             Ok(caller) => Ok(caller),
             Err(refusal) => Err(refused(refusal, call.deadline).await.into()),

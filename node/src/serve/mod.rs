@@ -184,6 +184,7 @@ async fn watch(node: &Node, serving: &Serving, clients: std::net::SocketAddr) ->
         }
         if ready && !announced {
             announced = true;
+            compare_addresses(node);
             let data = node.parts.config.data.display();
             output::line(format!(
                 "Rossby is ready: clients at {clients}, data in {data}"
@@ -199,6 +200,23 @@ async fn watch(node: &Node, serving: &Serving, clients: std::net::SocketAddr) ->
     }
 }
 
+/// Others call this node where its group knows it to be, whatever it was started with today.
+fn compare_addresses(node: &Node) {
+    let Some(membership) = node.membership() else {
+        return;
+    };
+    let own = node.own_member().peer_address;
+    for (_, member, ..) in membership.group.status().members {
+        if member.node == node.id() && member.peer_address != own {
+            let known = member.peer_address;
+            warn!(
+                known,
+                own, "other nodes know this one by another address, and call it there"
+            );
+        }
+    }
+}
+
 /// Why the node must end, if it must.
 fn fatal(node: &Node, serving: &Serving) -> Option<Failure> {
     if let Some(name) = serving.failed() {
@@ -208,6 +226,14 @@ fn fatal(node: &Node, serving: &Serving) -> Option<Failure> {
         ));
     }
     let membership = node.membership()?;
+    let members = membership.group.status().members;
+    if members.len() > 1 && node.parts.peers.is_none() {
+        let text = "this node's cluster has other nodes, but peers.listen is not set";
+        return Some(
+            Failure::new(Exit::Config, text)
+                .help("start it with --peer-listen and its certificates, as before"),
+        );
+    }
     let failure = membership.group.status().failure.or_else(|| {
         let ended = membership.engine.writer_ended();
         ended.then(|| "the log's writer has ended".to_owned())

@@ -253,12 +253,14 @@ impl Node {
         identity.replicas.insert(place.held);
         data.save(identity)?;
         let engine = self.open_engine(data)?;
-        let HeldReplica { group, replica, .. } = place.held;
-        let group = engine.groups.start(group, replica).await?;
-        if place.held.initialise {
-            initialize(data, &group).await?;
-        }
-
+        let group = match self.start(data, &place, &engine).await {
+            Ok(group) => group,
+            Err(error) => {
+                // The log must have one writer: the next try opens it again.
+                engine.close().await;
+                return Err(error);
+            }
+        };
         let workers = Workers {
             group: Arc::clone(&group),
             partitions: place.cluster.partitions,
@@ -280,6 +282,24 @@ impl Node {
             group,
         });
         Ok(())
+    }
+
+    async fn start(
+        &self,
+        data: &DataDirectory,
+        place: &Place,
+        engine: &Engine,
+    ) -> Result<Arc<Group>, NodeError> {
+        let HeldReplica {
+            group,
+            replica,
+            initialise,
+        } = place.held;
+        let group = engine.groups.start(group, replica).await?;
+        if initialise {
+            initialize(data, &group).await?;
+        }
+        Ok(group)
     }
 
     fn open_engine(&self, data: &DataDirectory) -> Result<Engine, NodeError> {

@@ -22,10 +22,12 @@ pub mod search;
 pub mod witness;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 pub use process::Node;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Nothing here takes as long, even on a busy machine; a test that hangs fails by it.
@@ -47,9 +49,30 @@ pub fn rossby() -> Command {
     command
 }
 
-/// Runs `rossby` to its end.
+/// Runs `rossby` to its end, which must come.
 pub fn run<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
-    rossby().args(args).output().expect("rossby did not run")
+    let mut command = rossby();
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().expect("rossby did not run");
+    let pid = Pid::from_child(&child);
+    let (ended, end) = mpsc::channel();
+    // One that goes on for ever (a node that should have refused to start) is ended.
+    let watchdog = std::thread::spawn(move || {
+        let overdue = end.recv_timeout(PATIENCE).is_err();
+        if overdue {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        overdue
+    });
+    let output = child.wait_with_output().expect("no output");
+    let _ = ended.send(());
+    let overdue = watchdog.join().expect("the watchdog failed");
+    assert!(!overdue, "it did not end: {}", stderr(&output));
+    output
 }
 
 /// Runs `rossby`, which must do what it is told; what it printed.

@@ -149,6 +149,18 @@ impl Node {
         Pid::from_child(child)
     }
 
+    /// How long it has kept a processor busy, in ticks of 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        let path = format!("/proc/{}/stat", self.pid().as_raw_nonzero());
+        let stat = std::fs::read_to_string(path).expect("the node is gone");
+        // After the name in parentheses, fields 14 and 15 of proc(5): user and system time.
+        let (_, fields) = stat.rsplit_once(')').expect("not a stat file");
+        let times = fields.split_whitespace().skip(11).take(2);
+        times
+            .map(|ticks| ticks.parse::<u64>().expect("not a number"))
+            .sum()
+    }
+
     /// A page of its metrics and health.
     pub fn page(&self, path: &str) -> Option<(u16, String)> {
         http::get(self.http.address(), path)

@@ -317,6 +317,21 @@ async fn a_leader_with_a_wrong_clock_stops_stamping_and_hands_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reign_begins_no_earlier_than_what_the_leader_before_has_stamped() {
+    let world = World::three().await;
+    let old = world.leader().await;
+    // Ahead of the others, but in step.
+    let ahead = NOON.plus_millis(8_000);
+    old.clock.set(ahead);
+    world.send(1, 1).await;
+    let soon = Instant::now() + Duration::from_secs(20);
+    old.group.transfer_leader(None, soon).await.unwrap();
+    let new = world.leader_where(|node| node.id != old.id).await;
+    new.group.linearize(soon).await.unwrap();
+    assert!(new.group.leader_since().unwrap() >= ahead);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_from_a_peer_breaks_its_link_and_nothing_else() {
     let world = World::three().await;
     let leader = world.leader().await;
