@@ -15,11 +15,16 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rossby_seams::base::{Base, BaseError, BaseRow, BaseWrite};
 
 /// Memory for sled's page cache, in bytes, unless configured otherwise.
 pub const DEFAULT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// How long an open waits for an earlier handle to be let go of.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks.
+const RELEASE_LOOK: Duration = Duration::from_millis(20);
 
 /// Why sled could not be opened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -57,11 +62,25 @@ pub struct SledBase {
 }
 
 impl SledBase {
-    /// Opens the base in a folder, made if missing, with this much memory for its cache.
+    /// Opens the base in a folder, made if missing, with this much memory for its cache. Waits a
+    /// moment while it is in use: sled's threads let go of the files some time after the last handle
+    /// is dropped.
     ///
     /// # Errors
     /// [`SledOpenError`], which tells whether deleting the folder is the thing to do.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, SledOpenError> {
+        let deadline = Instant::now() + RELEASE_PATIENCE;
+        loop {
+            match Self::open_now(path, cache_bytes) {
+                Err(SledOpenError::InUse { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(RELEASE_LOOK);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn open_now(path: &Path, cache_bytes: u64) -> Result<Self, SledOpenError> {
         prepare(path).map_err(|error| SledOpenError::Inaccessible {
             path: path.to_owned(),
             reason: error.to_string(),
