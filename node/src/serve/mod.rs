@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use rossby_api::Metrics;
-use rossby_api::http::Readiness as _;
 use rossby_api::peer::Connections;
 use rossby_seams::clock::SystemClock;
 use rossby_seams::disk::{self, Disk, FileDisk};
@@ -177,9 +176,9 @@ async fn watch(node: &Node, serving: &Serving, clients: std::net::SocketAddr) ->
             error!(reason = %failure.message, "this node can't go on");
             return failure;
         }
-        let ready = node.ready().is_ok();
+        let ready = node.able().is_ok();
         if told != Some(ready) {
-            ready::report(&serving.health, ready).await;
+            ready::report(node, &serving.health, ready).await;
             told = Some(ready);
         }
         if ready && !announced {
@@ -250,7 +249,7 @@ fn fatal(node: &Node, serving: &Serving) -> Option<Failure> {
 async fn stop(node: &Node, serving: &mut Serving) {
     node.stop_tasks.cancel();
     node.tasks.close();
-    ready::report(&serving.health, false).await;
+    ready::report(node, &serving.health, false).await;
     serving.stop_clients(CALLS_PATIENCE).await;
     if tokio::time::timeout(SOCKET_PATIENCE, node.tasks.wait())
         .await

@@ -9,6 +9,7 @@
 //! Every step leaves the disk in a state from which the next start goes on: secrets first, then
 //! the founder's plan, then the identity, then the first membership of the group.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use rossby_api::courier::{ConsoleCourier, Courier, CourierError, OutboxFileCourier};
@@ -106,6 +107,8 @@ pub struct Node {
     pub tasks: TaskTracker,
     /// Ends that work.
     pub stop_tasks: CancellationToken,
+    /// Whether gRPC's health service says that this node serves.
+    pub told_ready: AtomicBool,
     membership: OnceLock<Membership>,
     /// Its data directory. Locked while the node enters a cluster, so that it enters one only.
     pub(super) data: Mutex<DataDirectory>,
@@ -131,6 +134,7 @@ impl Node {
             entrance: Arc::new(Entrance::default()),
             tasks: TaskTracker::new(),
             stop_tasks: CancellationToken::new(),
+            told_ready: AtomicBool::new(false),
             membership: OnceLock::new(),
             data: Mutex::new(data),
         })

@@ -1,5 +1,7 @@
 //! Whether the node can serve, and whether it must end.
 
+use std::sync::atomic::Ordering;
+
 use rossby_api::http::Readiness;
 use rossby_raft::Leadership;
 use tonic_health::ServingStatus;
@@ -8,7 +10,20 @@ use tonic_health::server::HealthReporter;
 use super::node::{Membership, Node};
 
 impl Readiness for Node {
+    /// Whoever reads here that the node is ready finds the same in gRPC's health service: `watch`
+    /// tells that one first.
     fn ready(&self) -> Result<(), String> {
+        self.able()?;
+        if !self.told_ready.load(Ordering::Acquire) {
+            return Err("this node is about to serve".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Why the node can't serve, if it can't.
+    pub(super) fn able(&self) -> Result<(), String> {
         if self.stop_tasks.is_cancelled() {
             return Err("this node is shutting down".to_owned());
         }
@@ -57,7 +72,10 @@ fn ready(membership: &Membership) -> Result<(), String> {
 }
 
 /// Tells gRPC clients whether the node is ready.
-pub async fn report(health: &HealthReporter, ready: bool) {
+pub async fn report(node: &Node, health: &HealthReporter, ready: bool) {
+    if !ready {
+        node.told_ready.store(false, Ordering::Release);
+    }
     let status = if ready {
         ServingStatus::Serving
     } else {
@@ -65,5 +83,8 @@ pub async fn report(health: &HealthReporter, ready: bool) {
     };
     for service in ["", rossby_api::grpc::SERVICE_NAME] {
         health.set_service_status(service, status).await;
+    }
+    if ready {
+        node.told_ready.store(true, Ordering::Release);
     }
 }
