@@ -4,7 +4,7 @@
 //! when `save_vote` has returned, an entry as durable when its callback was called. What is then lost
 //! in a crash was promised, and the invariants hold the node to it.
 
-use std::fmt;
+mod show;
 
 use rossby_domain::Rejection;
 use rossby_domain::identifier::IdentifierHash;
@@ -270,12 +270,7 @@ pub enum ReplicaEvent {
     /// It runs, after recovery: what it found. The first thing seen of a replica, and of each life.
     Started(Recovered),
     /// A vote is durable: `save_vote` has returned.
-    Voted {
-        /// The term.
-        term: u64,
-        /// For whom.
-        candidate: ReplicaId,
-    },
+    Voted(Vote),
     /// It became leader.
     Leads {
         /// Of this term.
@@ -293,14 +288,14 @@ pub enum ReplicaEvent {
         /// The last entry of the append.
         upto: LogPosition,
     },
-    /// It dropped the entries after this index (all, if `None`); `truncate_after` has returned.
+    /// It sets out to drop the entries after this index (all, if `None`): `truncate_after` was called.
     Truncated {
         /// The last index kept.
         after: Option<u64>,
     },
-    /// It dropped the entries up to here; `purge` has returned.
+    /// It sets out to drop the entries up to here: `purge` was called.
     Purged {
-        /// The last entry dropped.
+        /// The last entry to drop.
         upto: LogPosition,
     },
     /// It knows that entries up to here are committed.
@@ -337,11 +332,23 @@ pub enum ReplicaEvent {
     },
 }
 
+/// A vote, as a replica's log holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vote {
+    /// The term.
+    pub term: u64,
+    /// For whom.
+    pub candidate: ReplicaId,
+    /// Whether the candidate is known to have won: this is then no vote, but the acceptance of a
+    /// leader, which may be another than the one voted for.
+    pub won: bool,
+}
+
 /// What a replica found on its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovered {
-    /// The vote: term and candidate.
-    pub vote: Option<(u64, ReplicaId)>,
+    /// The vote.
+    pub vote: Option<Vote>,
     /// The last entry of its log, or the purge mark if there is none.
     pub last: Option<LogPosition>,
     /// The purge mark.
@@ -350,33 +357,4 @@ pub struct Recovered {
     pub checkpoint: Option<LogPosition>,
     /// The last entry that its state reflects.
     pub applied: Option<LogPosition>,
-}
-
-impl fmt::Display for SimTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:03}s", self.0 / 1000, self.0 % 1000)
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = self.0.iter().take(4);
-        bytes.try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Digest({self})")
-    }
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::World => f.write_str("world"),
-            Self::Node(node) => write!(f, "node {node}"),
-            Self::Client(client) => write!(f, "client {}", client.0),
-        }
-    }
 }
