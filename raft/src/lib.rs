@@ -42,6 +42,7 @@ mod state_machine;
 mod storage_suite;
 mod timing;
 mod types;
+mod witness;
 
 pub use answers::{
     CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
@@ -53,3 +54,4 @@ pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
 pub use timing::Timing;
+pub use witness::{Deed, SavedVote, Witness};
