@@ -36,6 +36,7 @@ mod member;
 mod network;
 mod ownership;
 mod reads;
+mod runtime;
 mod shipping;
 mod state_machine;
 #[cfg(test)]
