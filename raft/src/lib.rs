@@ -40,6 +40,7 @@ mod shipping;
 mod state_machine;
 #[cfg(test)]
 mod storage_suite;
+mod survey;
 mod timing;
 mod types;
 
@@ -52,4 +53,6 @@ pub use frame::MAX_FRAME_BYTES;
 pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
+pub use survey::{ReplicaFault, ReplicaSurvey, members_of, survey};
 pub use timing::Timing;
+pub use types::EntryError;

@@ -34,7 +34,7 @@ impl LogStore {
         Self { log }
     }
 
-    fn vote(&self) -> io::Result<Option<Vote>> {
+    pub(crate) fn vote(&self) -> io::Result<Option<Vote>> {
         self.log
             .state()
             .vote
