@@ -8,8 +8,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use rossby_seams::clock::{Clock as _, SystemClock};
 use rossby_seams::disk::{Disk, FileDisk};
 use rossby_storage::datadir::{DataDirectory, DataDirectoryError, Identity, RemovedReplica};
 
@@ -93,10 +93,7 @@ fn successor(old: &Identity) -> Identity {
 /// point, moves what is in it into a folder of it. Where to.
 fn set_aside(disk: &dyn Disk, data: &Path) -> io::Result<PathBuf> {
     let data = fs::canonicalize(data)?;
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_secs());
-    let stamp = output::utc(seconds.saturating_mul(1000)).replace([' ', ':'], "-");
+    let stamp = output::utc(SystemClock.now().as_millis()).replace([' ', ':'], "-");
     let name = data.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let beside = |number: u32| {
         let mut aside = name.to_owned();

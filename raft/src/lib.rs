@@ -36,6 +36,7 @@ mod member;
 mod network;
 mod ownership;
 mod reads;
+mod runtime;
 mod shipping;
 mod state_machine;
 #[cfg(test)]
@@ -43,6 +44,7 @@ mod storage_suite;
 mod survey;
 mod timing;
 mod types;
+mod witness;
 
 pub use answers::{
     CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
@@ -56,3 +58,4 @@ pub use member::Member;
 pub use survey::{ReplicaFault, ReplicaSurvey, members_of, survey};
 pub use timing::Timing;
 pub use types::EntryError;
+pub use witness::{Deed, SavedVote, Witness};
