@@ -164,12 +164,12 @@ class Device:
         """Sends to a box that was looked up; its place in that box. What is on its way goes first."""
         self.flush(box)
         counter = self._state["counters"].get(box.hex(), 1)
-        self._stage(box, counter, content)
+        self.stage(box, counter, content)
         return self.flush(box)
 
     def flush(self, box: bytes) -> int:
         """Sends what is on its way to a box, until the service has it; 0 if nothing is."""
-        while (staged := self._state["outgoing"].get(box.hex())) is not None:
+        while (staged := self.outgoing(box)) is not None:
             outcome = self.offer(box, staged)
             if outcome.WhichOneof("result") == "sequence":
                 self._state["counters"][box.hex()] = staged["counter"] + 1
@@ -178,6 +178,10 @@ class Device:
                 return outcome.sequence
             self._after_refusal(box, staged, outcome.refusal)
         return 0
+
+    def outgoing(self, box: bytes) -> dict[str, Any] | None:
+        """What is on its way to a box."""
+        return self._state["outgoing"].get(box.hex())
 
     def offer(self, box: bytes, staged: dict[str, Any]) -> Any:
         """One Send of one sealed envelope: its outcome."""
@@ -199,14 +203,13 @@ class Device:
     def _after_refusal(self, box: bytes, staged: dict[str, Any], refusal: Any) -> None:
         content = envelope.decode_content(bytes.fromhex(staged["content"]))
         if refusal.code == "STALE_KEY_RECORD":
-            before = self.contact(box)
-            if self.pin(box, refusal.key_record).version == before.version:
-                raise NotGenuine("called stale, and the record is the one that was sealed for")
-            self._stage(box, staged["counter"], content)
+            if self.pin(box, refusal.key_record).version == staged["chain_version"]:
+                raise NotGenuine("called stale, and it is what was sealed for")
+            self.stage(box, staged["counter"], content)
         elif refusal.code in ("COUNTER_REUSED", "NOT_ACCEPTED"):
             # Not stored under this counter, and never will be.
             self._raise_counter(box, max(refusal.next_counter, staged["counter"] + 1))
-            self._stage(box, self._state["counters"][box.hex()], content)
+            self.stage(box, self._state["counters"][box.hex()], content)
         else:
             retry = {1: "no", 2: "same", 3: "changed"}.get(refusal.retry, "no")
             if retry != "same":
@@ -216,7 +219,7 @@ class Device:
             after = refusal.retry_after_ms / 1000 if refusal.HasField("retry_after_ms") else None
             raise ServiceError(refusal.code, refusal.message, retry, after)
 
-    def _stage(self, box: bytes, counter: int, content: envelope.Content) -> None:
+    def stage(self, box: bytes, counter: int, content: envelope.Content) -> None:
         """Seals, and stores the counter and the sealed body before anything is sent."""
         recipient = self.contact(box)
         statement = envelope.Statement(

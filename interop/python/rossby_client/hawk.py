@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import time
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ import mohawk
 import mohawk.exc
 
 from .errors import Unauthentic
+
+# It warns with each reply that nonces are not remembered: that is the service's part.
+logging.getLogger("mohawk").setLevel(logging.ERROR)
 
 METHOD = "POST"
 PORT = 443
