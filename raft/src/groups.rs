@@ -302,7 +302,7 @@ impl Groups {
 
 /// What the log no longer holds must be in the state: a replica that went on without it would
 /// answer from a state with a hole.
-fn check_recovered(log: &GroupLog, state: &GroupStore) -> Result<(), StartError> {
+pub(crate) fn check_recovered(log: &GroupLog, state: &GroupStore) -> Result<(), StartError> {
     let purged = log.state().purged;
     let applied = state.applied().position;
     if purged > applied {
