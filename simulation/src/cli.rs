@@ -105,7 +105,12 @@ mod tests {
         let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
         assert!(parse("sim --seed 1").is_ok());
         assert!(parse("sim --seeds 1..2 --jobs 2").is_ok());
-        for wrong in ["sim", "sim --seed 1 --seeds 1..2", "sim --seed 1 --jobs 2", "sim --seed x"] {
+        for wrong in [
+            "sim",
+            "sim --seed 1 --seeds 1..2",
+            "sim --seed 1 --jobs 2",
+            "sim --seed x",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

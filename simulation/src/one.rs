@@ -72,9 +72,7 @@ fn tell(cli: &Cli, seed: u64, report: &Report) -> Exit {
     let mut told = String::new();
     if let Some(violation) = &report.violation {
         told += "the last events (time, who, what):\n";
-        for event in &report.timeline {
-            told += &format!("{event}\n");
-        }
+        told += &report.timeline;
         told += &format!("\nBROKEN  {violation}\n");
         told += &format!("again   {}\n", again(cli, seed));
     }

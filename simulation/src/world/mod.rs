@@ -87,8 +87,8 @@ pub struct Report {
     pub lasted: Duration,
     /// A digest of every observation.
     pub digest: [u8; 32],
-    /// Its last events.
-    pub timeline: Vec<String>,
+    /// Its last events, for people.
+    pub timeline: String,
 }
 
 /// Why there is no world.
@@ -149,7 +149,6 @@ fn listen_for_panics(recorder: &Arc<Recorder>) {
 
 struct World {
     recorder: Arc<Recorder>,
-    common: Arc<Common>,
     nodes: Vec<Arc<Node>>,
     faults: Arc<Faults>,
     steps: Arc<Steps>,
@@ -216,7 +215,6 @@ impl World {
         let people = (1..=PEOPLE).map(person).collect::<Result<_, _>>()?;
         Ok(Self {
             recorder: Arc::clone(recorder),
-            common,
             nodes,
             faults: Arc::new(faults),
             steps,
@@ -342,6 +340,5 @@ impl World {
             let what = "replicas that applied the same log have different states".to_owned();
             self.recorder.accuse("states agree at the end", what);
         }
-        let _ = &self.common;
     }
 }

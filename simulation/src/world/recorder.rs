@@ -1,6 +1,5 @@
 //! Everything that is seen passes here: it goes into the trace, and before every invariant.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 
@@ -9,11 +8,9 @@ use rossby_seams::watch;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use crate::invariants::{self, Invariant, Violation};
+use crate::invariants::Violation;
+use crate::judge::Judge;
 use crate::observe::{Observation, ReplicaEvent, SimTime, What, Who};
-
-/// Lines of the timeline that a report shows.
-const TIMELINE: usize = 80;
 
 /// What makes a run worth counting, and its size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,11 +74,10 @@ impl std::fmt::Debug for Recorder {
 }
 
 struct Inner {
-    invariants: Vec<Box<dyn Invariant>>,
+    judge: Judge,
     violation: Option<Violation>,
     trace: Option<BufWriter<File>>,
     hash: Sha256,
-    timeline: VecDeque<String>,
     figures: Figures,
 }
 
@@ -92,11 +88,10 @@ impl Recorder {
         Self {
             begun: Instant::now(),
             inner: Mutex::new(Inner {
-                invariants: invariants::all(),
+                judge: Judge::default(),
                 violation: None,
                 trace: trace.map(BufWriter::new),
                 hash: Sha256::new(),
-                timeline: VecDeque::new(),
                 figures: Figures::default(),
             }),
             broken: watch::channel(false).0,
@@ -127,8 +122,7 @@ impl Recorder {
             return;
         }
         inner.note(&observation);
-        let mut judged = inner.invariants.iter_mut();
-        if let Err(violation) = judged.try_for_each(|each| each.observe(&observation)) {
+        if let Err(violation) = inner.judge.observe(&observation) {
             inner.violation = Some(violation);
             drop(inner);
             self.broken.send_replace(true);
@@ -161,9 +155,7 @@ impl Recorder {
     pub fn finish(&self) {
         let mut inner = self.inner.lock();
         if inner.violation.is_none() {
-            let mut judged = inner.invariants.iter_mut();
-            let last = judged.try_for_each(|each| each.finish());
-            inner.violation = last.err();
+            inner.violation = inner.judge.finish().err();
         }
         if let Some(trace) = &mut inner.trace
             && let Err(error) = trace.flush()
@@ -192,8 +184,8 @@ impl Recorder {
 
     /// The last events that tell people something, oldest first.
     #[must_use]
-    pub fn timeline(&self) -> Vec<String> {
-        self.inner.lock().timeline.iter().cloned().collect()
+    pub fn timeline(&self) -> String {
+        self.inner.lock().judge.timeline()
     }
 }
 
@@ -208,30 +200,7 @@ impl Inner {
             self.trace = None;
         }
         self.figures.count(&observation.what);
-        if is_telling(&observation.what) {
-            if self.timeline.len() >= TIMELINE {
-                self.timeline.pop_front();
-            }
-            let Observation { at, who, what } = observation;
-            self.timeline
-                .push_back(format!("{at:>10}  {who:<9} {what}"));
-        }
     }
-}
-
-/// Whether a timeline for people should show it.
-fn is_telling(what: &What) -> bool {
-    !matches!(
-        what,
-        What::Replica {
-            event: ReplicaEvent::Appended { .. }
-                | ReplicaEvent::Flushed { .. }
-                | ReplicaEvent::Committed { .. }
-                | ReplicaEvent::Applied { .. }
-                | ReplicaEvent::State { .. },
-            ..
-        }
-    )
 }
 
 #[cfg(test)]
