@@ -91,6 +91,14 @@ impl Door for Echo {
             server_authorization,
         })
     }
+
+    /// The message, three times, and then a refusal.
+    async fn subscribe(&self, call: Call) -> Result<CallStream, Status> {
+        let last = Err(ApiError::from(Code::SubscriptionReplaced).into());
+        let messages = vec![Ok(call.message.clone()), Ok(call.message.clone())];
+        let messages = messages.into_iter().chain([Ok(call.message), last]);
+        Ok(Box::pin(tokio_stream::iter(messages)))
+    }
 }
 
 /// A node's peer listener.

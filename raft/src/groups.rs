@@ -167,6 +167,7 @@ impl Groups {
         let reader = state.reader();
         let machine = StateMachine::new(state, log.clone(), config.blocking);
         let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
+        let watches = machine.watches();
         let shipping = Arc::new(Shipping::default());
         let heard = Arc::new(Heard::default());
         let network = Network {
@@ -193,6 +194,7 @@ impl Groups {
             raft: raft.clone(),
             reader,
             ownership,
+            watches,
             wal: config.wal.clone(),
             store: config.store.clone(),
             clock: config.clock.clone(),
