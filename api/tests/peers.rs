@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rossby_api::listener::Listener;
 use rossby_api::listener::tls::{IdentityError, PeerTls, TlsError, node_name};
 use rossby_api::peer::{Connections, PeerServer, PeerTransport};
-use rossby_api::{Call, CallReply, Door};
+use rossby_api::{ApiError, Call, CallReply, CallStream, Code, Door};
 use rossby_domain::ids::{ClusterId, NodeId};
 use rossby_proto::v1;
 use rossby_seams::transport::{Link, LinkAcceptor, Transport, TransportError};

@@ -44,7 +44,10 @@ impl BoxWatches {
     /// Any box may have changed.
     pub(crate) fn all_changed(&self) {
         let watches = self.0.lock();
-        watches.values().flatten().for_each(|wake| wake.notify_one());
+        watches
+            .values()
+            .flatten()
+            .for_each(|wake| wake.notify_one());
     }
 
     fn forget(&self, box_id: &BoxId, wake: &Arc<Notify>) {

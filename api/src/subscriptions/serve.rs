@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::Ending;
 use super::places::Place;
 use super::reader::Source;
-use super::Ending;
 use crate::call::CallStream;
 use crate::convert;
 use crate::metrics::Metrics;

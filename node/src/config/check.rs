@@ -142,10 +142,7 @@ fn limits(config: &Config, findings: &mut Findings) {
         ("hawk_window_ms", doors.hawk_window_ms),
         ("hawk_nonces", u64::from(doors.hawk_nonces)),
         ("subscription_ms", doors.subscription_ms),
-        (
-            "subscription_keepalive_ms",
-            doors.subscription_keepalive_ms,
-        ),
+        ("subscription_keepalive_ms", doors.subscription_keepalive_ms),
         ("subscription_unread_ms", doors.subscription_unread_ms),
         (
             "subscription_page_bytes",
