@@ -164,7 +164,7 @@ impl MailboxService {
     async fn answer_stream(&self, call: &Call) -> Result<CallStream, Failure> {
         self.check_size(call)?;
         if !call.path.is_stream() {
-            return Err(ApiError::internal("this call is no stream").into());
+            return Err(ApiError::invalid("this call is no stream").into());
         }
         let (caller, standing) = self.authenticate_at(call).await?;
         rpc::subscribe(self, caller, standing, call)
@@ -180,7 +180,7 @@ impl MailboxService {
             | RpcPath::Fetch
             | RpcPath::Acknowledge
             | RpcPath::Block => self.answer_caller(call).await,
-            RpcPath::Subscribe => Err(ApiError::internal("this call is a stream").into()),
+            RpcPath::Subscribe => Err(ApiError::invalid("this call is a stream").into()),
         }
     }
 
