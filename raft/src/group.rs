@@ -140,7 +140,12 @@ impl Group {
         deadline: Instant,
     ) -> Result<Answer, ReadError> {
         self.core.linearize(deadline).await?;
-        self.core.query(partition, query)
+        let time = if query.depends_on_time() {
+            self.core.read_time_by(deadline).await
+        } else {
+            Timestamp::default()
+        };
+        self.core.query(partition, time, query)
     }
 
     /// A read of what this replica has applied, however old.
@@ -151,7 +156,7 @@ impl Group {
         if self.core.stop.is_cancelled() {
             return Err(ReadError::Stopped);
         }
-        self.core.query(partition, query)
+        self.core.query(partition, self.core.read_time(), query)
     }
 
     /// Watches a box, as this replica applies what is committed. Whoever reads after this call, and
