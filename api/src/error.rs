@@ -150,6 +150,14 @@ codes! {
     TooManyBlocked, "TOO_MANY_BLOCKED", ResourceExhausted, No,
         "too many blocked boxes";
 
+    // Subscriptions.
+    SubscriptionReplaced, "SUBSCRIPTION_REPLACED", Aborted, No,
+        "another subscription of this device has taken the place of this one";
+    SubscriptionNotRead, "SUBSCRIPTION_NOT_READ", Aborted, Same,
+        "the subscription was not read for too long; open it again";
+    TooManySubscriptions, "TOO_MANY_SUBSCRIPTIONS", ResourceExhausted, Same,
+        "the node serves as many subscriptions as it can";
+
     // The state of the service.
     Unavailable, "UNAVAILABLE", Unavailable, Same,
         "no leader or no quorum; nothing was done";

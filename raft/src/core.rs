@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Member;
 use crate::answers::{Leadership, ProposeError, ReadError};
+use crate::box_watch::BoxWatches;
 use crate::clock_quorum::ClockQuorum;
 use crate::expiry::Expiry;
 use crate::inbound::Heard;
@@ -40,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) raft: Raft,
     pub(crate) reader: Reader,
     pub(crate) ownership: Arc<Ownership>,
+    pub(crate) watches: Arc<BoxWatches>,
     pub(crate) wal: Wal,
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
