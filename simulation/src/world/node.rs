@@ -33,6 +33,7 @@ use super::clock::WorldClock;
 use super::courier::Codes;
 use super::dice::Dice;
 use super::recorder::Recorder;
+use super::trap::{Moment, Trap};
 use crate::observe::{Digest, Loss, Recovered, ReplicaEvent, Vote, What, Who};
 
 /// The one data group.
@@ -60,10 +61,18 @@ pub struct Common {
     pub limits: Limits,
     /// Where codes are brought to.
     pub codes: Codes,
+    /// Waits for a telling moment, if it is set.
+    pub trap: Trap,
     /// Where a checkpoint is due.
     pub checkpoint_log_bytes: u64,
     /// Draws the seeds of processes.
     pub dice: Dice,
+}
+
+impl std::fmt::Debug for Common {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Common").finish_non_exhaustive()
+    }
 }
 
 /// Why a process did not start.
@@ -268,7 +277,7 @@ impl Node {
             Arc::clone(&self.slowness_ms),
         ));
         let witness = Arc::new(LifeWitness {
-            recorder: Arc::clone(&common.recorder),
+            common: Arc::clone(common),
             node: self.id,
             gone: gone.clone(),
             reader: OnceLock::new(),
@@ -427,7 +436,7 @@ impl Transport for LifeTransport {
 /// Sees what a process does until it is gone.
 #[derive(Debug)]
 struct LifeWitness {
-    recorder: Arc<Recorder>,
+    common: Arc<Common>,
     node: NodeId,
     gone: CancellationToken,
     reader: OnceLock<Reader>,
@@ -436,7 +445,7 @@ struct LifeWitness {
 impl LifeWitness {
     fn node(&self, what: What) {
         if !self.gone.is_cancelled() {
-            self.recorder.saw(Who::Node(self.node), what);
+            self.common.recorder.saw(Who::Node(self.node), what);
         }
     }
 
@@ -473,6 +482,11 @@ fn vote(saved: SavedVote) -> Vote {
 
 impl Witness for LifeWitness {
     fn saw(&self, group: GroupId, replica: ReplicaId, deed: Deed) {
+        if let Some(moment) = Moment::of(&deed)
+            && !self.gone.is_cancelled()
+        {
+            self.common.trap.pass(self.node, moment);
+        }
         let event = match deed {
             Deed::Started {
                 vote: found,
