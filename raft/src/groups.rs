@@ -9,10 +9,11 @@ use openraft::{Config, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
 use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
 use rossby_seams::clock::Clock;
+use rossby_seams::random::Random;
 use rossby_seams::transport::{Link, LinkAcceptor, SharedTransport};
+use rossby_seams::watch;
 use rossby_storage::store::{GroupStore, Store, StoreError};
 use rossby_storage::wal::{GroupLog, Wal, WalError};
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ use crate::inbound::{Heard, Inbound, InboundConfig, Replica};
 use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
+use crate::runtime::with_random;
 use crate::shipping::Shipping;
 use crate::state_machine::StateMachine;
 use crate::timing::Timing;
@@ -49,6 +51,8 @@ pub struct GroupsConfig {
     pub timing: Timing,
     /// The clock that stamps commands.
     pub clock: Arc<dyn Clock>,
+    /// Spreads election timeouts and attempts to open links, so that nodes do not act in step.
+    pub random: Arc<dyn Random>,
     /// The way to other nodes.
     pub transport: SharedTransport,
     /// The node's log.
@@ -115,7 +119,11 @@ impl Groups {
     #[must_use]
     pub fn new(config: GroupsConfig) -> Arc<Self> {
         let stop = CancellationToken::new();
-        let links = Links::new(config.node, config.transport.clone(), stop.clone());
+        let links = Links::new(
+            config.transport.clone(),
+            config.random.clone(),
+            stop.clone(),
+        );
         let inbound = Inbound::new(InboundConfig {
             clock: config.clock.clone(),
             wal: config.wal.clone(),
@@ -187,9 +195,10 @@ impl Groups {
             network,
             LogStore::new(log.clone()),
             machine,
-        )
-        .await
-        .map_err(|error| StartError::Recovery(error.to_string()))?;
+        );
+        let raft = with_random(config.random.clone(), raft)
+            .await
+            .map_err(|error| StartError::Recovery(error.to_string()))?;
         let core = Core {
             id: group,
             replica,
@@ -213,7 +222,7 @@ impl Groups {
             handing_over: AtomicBool::new(false),
             failure: Mutex::default(),
             expiry: Expiry::default(),
-            dismissed: watch::channel(false).0,
+            dismissed: CancellationToken::new(),
             stop: self.stop.child_token(),
         };
         let served = Replica::new(group, replica, raft.clone(), heard);

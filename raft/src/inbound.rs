@@ -4,7 +4,7 @@
 //! replaced must never answer for its successor. So is one from a replica that was removed, or from
 //! another node than the one that the sender is on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,7 +178,7 @@ impl Inbound {
             closed: closed.clone(),
             _close: closed.drop_guard(),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
         };
         let (peer, stop) = (link.peer, self.shared.stop.clone());
         let mut incoming = link.incoming;
@@ -186,8 +186,9 @@ impl Inbound {
             let mut serving = serving;
             loop {
                 let frame = tokio::select! {
-                    frame = incoming.recv() => frame,
+                    biased;
                     () = stop.cancelled() => None,
+                    frame = incoming.recv() => frame,
                 };
                 let Some(frame) = frame else { break };
                 if let Err(error) = serving.take_in(&frame) {
@@ -230,7 +231,7 @@ struct Serving {
     _close: DropGuard,
     calls: Arc<Semaphore>,
     // `None`: ended here, but the peer may not know it yet.
-    streams: HashMap<u64, Option<Stream>>,
+    streams: BTreeMap<u64, Option<Stream>>,
 }
 
 impl Serving {
@@ -259,6 +260,7 @@ impl Serving {
             let answer = shared.answer(peer, to, request).await;
             // If the link broke meanwhile, the peer knows that it got no answer.
             tokio::select! {
+                biased;
                 _ = outgoing.send(Frame::Answer { id, answer }.encode()) => {}
                 () = closed.cancelled() => {}
             }
@@ -325,6 +327,7 @@ impl Serving {
                 let answer = answer.map_err(|_stopped| Refusal::Stopped);
                 let frame = Frame::StreamAnswer { id, answer };
                 let sent = tokio::select! {
+                    biased;
                     sent = outgoing.send(frame.encode()) => sent.is_ok(),
                     () = closed.cancelled() => false,
                 };

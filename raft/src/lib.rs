@@ -39,6 +39,7 @@ mod members;
 mod network;
 mod ownership;
 mod reads;
+mod runtime;
 mod shipping;
 mod state_machine;
 #[cfg(test)]

@@ -229,14 +229,12 @@ impl Group {
     /// Whether this replica was removed from its group. It has stopped for good then.
     #[must_use]
     pub fn is_dismissed(&self) -> bool {
-        *self.core.dismissed.borrow()
+        self.core.dismissed.is_cancelled()
     }
 
     /// Waits until this replica was removed from its group and has stopped for good.
     pub async fn dismissed(&self) {
-        let mut dismissed = self.core.dismissed.subscribe();
-        // The sender lives as long as this.
-        let _ = dismissed.wait_for(|dismissed| *dismissed).await;
+        self.core.dismissed.cancelled().await;
     }
 }
 

@@ -118,7 +118,7 @@ async fn dismiss(core: &Core) {
         // It will be told again after the next start.
         tracing::warn!(group = %core.id, %error, "the removal could not be written down");
     }
-    core.dismissed.send_replace(true);
+    core.dismissed.cancel();
 }
 
 #[cfg(test)]
