@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Member;
 use crate::answers::{Leadership, ProposeError, ReadError};
+use crate::book::AddressBook;
 use crate::clock_quorum::ClockQuorum;
 use crate::expiry::Expiry;
-use crate::book::AddressBook;
 use crate::inbound::Heard;
 use crate::links::Links;
 use crate::ownership::Ownership;

@@ -373,12 +373,7 @@ impl Shared {
         self.wal.accepts_entries() && self.store.overlay_bytes() < self.overlay_budget_bytes
     }
 
-    async fn answer(
-        &self,
-        peer: NodeId,
-        to: Target,
-        request: Request,
-    ) -> Result<Answer, Refusal> {
+    async fn answer(&self, peer: NodeId, to: Target, request: Request) -> Result<Answer, Refusal> {
         match request {
             Request::Clock => return Ok(Answer::Clock(self.clock.now())),
             Request::Standing { replica } => return self.standing(to.group, replica),

@@ -56,7 +56,5 @@ pub use frame::MAX_FRAME_BYTES;
 pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
-pub use members::{
-    Advance, ChangeError, MAX_VOTERS, Members, Newcomer, Order, Refused, Seat,
-};
+pub use members::{Advance, ChangeError, MAX_VOTERS, Members, Newcomer, Order, Refused, Seat};
 pub use timing::Timing;

@@ -339,7 +339,10 @@ impl Client {
                 bytes,
             };
             match self.call(piece, PIECE_TIMEOUT).await? {
-                Answer::SnapshotWritten => offset += u64::from(length),
+                Answer::SnapshotWritten => {
+                    offset += u64::from(length);
+                    self.network.shipping.sent(u64::from(length));
+                }
                 _ => return Err(CallError::Unexpected.into()),
             }
             if left <= u64::from(length) {

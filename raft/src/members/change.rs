@@ -47,6 +47,8 @@ pub enum Advance {
         replica: ReplicaId,
         /// How many entries it lacks; not known before it has answered.
         behind: Option<u64>,
+        /// Bytes of checkpoints that this leader has shipped so far, to whomever.
+        shipped_bytes: u64,
     },
     /// The leader was to leave: another one leads now.
     HandedOver {
@@ -116,7 +118,10 @@ fn view(core: &Core, metrics: &Metrics) -> Option<Members> {
     let last = metrics.last_log_index.unwrap_or_default();
     let seat = |(replica, member): (&ReplicaId, &Member)| {
         let own = *replica == core.replica;
-        let heard = metrics.heartbeat.as_ref().and_then(|all| *all.get(replica)?);
+        let heard = metrics
+            .heartbeat
+            .as_ref()
+            .and_then(|all| *all.get(replica)?);
         let matching = metrics
             .replication
             .as_ref()
@@ -206,7 +211,11 @@ impl Group {
                 Step::CatchUp(replica) => {
                     let seat = look.members.seats.get(&replica);
                     let behind = seat.and_then(|seat| seat.behind);
-                    return Ok(Advance::CatchingUp { replica, behind });
+                    return Ok(Advance::CatchingUp {
+                        replica,
+                        behind,
+                        shipped_bytes: core.shipping.sent_bytes(),
+                    });
                 }
                 Step::AddLearner(member) => {
                     let replica = look.next_replica;
@@ -251,9 +260,8 @@ async fn change(
         last_membership_log_id: membership_at,
     };
     // On its own task: who gives up waiting must not leave a change of voters half-way.
-    let changing = tokio::spawn(async move {
-        raft.change_membership_if(changes, false, [guard]).await
-    });
+    let changing =
+        tokio::spawn(async move { raft.change_membership_if(changes, false, [guard]).await });
     match timeout_at(deadline, changing).await {
         Ok(Ok(Ok(_))) => {
             tracing::info!(%group, %what, "the members have changed");
@@ -264,10 +272,13 @@ async fn change(
                 let leader = forward.leader_node;
                 Err(ChangeError::NotLeader { leader })
             }
-            RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => Err(ChangeError::Unknown),
+            RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+                Err(ChangeError::Unknown)
+            }
             // Somebody else was faster, or is at it: look again at what there is now.
             RaftError::APIError(
-                ClientWriteError::PreconditionFailed(_) | ClientWriteError::ChangeMembershipError(_),
+                ClientWriteError::PreconditionFailed(_)
+                | ClientWriteError::ChangeMembershipError(_),
             ) => {
                 tracing::debug!(%group, %error, "the members have changed meanwhile");
                 tokio::time::sleep(LOOK_AGAIN).await;

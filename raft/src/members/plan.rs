@@ -124,7 +124,8 @@ pub enum Refused {
     #[error(
         "of the {voters} nodes that would vote then, only {answering} answer, and {needed} are needed: \
          the cluster would stand still. Not answering: {}. Start what is down, or replace or remove it \
-         first", list(silent)
+         first",
+        list(silent)
     )]
     WouldLoseQuorum {
         /// How many voters there would be.
@@ -213,7 +214,10 @@ impl Members {
 
     fn has_caught_up(&self, replica: ReplicaId) -> bool {
         self.seats.get(&replica).is_some_and(|seat| {
-            seat.answers && seat.behind.is_some_and(|behind| behind <= CAUGHT_UP_ENTRIES)
+            seat.answers
+                && seat
+                    .behind
+                    .is_some_and(|behind| behind <= CAUGHT_UP_ENTRIES)
         })
     }
 
