@@ -46,7 +46,7 @@ fn a_cluster_grows_from_one_to_three_and_shrinks_back_to_one() {
         cluster.node(id).wait_ready();
         // Again: nothing changes.
         let again = cluster.order_ok(1, &["add-node", &new]);
-        assert_eq!(Some(again.as_str()), said.split_inclusive('\n').last());
+        assert_eq!(Some(again.as_str()), said.split_inclusive('\n').next_back());
     }
     for id in 1..=3 {
         wait_members(&mut cluster, id, &[1, 2, 3]);

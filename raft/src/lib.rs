@@ -44,8 +44,10 @@ mod shipping;
 mod state_machine;
 #[cfg(test)]
 mod storage_suite;
+mod survey;
 mod timing;
 mod types;
+mod witness;
 
 pub use answers::{
     CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
@@ -57,4 +59,7 @@ pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
 pub use members::{Advance, ChangeError, MAX_VOTERS, Members, Newcomer, Order, Refused, Seat};
+pub use survey::{ReplicaFault, ReplicaSurvey, members_of, survey};
 pub use timing::Timing;
+pub use types::EntryError;
+pub use witness::{Deed, SavedVote, Witness};
