@@ -296,8 +296,9 @@ pub(crate) async fn finish_joint(core: Arc<Core>) {
     let mut seen = None;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(JOINT_PERIOD) => {}
+            biased;
             () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(JOINT_PERIOD) => {}
         }
         let half_way = look(&core).ok().filter(|look| look.members.joint);
         let at = half_way.and_then(|look| look.membership_at);
