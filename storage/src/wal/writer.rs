@@ -398,7 +398,14 @@ impl WalWriter {
         if filled >= target {
             return Ok(());
         }
-        match self.prepare((target - filled).max(FILL_STEP_BYTES)) {
+        let step = (target - filled).max(FILL_STEP_BYTES);
+        let free = self.disk.free_bytes(&self.directory);
+        let free = free.map_err(WalError::io("measure the space of", &self.directory))?;
+        if free < u64::from(step) {
+            // What is kept back on a full disk is for what can not wait.
+            return Ok(());
+        }
+        match self.prepare(step) {
             Err(failure) if failure.is_no_space() => Ok(()),
             other => other,
         }
@@ -433,8 +440,8 @@ impl WalWriter {
         self.prepare(limit)
     }
 
-    /// Works out how much may be queued so that there is certainly space for it. A quarter of a
-    /// segment always stays for votes, truncations and purges.
+    /// Works out how much may be queued so that there is certainly space for it: nothing on a full
+    /// disk. A quarter of a segment always stays for votes, truncations and purges.
     pub(super) fn measure_room(&mut self) -> Result<(), WalError> {
         let free = self.disk.free_bytes(&self.directory);
         let free = free.map_err(WalError::io("measure the space of", &self.directory))?;
@@ -449,7 +456,12 @@ impl WalWriter {
             Next::Ready(_) => (segment - u64::from(FIRST_RECORD), 0),
         };
         let kept = self.shared.drain_bytes + segment / 4;
-        let prepared = (u64::from(here) + ready).saturating_sub(kept);
+        // On a full disk all that is prepared is kept: nobody knows how long it has to last.
+        let prepared = if free < segment / 4 {
+            0
+        } else {
+            (u64::from(here) + ready).saturating_sub(kept)
+        };
         let possible = free.saturating_sub(to_fill).saturating_sub(segment) / 2;
         let mut inner = self.shared.inner.lock();
         inner.room_bytes = prepared.saturating_add(possible);
@@ -467,7 +479,8 @@ impl WalWriter {
                 .collect();
             (std::mem::take(&mut inner.queue), waiters)
         };
-        tracing::error!(error = %failure, "the write-ahead log has stopped");
+        // Whoever runs the node says what that means for it.
+        tracing::warn!(error = %failure, "the write-ahead log has stopped");
         let queued = queue.into_iter().filter_map(|item| match item {
             Item::Done(done) => Some(done),
             Item::Record { .. } => None,
