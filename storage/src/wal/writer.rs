@@ -440,8 +440,8 @@ impl WalWriter {
         self.prepare(limit)
     }
 
-    /// Works out how much may be queued so that there is certainly space for it: nothing on a full
-    /// disk. A quarter of a segment always stays for votes, truncations and purges.
+    /// Works out how much may be queued so that there is certainly space for it. A quarter of a
+    /// segment always stays for votes, truncations and purges.
     pub(super) fn measure_room(&mut self) -> Result<(), WalError> {
         let free = self.disk.free_bytes(&self.directory);
         let free = free.map_err(WalError::io("measure the space of", &self.directory))?;
@@ -456,15 +456,12 @@ impl WalWriter {
             Next::Ready(_) => (segment - u64::from(FIRST_RECORD), 0),
         };
         let kept = self.shared.drain_bytes + segment / 4;
-        // On a full disk all that is prepared is kept: nobody knows how long it has to last.
-        let prepared = if free < segment / 4 {
-            0
-        } else {
-            (u64::from(here) + ready).saturating_sub(kept)
-        };
+        let prepared = (u64::from(here) + ready).saturating_sub(kept);
         let possible = free.saturating_sub(to_fill).saturating_sub(segment) / 2;
         let mut inner = self.shared.inner.lock();
         inner.room_bytes = prepared.saturating_add(possible);
+        // All that is prepared is kept then: nobody knows how long it has to last.
+        inner.disk_full = free < segment / 4;
         Ok(())
     }
 
