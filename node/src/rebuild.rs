@@ -32,6 +32,8 @@ pub fn run(args: &RebuildArgs) -> Result<(), Failure> {
         Err(error) => return Err(Failure::new(Exit::Storage, error)),
     };
     let identity = old.as_ref().and_then(|old| old.identity()).map(successor);
+    // Empty space is not worth keeping.
+    let _ = fs::remove_file(args.data.join("reserve"));
     let aside = set_aside(&*disk, &args.data).map_err(|error| {
         let text = format!("could not set {} aside: {error}", args.data.display());
         Failure::new(Exit::Storage, text).help("see to the cause, then run the same command again")

@@ -35,6 +35,7 @@ use tracing::{error, info};
 use super::engine::{Engine, EngineError, EngineParts};
 use super::entrance::Entrance;
 use super::founding::{FIRST_GROUP, Founding, Place, PlanError};
+use super::space::Space;
 use crate::config::{Config, CourierKind};
 
 /// Why a node can't go on.
@@ -93,6 +94,8 @@ pub struct Parts {
     pub config: Config,
     /// The disk that its data directory is on.
     pub disk: Arc<dyn Disk>,
+    /// That disk's space.
+    pub space: Space,
     /// Where it is reached.
     pub advertised: Advertised,
     /// The wall clock.

@@ -14,6 +14,7 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 
 mod admin;
+pub mod faults;
 mod http;
 pub mod people;
 mod ports;
@@ -126,6 +127,39 @@ impl Cluster {
             .push(Node::new(cluster.path(), id, Vec::new()));
         cluster.nodes[0].start();
         cluster.nodes[0].wait_ready();
+        cluster
+    }
+
+    /// A running cluster of `count` nodes, each looked after by `prepare` before it starts.
+    pub fn prepared(count: u64, flags: &[&str], mut prepare: impl FnMut(&Node)) -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            folder: folder(),
+        };
+        if count > 1 {
+            make_authority(cluster.path());
+        }
+        for id in 1..=count {
+            let mut args = Vec::new();
+            if count > 1 {
+                args = peer_args(cluster.path(), id);
+            }
+            args.extend(flags.iter().map(|&flag| flag.to_owned()));
+            let mut node = Node::new(cluster.path(), id, args);
+            prepare(&node);
+            node.start();
+            cluster.nodes.push(node);
+        }
+        for node in &cluster.nodes {
+            node.wait_alive();
+        }
+        if count > 1 {
+            let output = cluster.init();
+            assert!(output.status.success(), "{}", stderr(&output));
+        }
+        for node in &cluster.nodes {
+            node.wait_ready();
+        }
         cluster
     }
 
