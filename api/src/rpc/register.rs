@@ -24,7 +24,7 @@ use crate::secrets::SealPurpose;
 const MAX_NEW_RECORD_BYTES: usize = 4096;
 
 /// A request that was read and whose signatures hold.
-struct Registration {
+pub(crate) struct Registration {
     record: KeyRecord,
     device: DeviceId,
     identifier: Identifier,
@@ -42,7 +42,7 @@ pub(crate) async fn register(service: &MailboxService, call: &Call) -> Result<By
     }))
 }
 
-fn parse_and_verify(request: v1::RegisterRequest) -> Result<Registration, ApiError> {
+pub(crate) fn parse_and_verify(request: v1::RegisterRequest) -> Result<Registration, ApiError> {
     let identifier = convert::identifier(request.identifier.as_ref())?;
     let signature = convert::fixed(&request.signature, "signature is not 64 bytes")?;
     if request.key_record.len() > MAX_NEW_RECORD_BYTES {

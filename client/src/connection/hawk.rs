@@ -95,7 +95,7 @@ impl SignedRequest {
 }
 
 /// Reads `Hawk mac="..", hash=".."` and nothing else: the crate's own reader can be made to panic.
-fn parse_reply_header(text: &str) -> Option<Header> {
+pub(super) fn parse_reply_header(text: &str) -> Option<Header> {
     if text.len() > MAX_HEADER_BYTES {
         return None;
     }

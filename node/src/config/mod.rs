@@ -6,10 +6,17 @@
 //!                  load.rs ──► Config ──► check.rs ──► problems, or a node may start
 //! ```
 
+// The fuzzer takes in what a file can say (this file) without the rest of the binary.
+#[cfg(not(fuzzing))]
 mod args;
+#[cfg(not(fuzzing))]
 mod check;
+#[cfg(not(fuzzing))]
 mod command;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod host_port;
+#[cfg(not(fuzzing))]
 mod load;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,10 +30,14 @@ use rossby_domain::limits::Limits;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 
+#[cfg(not(fuzzing))]
 pub use args::ConfigArgs;
+#[cfg(not(fuzzing))]
 pub use check::{check, check_cluster_name};
+#[cfg(not(fuzzing))]
 pub use command::run;
 pub use host_port::HostPort;
+#[cfg(not(fuzzing))]
 pub use load::load;
 
 /// Where a node keeps its data unless told otherwise.

@@ -28,6 +28,8 @@ mod base_rows;
 mod checkpoint;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod group;
 mod incoming;
 mod install;

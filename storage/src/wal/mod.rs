@@ -16,6 +16,8 @@
 //! - Power loss alone never makes the log refuse to open (`recovery.rs` says how that is told from damage).
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod index;
 mod ledger;
 mod log;
