@@ -3,6 +3,7 @@
 //! ```text
 //!   cli.rs ──► config/     what a node is told            ──► serve/    a node, from start to stop
 //!        ├──► cluster/    orders to a running node, over its admin socket
+//!        ├──► inspect/    a stopped node's data, looked over; rebuild.rs: made new
 //!        ├──► cert/       certificates
 //!        └──► device/     a person's side: keys, contacts, messages
 //! ```
@@ -16,7 +17,9 @@ mod cluster;
 mod config;
 mod device;
 mod exit;
+mod inspect;
 mod output;
+mod rebuild;
 mod serve;
 mod telemetry;
 
@@ -43,6 +46,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Config(command) => config::run(&command),
         Command::Cluster(command) => cluster::run(&command),
         Command::Cert(command) => cert::run(&command),
+        Command::Check(args) => inspect::run(&args),
+        Command::Rebuild(args) => rebuild::run(&args),
         Command::Version { json } => version(json),
         Command::Device(command) => device::run(command),
     }

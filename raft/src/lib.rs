@@ -38,12 +38,15 @@ mod member;
 mod network;
 mod ownership;
 mod reads;
+mod runtime;
 mod shipping;
 mod state_machine;
 #[cfg(test)]
 mod storage_suite;
+mod survey;
 mod timing;
 mod types;
+mod witness;
 
 pub use answers::{
     CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
@@ -54,4 +57,7 @@ pub use frame::MAX_FRAME_BYTES;
 pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
+pub use survey::{ReplicaFault, ReplicaSurvey, members_of, survey};
 pub use timing::Timing;
+pub use types::EntryError;
+pub use witness::{Deed, SavedVote, Witness};

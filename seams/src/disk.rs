@@ -5,6 +5,7 @@
 //! (creation, rename, removal) are safe after `sync_directory` on the folder, and nothing else is.
 
 mod file;
+mod inspection;
 mod memory;
 
 use std::fmt::Debug;
@@ -12,7 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use file::FileDisk;
+pub use file::{FileDisk, ReadOnlyFileDisk};
+pub use inspection::{Inspection, WithheldChange};
 pub use memory::{DiskFault, MemoryDisk, PowerLoss};
 
 /// An open file. Reads and writes name their offset, so a handle can be shared.

@@ -27,6 +27,7 @@
 mod base_rows;
 mod checkpoint;
 mod error;
+mod examine;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -62,6 +63,7 @@ use self::session::Session;
 
 pub use self::checkpoint::{Checkpoint, CheckpointCut, WrittenCheckpoint};
 pub use self::error::StoreError;
+pub use self::examine::{CheckpointSurvey, damaged_files, examine, groups_with_files};
 pub use self::files::FileName;
 pub use self::group::{Applied, GroupStore};
 pub use self::incoming::IncomingCheckpoint;

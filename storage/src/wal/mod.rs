@@ -16,6 +16,7 @@
 //! - Power loss alone never makes the log refuse to open (`recovery.rs` says how that is told from damage).
 
 mod error;
+mod examine;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod index;
@@ -40,6 +41,7 @@ use rossby_seams::disk::Disk;
 use tokio::sync::oneshot;
 
 pub use self::error::WalError;
+pub use self::examine::{LogSurvey, LogTail, damaged_segments, examine};
 pub use self::log::GroupLog;
 pub use self::writer::WalWriter;
 

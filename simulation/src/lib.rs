@@ -1,0 +1,14 @@
+//! The deterministic world: whole clusters and their clients in one process, on simulated time,
+//! network and disks, with the real domain, storage, raft and client code.
+//!
+//! ```text
+//!   world (seed) ──► observations ──► invariants (one file each) ──► Violation
+//!                         │                 └── oracle: what clients did and know
+//!                         └──► trace (same seed, same lines) and timeline (for people)
+//! ```
+//!
+//! Everything that the judgement needs is an [`observe::Observation`]. The invariants see nothing
+//! else, so each can be tested with a history that was made up.
+
+pub mod invariants;
+pub mod observe;

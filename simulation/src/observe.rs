@@ -1,0 +1,360 @@
+//! What a world lets its judges see: one observation for each thing that happened.
+//!
+//! An observation is made when the thing has happened *as far as the one who did it knows*: a vote
+//! when `save_vote` has returned, an entry as durable when its callback was called. What is then lost
+//! in a crash was promised, and the invariants hold the node to it.
+
+mod show;
+
+use rossby_domain::Rejection;
+use rossby_domain::identifier::IdentifierHash;
+use rossby_domain::ids::{
+    BoxId, Counter, DeviceAddress, EnvelopeId, GroupId, NodeId, PartitionId, ReplicaId, Sequence,
+};
+use rossby_domain::query::QueueStatus;
+use rossby_domain::time::Timestamp;
+use rossby_storage::LogPosition;
+use sha2::{Digest as _, Sha256};
+
+/// Milliseconds since the world began, by the world's own time, which nothing in it can see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SimTime(pub u64);
+
+/// A client of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u32);
+
+/// One try of one client call. A retry is another call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// Tells two byte strings apart: the first 16 bytes of their SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 16]);
+
+impl Digest {
+    /// The digest of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let hash: [u8; 32] = Sha256::digest(bytes).into();
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hash[..16]);
+        Self(digest)
+    }
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// When. Observations come in the order of their times.
+    pub at: SimTime,
+    /// Who did it, or whom it befell.
+    pub who: Who,
+    /// What it was.
+    pub what: What,
+}
+
+/// Whom an observation is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Who {
+    /// The world itself.
+    World,
+    /// A node.
+    Node(NodeId),
+    /// A client.
+    Client(ClientId),
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A client began a call.
+    Called {
+        /// The call.
+        call: CallId,
+        /// What it asks for.
+        request: Request,
+    },
+    /// A client's call is over. A call of which this is never seen has an unknown outcome.
+    Returned {
+        /// The call.
+        call: CallId,
+        /// Its outcome, as the client knows it.
+        result: Result<Response, Failure>,
+    },
+    /// Something happened to a replica.
+    Replica {
+        /// Its group.
+        group: GroupId,
+        /// Its id.
+        replica: ReplicaId,
+        /// What happened.
+        event: ReplicaEvent,
+    },
+    /// A node was stopped, or lost its power. Its replicas are silent until they start again.
+    Crashed {
+        /// What became of the bytes that were not synced.
+        loss: Loss,
+    },
+    /// A node could not start, for this reason.
+    StartRefused {
+        /// What it said.
+        reason: String,
+    },
+    /// A replica, or the log of a node, has stopped by itself while the process went on.
+    Stopped {
+        /// What it said.
+        reason: String,
+    },
+    /// The world flipped a bit on a stopped node's disk (`who`).
+    BitFlipped {
+        /// In this file.
+        file: String,
+        /// In this byte.
+        offset: u64,
+    },
+    /// A node (`who`) met damaged bytes and said so.
+    DamageDetected {
+        /// What it said.
+        reason: String,
+    },
+    /// The clock of a node (`who`) was set this far from the world's time: the wall time that it
+    /// shows is the world's start ([`What::Began`]) + [`Observation::at`] + this.
+    ClockSet {
+        /// Milliseconds; negative is behind.
+        offset_ms: i64,
+    },
+    /// The world begins; its wall clocks show this.
+    Began {
+        /// The wall time at [`SimTime`] 0.
+        wall: Timestamp,
+    },
+    /// A fault begins.
+    FaultOn(String),
+    /// A fault ends.
+    FaultOff(String),
+    /// All faults are over for good: all nodes run, the network is whole, disks have space, clocks
+    /// are right. From here on the service must come back.
+    Healed,
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Put an envelope into a box.
+    Send {
+        /// The box.
+        to: BoxId,
+        /// Who sends it, under which counter.
+        id: EnvelopeId,
+        /// The digest of the body.
+        text: Digest,
+        /// How long it may wait, in milliseconds; `None` is the box's limit.
+        ttl_ms: Option<u64>,
+    },
+    /// Read a page of a box.
+    Fetch {
+        /// The device that reads.
+        device: DeviceAddress,
+        /// Only what comes after this.
+        after: Sequence,
+    },
+    /// Move a device's cursor.
+    Acknowledge {
+        /// The device.
+        device: DeviceAddress,
+        /// Up to here.
+        upto: Sequence,
+    },
+    /// Give an identifier to a box, by its code.
+    Verify {
+        /// The identifier.
+        identifier: IdentifierHash,
+        /// The box.
+        box_id: BoxId,
+    },
+    /// Ask which box an identifier belongs to.
+    Lookup {
+        /// The identifier.
+        identifier: IdentifierHash,
+    },
+    /// Ask for a box's key record, and the sender's next free counter there.
+    KeyRecord {
+        /// The box.
+        box_id: BoxId,
+        /// Who asks.
+        sender: DeviceAddress,
+    },
+    /// Any other call, of which only the fact that it is answered is judged.
+    Other(String),
+}
+
+/// What a client was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// To [`Request::Send`]: delivered.
+    Sent {
+        /// The envelope's place in the box.
+        sequence: Sequence,
+    },
+    /// To [`Request::Fetch`].
+    Page {
+        /// The envelopes, as they were given.
+        envelopes: Vec<Seen>,
+        /// Whether there are more.
+        more: bool,
+        /// The state of the queue.
+        status: QueueStatus,
+    },
+    /// To [`Request::Acknowledge`].
+    Acknowledged {
+        /// Where the cursor is now.
+        cursor: Sequence,
+        /// How many envelopes were purged.
+        purged: u32,
+    },
+    /// To [`Request::Verify`]: the identifier belongs to the box.
+    Verified {
+        /// The claim's generation.
+        generation: u64,
+    },
+    /// To [`Request::Lookup`].
+    Found(Option<BoxId>),
+    /// To [`Request::KeyRecord`].
+    KeyRecord {
+        /// The version and the next free counter of the asker, if there is such a box.
+        found: Option<(u64, Counter)>,
+    },
+    /// To [`Request::Other`].
+    Done,
+}
+
+/// An envelope on a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Its place.
+    pub sequence: Sequence,
+    /// Its id.
+    pub id: EnvelopeId,
+    /// The digest of the body that was served.
+    pub text: Digest,
+    /// When it expires.
+    pub expires_at: Timestamp,
+}
+
+/// Why a call was not answered with a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// Apply said no. Final for this call, and certain.
+    Rejected(Rejection),
+    /// Refused before anything was proposed: certain that nothing happened.
+    Refused(String),
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What became of bytes that were not synced when a node stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing was lost: the process was killed, the machine went on.
+    None,
+    /// All of them were lost.
+    Unsynced,
+    /// Some sectors and names of them were lost, by the seed.
+    Torn,
+}
+
+/// What happened to a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplicaEvent {
+    /// It runs, after recovery: what it found. The first thing seen of a replica, and of each life.
+    Started(Recovered),
+    /// A vote is durable: `save_vote` has returned.
+    Voted(Vote),
+    /// It became leader.
+    Leads {
+        /// Of this term.
+        term: u64,
+    },
+    /// It appended an entry to its log (durable or not).
+    Appended {
+        /// Where.
+        position: LogPosition,
+        /// The digest of the entry's bytes.
+        entry: Digest,
+    },
+    /// Its log is durable up to here, it says: the append's callback was called with success.
+    Flushed {
+        /// The last entry of the append.
+        upto: LogPosition,
+    },
+    /// It sets out to drop the entries after this index (all, if `None`): `truncate_after` was called.
+    Truncated {
+        /// The last index kept.
+        after: Option<u64>,
+    },
+    /// It sets out to drop the entries up to here: `purge` was called.
+    Purged {
+        /// The last entry to drop.
+        upto: LogPosition,
+    },
+    /// It knows that entries up to here are committed.
+    Committed {
+        /// The last one.
+        upto: LogPosition,
+    },
+    /// It applied an entry.
+    Applied {
+        /// Where it stands.
+        position: LogPosition,
+        /// The digest of the entry's bytes.
+        entry: Digest,
+    },
+    /// The digest of a partition's rows after all entries up to here.
+    State {
+        /// The last entry applied.
+        at: LogPosition,
+        /// The partition.
+        partition: PartitionId,
+        /// The digest.
+        digest: Digest,
+    },
+    /// Its manifest names this position.
+    CheckpointPublished {
+        /// The position.
+        at: LogPosition,
+    },
+    /// It installed a checkpoint that another replica shipped: its state is now that at this
+    /// position.
+    CheckpointInstalled {
+        /// The position.
+        at: LogPosition,
+    },
+}
+
+/// A vote, as a replica's log holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vote {
+    /// The term.
+    pub term: u64,
+    /// For whom.
+    pub candidate: ReplicaId,
+    /// Whether the candidate is known to have won: this is then no vote, but the acceptance of a
+    /// leader, which may be another than the one voted for.
+    pub won: bool,
+}
+
+/// What a replica found on its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// The vote.
+    pub vote: Option<Vote>,
+    /// The last entry of its log, or the purge mark if there is none.
+    pub last: Option<LogPosition>,
+    /// The purge mark.
+    pub purged: Option<LogPosition>,
+    /// The position of its checkpoint.
+    pub checkpoint: Option<LogPosition>,
+    /// The last entry that its state reflects.
+    pub applied: Option<LogPosition>,
+}
