@@ -94,7 +94,7 @@ mod replay;
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use rossby_domain::claim::CodeMac;
+    use rossby_domain::claim::{CodeMac, Delivery};
     use rossby_domain::command::{Enqueue, EnvelopeDigest, Expire, MarkCodeSent, OpenClaim};
     use rossby_domain::identifier::IdentifierHash;
     use rossby_domain::ids::{
@@ -205,6 +205,7 @@ mod tests {
             discoverable: false,
             attempts_left: 5,
             expires_at: at,
+            delivery: Delivery::Delayed,
         };
         check(7, &pending);
         let budget = CodeBudget {
