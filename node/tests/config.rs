@@ -92,7 +92,10 @@ fn settings_that_make_no_sense_together_are_refused() {
             "[clients]\nadvertise = \"mail.example.org:7470\"",
             "allow_console_courier",
         ),
-        ("[courier]\nkind = \"gateways\"", "courier.kind: gateways needs"),
+        (
+            "[courier]\nkind = \"gateways\"",
+            "courier.kind: gateways needs",
+        ),
         (
             "[courier]\nkind = \"gateways\"\n[courier.smtp]\nhost = \"mail.example.org\"",
             "courier.smtp.from",

@@ -128,10 +128,12 @@ fn fails(code: i32, output: &Output) -> String {
 }
 
 fn metric(node: &Node, courier: &str, outcome: &str) -> u64 {
-    let line = format!(
-        "rossby_courier_deliveries_total{{courier=\"{courier}\",outcome=\"{outcome}\"}} "
-    );
-    let page = node.page("/metrics").map(|(_, body)| body).unwrap_or_default();
+    let line =
+        format!("rossby_courier_deliveries_total{{courier=\"{courier}\",outcome=\"{outcome}\"}} ");
+    let page = node
+        .page("/metrics")
+        .map(|(_, body)| body)
+        .unwrap_or_default();
     let count = page.lines().find_map(|found| found.strip_prefix(&line));
     count.map_or(0, |count| count.parse().unwrap())
 }
@@ -150,7 +152,10 @@ fn a_code_comes_by_mail_and_by_sms_and_opens_a_box() {
     let node = service.node();
     ok(&service.register("alice", &node, &["--email", "alice@rossby.example"]));
     let mail = service.mail();
-    assert_eq!((mail.to.as_str(), mail.encrypted), ("alice@rossby.example", true));
+    assert_eq!(
+        (mail.to.as_str(), mail.encrypted),
+        ("alice@rossby.example", true)
+    );
     assert!(mail.data.contains("Your Post code is "), "{}", mail.data);
     ok(&service.person("alice", &["authorize", &mail.code()]));
 
@@ -164,7 +169,10 @@ fn a_code_comes_by_mail_and_by_sms_and_opens_a_box() {
         (metric(&node, "smtp", "sent") == 1 && metric(&node, "webhook", "sent") == 1).then_some(())
     });
     let codes = [mail.code(), request.code()];
-    keeps_quiet(&node, &["alice@rossby.example", "491701234567", &codes[0], &codes[1]]);
+    keeps_quiet(
+        &node,
+        &["alice@rossby.example", "491701234567", &codes[0], &codes[1]],
+    );
 }
 
 #[test]
@@ -174,7 +182,9 @@ fn a_code_waits_for_a_relay_that_is_down_and_whoever_asks_is_told() {
     let port = service.relay().port();
     service.relay = None;
     ok(&service.register("alice", &node, &["--email", "alice@rossby.example"]));
-    eventually("it has failed", || (metric(&node, "smtp", "failed") > 0).then_some(()));
+    eventually("it has failed", || {
+        (metric(&node, "smtp", "failed") > 0).then_some(())
+    });
     // The phone's way is another one.
     ok(&service.register("bob", &node, &["--phone", "+491701234567"]));
     eventually("an SMS", || service.sms.requests().pop());
@@ -188,7 +198,10 @@ fn a_code_waits_for_a_relay_that_is_down_and_whoever_asks_is_told() {
     let mail = service.mail();
     ok(&service.person("alice", &["authorize", &mail.code()]));
     keeps_quiet(&node, &["alice@rossby.example", &mail.code()]);
-    assert!(node.log().contains("a verification code could not be handed over"));
+    assert!(
+        node.log()
+            .contains("a verification code could not be handed over")
+    );
     assert_eq!(node.page("/readyz").unwrap().0, 200);
 }
 
@@ -198,14 +211,19 @@ fn an_address_that_the_relay_refuses_is_told_to_whoever_waits_and_to_the_operato
     let node = service.node();
     service.relay().behave(Manner::RefuseRecipient(550));
     ok(&service.register("alice", &node, &["--email", "alice@rossby.example"]));
-    eventually("it was refused", || (metric(&node, "smtp", "refused") == 1).then_some(()));
+    eventually("it was refused", || {
+        (metric(&node, "smtp", "refused") == 1).then_some(())
+    });
     let wanted = "could not be sent";
     eventually("the refusal is known", || {
         let output = service.person("alice", &["authorize", "00000000"]);
         stderr(&output).contains(wanted).then_some(())
     });
     // Too early for another, but not without a reason.
-    let said = fails(5, &service.register("alice", &node, &["--email", "alice@rossby.example"]));
+    let said = fails(
+        5,
+        &service.register("alice", &node, &["--email", "alice@rossby.example"]),
+    );
     assert!(said.contains(wanted), "{said}");
     let log = node.log();
     assert!(log.contains("recipient: refused with code 550"), "{log}");
@@ -219,7 +237,9 @@ fn a_mail_that_is_put_off_comes_with_a_later_try() {
     let node = service.node();
     service.relay().behave(Manner::RefuseRecipient(450));
     ok(&service.register("alice", &node, &["--email", "alice@rossby.example"]));
-    eventually("it was put off", || (metric(&node, "smtp", "failed") > 0).then_some(()));
+    eventually("it was put off", || {
+        (metric(&node, "smtp", "failed") > 0).then_some(())
+    });
     service.relay().behave(Manner::Kind);
     let mail = service.mail();
     ok(&service.person("alice", &["authorize", &mail.code()]));
@@ -230,7 +250,10 @@ fn who_can_not_be_reached_is_told_at_once() {
     let service = Service::new();
     service.configure(false);
     let node = service.node();
-    let said = fails(5, &service.register("bob", &node, &["--phone", "+491701234567"]));
+    let said = fails(
+        5,
+        &service.register("bob", &node, &["--phone", "+491701234567"]),
+    );
     assert!(said.contains("can't send codes to phones"), "{said}");
     ok(&service.register("alice", &node, &["--email", "alice@rossby.example"]));
     service.mail();
@@ -240,7 +263,12 @@ fn who_can_not_be_reached_is_told_at_once() {
 fn courier_test_reports_each_step() {
     let service = Service::new();
     let said = ok(&service.courier_test(&["--email", "you@rossby.example"]));
-    for step in ["connected to localhost:", "TLS: ", "logged in as rossby", "accepted: 250 2.0.0 queued"] {
+    for step in [
+        "connected to localhost:",
+        "TLS: ",
+        "logged in as rossby",
+        "accepted: 250 2.0.0 queued",
+    ] {
         assert!(said.contains(step), "{step:?} in {said}");
     }
     assert_eq!(service.mail().code(), "00000000");
@@ -255,7 +283,10 @@ fn courier_test_says_what_is_wrong_and_exits_by_it() {
     let email = ["--email", "you@rossby.example"];
     service.relay().behave(Manner::RefuseRecipient(550));
     let said = fails(5, &service.courier_test(&email));
-    assert!(said.contains("550") && said.contains("is not welcome"), "{said}");
+    assert!(
+        said.contains("550") && said.contains("is not welcome"),
+        "{said}"
+    );
     service.relay().behave(Manner::RefuseRecipient(450));
     fails(4, &service.courier_test(&email));
     service.relay().behave(Manner::Kind);
@@ -266,7 +297,10 @@ fn courier_test_says_what_is_wrong_and_exits_by_it() {
     let other = Certificate::new(service.path(), "other.pem");
     std::fs::copy(&other.ca, service.path().join("ca.pem")).unwrap();
     let said = fails(4, &service.courier_test(&email));
-    assert!(said.contains("TLS") && said.contains("certificate"), "{said}");
+    assert!(
+        said.contains("TLS") && said.contains("certificate"),
+        "{said}"
+    );
     service.relay = None;
     let said = fails(4, &service.courier_test(&email));
     assert!(said.contains("connect"), "{said}");

@@ -15,7 +15,7 @@ pub fn reply(data: &[u8]) -> bool {
     };
     let text = std::str::from_utf8(rest);
     match mode % 9 {
-        0 => text.is_ok_and(|text| parse_reply_header(text).is_some()),
+        0 => text.is_ok_and(|text| parse_reply_header(text, None).is_some()),
         1 => {
             let details = rest.to_vec().into();
             let status = tonic::Status::with_details(tonic::Code::Internal, "words", details);
