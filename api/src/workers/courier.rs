@@ -11,7 +11,7 @@
 //! on, and the next leader begins it again: a code may come twice, and is never lost silently. Nothing
 //! that waits for its next try, and no gateway that hangs, holds up other codes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,9 +76,9 @@ struct Done {
 
 #[derive(Default)]
 pub(super) struct CourierWorker {
-    known: HashMap<Sending, Known>,
+    known: BTreeMap<Sending, Known>,
     under_way: JoinSet<Done>,
-    busy: HashMap<Kind, usize>,
+    busy: BTreeMap<Kind, usize>,
     warned: Option<Instant>,
     unsaid: u64,
 }
@@ -96,7 +96,7 @@ impl Worker for CourierWorker {
             }
         }
         self.tell(workers).await?;
-        let mut waiting = HashSet::new();
+        let mut waiting = BTreeSet::new();
         for partition in workers.partitions.all() {
             self.look_through(workers, partition, &mut waiting)?;
         }
@@ -113,7 +113,7 @@ impl CourierWorker {
         &mut self,
         workers: &Workers,
         partition: PartitionId,
-        waiting: &mut HashSet<Sending>,
+        waiting: &mut BTreeSet<Sending>,
     ) -> Result<(), Trouble> {
         let mut after = None;
         loop {

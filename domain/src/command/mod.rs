@@ -129,6 +129,7 @@ impl Command {
             | Self::CreateBox(_)
             | Self::OpenClaim(_)
             | Self::MarkCodeSent(_)
+            | Self::MarkCodeUnsent(_)
             | Self::VerifyClaim(_)
             | Self::Acknowledge(_)
             | Self::Block(_)
