@@ -130,7 +130,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 12 {
+    match kind % 13 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -160,7 +160,8 @@ pub fn request(data: &[u8]) -> bool {
             request.path.parse::<RpcPath>()
         }),
         10 => sealed_code(&bytes),
-        _ => sealed(&bytes),
+        11 => sealed(&bytes),
+        _ => message(&bytes, admin::members_order),
     }
 }
 
@@ -236,6 +237,7 @@ mod tests {
     use ed25519_dalek::{Signer as _, SigningKey};
     use rossby_domain::chain::{Genesis, KemKey, KeyRecord, SUITE_XWING};
     use rossby_domain::identifier::Identifier;
+    use rossby_domain::ids::NodeId;
     use rossby_domain::statement;
     use zeroize::Zeroizing;
 
@@ -380,6 +382,8 @@ mod tests {
             replica_id: 2,
             ..Default::default()
         };
+        let order = admin::MembersOrder::Add(NodeId(4), "10.0.0.4:7472".to_owned());
+        check(12, "members", &admin::members_request(GroupId(1), &order));
         check(8, "create-replica", &create);
         let relay = v1::RelayRequest {
             path: RpcPath::Send.as_str().to_owned(),
