@@ -500,7 +500,7 @@ pub fn members_answer(response: &v1::ChangeMembersResponse) -> MembersProgress {
     }
 }
 
-fn plan(request: v1::InitClusterRequest) -> Result<InitPlan, OperatorError> {
+pub(crate) fn plan(request: v1::InitClusterRequest) -> Result<InitPlan, OperatorError> {
     let partitions = u16::try_from(request.partition_count)
         .ok()
         .and_then(|count| PartitionCount::new(count).ok())

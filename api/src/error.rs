@@ -113,6 +113,12 @@ codes! {
         "this identifier already belongs to a box; link devices instead";
     TooManyCodes, "TOO_MANY_CODES", ResourceExhausted, Same,
         "too many verification codes were requested";
+    NoCourier, "NO_COURIER", FailedPrecondition, Changed,
+        "a code can't be sent there";
+    CodeDelayed, "CODE_DELAYED", FailedPrecondition, Same,
+        "the verification code has not been sent yet; the service goes on trying";
+    CodeNotSent, "CODE_NOT_SENT", FailedPrecondition, Changed,
+        "the verification code could not be sent to this identifier; check it, and register again";
     NoCodeRequested, "NO_CODE_REQUESTED", FailedPrecondition, Changed,
         "no verification code was requested for this identifier and box";
     CodeExpired, "CODE_EXPIRED", FailedPrecondition, Changed,
@@ -332,7 +338,11 @@ impl ApiError {
     pub fn of_rejection(rejection: &Rejection, unknown: Code, now: Timestamp) -> Self {
         let mut error = Self::from(code_of(rejection, unknown));
         match *rejection {
-            Rejection::TooManyCodes { retry_at } => {
+            Rejection::TooManyCodes { retry_at }
+            | Rejection::CodeNotSent {
+                retry_at: Some(retry_at),
+                ..
+            } => {
                 let wait = Duration::from_millis(retry_at.millis_since(now));
                 error = error.with_retry_after(wait);
             }
@@ -382,6 +392,8 @@ fn code_of(rejection: &Rejection, unknown: Code) -> Code {
         Rejection::KeyAlreadyRegistered => Code::KeyAlreadyRegistered,
         Rejection::IdentifierTaken => Code::IdentifierTaken,
         Rejection::TooManyCodes { .. } => Code::TooManyCodes,
+        Rejection::CodeNotSent { trying: true, .. } => Code::CodeDelayed,
+        Rejection::CodeNotSent { trying: false, .. } => Code::CodeNotSent,
         Rejection::NoCodeRequested => Code::NoCodeRequested,
         Rejection::CodeExpired => Code::CodeExpired,
         Rejection::CodeExhausted => Code::CodeExhausted,

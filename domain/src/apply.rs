@@ -51,6 +51,7 @@ pub fn apply<T: Tables>(
         Command::CreateBox(command) => command.execute(tables, &meta),
         Command::OpenClaim(command) => command.execute(tables, &mut meta),
         Command::MarkCodeSent(command) => command.execute(tables),
+        Command::MarkCodeUnsent(command) => command.execute(tables),
         Command::VerifyClaim(command) => command.execute(tables, &mut meta),
         Command::ActivateBox(command) => command.execute(tables),
         Command::Enqueue(command) => command.execute(tables, &meta),

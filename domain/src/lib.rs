@@ -20,6 +20,8 @@ pub mod claim;
 pub mod command;
 pub mod dedupe;
 pub mod envelope;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod identifier;
 pub mod ids;
 pub mod limits;

@@ -33,6 +33,14 @@ pub enum Rejection {
         /// When a code may be requested again.
         retry_at: Timestamp,
     },
+    /// The code that was asked for could not be sent, so there is none to wait for.
+    #[error("the verification code could not be sent")]
+    CodeNotSent {
+        /// Whether the courier goes on trying.
+        trying: bool,
+        /// When another code may be requested, if one was requested too early.
+        retry_at: Option<Timestamp>,
+    },
     /// No code is waiting for this identifier and box.
     #[error("no verification code was requested")]
     NoCodeRequested,

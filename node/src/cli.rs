@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::ConfigArgs;
+use crate::courier::CourierCommand;
 use crate::device::DeviceCommand;
 use crate::exit::Exit;
 
@@ -42,6 +43,9 @@ pub enum Command {
     /// Makes certificates: for clients to trust the nodes, and for nodes to trust each other.
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Tries out how verification codes reach people.
+    #[command(subcommand)]
+    Courier(CourierCommand),
     /// Looks over the data directory of a node that does not run: every record, entry, file and row
     /// is read. Says what is wrong, where, and what to do. Changes nothing.
     Check(CheckArgs),

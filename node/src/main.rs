@@ -5,6 +5,7 @@
 //!        ├──► cluster/    orders to a running node, over its admin socket
 //!        ├──► inspect/    a stopped node's data, looked over; rebuild.rs: made new
 //!        ├──► cert/       certificates
+//!        ├──► courier/    trying out mail and SMS
 //!        └──► device/     a person's side: keys, contacts, messages
 //! ```
 //!
@@ -15,6 +16,7 @@ mod cert;
 mod cli;
 mod cluster;
 mod config;
+mod courier;
 mod device;
 mod exit;
 mod inspect;
@@ -44,6 +46,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(args) => serve::run(&args),
         Command::Config(command) => config::run(&command),
+        Command::Courier(command) => courier::run(&command),
         Command::Cluster(command) => cluster::run(&command),
         Command::Cert(command) => cert::run(&command),
         Command::Check(args) => inspect::run(&args),

@@ -29,6 +29,8 @@ mod clock_quorum;
 mod core;
 mod expiry;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod group;
 mod groups;
 mod inbound;

@@ -14,7 +14,7 @@
 use bytes::Bytes;
 use rossby_domain::Routed;
 use rossby_domain::chain::KeyRecord;
-use rossby_domain::claim::{Claim, CodeBudget, PendingClaim};
+use rossby_domain::claim::{Claim, CodeBudget, CodeMac, Delivery, PendingClaim};
 use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::profile::{Intent, Profile};
@@ -103,18 +103,46 @@ macro_rules! first_version {
 
 // The values of the tables, in the order of `domain/src/tables/mod.rs`.
 first_version!(
-    Claim,
-    KeyRecord,
-    Profile,
-    Envelope,
-    QueueState,
-    SenderRow,
-    PendingClaim,
-    CodeBudget,
-    OutboxRow,
-    Intent,
+    Claim, KeyRecord, Profile, Envelope, QueueState, SenderRow, CodeBudget, OutboxRow, Intent,
     Meta,
 );
+
+impl Versioned for PendingClaim {
+    const VERSION: u8 = 2;
+
+    fn upgrade(version: u8, body: &[u8]) -> Result<Self, CodecError> {
+        match version {
+            1 => decode_body::<PendingClaimV1>(body).map(Into::into),
+            found => Err(CodecError::Version {
+                found,
+                supported: Self::VERSION,
+            }),
+        }
+    }
+}
+
+/// A pending claim from before couriers told how far its code has come.
+#[derive(Serialize, Deserialize)]
+struct PendingClaimV1 {
+    code: CodeMac,
+    serial: u64,
+    discoverable: bool,
+    attempts_left: u8,
+    expires_at: Timestamp,
+}
+
+impl From<PendingClaimV1> for PendingClaim {
+    fn from(earlier: PendingClaimV1) -> Self {
+        Self {
+            code: earlier.code,
+            serial: earlier.serial,
+            discoverable: earlier.discoverable,
+            attempts_left: earlier.attempts_left,
+            expires_at: earlier.expires_at,
+            delivery: Delivery::Normal,
+        }
+    }
+}
 
 impl Versioned for Batch {
     const VERSION: u8 = BATCH_VERSION;

@@ -19,6 +19,8 @@ pub(crate) use block::block;
 pub(crate) use code::{SealedCode, code_context};
 pub(crate) use fetch::fetch;
 pub(crate) use lookup_key::lookup_key;
+#[cfg(any(test, fuzzing))]
+pub(crate) use register::parse_and_verify as parse_registration;
 pub(crate) use register::register;
 pub(crate) use send::send;
 pub(crate) use subscribe::subscribe;

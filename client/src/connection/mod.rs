@@ -10,6 +10,8 @@
 //! once stays so: if one try may have reached the service, a later "nothing was done" speaks for
 //! itself only.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod grpc;
 mod hawk;
 mod refusal;

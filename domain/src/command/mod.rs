@@ -13,6 +13,7 @@ mod create_box;
 mod enqueue;
 mod expire;
 mod mark_code_sent;
+mod mark_code_unsent;
 mod open_claim;
 mod verify_claim;
 
@@ -32,6 +33,7 @@ pub use create_box::CreateBox;
 pub use enqueue::Enqueue;
 pub use expire::Expire;
 pub use mark_code_sent::MarkCodeSent;
+pub use mark_code_unsent::MarkCodeUnsent;
 pub use open_claim::OpenClaim;
 pub use verify_claim::VerifyClaim;
 
@@ -90,6 +92,8 @@ pub enum Command {
     Block(Block),
     /// Removes some of what has outlived its time.
     Expire(Expire),
+    /// The courier could not hand a code over.
+    MarkCodeUnsent(MarkCodeUnsent),
 }
 
 impl Command {
@@ -107,6 +111,7 @@ impl Command {
             | Self::ClaimDevice(_)
             | Self::OpenClaim(_)
             | Self::MarkCodeSent(_)
+            | Self::MarkCodeUnsent(_)
             | Self::VerifyClaim(_)
             | Self::Expire(_) => None,
         }
@@ -124,6 +129,7 @@ impl Command {
             | Self::CreateBox(_)
             | Self::OpenClaim(_)
             | Self::MarkCodeSent(_)
+            | Self::MarkCodeUnsent(_)
             | Self::VerifyClaim(_)
             | Self::Acknowledge(_)
             | Self::Block(_)
@@ -183,6 +189,8 @@ pub enum Outcome {
         /// Whether there is more to remove now.
         more: bool,
     },
+    /// To [`Command::MarkCodeUnsent`].
+    CodeMarkedUnsent,
 }
 
 /// What apply answers: what was done, or why not.

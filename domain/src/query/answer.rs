@@ -4,6 +4,7 @@ use super::{
     Answer, BoxStateAnswer, KeyRecordAnswer, OutboxItem, Page, PendingBox, Query, QueueStatus,
 };
 use crate::envelope::Envelope;
+use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, Sequence};
 use crate::tables::{InboxKey, QueueState, ReadTables};
 use crate::time::Timestamp;
@@ -53,7 +54,10 @@ pub fn answer<T: ReadTables>(
             let expired_by = now.max(meta.expiry_clock);
             Answer::Page(fetch(tables, expired_by, device, *after, &bounds)?)
         }
-        Query::Outbox { limit, .. } => Answer::Outbox(outbox(tables, now.max(meta.clock), *limit)?),
+        Query::Outbox { after, limit, .. } => {
+            let now = now.max(meta.clock);
+            Answer::Outbox(outbox(tables, now, after.as_ref(), *limit)?)
+        }
         Query::PendingBoxes { after, limit, .. } => {
             Answer::PendingBoxes(pending(tables, after.as_ref(), *limit)?)
         }
@@ -195,9 +199,10 @@ fn page<T: ReadTables>(
 fn outbox<T: ReadTables>(
     tables: &T,
     now: Timestamp,
+    after: Option<&(IdentifierHash, BoxId)>,
     limit: u32,
 ) -> Result<Vec<OutboxItem>, T::Error> {
-    let rows = tables.outbox(limit)?.into_iter();
+    let rows = tables.outbox(after, limit)?.into_iter();
     Ok(rows
         .filter(|(_, _, row)| row.expires_at > now)
         .map(|(identifier, box_id, row)| OutboxItem {

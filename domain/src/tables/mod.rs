@@ -175,8 +175,12 @@ pub trait ReadTables {
         identifier: &IdentifierHash,
         box_id: &BoxId,
     ) -> Result<Option<OutboxRow>, Self::Error>;
-    /// outbox: the first rows, in order of key.
-    fn outbox(&self, limit: u32) -> Result<Vec<(IdentifierHash, BoxId, OutboxRow)>, Self::Error>;
+    /// outbox: the first rows after `after`'s, in order of key.
+    fn outbox(
+        &self,
+        after: Option<&(IdentifierHash, BoxId)>,
+        limit: u32,
+    ) -> Result<Vec<(IdentifierHash, BoxId, OutboxRow)>, Self::Error>;
     /// intents: one row.
     fn intent(&self, box_id: &BoxId) -> Result<Option<Intent>, Self::Error>;
     /// intents: the first rows after `after`'s, in order of box.

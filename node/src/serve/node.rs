@@ -12,7 +12,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use rossby_api::courier::{ConsoleCourier, Courier, CourierError, OutboxFileCourier};
+use rossby_api::courier::{
+    ConsoleCourier, Courier, CourierError, OutboxFileCourier, SettingsError,
+};
 use rossby_api::peer::{Connections, NoPeers, PeerServer, PeerTransport};
 use rossby_api::{ClusterSecrets, Door, MailboxConfig, MailboxService, Metrics, Relay, Workers};
 use rossby_domain::identifier::Identifier;
@@ -74,6 +76,9 @@ pub enum NodeError {
     /// The courier can't work.
     #[error("the courier: {0}")]
     Courier(#[from] CourierError),
+    /// The courier's settings are wrong.
+    #[error("{}", listed(.0))]
+    CourierSettings(Vec<SettingsError>),
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -370,6 +375,7 @@ impl Node {
                 return Err(error);
             }
         };
+        let bringer = Arc::clone(&courier);
         let workers = Workers {
             group: Arc::clone(&group),
             partitions: place.cluster.partitions,
@@ -381,7 +387,7 @@ impl Node {
             metrics: Arc::clone(&self.parts.metrics),
         };
         workers.spawn(&self.tasks, &self.stop_tasks);
-        self.open_doors(&place.cluster, &engine, &group, secrets);
+        self.open_doors(&place.cluster, &engine, &group, secrets, bringer);
         let cluster = place.cluster.id;
         info!(%cluster, group = %group.id(), replica = %group.replica(), "this node is a member");
         // Set last: whoever sees it can use it. The lock on `data` makes this the only call.
@@ -432,6 +438,7 @@ impl Node {
         engine: &Engine,
         group: &Arc<Group>,
         secrets: Arc<ClusterSecrets>,
+        courier: Arc<dyn Courier>,
     ) {
         let only = Arc::clone(group);
         let mailbox = Arc::new(MailboxService::new(MailboxConfig {
@@ -444,6 +451,7 @@ impl Node {
             random: Arc::clone(&self.parts.random),
             limits: self.parts.config.doors,
             stored_limits: self.parts.config.limits,
+            courier,
             metrics: Arc::clone(&self.parts.metrics),
         }));
         if let Some(peers) = &self.parts.peers {
@@ -459,6 +467,10 @@ impl Node {
     fn courier(&self) -> Result<Arc<dyn Courier>, NodeError> {
         Ok(match self.parts.config.courier.kind {
             CourierKind::Console => Arc::new(ConsoleCourier::new()),
+            CourierKind::Gateways => {
+                let gateways = self.parts.config.gateways();
+                Arc::new(gateways.map_err(NodeError::CourierSettings)?)
+            }
             CourierKind::File => {
                 let path = self.parts.config.courier_file();
                 Arc::new(OutboxFileCourier::new(
@@ -528,4 +540,9 @@ async fn initialize(data: &DataDirectory, group: &Group) -> Result<(), NodeError
         Ok(()) | Err(InitializeError::AlreadyInitialized) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+fn listed(errors: &[SettingsError]) -> String {
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    errors.join("\n")
 }

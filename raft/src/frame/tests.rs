@@ -188,7 +188,7 @@ fn stream_outcomes() -> impl Strategy<Value = StreamOutcome> {
     ]
 }
 
-fn frames() -> impl Strategy<Value = Frame> {
+pub(crate) fn frames() -> impl Strategy<Value = Frame> {
     let target = || {
         (any::<u32>(), any::<u64>()).prop_map(|(group, replica)| Target {
             group: GroupId(group),

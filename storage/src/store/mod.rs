@@ -29,6 +29,8 @@ mod checkpoint;
 mod error;
 mod examine;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod group;
 mod incoming;
 mod install;

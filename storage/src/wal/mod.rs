@@ -17,6 +17,8 @@
 
 mod error;
 mod examine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod index;
 mod ledger;
 mod log;

@@ -325,6 +325,7 @@ impl Model {
             let id = partition(person);
             let outbox = Query::Outbox {
                 partition: id,
+                after: None,
                 limit: 5,
             };
             for query in [
