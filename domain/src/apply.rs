@@ -52,7 +52,7 @@ pub fn apply<T: Tables>(
         Command::OpenClaim(command) => command.execute(tables, &mut meta),
         Command::MarkCodeSent(command) => command.execute(tables),
         Command::VerifyClaim(command) => command.execute(tables, &mut meta),
-        Command::ActivateBox(command) => command.execute(tables),
+        Command::ActivateBox(command) => command.execute(tables, &meta),
         Command::Enqueue(command) => command.execute(tables, &meta),
         Command::Acknowledge(command) => command.execute(tables, &meta),
         Command::Block(command) => command.execute(tables, &meta),

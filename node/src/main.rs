@@ -3,6 +3,7 @@
 //! ```text
 //!   cli.rs ──► config/     what a node is told            ──► serve/    a node, from start to stop
 //!        ├──► cluster/    orders to a running node, over its admin socket
+//!        ├──► backup/     a cluster's state kept apart, and a cluster made of it again
 //!        ├──► cert/       certificates
 //!        └──► device/     a person's side: keys, contacts, messages
 //! ```
@@ -10,6 +11,7 @@
 //! Nothing here decides what a box may hold: that is `domain`. Every command ends in one of the
 //! codes of [`exit::Exit`].
 
+mod backup;
 mod cert;
 mod cli;
 mod cluster;
@@ -42,6 +44,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(&args),
         Command::Config(command) => config::run(&command),
         Command::Cluster(command) => cluster::run(&command),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => backup::run_restore(&args),
         Command::Cert(command) => cert::run(&command),
         Command::Version { json } => version(json),
         Command::Device(command) => device::run(command),

@@ -23,6 +23,7 @@ use crate::answers::{Leadership, ProposeError, ReadError};
 use crate::clock_quorum::ClockQuorum;
 use crate::expiry::Expiry;
 use crate::inbound::Heard;
+use crate::links::Links;
 use crate::ownership::Ownership;
 use crate::shipping::Shipping;
 use crate::timing::Timing;
@@ -38,6 +39,7 @@ pub(crate) struct Core {
     pub(crate) id: GroupId,
     pub(crate) replica: ReplicaId,
     pub(crate) raft: Raft,
+    pub(crate) links: Links,
     pub(crate) reader: Reader,
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) wal: Wal,

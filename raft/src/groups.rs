@@ -191,6 +191,7 @@ impl Groups {
             id: group,
             replica,
             raft: raft.clone(),
+            links: self.links.clone(),
             reader,
             ownership,
             wal: config.wal.clone(),

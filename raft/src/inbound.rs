@@ -23,6 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::blocking::Blocking;
 use crate::frame::{Answer, Append, Frame, FrameError, Refusal, Request, Target};
 use crate::links::STREAM_WINDOW;
+use crate::reads;
 use crate::types::{Raft, Snapshot, Vote, snapshot_meta};
 
 /// Calls of one link that may be in work at a time.
@@ -363,6 +364,10 @@ impl Shared {
                 self.install(&replica, transfer, vote).await
             }
             Request::Clock => Ok(Answer::Clock(self.clock.now())),
+            Request::ReadIndex => {
+                let index = reads::read_index(raft).await.ok_or(Refusal::NotLeading)?;
+                Ok(Answer::ReadIndex(index))
+            }
         }
     }
 

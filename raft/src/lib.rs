@@ -36,6 +36,7 @@ mod member;
 mod network;
 mod ownership;
 mod reads;
+mod restored;
 mod shipping;
 mod state_machine;
 #[cfg(test)]
@@ -44,7 +45,7 @@ mod timing;
 mod types;
 
 pub use answers::{
-    CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
+    BackupError, CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
 };
 pub use blocking::Blocking;
 pub use expiry::ClockJump;
@@ -52,4 +53,6 @@ pub use frame::MAX_FRAME_BYTES;
 pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
+pub use restored::{begin_restored_log, members_of, sole_member};
 pub use timing::Timing;
+pub use types::EntryError;

@@ -6,6 +6,7 @@
 
 mod file;
 mod memory;
+mod read_only;
 
 use std::fmt::Debug;
 use std::io;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub use file::FileDisk;
 pub use memory::{DiskFault, MemoryDisk, PowerLoss};
+pub use read_only::ReadOnlyDisk;
 
 /// An open file. Reads and writes name their offset, so a handle can be shared.
 pub trait DiskFile: Send + Sync + Debug {

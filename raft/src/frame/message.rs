@@ -36,8 +36,8 @@ const MAX_MEMBERS: u32 = 1024;
 const MAX_CONFIGS: u32 = 8;
 const MAX_ADDRESS_BYTES: usize = 1024;
 /// The most files of a checkpoint that a follower may ask for: those of all partitions that a cluster
-/// can have, a base and sixteen deltas each.
-const MAX_FILES: u32 = 4096 * 17;
+/// can have: a base, sixteen deltas, and one more of a restored partition.
+const MAX_FILES: u32 = 4096 * 18;
 
 /// Which replica a frame is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub(crate) enum Request {
     },
     /// What time is it? Asked of the node, whatever the target.
     Clock,
+    /// You lead: up to which entry is everything that was acknowledged before this question?
+    ReadIndex,
 }
 
 /// What a peer answers.
@@ -87,6 +89,7 @@ pub(crate) enum Answer {
     SnapshotWritten,
     SnapshotInstalled(Vote),
     Clock(Timestamp),
+    ReadIndex(u64),
 }
 
 /// Why a peer does not do what it was asked. Nothing was done.
@@ -106,6 +109,8 @@ pub(crate) enum Refusal {
     UnknownTransfer,
     #[error("the checkpoint could not be taken in")]
     BadCheckpoint,
+    #[error("the replica does not lead, or has no quorum")]
+    NotLeading,
 }
 
 impl Refusal {
@@ -118,6 +123,7 @@ impl Refusal {
             Self::Busy => writer.u8(5),
             Self::UnknownTransfer => writer.u8(6),
             Self::BadCheckpoint => writer.u8(7),
+            Self::NotLeading => writer.u8(8),
         }
     }
 
@@ -132,6 +138,7 @@ impl Refusal {
             5 => Self::Busy,
             6 => Self::UnknownTransfer,
             7 => Self::BadCheckpoint,
+            8 => Self::NotLeading,
             _ => return Err(WireError::Invalid("refusal")),
         })
     }
@@ -161,6 +168,7 @@ impl Request {
                 write_vote(writer.u8(7).u64(*transfer), vote)
             }
             Self::Clock => writer.u8(8),
+            Self::ReadIndex => writer.u8(9),
         }
     }
 
@@ -188,6 +196,7 @@ impl Request {
                 vote: read_vote(reader)?,
             },
             8 => Self::Clock,
+            9 => Self::ReadIndex,
             _ => return Err(WireError::Invalid("request")),
         })
     }
@@ -213,6 +222,7 @@ impl Answer {
             Self::SnapshotWritten => writer.u8(5),
             Self::SnapshotInstalled(vote) => write_vote(writer.u8(6), vote),
             Self::Clock(now) => writer.u8(7).u64(now.as_millis()),
+            Self::ReadIndex(index) => writer.u8(8).u64(*index),
         }
     }
 
@@ -237,6 +247,7 @@ impl Answer {
             5 => Self::SnapshotWritten,
             6 => Self::SnapshotInstalled(read_vote(reader)?),
             7 => Self::Clock(Timestamp::from_millis(reader.u64()?)),
+            8 => Self::ReadIndex(reader.u64()?),
             _ => return Err(WireError::Invalid("answer")),
         })
     }

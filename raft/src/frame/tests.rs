@@ -125,6 +125,7 @@ fn requests() -> impl Strategy<Value = Request> {
         (any::<u64>(), votes())
             .prop_map(|(transfer, vote)| Request::SnapshotInstall { transfer, vote }),
         Just(Request::Clock),
+        Just(Request::ReadIndex),
     ]
 }
 
@@ -139,6 +140,7 @@ fn refusals() -> impl Strategy<Value = Refusal> {
         Just(Refusal::Busy),
         Just(Refusal::UnknownTransfer),
         Just(Refusal::BadCheckpoint),
+        Just(Refusal::NotLeading),
     ]
 }
 
@@ -168,6 +170,7 @@ fn answers() -> impl Strategy<Value = Answer> {
         Just(Answer::SnapshotWritten),
         votes().prop_map(Answer::SnapshotInstalled),
         any::<u64>().prop_map(|now| Answer::Clock(Timestamp::from_millis(now))),
+        any::<u64>().prop_map(Answer::ReadIndex),
     ]
 }
 
