@@ -24,6 +24,7 @@ pub mod identifier;
 pub mod ids;
 pub mod limits;
 pub mod mac;
+pub mod planted;
 pub mod profile;
 pub mod query;
 mod queue;

@@ -134,11 +134,14 @@ fn an_envelope_that_was_on_its_way_is_stored_once_by_its_retry() {
 fn tokens_stay_good_unless_they_are_revoked_and_then_a_code_brings_a_new_one() {
     let world = two_people(Limits::default());
     assert_eq!(token(&world, 1), Some(1));
-    let kept = restore(&world, HOUR_MS, false);
+    let mut kept = restore(&world, HOUR_MS, false);
     assert_eq!(token(&kept, 1), Some(1));
+    assert_eq!(kept.create_box(1, 1), Err(Rejection::KeyAlreadyRegistered));
 
     let mut revoked = restore(&world, HOUR_MS, true);
     assert_eq!(token(&revoked, 1), None);
+    // A new code is asked for as by somebody new; the box stays.
+    assert_eq!(revoked.create_box(1, 1), Ok(Outcome::BoxCreated));
     revoked.open_claim(1, 1, 9).unwrap();
     let verified = revoked.verify_claim(1, 1, 9).unwrap();
     let Outcome::ClaimVerified { generation } = verified else {
@@ -155,6 +158,10 @@ fn tokens_stay_good_unless_they_are_revoked_and_then_a_code_brings_a_new_one() {
     assert_eq!(
         revoked.activate(1, 1, generation),
         Ok(Outcome::BoxActivated { token_generation })
+    );
+    assert_eq!(
+        revoked.create_box(1, 1),
+        Err(Rejection::KeyAlreadyRegistered)
     );
     // A later restoring keeps it, and keeps the others out.
     let later = restore(&revoked, HOUR_MS, false);

@@ -47,6 +47,12 @@ pub enum Command {
     /// Makes certificates: for clients to trust the nodes, and for nodes to trust each other.
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Looks over the data directory of a node that does not run: every record, entry, file and row
+    /// is read. Says what is wrong, where, and what to do. Changes nothing.
+    Check(CheckArgs),
+    /// Makes a damaged node a new, empty one that its cluster can take in again. The old data is set
+    /// aside, never deleted.
+    Rebuild(RebuildArgs),
     /// Prints the version.
     Version {
         /// As JSON.
@@ -71,6 +77,41 @@ pub struct ServeArgs {
     /// are in <data>/addresses.json too.
     #[arg(long)]
     pub print_addresses: bool,
+}
+
+/// `rossby check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exits with 0 if the node can start with what is there, and with 10 if it is damaged, in use, or can not
+be read. What an interruption left behind is reported and is not damage.
+
+Example:
+  rossby check --data /var/lib/rossby")]
+pub struct CheckArgs {
+    /// The node's data directory.
+    #[arg(long, value_name = "DIR", env = "ROSSBY_DATA", default_value = crate::config::DEFAULT_DATA)]
+    pub data: PathBuf,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rossby rebuild`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Refused while nothing is wrong (unless --force), and for the only node of a cluster: what it holds
+would be lost, so restore that one from a backup.
+
+Example:
+  rossby rebuild --data /var/lib/rossby")]
+pub struct RebuildArgs {
+    /// The node's data directory.
+    #[arg(long, value_name = "DIR", env = "ROSSBY_DATA", default_value = crate::config::DEFAULT_DATA)]
+    pub data: PathBuf,
+    /// Do it although nothing is wrong with the data, or although it can not be told from what is
+    /// left that other nodes hold copies.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `rossby config`.

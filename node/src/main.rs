@@ -4,6 +4,7 @@
 //!   cli.rs ──► config/     what a node is told            ──► serve/    a node, from start to stop
 //!        ├──► cluster/    orders to a running node, over its admin socket
 //!        ├──► backup/     a cluster's state kept apart, and a cluster made of it again
+//!        ├──► inspect/    a stopped node's data, looked over; rebuild.rs: made new
 //!        ├──► cert/       certificates
 //!        └──► device/     a person's side: keys, contacts, messages
 //! ```
@@ -18,7 +19,9 @@ mod cluster;
 mod config;
 mod device;
 mod exit;
+mod inspect;
 mod output;
+mod rebuild;
 mod serve;
 mod telemetry;
 
@@ -47,6 +50,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => backup::run_restore(&args),
         Command::Cert(command) => cert::run(&command),
+        Command::Check(args) => inspect::run(&args),
+        Command::Rebuild(args) => rebuild::run(&args),
         Command::Version { json } => version(json),
         Command::Device(command) => device::run(command),
     }

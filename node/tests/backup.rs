@@ -273,6 +273,9 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// What is wrong, and how to make it so.
+type Damage<'a> = (&'static str, &'a dyn Fn(&Path));
+
 fn row_files(backup: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(backup.join("group-1")).unwrap();
     let mut files: Vec<_> = entries
@@ -297,7 +300,7 @@ fn what_is_not_whole_or_not_ours_is_refused_and_nothing_is_written() {
     let (other_backup, data) = (at("other"), at("data"));
     let (other, ..) = single_with_backup(&runtime, &other_backup);
 
-    let damages: [(&str, &dyn Fn(&Path)); 6] = [
+    let damages: [Damage<'_>; 6] = [
         ("a flipped bit", &|copy| {
             let path = &row_files(copy)[1];
             let mut bytes = fs::read(path).unwrap();

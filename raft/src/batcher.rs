@@ -223,8 +223,9 @@ impl Drain {
     async fn run(mut self) {
         let stop = self.core.stop.clone();
         tokio::select! {
-            () = self.drain() => {}
+            biased;
             () = stop.cancelled() => {}
+            () = self.drain() => {}
         }
     }
 

@@ -56,8 +56,9 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut next_at = core.checkpoint_log_bytes;
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
+            biased;
             () = core.stop.cancelled() => return,
+            _ = ticks.tick() => {}
         }
         if core.check_log().is_err() {
             return;
@@ -153,6 +154,7 @@ impl Core {
                 }
             };
             tokio::select! {
+                biased;
                 written = timeout(PERIOD, written) => written.unwrap_or(Ok(()))?,
                 () = self.stop.cancelled() => return Err(CheckpointError::Stopped),
             }

@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_seams::clock::Clock;
-use tokio::sync::{Notify, watch};
+use rossby_seams::watch;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -166,8 +167,9 @@ impl ClockQuorum {
                 let _ = timeout(ROUND - ROUND / 10, self.hurry.notified()).await;
             };
             tokio::select! {
-                () = pause => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = pause => {}
             }
         }
     }

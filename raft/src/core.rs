@@ -12,9 +12,9 @@ use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Query};
 use rossby_seams::clock::Clock;
+use rossby_seams::watch;
 use rossby_storage::store::{Reader, Store};
 use rossby_storage::wal::Wal;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

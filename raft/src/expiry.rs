@@ -214,9 +214,10 @@ pub(crate) async fn watch(core: Arc<Core>) {
     let mut was_blocked = false;
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
-            changed = leadership.changed() => if changed.is_err() { return },
+            biased;
             () = core.stop.cancelled() => return,
+            changed = leadership.changed() => if changed.is_err() { return },
+            _ = ticks.tick() => {}
         }
         let Leadership::Here { term } = *leadership.borrow_and_update() else {
             was_blocked = false;

@@ -8,8 +8,8 @@ use openraft::errors::{InitializeError as RaftInitializeError, RaftError};
 use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Query, Rejection, Reply, Routed};
+use rossby_seams::watch;
 use rossby_storage::store::{Checkpoint, Reader};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::answers::{

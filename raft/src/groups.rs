@@ -9,10 +9,11 @@ use openraft::{Config, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
 use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
 use rossby_seams::clock::Clock;
+use rossby_seams::random::Random;
 use rossby_seams::transport::{Link, LinkAcceptor, SharedTransport};
+use rossby_seams::watch;
 use rossby_storage::store::{GroupStore, Store, StoreError};
 use rossby_storage::wal::{GroupLog, Wal, WalError};
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -25,10 +26,12 @@ use crate::inbound::{Heard, Inbound, InboundConfig, Replica};
 use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
+use crate::runtime::with_random;
 use crate::shipping::Shipping;
 use crate::state_machine::StateMachine;
 use crate::timing::Timing;
 use crate::types::Raft;
+use crate::witness::{Deed, Line, SavedVote, Witness};
 use crate::{Group, Member};
 
 /// How long a group that shuts down waits for its successor.
@@ -48,6 +51,8 @@ pub struct GroupsConfig {
     pub timing: Timing,
     /// The clock that stamps commands.
     pub clock: Arc<dyn Clock>,
+    /// Spreads election timeouts and attempts to open links, so that nodes do not act in step.
+    pub random: Arc<dyn Random>,
     /// The way to other nodes.
     pub transport: SharedTransport,
     /// The node's log.
@@ -89,6 +94,7 @@ pub enum StartError {
 /// The groups of a node. Also takes in the links that peers open.
 pub struct Groups {
     config: GroupsConfig,
+    witness: Option<Arc<dyn Witness>>,
     links: Links,
     inbound: Inbound,
     clocks: Arc<ClockQuorum>,
@@ -113,8 +119,22 @@ impl Groups {
     /// No groups yet. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(config: GroupsConfig) -> Arc<Self> {
+        Self::watched(config, None)
+    }
+
+    /// The same, with a witness of what its replicas do.
+    #[must_use]
+    pub fn witnessed(config: GroupsConfig, witness: Arc<dyn Witness>) -> Arc<Self> {
+        Self::watched(config, Some(witness))
+    }
+
+    fn watched(config: GroupsConfig, witness: Option<Arc<dyn Witness>>) -> Arc<Self> {
         let stop = CancellationToken::new();
-        let links = Links::new(config.node, config.transport.clone(), stop.clone());
+        let links = Links::new(
+            config.transport.clone(),
+            config.random.clone(),
+            stop.clone(),
+        );
         let inbound = Inbound::new(InboundConfig {
             clock: config.clock.clone(),
             wal: config.wal.clone(),
@@ -137,6 +157,7 @@ impl Groups {
         tokio::spawn(clocks.clone().run(members, stop.clone()));
         Arc::new(Self {
             config,
+            witness,
             links,
             inbound,
             clocks,
@@ -165,7 +186,10 @@ impl Groups {
         let state = config.store.group(group)?;
         check_recovered(&log, &state)?;
         let reader = state.reader();
-        let machine = StateMachine::new(state, log.clone(), config.blocking);
+        let witness = Line::new(self.witness.as_ref(), group, replica);
+        let log_store = LogStore::new(log.clone()).witnessed(witness.clone());
+        tell_start(&witness, &log_store, &log, &state);
+        let machine = StateMachine::new(state, log.clone(), config.blocking).witnessed(witness);
         let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
         let shipping = Arc::new(Shipping::default());
         let heard = Arc::new(Heard::default());
@@ -178,15 +202,10 @@ impl Groups {
             shipping: shipping.clone(),
         };
         let raft_config = Arc::new(raft_config(group, config.timing)?);
-        let raft = Raft::new(
-            replica,
-            raft_config,
-            network,
-            LogStore::new(log.clone()),
-            machine,
-        )
-        .await
-        .map_err(|error| StartError::Recovery(error.to_string()))?;
+        let raft = Raft::new(replica, raft_config, network, log_store, machine);
+        let raft = with_random(config.random.clone(), raft)
+            .await
+            .map_err(|error| StartError::Recovery(error.to_string()))?;
         let core = Core {
             id: group,
             replica,
@@ -284,7 +303,7 @@ impl Groups {
 
 /// What the log no longer holds must be in the state: a replica that went on without it would
 /// answer from a state with a hole.
-fn check_recovered(log: &GroupLog, state: &GroupStore) -> Result<(), StartError> {
+pub(crate) fn check_recovered(log: &GroupLog, state: &GroupStore) -> Result<(), StartError> {
     let purged = log.state().purged;
     let applied = state.applied().position;
     if purged > applied {
@@ -295,6 +314,23 @@ fn check_recovered(log: &GroupLog, state: &GroupStore) -> Result<(), StartError>
         return Err(StartError::Recovery(reason));
     }
     Ok(())
+}
+
+fn tell_start(witness: &Line, log_store: &LogStore, log: &GroupLog, state: &GroupStore) {
+    witness.tell(|| {
+        let found = log.state();
+        Deed::Started {
+            // A vote that can't be read stops the start.
+            vote: log_store
+                .vote()
+                .ok()
+                .flatten()
+                .map(|vote| SavedVote::of(&vote)),
+            last: found.last,
+            purged: found.purged,
+            checkpoint: state.applied().position,
+        }
+    });
 }
 
 impl Drop for Groups {

@@ -3,7 +3,7 @@
 //! A frame for a group or a replica that is not here is refused by name: a replica that was
 //! replaced must never answer for its successor.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,7 +146,7 @@ impl Inbound {
             closed: closed.clone(),
             _close: closed.drop_guard(),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
         };
         let (peer, stop) = (link.peer, self.shared.stop.clone());
         let mut incoming = link.incoming;
@@ -154,8 +154,9 @@ impl Inbound {
             let mut serving = serving;
             loop {
                 let frame = tokio::select! {
-                    frame = incoming.recv() => frame,
+                    biased;
                     () = stop.cancelled() => None,
+                    frame = incoming.recv() => frame,
                 };
                 let Some(frame) = frame else { break };
                 if let Err(error) = serving.take_in(&frame) {
@@ -197,7 +198,7 @@ struct Serving {
     _close: DropGuard,
     calls: Arc<Semaphore>,
     // `None`: ended here, but the peer may not know it yet.
-    streams: HashMap<u64, Option<Stream>>,
+    streams: BTreeMap<u64, Option<Stream>>,
 }
 
 impl Serving {
@@ -226,6 +227,7 @@ impl Serving {
             let answer = shared.answer(to, request).await;
             // If the link broke meanwhile, the peer knows that it got no answer.
             tokio::select! {
+                biased;
                 _ = outgoing.send(Frame::Answer { id, answer }.encode()) => {}
                 () = closed.cancelled() => {}
             }
@@ -287,6 +289,7 @@ impl Serving {
                 let answer = answer.map_err(|_stopped| Refusal::Stopped);
                 let frame = Frame::StreamAnswer { id, answer };
                 let sent = tokio::select! {
+                    biased;
                     sent = outgoing.send(frame.encode()) => sent.is_ok(),
                     () = closed.cancelled() => false,
                 };

@@ -26,10 +26,11 @@ pub(crate) async fn watch(core: Arc<Core>) {
     loop {
         core.observe();
         tokio::select! {
+            biased;
+            () = core.stop.cancelled() => break,
             changed = metrics.changed() => if changed.is_err() { break },
             // A leader that falls silent changes no figure.
             () = tokio::time::sleep(core.timing.election_max) => {}
-            () = core.stop.cancelled() => break,
         }
     }
     core.leadership.send_if_modified(|leadership| {
@@ -189,8 +190,9 @@ pub(crate) async fn mind_the_clock(core: Arc<Core>) {
     let mut was_wrong = false;
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
+            biased;
             () = core.stop.cancelled() => return,
+            _ = ticks.tick() => {}
         }
         let (_, verdict) = core.clocks.judge_now(&core.voter_nodes());
         let wrong = verdict == Verdict::OutOfStep;

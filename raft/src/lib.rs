@@ -37,12 +37,15 @@ mod network;
 mod ownership;
 mod reads;
 mod restored;
+mod runtime;
 mod shipping;
 mod state_machine;
 #[cfg(test)]
 mod storage_suite;
+mod survey;
 mod timing;
 mod types;
+mod witness;
 
 pub use answers::{
     BackupError, CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
@@ -53,6 +56,8 @@ pub use frame::MAX_FRAME_BYTES;
 pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
-pub use restored::{begin_restored_log, members_of, sole_member};
+pub use restored::{begin_restored_log, replicas_in, sole_member};
+pub use survey::{ReplicaFault, ReplicaSurvey, members_of, survey};
 pub use timing::Timing;
 pub use types::EntryError;
+pub use witness::{Deed, SavedVote, Witness};

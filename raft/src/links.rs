@@ -13,7 +13,7 @@
 //! Invariant: whoever waits for an answer gets one, or an error, by its deadline; a broken link
 //! fails all that wait on it at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,9 +21,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rossby_domain::ids::NodeId;
-use rossby_seams::random::{SeededRandom, bytes as random_bytes};
+use rossby_seams::random::{Random, bytes as random_bytes};
 use rossby_seams::transport::{Link, SharedTransport};
-use tokio::sync::{mpsc, oneshot, watch};
+use rossby_seams::watch;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -65,11 +66,10 @@ pub(crate) struct Links {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     transport: SharedTransport,
     peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
-    jitter: SeededRandom,
+    random: Arc<dyn Random>,
     stop: CancellationToken,
 }
 
@@ -96,14 +96,25 @@ enum PeerState {
     Ready(Arc<Connection>),
 }
 
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("transport", &self.transport)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Links {
-    pub(crate) fn new(node: NodeId, transport: SharedTransport, stop: CancellationToken) -> Self {
-        // Jitter only has to differ between nodes, and must repeat in a simulation.
-        let jitter = SeededRandom::new(node.0);
+    pub(crate) fn new(
+        transport: SharedTransport,
+        random: Arc<dyn Random>,
+        stop: CancellationToken,
+    ) -> Self {
         let shared = Shared {
             transport,
             peers: Mutex::default(),
-            jitter,
+            random,
             stop,
         };
         Self {
@@ -215,6 +226,7 @@ impl Shared {
     async fn connect(self: Arc<Self>, peer: Arc<Peer>, address: String) {
         let opening = timeout(CONNECT_TIMEOUT, self.transport.connect(peer.node, &address));
         let result = tokio::select! {
+            biased;
             result = opening => match result {
                 Ok(Ok(link)) if link.peer == peer.node => Ok(link),
                 Ok(Ok(link)) => Err(format!("node {} answered in its place", link.peer)),
@@ -257,7 +269,7 @@ impl Shared {
         let whole = RECONNECT_PAUSE
             .saturating_mul(1 << doublings)
             .min(RECONNECT_PAUSE_MAX);
-        let [byte] = random_bytes::<1>(&self.jitter).unwrap_or_default();
+        let [byte] = random_bytes::<1>(&*self.random).unwrap_or_default();
         whole / 2 + (whole / 2).mul_f64(f64::from(byte) / 255.0)
     }
 }
@@ -275,8 +287,8 @@ struct Connection {
 #[derive(Debug, Default)]
 struct Waiting {
     broken: bool,
-    calls: HashMap<u64, oneshot::Sender<Result<Answer, Refusal>>>,
-    streams: HashMap<u64, mpsc::Sender<Result<StreamOutcome, Refusal>>>,
+    calls: BTreeMap<u64, oneshot::Sender<Result<Answer, Refusal>>>,
+    streams: BTreeMap<u64, mpsc::Sender<Result<StreamOutcome, Refusal>>>,
 }
 
 impl Waiting {
@@ -321,8 +333,9 @@ impl Connection {
         tokio::spawn(async move {
             loop {
                 let frame = tokio::select! {
-                    frame = incoming.recv() => frame,
+                    biased;
                     () = reader.stop.cancelled() => None,
+                    frame = incoming.recv() => frame,
                 };
                 let Some(frame) = frame else { break };
                 if let Err(error) = reader.take_in(&frame) {
@@ -377,6 +390,7 @@ impl Connection {
     async fn send(&self, frame: &Frame) -> Result<(), CallError> {
         let sending = self.outgoing.send(frame.encode());
         tokio::select! {
+            biased;
             sent = sending => sent.map_err(|_| CallError::Broken),
             () = self.stop.cancelled() => Err(CallError::Broken),
         }

@@ -14,6 +14,7 @@ use crate::types::{
     Entry, LogId, TypeConfig, Vote, decode_payload, encode_payload, invalid_data, log_id, position,
     storage_failure,
 };
+use crate::witness::{Deed, Line, SavedVote};
 
 /// The version of the bytes of a saved vote.
 const VOTE_VERSION: u8 = 1;
@@ -25,16 +26,22 @@ pub(crate) const MAX_APPEND_BYTES: u64 = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct LogStore {
     log: GroupLog,
+    witness: Line,
 }
 
 impl LogStore {
     /// Over the replica's part of the node's log.
     #[must_use]
     pub fn new(log: GroupLog) -> Self {
-        Self { log }
+        let witness = Line::default();
+        Self { log, witness }
     }
 
-    fn vote(&self) -> io::Result<Option<Vote>> {
+    pub(crate) fn witnessed(self, witness: Line) -> Self {
+        Self { witness, ..self }
+    }
+
+    pub(crate) fn vote(&self) -> io::Result<Option<Vote>> {
         self.log
             .state()
             .vote
@@ -133,10 +140,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.log
             .save_vote(encode_vote(vote).into())
             .await
-            .map_err(storage_failure)
+            .map_err(storage_failure)?;
+        self.witness.tell(|| Deed::Voted(SavedVote::of(vote)));
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        if let Some(committed) = &committed {
+            self.witness.tell(|| Deed::Committed(position(committed)));
+        }
         self.log
             .save_committed(committed.as_ref().map(position))
             .map_err(storage_failure)
@@ -156,14 +168,27 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let records = entries
+        let records: Vec<_> = entries
             .into_iter()
             .map(|entry| LogRecord {
                 position: position(&entry.log_id),
                 bytes: encode_payload(&entry.payload),
             })
             .collect();
+        self.witness.tell(|| {
+            let entries = records.iter();
+            Deed::Appended(
+                entries
+                    .map(|entry| (entry.position, entry.bytes.clone()))
+                    .collect(),
+            )
+        });
+        let witness = self.witness.clone();
+        let last = records.last().map(|last| last.position);
         let on_durable = Box::new(move |result: Result<(), _>| {
+            if let (Ok(()), Some(last)) = (&result, last) {
+                witness.tell(|| Deed::Flushed(last));
+            }
             callback.io_completed(result.map_err(storage_failure));
         });
         self.log
@@ -172,13 +197,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.log
-            .truncate_after(last.map(|last| last.index))
-            .await
-            .map_err(storage_failure)
+        let kept = last.as_ref().map(|last| last.index);
+        self.witness.tell(|| Deed::Truncating(kept));
+        self.log.truncate_after(kept).await.map_err(storage_failure)
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.witness.tell(|| Deed::Purging(position(&upto)));
         self.log
             .purge(position(&upto))
             .await

@@ -234,6 +234,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         };
         let sending = self.ship(vote, checkpoint);
         tokio::select! {
+            biased;
             sent = sending => sent.map(SnapshotResponse::new).map_err(|error| self.ship_error(error)),
             closed = cancel => Err(StreamingError::Closed(closed)),
         }

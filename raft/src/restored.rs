@@ -26,7 +26,7 @@ pub fn sole_member(replica: ReplicaId, member: Member) -> Option<Bytes> {
 ///
 /// # Errors
 /// [`EntryError`] if the bytes are no membership.
-pub fn members_of(membership: &[u8]) -> Result<BTreeMap<ReplicaId, Member>, EntryError> {
+pub fn replicas_in(membership: &[u8]) -> Result<BTreeMap<ReplicaId, Member>, EntryError> {
     let membership = decode_membership(membership)?;
     Ok(membership
         .nodes()

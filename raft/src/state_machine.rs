@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use rossby_domain::planted::{Bug, planted};
 use rossby_domain::{Outcome, Reply};
 use rossby_storage::store::{Checkpoint, CheckpointCut, GroupStore, StoreError};
 use rossby_storage::wal::GroupLog;
@@ -16,8 +17,10 @@ use crate::blocking::Blocking;
 use crate::ownership::Ownership;
 use crate::types::{
     LogId, Replies, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
-    encode_membership, log_id, position, snapshot_meta, storage_failure, stored_membership,
+    encode_membership, encode_payload, log_id, position, snapshot_meta, storage_failure,
+    stored_membership,
 };
+use crate::witness::{Deed, Line};
 
 /// The state of one replica.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub struct StateMachine {
     blocking: Blocking,
     ownership: Arc<Ownership>,
     disk_full: Arc<AtomicU64>,
+    witness: Line,
 }
 
 impl StateMachine {
@@ -38,7 +42,12 @@ impl StateMachine {
             blocking,
             ownership: Arc::default(),
             disk_full: Arc::default(),
+            witness: Line::default(),
         }
+    }
+
+    pub(crate) fn witnessed(self, witness: Line) -> Self {
+        Self { witness, ..self }
     }
 
     pub(crate) fn ownership(&self) -> Arc<Ownership> {
@@ -99,7 +108,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
+            let at = position(&entry.log_id);
+            let payload = entry.payload.clone();
             let replies = self.apply_one(&entry.log_id, entry.payload)?;
+            self.witness
+                .tell(|| Deed::Applied(at, encode_payload(&payload)));
             if let Some(responder) = responder {
                 responder.send(Replies(replies));
             }
@@ -119,6 +132,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             log: self.log.clone(),
             blocking: self.blocking,
             disk_full: self.disk_full.clone(),
+            witness: self.witness.clone(),
         }
     }
 
@@ -128,10 +142,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: SnapshotData,
     ) -> io::Result<()> {
         let snapshot = snapshot.ok_or(io::ErrorKind::InvalidInput)?;
+        let at = snapshot.position();
         let installation = self.store.installation(snapshot);
         let installed = self.blocking.run(move || installation.run()).await?;
         installed.map_err(storage_failure)?;
         self.ownership.clear();
+        self.witness.tell(|| Deed::CheckpointInstalled(at));
         Ok(())
     }
 
@@ -155,6 +171,7 @@ pub struct CheckpointBuilder {
     log: GroupLog,
     blocking: Blocking,
     disk_full: Arc<AtomicU64>,
+    witness: Line,
 }
 
 impl CheckpointBuilder {
@@ -174,7 +191,7 @@ impl CheckpointBuilder {
             .state()
             .last
             .is_some_and(|last| last.index >= index);
-        if in_log {
+        if in_log && !planted(Bug::ManifestBeforeDrain) {
             self.log
                 .wait_durable(index)
                 .await
@@ -195,7 +212,11 @@ impl RaftSnapshotBuilder<TypeConfig> for CheckpointBuilder {
             // Nothing was applied since the last one.
             None => self.current.clone(),
             Some(cut) => match self.write(cut).await {
-                Ok(checkpoint) => Some(checkpoint),
+                Ok(checkpoint) => {
+                    let at = checkpoint.position();
+                    self.witness.tell(|| Deed::CheckpointPublished(at));
+                    Some(checkpoint)
+                }
                 // A full disk stops no replica: the state is whole, and the log is only kept
                 // longer. openraft ignores a snapshot that is not newer than the last.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {

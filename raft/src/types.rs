@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Member;
 use crate::frame::{read_membership, write_membership};
+use crate::runtime::Runtime;
 use crate::state_machine::StateMachine;
 
 openraft::declare_raft_types!(
@@ -30,6 +31,7 @@ openraft::declare_raft_types!(
         Node = Member,
         Term = u64,
         LeaderId = leader_id_std::LeaderId<u64, ReplicaId>,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;

@@ -5,6 +5,7 @@
 //! (creation, rename, removal) are safe after `sync_directory` on the folder, and nothing else is.
 
 mod file;
+mod inspection;
 mod memory;
 mod read_only;
 
@@ -13,7 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use file::FileDisk;
+pub use file::{FileDisk, ReadOnlyFileDisk};
+pub use inspection::{Inspection, WithheldChange};
 pub use memory::{DiskFault, MemoryDisk, PowerLoss};
 pub use read_only::ReadOnlyDisk;
 

@@ -12,9 +12,11 @@
 //!
 //! Invariant: no other crate reads a clock, draws randomness, or touches log and checkpoint files
 //! but through these. Pacing (timeouts, intervals) is tokio's timer, which simulation can drive.
+//! Where the order of waking matters to a simulation, [`watch`] stands in for tokio's.
 
 pub mod base;
 pub mod clock;
 pub mod disk;
 pub mod random;
 pub mod transport;
+pub mod watch;

@@ -2,8 +2,8 @@
 //! network and disks, with the real domain, storage, raft and client code.
 //!
 //! ```text
-//!   world (seed) ──► observations ──► invariants (one file each) ──► Violation
-//!                         │                 └── oracle: what clients did and know
+//!   world (seed) ──► observations ──► judge ──► invariants (one file each) ──► Violation
+//!                         │                          └── oracle: what clients did and know
 //!                         └──► trace (same seed, same lines) and timeline (for people)
 //! ```
 //!
@@ -11,4 +11,7 @@
 //! else, so each can be tested with a history that was made up.
 
 pub mod invariants;
+pub mod judge;
 pub mod observe;
+pub mod oracle;
+pub mod timeline;

@@ -4,6 +4,7 @@
 //! when `save_vote` has returned, an entry as durable when its callback was called. What is then lost
 //! in a crash was promised, and the invariants hold the node to it.
 
+mod deed;
 mod show;
 
 use rossby_domain::Rejection;
@@ -15,6 +16,8 @@ use rossby_domain::query::QueueStatus;
 use rossby_domain::time::Timestamp;
 use rossby_storage::LogPosition;
 use sha2::{Digest as _, Sha256};
+
+pub use deed::events_of;
 
 /// Milliseconds since the world began, by the world's own time, which nothing in it can see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -36,7 +36,7 @@ use rossby_raft::{Blocking, Group, Groups, GroupsConfig, Leadership, Member, Tim
 use rossby_seams::base::MemoryBase;
 use rossby_seams::clock::{Clock, ManualClock};
 use rossby_seams::disk::MemoryDisk;
-use rossby_seams::random::SeededRandom;
+use rossby_seams::random::{OsRandom, SeededRandom};
 use rossby_seams::transport::{LinkAcceptor, MemoryNetwork};
 use rossby_storage::store::Store;
 use rossby_storage::wal::{Wal, WalOptions};
@@ -461,7 +461,7 @@ async fn start_groups(
         .collect();
     for leadership in &mut waits {
         let known = leadership.wait_for(|now| *now != Leadership::Unknown);
-        drop(tokio::time::timeout(STUCK, known).await.unwrap().unwrap());
+        tokio::time::timeout(STUCK, known).await.unwrap().unwrap();
     }
     started
 }
@@ -480,6 +480,7 @@ fn node_in_memory(node: NodeId, clock: &ManualClock, network: &MemoryNetwork) ->
         node,
         timing: Timing::lan(),
         clock: Arc::new(clock.clone()),
+        random: Arc::new(OsRandom),
         transport: network.transport(node),
         wal,
         store,

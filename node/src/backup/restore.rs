@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rossby_api::ClusterSecrets;
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, ReplicaId};
 use rossby_domain::time::Timestamp;
-use rossby_raft::{Member, begin_restored_log, members_of, sole_member};
+use rossby_raft::{Member, begin_restored_log, replicas_in, sole_member};
 use rossby_seams::clock::{Clock as _, SystemClock};
 use rossby_seams::disk::{Disk, FileDisk};
 use rossby_seams::random::{self, OsRandom};
@@ -210,7 +210,7 @@ fn build(
 fn next_replica(group: &WholeGroup) -> Result<ReplicaId, Failure> {
     let known = match group.stored.membership() {
         Some((_, membership)) => {
-            members_of(&membership).map_err(|error| Failure::new(Exit::Storage, error))?
+            replicas_in(&membership).map_err(|error| Failure::new(Exit::Storage, error))?
         }
         None => std::collections::BTreeMap::new(),
     };

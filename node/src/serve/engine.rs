@@ -10,6 +10,7 @@ use rossby_raft::{Blocking, Groups, GroupsConfig, Timing};
 use rossby_seams::base::Base;
 use rossby_seams::clock::Clock;
 use rossby_seams::disk::Disk;
+use rossby_seams::random::OsRandom;
 use rossby_seams::transport::SharedTransport;
 use rossby_storage::datadir::DataDirectory;
 use rossby_storage::sled_base::{SledBase, SledOpenError};
@@ -86,6 +87,7 @@ impl Engine {
             node: parts.node,
             timing: timing(config),
             clock: parts.clock,
+            random: Arc::new(OsRandom),
             transport: parts.transport,
             wal: wal.clone(),
             store: store.clone(),

@@ -14,7 +14,7 @@ mod doors;
 mod engine;
 mod entrance;
 mod figures;
-mod founding;
+pub(crate) mod founding;
 mod init;
 mod node;
 mod operator;
@@ -325,7 +325,7 @@ fn node_failure(error: NodeError) -> Failure {
         NodeError::Secrets { .. } => Failure::new(Exit::Config, text).help(
             "restore the file from where you keep the cluster's secrets, or name it with --secrets",
         ),
-        NodeError::Courier(_) => Failure::new(Exit::Config, text),
+        NodeError::Courier(_) | NodeError::Unplaced(_) => Failure::new(Exit::Config, text),
         NodeError::Engine(_) | NodeError::Start(_) => Failure::new(Exit::Storage, text),
         NodeError::Initialize(_) | NodeError::Random(_) => Failure::new(Exit::Failure, text),
     }

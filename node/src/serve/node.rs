@@ -61,6 +61,13 @@ pub enum NodeError {
     /// The group could not be given its first members.
     #[error("group {FIRST_GROUP} can't be initialised: {0}")]
     Initialize(#[from] InitializeError),
+    /// It is of a cluster but holds no replica, and nobody can give it one.
+    #[error(
+        "this node belongs to cluster {0} but holds no replica, since it was rebuilt: start it with \
+         --peer-listen and its certificates, as before, and have it taken in with \
+         `rossby cluster replace-node`"
+    )]
+    Unplaced(ClusterId),
     /// The courier can't work.
     #[error("the courier: {0}")]
     Courier(#[from] CourierError),
@@ -162,6 +169,16 @@ impl Node {
         data.expect(self.id(), None)?;
         if let Some(place) = Place::of(data.identity()) {
             return self.enter(&mut data, place).await;
+        }
+        let cluster = data
+            .identity()
+            .and_then(|identity| identity.cluster.as_ref());
+        if let Some(cluster) = cluster {
+            if self.parts.peers.is_none() {
+                return Err(NodeError::Unplaced(cluster.id));
+            }
+            info!(cluster = %cluster.id, "this node holds no replica: waiting for `rossby cluster replace-node`");
+            return Ok(());
         }
         if self.parts.peers.is_some() {
             info!("this node belongs to no cluster yet: waiting for `rossby cluster init`");

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use rossby_domain::ids::{GroupId, ReplicaId};
 use rossby_domain::time::Timestamp;
+use rossby_seams::random::SeededRandom;
 use rossby_seams::transport::{Cut, LinkAcceptor, MemoryNetwork};
 
 use super::*;
@@ -34,7 +35,11 @@ fn world() -> World {
     let (sender, opened) = mpsc::unbounded_channel();
     network.register(A, Arc::new(Inbox(sender.clone())));
     network.register(B, Arc::new(Inbox(sender)));
-    let links = Links::new(A, network.transport(A), CancellationToken::new());
+    let links = Links::new(
+        network.transport(A),
+        Arc::new(SeededRandom::new(1)),
+        CancellationToken::new(),
+    );
     let member = Member {
         node: B,
         ..Member::default()

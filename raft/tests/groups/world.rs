@@ -27,6 +27,7 @@ use rossby_raft::{
 use rossby_seams::base::MemoryBase;
 use rossby_seams::clock::ManualClock;
 use rossby_seams::disk::{Disk, DiskFile, DiskLock, MemoryDisk, PowerLoss};
+use rossby_seams::random::OsRandom;
 use rossby_seams::transport::MemoryNetwork;
 use rossby_storage::store::Store;
 use rossby_storage::wal::{Wal, WalOptions, spawn_writer};
@@ -222,6 +223,7 @@ impl World {
             node: id,
             timing: Timing::lan(),
             clock: Arc::new(clock.clone()),
+            random: Arc::new(OsRandom),
             transport: self.network.transport(id),
             wal: wal.clone(),
             store,

@@ -118,3 +118,53 @@ impl Disk for FileDisk {
         Ok(stats.f_bavail.saturating_mul(stats.f_frsize))
     }
 }
+
+/// The operating system's file system, for looking only: files are opened for reading, and every
+/// change is refused. Works on a file system that is mounted read-only.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReadOnlyFileDisk;
+
+fn refused<T>() -> io::Result<T> {
+    Err(io::ErrorKind::ReadOnlyFilesystem.into())
+}
+
+impl Disk for ReadOnlyFileDisk {
+    fn create(&self, _path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        refused()
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(OsFile(File::open(path)?)))
+    }
+
+    fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        refused()
+    }
+
+    fn remove(&self, _path: &Path) -> io::Result<()> {
+        refused()
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        FileDisk.list(directory)
+    }
+
+    fn create_directory(&self, _directory: &Path) -> io::Result<()> {
+        refused()
+    }
+
+    fn sync_directory(&self, _directory: &Path) -> io::Result<()> {
+        refused()
+    }
+
+    /// Claims a lock file that is there.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let file = File::open(path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(OsLock { _held: file }))
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        FileDisk.free_bytes(path)
+    }
+}

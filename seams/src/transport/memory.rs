@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rossby_domain::ids::NodeId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+
+use crate::watch;
 
 use super::{LINK_CAPACITY_FRAMES, Link, LinkAcceptor, SharedTransport, Transport, TransportError};
 
@@ -275,7 +277,12 @@ impl Pipe {
             if !whole || (lost && cut.is_none()) {
                 break;
             }
+            // What breaks the link comes first: frames could keep it from being noticed for ever.
             tokio::select! {
+                biased;
+                changed = self.changed.changed() => if changed.is_err() { break },
+                _ = self.other.changed() => break,
+                () = sink.closed() => break,
                 frame = source.recv() => {
                     let Some(frame) = frame else { break };
                     // Asked again: the cut may have come while the frame was awaited.
@@ -291,9 +298,6 @@ impl Pipe {
                         break;
                     }
                 }
-                changed = self.changed.changed() => if changed.is_err() { break },
-                _ = self.other.changed() => break,
-                () = sink.closed() => break,
             }
         }
         self.broken.send_replace(());

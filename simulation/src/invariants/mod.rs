@@ -1,6 +1,31 @@
 //! What must hold in every world, one file each.
+//!
+//! A clause that is broken is reported at the first observation that shows it; what only the whole
+//! history shows, at its end.
+
+mod bytes_as_written;
+mod commit;
+mod effectively_once;
+mod election_safety;
+mod equal_replicas;
+mod identifiers;
+mod linearizable;
+mod liveness;
+mod log_matching;
+mod no_send_lost;
+mod one_order;
+mod power_loss;
+mod purge;
+mod replica_logs;
+mod state_machine_safety;
+#[cfg(test)]
+pub(crate) mod story;
+mod versions;
+mod vote_durability;
 
 use std::fmt;
+
+use rossby_storage::LogPosition;
 
 use crate::observe::{Observation, SimTime};
 
@@ -44,8 +69,48 @@ pub trait Invariant {
     fn finish(&mut self) -> Result<(), Violation>;
 }
 
-/// All invariants, each at its beginning.
+/// All invariants, each at its beginning. Those of the log come first: what breaks there shows later
+/// in the mailboxes, where it says less.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Invariant>> {
-    Vec::new()
+    vec![
+        Box::<election_safety::ElectionSafety>::default(),
+        Box::<vote_durability::VoteDurability>::default(),
+        Box::<log_matching::LogMatching>::default(),
+        Box::<commit::Commit>::default(),
+        Box::<state_machine_safety::StateMachineSafety>::default(),
+        Box::<power_loss::PowerLoss>::default(),
+        Box::<equal_replicas::EqualReplicas>::default(),
+        Box::<bytes_as_written::BytesAsWritten>::default(),
+        Box::<effectively_once::EffectivelyOnce>::default(),
+        Box::<one_order::OneOrder>::default(),
+        Box::<no_send_lost::NoSendLost>::default(),
+        Box::<purge::Purge>::default(),
+        Box::<identifiers::Identifiers>::default(),
+        Box::<linearizable::Linearizable>::default(),
+        Box::<liveness::Liveness>::default(),
+    ]
+}
+
+/// A violation that this observation shows.
+fn broken(invariant: &dyn Invariant, at: SimTime, what: String) -> Violation {
+    Violation {
+        invariant: invariant.name(),
+        at: Some(at),
+        what,
+    }
+}
+
+/// A violation that only the whole history shows.
+fn broken_at_end(invariant: &dyn Invariant, what: String) -> Violation {
+    Violation {
+        invariant: invariant.name(),
+        at: None,
+        what,
+    }
+}
+
+/// A log position as reports show it.
+fn show(position: LogPosition) -> String {
+    format!("{}.{}", position.term, position.index)
 }

@@ -279,7 +279,7 @@ fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
     [checksum(key, value).as_slice(), value].concat()
 }
 
-fn unseal(key: &[u8], stored: Vec<u8>) -> Result<Bytes, StoreError> {
+pub(crate) fn unseal(key: &[u8], stored: Vec<u8>) -> Result<Bytes, StoreError> {
     let mut value = Bytes::from(stored);
     if value.len() >= CHECKSUM_BYTES {
         let found = value.split_to(CHECKSUM_BYTES);

@@ -4,7 +4,7 @@
 //! on where it stopped. Files that are here already, by digest, are not asked for. Nothing of it
 //! touches the group before [`super::GroupStore::install`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl IncomingCheckpoint {
             held: Vec::new(),
             arriving: BTreeMap::new(),
         };
-        for (partition, kind, name) in incoming.named() {
+        for (partition, kind, name) in incoming.manifest.contents() {
             match incoming.find(partition, kind, &name)? {
                 Some(pin) => incoming.held.push(pin),
                 None => {
@@ -87,17 +87,6 @@ impl IncomingCheckpoint {
         let rows: u64 = incoming.manifest.files().map(|name| name.length).sum();
         incoming.files.check_room(to_come.saturating_add(rows))?;
         Ok(incoming)
-    }
-
-    /// The manifest's files, with what they should hold.
-    fn named(&self) -> BTreeSet<(PartitionId, RowFileKind, FileName)> {
-        let of_partition = self.manifest.partitions.iter().flat_map(|files| {
-            let deltas = files.deltas.iter().map(|name| (RowFileKind::Delta, *name));
-            std::iter::once((RowFileKind::Base, files.base))
-                .chain(deltas)
-                .map(|(kind, name)| (files.partition, kind, name))
-        });
-        of_partition.collect()
     }
 
     /// A file that is here already, if all of it is as it should be.
@@ -248,7 +237,7 @@ impl IncomingCheckpoint {
 }
 
 /// Reads all of a file: its checksums, its rows, its digest.
-fn verify(
+pub(crate) fn verify(
     files: &GroupFiles,
     path: PathBuf,
     remedy: &'static str,

@@ -4,6 +4,7 @@
 //!   magic (8) | length of body u32 | body: version byte, bincode | SHA-256 of all before (32)
 //! ```
 
+use std::collections::BTreeSet;
 use std::io;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::{REMEDY_REPLICA, StoreError};
 use super::files::{FileName, GroupFiles};
+use super::row_file::RowFileKind;
 use crate::LogPosition;
 use crate::codec::{self, CodecError, Versioned};
 
@@ -66,6 +68,17 @@ impl Manifest {
     /// All files, partition by partition.
     pub(crate) fn files(&self) -> impl Iterator<Item = &FileName> {
         self.partitions.iter().flat_map(PartitionFiles::files)
+    }
+
+    /// All files, each once, with what they should hold.
+    pub(crate) fn contents(&self) -> BTreeSet<(PartitionId, RowFileKind, FileName)> {
+        let of_partition = self.partitions.iter().flat_map(|files| {
+            let deltas = files.deltas.iter().map(|name| (RowFileKind::Delta, *name));
+            std::iter::once((RowFileKind::Base, files.base))
+                .chain(deltas)
+                .map(|(kind, name)| (files.partition, kind, name))
+        });
+        of_partition.collect()
     }
 
     pub(crate) fn encode(&self) -> Result<Bytes, CodecError> {

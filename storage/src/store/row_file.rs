@@ -361,7 +361,7 @@ impl RowFileReader {
         StoreError::Corrupt {
             what: "checkpoint file",
             location: self.path.display().to_string(),
-            detail: detail.to_owned(),
+            detail: format!("{detail}, found before byte {}", self.at),
             remedy: self.remedy,
         }
     }

@@ -60,6 +60,25 @@ pub(crate) enum Table {
 }
 
 impl Table {
+    /// The table whose rows begin with this byte.
+    pub(crate) fn of_prefix(prefix: u8) -> Option<Self> {
+        let all = [
+            Self::Inbox,
+            Self::Keys,
+            Self::Profiles,
+            Self::Queue,
+            Self::QueueState,
+            Self::Dedupe,
+            Self::PendingClaims,
+            Self::CodeBudgets,
+            Self::Outbox,
+            Self::Intents,
+            Self::Due,
+            Self::Meta,
+        ];
+        all.into_iter().find(|table| *table as u8 == prefix)
+    }
+
     /// Its name in messages.
     pub(crate) fn name(self) -> &'static str {
         match self {

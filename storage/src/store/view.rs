@@ -474,3 +474,32 @@ fn damaged_key(table: Table) -> StoreError {
         remedy: REMEDY_REPLICA,
     }
 }
+
+/// Whether a row, by its key within a partition, can be read as what its table holds; `None` if it
+/// is of no table.
+pub(crate) fn check_row(key: &[u8], value: &[u8]) -> Result<Option<Table>, StoreError> {
+    let Some(table) = key.first().copied().and_then(Table::of_prefix) else {
+        return Ok(None);
+    };
+    let decoded = match table {
+        Table::Inbox => decode_value::<Claim>(value).map(drop),
+        Table::Keys => decode_value::<KeyRecord>(value).map(drop),
+        Table::Profiles => decode_value::<Profile>(value).map(drop),
+        Table::Queue => decode_value::<Envelope>(value).map(drop),
+        Table::QueueState => decode_value::<QueueState>(value).map(drop),
+        Table::Dedupe => decode_value::<SenderRow>(value).map(drop),
+        Table::PendingClaims => decode_value::<PendingClaim>(value).map(drop),
+        Table::CodeBudgets => decode_value::<CodeBudget>(value).map(drop),
+        Table::Outbox => decode_value::<OutboxRow>(value).map(drop),
+        Table::Intents => decode_value::<Intent>(value).map(drop),
+        Table::Due => {
+            return match rows::due_of(key) {
+                Some(_) => Ok(Some(table)),
+                None => Err(damaged_key(table)),
+            };
+        }
+        Table::Meta => decode_value::<Meta>(value).map(drop),
+    };
+    decoded.map_err(|error| damaged(table, &error))?;
+    Ok(Some(table))
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rossby_domain::ids::{GroupId, ReplicaId};
+use rossby_domain::planted::{Bug, planted};
 use tokio::sync::oneshot;
 
 use super::index::Slot;
@@ -146,11 +147,23 @@ impl GroupLog {
     /// [`WalError::TooLarge`], or the log has failed or is closed: the vote may or may not be durable.
     pub async fn save_vote(&self, vote: Bytes) -> Result<(), WalError> {
         self.check_size(vote.len())?;
+        if planted(Bug::VoteNotSynced) {
+            return self.leave_vote(vote);
+        }
         self.submit_and_wait(|state| {
             state.vote = Some(vote.clone());
             Some(self.record(Kind::Vote, None, vote))
         })
         .await
+    }
+
+    /// A planted bug: the vote goes to disk with whatever is written next.
+    fn leave_vote(&self, vote: Bytes) -> Result<(), WalError> {
+        let mut inner = self.handle.shared.inner.lock();
+        inner.check_open()?;
+        inner.group(self.group, self.replica)?.vote = Some(vote.clone());
+        inner.push(self.record(Kind::Vote, None, vote), 0);
+        Ok(())
     }
 
     /// Notes the committed position. It goes to disk with a later drain; nobody waits for it.

@@ -16,6 +16,7 @@
 //! - Power loss alone never makes the log refuse to open (`recovery.rs` says how that is told from damage).
 
 mod error;
+mod examine;
 mod index;
 mod ledger;
 mod log;
@@ -38,6 +39,7 @@ use rossby_seams::disk::Disk;
 use tokio::sync::oneshot;
 
 pub use self::error::WalError;
+pub use self::examine::{LogSurvey, LogTail, damaged_segments, examine};
 pub use self::log::GroupLog;
 pub use self::writer::WalWriter;
 

@@ -46,6 +46,8 @@ pub(super) struct Recovered {
     pub(super) next_number: u32,
     pub(super) chain: u64,
     pub(super) sealed: bool,
+    /// How many records were replayed.
+    pub(super) records: u64,
 }
 
 /// What stands at a place of a segment.
@@ -148,6 +150,7 @@ struct Replay {
     highest_synced: Place,
     chain: u64,
     sealed: bool,
+    records: u64,
 }
 
 impl Replay {
@@ -182,6 +185,7 @@ impl Replay {
         let head = header.encode(image.segment.place(at as u32), image.segment.salt);
         self.chain = mix(self.chain ^ u64::from(crc32c::crc32c(&head)));
         self.sealed = header.kind == Kind::Seal;
+        self.records += 1;
         if header.kind == Kind::Begin {
             return match &self.ledger {
                 _ if at != FIRST_RECORD as usize => Err("a segment begins in its middle"),
@@ -257,6 +261,7 @@ pub(super) fn recover(
         highest_synced: Place::default(),
         chain: 0,
         sealed: true,
+        records: 0,
     };
     check_chain(&used, &unused)?;
     let mut recovered = replay(used, &unused, empty)?;
@@ -324,6 +329,7 @@ fn replay(
         next_number: 0,
         chain: replay.chain,
         sealed: replay.sealed,
+        records: replay.records,
     })
 }
 
@@ -435,4 +441,22 @@ fn keep_prepared(
         }
     }
     Ok(prepared)
+}
+
+/// How far a segment reads on its own, whatever the others hold.
+pub(super) fn readable(segment: Segment) -> Result<(u64, Option<WalError>), WalError> {
+    let image = Image::load(segment)?;
+    let mut records = 0;
+    let mut at = FIRST_RECORD as usize;
+    loop {
+        match image.look(at) {
+            Found::Record { next, .. } => {
+                records += 1;
+                at = next;
+            }
+            Found::Padding => at = at.next_multiple_of(SECTOR_BYTES),
+            Found::Unwritten | Found::Torn => return Ok((records, None)),
+            Found::Damaged(what) => return Ok((records, Some(image.segment.corrupt(at, what)))),
+        }
+    }
 }

@@ -113,6 +113,14 @@ impl Segment {
             .map_err(WalError::io("sync", &self.path))
     }
 
+    /// A planted bug: syncs what was written before, and writes.
+    pub(super) fn write_unsynced(&self, bytes: &[u8], offset: u32) -> Result<(), WalError> {
+        let synced = self.file.sync_data();
+        synced.map_err(WalError::io("sync", &self.path))?;
+        let written = self.file.write_all_at(bytes, u64::from(offset));
+        written.map_err(WalError::io("write", &self.path))
+    }
+
     /// Reads one record back and checks every byte of it.
     pub(super) fn read_record(
         &self,

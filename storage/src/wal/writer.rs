@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rossby_domain::ids::{GroupId, ReplicaId};
+use rossby_domain::planted::{Bug, planted};
 use rossby_seams::disk::Disk;
 
 use super::WalError;
@@ -206,7 +207,13 @@ impl WalWriter {
         }
         self.buffer
             .resize(self.buffer.len().next_multiple_of(SECTOR_BYTES), 0);
-        segment.write(&self.buffer, offset)?;
+        let of_entries =
+            |(record, _): &(Record, u32)| matches!(record.kind, Kind::Entry | Kind::Committed);
+        if planted(Bug::AckBeforeFsync) && records.iter().all(of_entries) {
+            segment.write_unsynced(&self.buffer, offset)?;
+        } else {
+            segment.write(&self.buffer, offset)?;
+        }
         let end = offset + self.buffer.len() as u32;
         self.synced = segment.place(end);
         self.current = Some((segment, end));

@@ -69,7 +69,7 @@ async fn a_device_that_is_not_let_in_any_more_registers_again_and_keeps_its_box(
         assert!(again.is_err(), "{again:?}");
         assert!(device.receive().await.is_ok());
     }
-    office.fail_next("Fetch", Fault::Refused("UNAUTHENTICATED", Retry::Changed));
+    office.restore_and_revoke();
     let again = device.register(&email(1), true).await.unwrap();
     assert_eq!(again.box_id, first.box_id);
     assert!(matches!(

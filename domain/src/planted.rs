@@ -1,0 +1,71 @@
+//! Bugs that are planted on purpose, so that the simulation can show that it would find them.
+//!
+//! Without the feature `planted-bugs`, which no shipped build has, [`planted`] is `false` for the
+//! compiler and nothing of this is left. With it, one bug at most is alive in a process.
+
+/// A bug that a simulation must find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The log says that entries are durable when they were written but not synced.
+    AckBeforeFsync,
+    /// A checkpoint's manifest is published before the log is durable up to it.
+    ManifestBeforeDrain,
+    /// A box does not remember what was sent to it.
+    DedupeOff,
+    /// An acknowledgement purges what the device has not acknowledged yet.
+    PurgeBeforeLastDevice,
+    /// A vote counts as saved before it is on disk.
+    VoteNotSynced,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::AckBeforeFsync,
+        Self::ManifestBeforeDrain,
+        Self::DedupeOff,
+        Self::PurgeBeforeLastDevice,
+        Self::VoteNotSynced,
+    ];
+
+    /// Its name, as a command line gives it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AckBeforeFsync => "ack-before-fsync",
+            Self::ManifestBeforeDrain => "manifest-before-drain",
+            Self::DedupeOff => "dedupe-off",
+            Self::PurgeBeforeLastDevice => "purge-before-last-device",
+            Self::VoteNotSynced => "vote-not-synced",
+        }
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+static PLANTED: std::sync::OnceLock<Bug> = std::sync::OnceLock::new();
+
+/// Plants a bug in this process, for good.
+///
+/// # Errors
+/// The bug that was planted before.
+#[cfg(feature = "planted-bugs")]
+pub fn plant(bug: Bug) -> Result<(), Bug> {
+    match PLANTED.get_or_init(|| bug) {
+        planted if *planted == bug => Ok(()),
+        planted => Err(*planted),
+    }
+}
+
+/// Whether this bug is alive in this process.
+#[cfg(feature = "planted-bugs")]
+#[must_use]
+pub fn planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(&bug)
+}
+
+/// Whether this bug is alive in this process: never, without the feature `planted-bugs`.
+#[cfg(not(feature = "planted-bugs"))]
+#[must_use]
+pub const fn planted(_bug: Bug) -> bool {
+    false
+}

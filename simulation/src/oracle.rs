@@ -1,0 +1,279 @@
+//! What the clients did and know: the calls under way, the letters of each box with all their
+//! tries, and what the devices have let go of. The invariants of the mailbox judge by it.
+
+use std::collections::BTreeMap;
+
+use rossby_domain::ids::{BoxId, DeviceAddress, EnvelopeId, Sequence};
+use rossby_domain::limits::Limits;
+use rossby_domain::time::Timestamp;
+
+use crate::observe::{CallId, Digest, Failure, Observation, Request, Response, SimTime, What};
+
+/// The place of an observation in the history. Finer than [`SimTime`]: no two are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment(pub u64);
+
+/// A call that has begun.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What was asked.
+    pub request: Request,
+    /// When it began.
+    pub began: Moment,
+    /// The same, as the world's time.
+    pub began_at: SimTime,
+}
+
+/// A call that is over.
+#[derive(Debug, Clone)]
+pub struct Finished<'a> {
+    /// The call.
+    pub call: Call,
+    /// How it ended.
+    pub result: &'a Result<Response, Failure>,
+    /// When it ended.
+    pub ended: Moment,
+    /// The same, as the world's time.
+    pub ended_at: SimTime,
+}
+
+/// What one letter was sent as: a retry may carry another text only by mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Try {
+    /// The text.
+    pub text: Digest,
+    /// The time to live asked for.
+    pub ttl_ms: Option<u64>,
+    /// When the try began.
+    pub began: Moment,
+    /// The same, as the world's time.
+    pub began_at: SimTime,
+}
+
+/// Everything known of one envelope id in one box.
+#[derive(Debug, Clone, Default)]
+pub struct Letter {
+    /// All tries, in order.
+    pub tries: Vec<Try>,
+    /// Its place, once a reply or a page has shown it, and when that was.
+    pub place: Option<(Sequence, Moment)>,
+    /// The text and time to live that a try was told "delivered" for, and when first.
+    pub delivered: Option<(Digest, Option<u64>, Moment)>,
+    /// The text that a page showed.
+    pub shown: Option<Digest>,
+}
+
+/// What a device of a box has asked to let go.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeviceStory {
+    /// The highest sequence that it asked to acknowledge, whatever became of that.
+    pub asked: Sequence,
+}
+
+/// Everything known of one box.
+#[derive(Debug, Clone, Default)]
+pub struct BoxStory {
+    /// The letters to it.
+    pub letters: BTreeMap<EnvelopeId, Letter>,
+    /// Which letter stands where.
+    pub places: BTreeMap<Sequence, EnvelopeId>,
+    /// Its devices, as far as they have shown themselves.
+    pub devices: BTreeMap<DeviceAddress, DeviceStory>,
+}
+
+/// What the clients did and know.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    now: Moment,
+    open: BTreeMap<CallId, Call>,
+    boxes: BTreeMap<BoxId, BoxStory>,
+    clocks: Clocks,
+    healed: Option<Moment>,
+}
+
+/// How far the clocks of the nodes may be from the world's time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clocks {
+    wall: Timestamp,
+    lowest_ms: i64,
+    highest_ms: i64,
+}
+
+impl Clocks {
+    fn shown(&self, at: SimTime, offset_ms: i64) -> u64 {
+        let wall = self.wall.as_millis().saturating_add(at.0);
+        wall.saturating_add_signed(offset_ms)
+    }
+}
+
+impl Letter {
+    /// Whether some clock of the cluster may say that its time is over.
+    fn may_have_expired(&self, clocks: &Clocks, now: SimTime) -> bool {
+        let limit = Limits::default().envelope_ttl_ms;
+        let latest = clocks.shown(now, clocks.highest_ms);
+        self.tries.iter().any(|tried| {
+            let ttl = tried.ttl_ms.unwrap_or(limit).min(limit);
+            let since = clocks.shown(tried.began_at, clocks.lowest_ms);
+            since.saturating_add(ttl) <= latest
+        })
+    }
+}
+
+impl BoxStory {
+    /// The highest sequence that each device that is known has asked to acknowledge: above the
+    /// lowest of them nothing may be purged.
+    #[must_use]
+    pub fn lowest_asked(&self) -> Sequence {
+        let asked = self.devices.values().map(|device| device.asked);
+        asked.min().unwrap_or_default()
+    }
+
+    /// What a device has asked to acknowledge.
+    #[must_use]
+    pub fn asked(&self, device: &DeviceAddress) -> Sequence {
+        self.devices
+            .get(device)
+            .map(|device| device.asked)
+            .unwrap_or_default()
+    }
+}
+
+impl Oracle {
+    /// The call that an observation ends, if it does.
+    #[must_use]
+    pub fn finished<'a>(&self, observation: &'a Observation) -> Option<Finished<'a>> {
+        let What::Returned { call, result } = &observation.what else {
+            return None;
+        };
+        Some(Finished {
+            call: self.open.get(call)?.clone(),
+            result,
+            ended: self.now,
+            ended_at: observation.at,
+        })
+    }
+
+    /// Takes in an observation. The invariants look at it before this.
+    pub fn learn(&mut self, observation: &Observation) {
+        match &observation.what {
+            What::Called { call, request } => self.begin(*call, request, observation.at),
+            What::Returned { call, result } => {
+                if let Some(begun) = self.open.remove(call) {
+                    self.end(&begun, result);
+                }
+            }
+            What::Began { wall } => self.clocks.wall = *wall,
+            What::ClockSet { offset_ms } => {
+                self.clocks.lowest_ms = self.clocks.lowest_ms.min(*offset_ms);
+                self.clocks.highest_ms = self.clocks.highest_ms.max(*offset_ms);
+            }
+            What::Healed => self.healed = Some(self.now),
+            _ => {}
+        }
+        self.now.0 += 1;
+    }
+
+    /// The moment of the next observation.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// When all faults were over, if they are.
+    #[must_use]
+    pub fn healed(&self) -> Option<Moment> {
+        self.healed
+    }
+
+    /// A box, if anybody has had to do with it.
+    #[must_use]
+    pub fn mailbox(&self, id: &BoxId) -> Option<&BoxStory> {
+        self.boxes.get(id)
+    }
+
+    /// All boxes.
+    pub fn boxes(&self) -> impl Iterator<Item = (&BoxId, &BoxStory)> {
+        self.boxes.iter()
+    }
+
+    /// The calls under way.
+    pub fn open(&self) -> impl Iterator<Item = (&CallId, &Call)> {
+        self.open.iter()
+    }
+
+    /// Whether a letter's time may be over by some clock of the cluster.
+    #[must_use]
+    pub fn may_have_expired(&self, letter: &Letter, now: SimTime) -> bool {
+        letter.may_have_expired(&self.clocks, now)
+    }
+
+    /// Whether the time of any letter to this box may be over.
+    #[must_use]
+    pub fn any_may_have_expired(&self, mailbox: &BoxStory, now: SimTime) -> bool {
+        let mut letters = mailbox.letters.values();
+        letters.any(|letter| self.may_have_expired(letter, now))
+    }
+
+    fn begin(&mut self, call: CallId, request: &Request, at: SimTime) {
+        match request {
+            Request::Send {
+                to,
+                id,
+                text,
+                ttl_ms,
+            } => {
+                let mailbox = self.boxes.entry(*to).or_default();
+                mailbox.letters.entry(*id).or_default().tries.push(Try {
+                    text: *text,
+                    ttl_ms: *ttl_ms,
+                    began: self.now,
+                    began_at: at,
+                });
+            }
+            Request::Acknowledge { device, upto } => {
+                let mailbox = self.boxes.entry(device.box_id).or_default();
+                let device = mailbox.devices.entry(*device).or_default();
+                device.asked = device.asked.max(*upto);
+            }
+            _ => {}
+        }
+        let begun = Call {
+            request: request.clone(),
+            began: self.now,
+            began_at: at,
+        };
+        self.open.insert(call, begun);
+    }
+
+    fn end(&mut self, call: &Call, result: &Result<Response, Failure>) {
+        let now = self.now;
+        match (&call.request, result) {
+            (
+                Request::Send {
+                    to,
+                    id,
+                    text,
+                    ttl_ms,
+                },
+                Ok(Response::Sent { sequence }),
+            ) => {
+                let mailbox = self.boxes.entry(*to).or_default();
+                let letter = mailbox.letters.entry(*id).or_default();
+                letter.place.get_or_insert((*sequence, now));
+                letter.delivered.get_or_insert((*text, *ttl_ms, now));
+                mailbox.places.entry(*sequence).or_insert(*id);
+            }
+            (Request::Fetch { device, .. }, Ok(Response::Page { envelopes, .. })) => {
+                let mailbox = self.boxes.entry(device.box_id).or_default();
+                mailbox.devices.entry(*device).or_default();
+                for seen in envelopes {
+                    let letter = mailbox.letters.entry(seen.id).or_default();
+                    letter.place.get_or_insert((seen.sequence, now));
+                    letter.shown.get_or_insert(seen.text);
+                    mailbox.places.entry(seen.sequence).or_insert(seen.id);
+                }
+            }
+            _ => {}
+        }
+    }
+}
