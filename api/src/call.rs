@@ -3,10 +3,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::str::FromStr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::Stream;
 use rossby_raft::Member;
 use tokio::time::Instant;
 
@@ -29,11 +31,13 @@ pub enum RpcPath {
     Acknowledge,
     /// Blocks a sender.
     Block,
+    /// Brings what comes into the caller's box. The only stream.
+    Subscribe,
 }
 
 impl RpcPath {
     /// Every method, in the order of the `.proto` file.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Register,
         Self::Authorize,
         Self::LookupKey,
@@ -41,6 +45,7 @@ impl RpcPath {
         Self::Fetch,
         Self::Acknowledge,
         Self::Block,
+        Self::Subscribe,
     ];
 
     /// The gRPC path, as it stands in the request and in the Hawk MAC.
@@ -54,6 +59,7 @@ impl RpcPath {
             Self::Fetch => "/rossby.v1.Mailbox/Fetch",
             Self::Acknowledge => "/rossby.v1.Mailbox/Acknowledge",
             Self::Block => "/rossby.v1.Mailbox/Block",
+            Self::Subscribe => "/rossby.v1.Mailbox/Subscribe",
         }
     }
 
@@ -68,6 +74,7 @@ impl RpcPath {
             Self::Fetch => "Fetch",
             Self::Acknowledge => "Acknowledge",
             Self::Block => "Block",
+            Self::Subscribe => "Subscribe",
         }
     }
 
@@ -76,6 +83,12 @@ impl RpcPath {
     #[must_use]
     pub const fn is_authenticated(self) -> bool {
         !matches!(self, Self::Register | Self::Authorize)
+    }
+
+    /// Whether it is answered by a stream of messages.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Subscribe)
     }
 }
 
@@ -137,6 +150,10 @@ pub struct CallReply {
     pub server_authorization: Option<String>,
 }
 
+/// The messages of a stream, encoded, up to the status that it ends with. An end without one is
+/// an end in good order.
+pub type CallStream = Pin<Box<dyn Stream<Item = Result<Bytes, tonic::Status>> + Send>>;
+
 /// Why a call has no answer.
 #[derive(Debug, Clone)]
 pub enum CallError {
@@ -173,4 +190,10 @@ pub trait Door: Send + Sync + 'static {
     /// # Errors
     /// A status whose details carry a stable code ([`crate::error`]).
     async fn call(&self, call: Call) -> Result<CallReply, tonic::Status>;
+
+    /// Opens a stream before the call's deadline. It ends by itself, or by being dropped.
+    ///
+    /// # Errors
+    /// As [`Door::call`]. A stream that is relayed may also end with such a status at once.
+    async fn subscribe(&self, call: Call) -> Result<CallStream, tonic::Status>;
 }

@@ -5,7 +5,7 @@ use prost::Message;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, DeviceId};
-use rossby_domain::query::QueueStatus;
+use rossby_domain::query::{Page, QueueStatus};
 use rossby_proto::v1;
 
 use crate::error::{ApiError, Code};
@@ -75,6 +75,15 @@ pub fn identifier(wire: Option<&v1::Identifier>) -> Result<Identifier, ApiError>
 /// Shows an id.
 pub fn id_bytes(bytes: &[u8; 16]) -> Bytes {
     Bytes::copy_from_slice(bytes)
+}
+
+/// Shows a page.
+pub fn page(page: Page) -> v1::FetchResponse {
+    v1::FetchResponse {
+        envelopes: page.envelopes.into_iter().map(envelope).collect(),
+        more: page.more,
+        status: Some(queue_status(&page.status)),
+    }
 }
 
 /// Shows an envelope to a device of the box that it waits in.

@@ -150,6 +150,14 @@ codes! {
     TooManyBlocked, "TOO_MANY_BLOCKED", ResourceExhausted, No,
         "too many blocked boxes";
 
+    // Subscriptions.
+    SubscriptionReplaced, "SUBSCRIPTION_REPLACED", Aborted, No,
+        "another subscription of this device has taken the place of this one";
+    SubscriptionNotRead, "SUBSCRIPTION_NOT_READ", Aborted, Same,
+        "the subscription was not read for too long; open it again";
+    TooManySubscriptions, "TOO_MANY_SUBSCRIPTIONS", ResourceExhausted, Same,
+        "the node serves as many subscriptions as it can";
+
     // The state of the service.
     Unavailable, "UNAVAILABLE", Unavailable, Same,
         "no leader or no quorum; nothing was done";
@@ -454,6 +462,20 @@ mod tests {
                 .iter()
                 .all(|n| n.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
         );
+    }
+
+    #[test]
+    fn the_protocols_document_lists_every_code() {
+        let document = include_str!("../../docs/PROTOCOL.md");
+        let (_, table) = document.split_once("<!-- codes -->").unwrap();
+        let (table, _) = table.trim_start().split_once("\n\n").unwrap();
+        let listed: Vec<&str> = table.lines().skip(2).collect();
+        let row = |code: &Code| {
+            let (name, retry, message) = (code.as_str(), code.retry().as_str(), code.message());
+            format!("| `{name}` | {retry} | {message} |")
+        };
+        let known: Vec<String> = Code::ALL.iter().map(row).collect();
+        assert_eq!(listed, known);
     }
 
     #[test]

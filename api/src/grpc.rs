@@ -19,7 +19,7 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::call::{Call, CallReply, Door, RpcPath};
+use crate::call::{Call, CallReply, CallStream, Door, RpcPath};
 use crate::error::{ApiError, Code};
 use crate::limits::DoorLimits;
 
@@ -80,6 +80,9 @@ where
             let mut grpc = tonic::server::Grpc::new(RawCodec)
                 .max_decoding_message_size(limit)
                 .max_encoding_message_size(usize::MAX);
+            if method.path.is_stream() {
+                return Ok(grpc.streaming(method, request).await);
+            }
             Ok(grpc.client_streaming(method, request).await)
         })
     }
@@ -115,10 +118,31 @@ fn parse_grpc_timeout(text: &str) -> Option<Duration> {
 }
 
 /// One call on its way to the door.
+#[derive(Clone)]
 struct Method {
     door: Arc<dyn Door>,
     path: RpcPath,
     deadline: Instant,
+}
+
+impl Method {
+    /// Takes the request in.
+    async fn receive(&self, request: Request<Streaming<Bytes>>) -> Result<Call, Status> {
+        let remote = request.remote_addr().map(|address| address.ip());
+        let (metadata, _, mut stream) = request.into_parts();
+        let message = tokio::time::timeout_at(self.deadline, only_message(&mut stream))
+            .await
+            // Nothing was done: the request never arrived whole.
+            .map_err(|_| ApiError::unavailable("a request did not arrive in time"))??;
+        Ok(Call {
+            path: self.path,
+            authorization: sole_authorization(&metadata),
+            message,
+            deadline: self.deadline,
+            remote,
+            relayed: false,
+        })
+    }
 }
 
 impl tonic::server::ClientStreamingService<Bytes> for Method {
@@ -126,24 +150,24 @@ impl tonic::server::ClientStreamingService<Bytes> for Method {
     type Future = BoxFuture<Result<Response<Bytes>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
-        let (door, path, deadline) = (Arc::clone(&self.door), self.path, self.deadline);
+        let method = self.clone();
         Box::pin(async move {
-            let remote = request.remote_addr().map(|address| address.ip());
-            let (metadata, _, mut stream) = request.into_parts();
-            let message = tokio::time::timeout_at(deadline, only_message(&mut stream))
-                .await
-                // Nothing was done: the request never arrived whole.
-                .map_err(|_| ApiError::unavailable("a request did not arrive in time"))??;
-            let authorization = sole_authorization(&metadata);
-            let call = Call {
-                path,
-                authorization,
-                message,
-                deadline,
-                remote,
-                relayed: false,
-            };
-            door.call(call).await.and_then(into_response)
+            let call = method.receive(request).await?;
+            method.door.call(call).await.and_then(into_response)
+        })
+    }
+}
+
+impl tonic::server::StreamingService<Bytes> for Method {
+    type Response = Bytes;
+    type ResponseStream = CallStream;
+    type Future = BoxFuture<Result<Response<CallStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        let method = self.clone();
+        Box::pin(async move {
+            let call = method.receive(request).await?;
+            method.door.subscribe(call).await.map(Response::new)
         })
     }
 }

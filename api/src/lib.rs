@@ -31,11 +31,12 @@ pub mod reflection;
 pub mod relay;
 pub mod rpc;
 pub mod secrets;
+mod subscriptions;
 pub mod workers;
 
 mod convert;
 
-pub use call::{Call, CallError, CallReply, Door, RpcPath};
+pub use call::{Call, CallError, CallReply, CallStream, Door, RpcPath};
 pub use error::{ApiError, Code, Retry};
 pub use grpc::MailboxServer;
 pub use limits::DoorLimits;

@@ -30,6 +30,19 @@ pub struct DoorLimits {
     pub hawk_ahead_ms: u64,
     /// Nonces remembered at a time, over all callers.
     pub hawk_nonces: u32,
+    /// Subscriptions that a node serves or relays at a time.
+    pub subscriptions: u32,
+    /// How long a subscription lasts before the device must open it again, in milliseconds. A tenth
+    /// less at random, so that those that began together do not end together.
+    pub subscription_ms: u64,
+    /// After how long without mail a subscription gives a sign of life, in milliseconds. Its
+    /// device's right to read is checked again as often.
+    pub subscription_keepalive_ms: u64,
+    /// How long a subscriber may leave unread what was sent, in milliseconds.
+    pub subscription_unread_ms: u64,
+    /// Bytes of bodies in one page of a subscription (a single larger envelope still fits): what a
+    /// subscriber that does not read holds of the node's memory.
+    pub subscription_page_bytes: u32,
 }
 
 impl Default for DoorLimits {
@@ -45,6 +58,11 @@ impl Default for DoorLimits {
             hawk_ahead_ms: 5_000,
             // About 100 bytes each: room for 4,000 calls a second over two windows.
             hawk_nonces: 500_000,
+            subscriptions: 20_000,
+            subscription_ms: 10 * 60_000,
+            subscription_keepalive_ms: 10_000,
+            subscription_unread_ms: 30_000,
+            subscription_page_bytes: 256 * 1024,
         }
     }
 }

@@ -19,15 +19,17 @@ use rossby_seams::random::Random;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use crate::call::{Call, CallError, CallReply, Door, RpcPath};
+use crate::call::{Call, CallError, CallReply, CallStream, Door, RpcPath};
 use crate::error::{ApiError, Code};
 use crate::hawk::{Guard, GuardConfig};
 use crate::limits::DoorLimits;
 use crate::metrics::Metrics;
 use crate::rpc;
 use crate::secrets::ClusterSecrets;
+use crate::subscriptions::Places;
 
 use authenticate::Confirmed;
+pub(crate) use authenticate::Standing;
 pub(crate) use lead::{unexpected_answer, unexpected_outcome};
 
 /// Which group serves a partition, as far as this node runs a replica of it.
@@ -71,7 +73,8 @@ pub struct MailboxConfig {
 /// The mailbox service of a node.
 pub struct MailboxService {
     pub(crate) config: MailboxConfig,
-    guard: Guard,
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) places: Places,
     confirmed: Confirmed,
 }
 
@@ -79,6 +82,7 @@ impl MailboxService {
     /// The service.
     #[must_use]
     pub fn new(config: MailboxConfig) -> Self {
+        let places = Places::new(config.limits.subscriptions);
         let guard = Guard::new(GuardConfig {
             host: config.cluster_name.clone(),
             window_ms: config.limits.hawk_window_ms,
@@ -87,7 +91,8 @@ impl MailboxService {
         });
         Self {
             config,
-            guard,
+            guard: Arc::new(guard),
+            places,
             confirmed: Confirmed::default(),
         }
     }
@@ -101,6 +106,31 @@ impl MailboxService {
         let started = Instant::now();
         // Boxed: all calls' futures together are large, and deep enough to tire the compiler.
         let answer = Box::pin(self.answer(&call)).await;
+        self.settle(&call, started, answer)
+    }
+
+    /// Opens a stream, or says who should.
+    ///
+    /// # Errors
+    /// As [`MailboxService::handle`].
+    pub async fn open_stream(&self, call: Call) -> Result<CallStream, CallError> {
+        let started = Instant::now();
+        let answer = Box::pin(self.answer_stream(&call)).await;
+        self.settle(&call, started, answer)
+    }
+
+    /// Ends all subscriptions with a word to each, and takes no more: the node is about to stop.
+    pub fn end_subscriptions(&self) {
+        self.places.close();
+    }
+
+    /// Turns an answer into what the caller is told, and counts it.
+    fn settle<T>(
+        &self,
+        call: &Call,
+        started: Instant,
+        answer: Result<T, Failure>,
+    ) -> Result<T, CallError> {
         let result = answer.map_err(|failure| match failure {
             Failure::NotLeader(Some(leader)) if !call.relayed => CallError::Elsewhere(leader),
             Failure::NotLeader(_) => ApiError::unavailable("this node does not lead").into(),
@@ -122,12 +152,26 @@ impl MailboxService {
         result
     }
 
-    async fn answer(&self, call: &Call) -> Result<CallReply, Failure> {
+    fn check_size(&self, call: &Call) -> Result<(), Failure> {
         let limit = self.config.limits.request_bytes;
         if call.message.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
             let error = ApiError::from(Code::RequestTooLarge);
             return Err(error.with_metadata("limit_bytes", limit).into());
         }
+        Ok(())
+    }
+
+    async fn answer_stream(&self, call: &Call) -> Result<CallStream, Failure> {
+        self.check_size(call)?;
+        if !call.path.is_stream() {
+            return Err(ApiError::invalid("this call is no stream").into());
+        }
+        let (caller, standing) = self.authenticate_at(call).await?;
+        rpc::subscribe(self, caller, standing, call)
+    }
+
+    async fn answer(&self, call: &Call) -> Result<CallReply, Failure> {
+        self.check_size(call)?;
         match call.path {
             RpcPath::Register => rpc::register(self, call).await.map(unsigned),
             RpcPath::Authorize => rpc::authorize(self, call).await.map(unsigned),
@@ -136,6 +180,7 @@ impl MailboxService {
             | RpcPath::Fetch
             | RpcPath::Acknowledge
             | RpcPath::Block => self.answer_caller(call).await,
+            RpcPath::Subscribe => Err(ApiError::invalid("this call is a stream").into()),
         }
     }
 
@@ -149,8 +194,8 @@ impl MailboxService {
             RpcPath::Fetch => rpc::fetch(self, from, call).await?,
             RpcPath::Acknowledge => rpc::acknowledge(self, from, call).await?,
             RpcPath::Block => rpc::block(self, from, call).await?,
-            RpcPath::Register | RpcPath::Authorize => {
-                return Err(ApiError::internal("registration has no caller").into());
+            RpcPath::Register | RpcPath::Authorize | RpcPath::Subscribe => {
+                return Err(ApiError::internal("not a call of a caller").into());
             }
         };
         let vouched = self.guard.vouch(&caller, &message);
@@ -230,5 +275,9 @@ impl Door for MailboxService {
     /// Without a relay: a call for another node is refused as unavailable.
     async fn call(&self, call: Call) -> Result<CallReply, tonic::Status> {
         self.handle(call).await.map_err(Into::into)
+    }
+
+    async fn subscribe(&self, call: Call) -> Result<CallStream, tonic::Status> {
+        self.open_stream(call).await.map_err(Into::into)
     }
 }

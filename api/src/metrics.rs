@@ -27,6 +27,12 @@ struct RpcLabel {
     rpc: &'static str,
 }
 
+/// Why something ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 /// The figures of the doors. Clones of the parts are shared with the registry.
 #[derive(Debug)]
 pub struct Metrics {
@@ -36,6 +42,9 @@ pub struct Metrics {
     nonces: Gauge<u64, AtomicU64>,
     courier_sent: Counter,
     courier_failed: Counter,
+    subscriptions: Gauge,
+    subscription_wakes: Counter,
+    subscriptions_ended: Family<ReasonLabel, Counter>,
 }
 
 impl Metrics {
@@ -51,7 +60,11 @@ impl Metrics {
             nonces: Gauge::default(),
             courier_sent: Counter::default(),
             courier_failed: Counter::default(),
+            subscriptions: Gauge::default(),
+            subscription_wakes: Counter::default(),
+            subscriptions_ended: Family::default(),
         };
+        metrics.register_subscriptions(registry);
         registry.register(
             "rossby_calls",
             "Calls answered here, by method and code (OK or an error code)",
@@ -83,6 +96,42 @@ impl Metrics {
             metrics.courier_failed.clone(),
         );
         Arc::new(metrics)
+    }
+
+    fn register_subscriptions(&self, registry: &mut Registry) {
+        registry.register(
+            "rossby_subscriptions",
+            "Subscriptions that this node serves now",
+            self.subscriptions.clone(),
+        );
+        registry.register(
+            "rossby_subscription_wakes",
+            "Times that a change of its box woke a subscription",
+            self.subscription_wakes.clone(),
+        );
+        registry.register(
+            "rossby_subscriptions_ended",
+            "Subscriptions that have ended, by reason",
+            self.subscriptions_ended.clone(),
+        );
+    }
+
+    /// A subscription began.
+    pub fn subscription_began(&self) {
+        self.subscriptions.inc();
+    }
+
+    /// A change of its box woke a subscription.
+    pub fn subscription_woke(&self) {
+        self.subscription_wakes.inc();
+    }
+
+    /// A subscription has ended.
+    pub fn subscription_ended(&self, reason: &'static str) {
+        self.subscriptions.dec();
+        self.subscriptions_ended
+            .get_or_create(&ReasonLabel { reason })
+            .inc();
     }
 
     /// A call was answered; `refusal` is its code if it was refused.

@@ -5,6 +5,8 @@
 //! bridges a change of leader. Once it was sent to a peer it is that peer's: if the connection then
 //! breaks, the outcome is not known, and the caller is told so.
 
+mod stream;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tracing::debug;
 
-use crate::call::{Call, CallError, CallReply, Door};
+use crate::call::{Call, CallError, CallReply, CallStream, Door};
 use crate::mailbox::MailboxService;
 use crate::peer::{ConnectError, Connection, Connections};
 use crate::{ApiError, Code};
@@ -50,38 +52,71 @@ impl Relay {
             }),
         }
     }
+
+    /// The connection to a leader, if it can be had by then; otherwise a pause, after which another
+    /// may lead.
+    async fn reach(&self, leader: &Member, give_up: Instant) -> Result<Option<Connection>, Status> {
+        match tokio::time::timeout_at(give_up, self.connect(leader)).await {
+            Ok(Ok(connection)) => return Ok(Some(connection)),
+            Ok(Err(error)) => debug!(%error, "can't relay a call to the leader"),
+            Err(_) => debug!(%leader, "the leader did not answer in time"),
+        }
+        if Instant::now() + LEADER_PAUSE >= give_up {
+            return Err(ApiError::unavailable("the leader can't be reached").into());
+        }
+        tokio::time::sleep(LEADER_PAUSE).await;
+        Ok(None)
+    }
+
+    /// Ends all subscriptions, the relayed ones too ([`MailboxService::end_subscriptions`]).
+    pub fn end_subscriptions(&self) {
+        self.mailbox.end_subscriptions();
+    }
 }
 
 #[async_trait]
 impl Door for Relay {
     async fn call(&self, call: Call) -> Result<CallReply, Status> {
-        let give_up = call
-            .deadline
-            .checked_sub(ANSWER_MARGIN)
-            .unwrap_or(call.deadline);
+        let give_up = give_up(&call);
         loop {
             let leader = match self.mailbox.handle(call.clone()).await {
                 Err(CallError::Elsewhere(leader)) => leader,
                 Err(CallError::Refused(error)) => return Err(error.into()),
                 Ok(reply) => return Ok(reply),
             };
-            match tokio::time::timeout_at(give_up, self.connect(&leader)).await {
-                Ok(Ok(connection)) => return send(&connection, call, give_up).await,
-                Ok(Err(error)) => debug!(%error, "can't relay a call to the leader"),
-                Err(_) => debug!(%leader, "the leader did not answer in time"),
+            if let Some(connection) = self.reach(&leader, give_up).await? {
+                return send(&connection, call, give_up).await;
             }
-            if Instant::now() + LEADER_PAUSE >= give_up {
-                return Err(ApiError::unavailable("the leader can't be reached").into());
+        }
+    }
+
+    async fn subscribe(&self, call: Call) -> Result<CallStream, Status> {
+        let give_up = give_up(&call);
+        loop {
+            let leader = match self.mailbox.open_stream(call.clone()).await {
+                Err(CallError::Elsewhere(leader)) => leader,
+                Err(CallError::Refused(error)) => return Err(error.into()),
+                Ok(stream) => return Ok(stream),
+            };
+            if let Some(connection) = self.reach(&leader, give_up).await? {
+                let request = request_of(call, give_up);
+                return stream::relay(&self.mailbox.places, &connection, request, give_up).await;
             }
-            tokio::time::sleep(LEADER_PAUSE).await;
         }
     }
 }
 
-/// Hands a call to the leader, and its answer back.
-async fn send(connection: &Connection, call: Call, give_up: Instant) -> Result<CallReply, Status> {
+/// When a call is given up, so that its caller gets our answer rather than a timeout of its own.
+fn give_up(call: &Call) -> Instant {
+    call.deadline
+        .checked_sub(ANSWER_MARGIN)
+        .unwrap_or(call.deadline)
+}
+
+/// A call as it is put to the leader.
+fn request_of(call: Call, give_up: Instant) -> v1::RelayRequest {
     let left = give_up.saturating_duration_since(Instant::now());
-    let request = v1::RelayRequest {
+    v1::RelayRequest {
         path: call.path.as_str().to_owned(),
         authorization: call.authorization.unwrap_or_default(),
         message: call.message,
@@ -90,9 +125,13 @@ async fn send(connection: &Connection, call: Call, give_up: Instant) -> Result<C
             .remote
             .map(|remote| remote.to_string())
             .unwrap_or_default(),
-    };
+    }
+}
+
+/// Hands a call to the leader, and its answer back.
+async fn send(connection: &Connection, call: Call, give_up: Instant) -> Result<CallReply, Status> {
     let mut client = connection.client();
-    match tokio::time::timeout_at(give_up, client.relay(request)).await {
+    match tokio::time::timeout_at(give_up, client.relay(request_of(call, give_up))).await {
         Ok(Ok(response)) => answer(response.into_inner()),
         // The peer refused to run it: nothing was done.
         Ok(Err(status)) if refused_by_peer(&status) => {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rossby_api::listener::Listener;
 use rossby_api::listener::tls::{IdentityError, PeerTls, TlsError, node_name};
 use rossby_api::peer::{Connections, PeerServer, PeerTransport};
-use rossby_api::{Call, CallReply, Door};
+use rossby_api::{ApiError, Call, CallReply, CallStream, Code, Door};
 use rossby_domain::ids::{ClusterId, NodeId};
 use rossby_proto::v1;
 use rossby_seams::transport::{Link, LinkAcceptor, Transport, TransportError};
@@ -90,6 +90,14 @@ impl Door for Echo {
             message: call.message,
             server_authorization,
         })
+    }
+
+    /// The message, three times, and then a refusal.
+    async fn subscribe(&self, call: Call) -> Result<CallStream, Status> {
+        let last = Err(ApiError::from(Code::SubscriptionReplaced).into());
+        let messages = vec![Ok(call.message.clone()), Ok(call.message.clone())];
+        let messages = messages.into_iter().chain([Ok(call.message), last]);
+        Ok(Box::pin(tokio_stream::iter(messages)))
     }
 }
 

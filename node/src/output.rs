@@ -12,6 +12,22 @@ pub fn line(text: impl Display) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+/// Prints one line of data at once; whether there still is a reader.
+///
+/// # Errors
+/// If it can't be written, though somebody reads.
+pub fn try_line(text: impl Display) -> Result<bool, Failure> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => {
+            let what = format!("cannot write to standard output: {error}");
+            Err(Failure::new(Exit::Failure, what))
+        }
+    }
+}
+
 /// Prints data as one JSON document on one line.
 ///
 /// # Errors

@@ -12,7 +12,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
@@ -24,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answers::ProposeError;
-use crate::clock_quorum::Verdict;
+use crate::clock_quorum::{CLOCK_WAIT, Verdict};
 use crate::core::Core;
 use crate::types::{Proposal, TypeConfig};
 
@@ -38,8 +37,6 @@ const MAX_IN_FLIGHT: usize = 8;
 const QUEUE: usize = 8192;
 /// Bytes of commands that may wait, as far as their weights tell.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
-/// How long a drain waits for the peers' clocks.
-const CLOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// What a proposal waits as: in the queue, in the log, or not at all.
 const QUEUED: u8 = 0;

@@ -25,6 +25,8 @@ use crate::links::{CallError, Links};
 pub(crate) const MAX_SKEW_MS: u64 = 10_000;
 /// How long a peer's answer counts.
 pub(crate) const SAMPLE_LIFE: Duration = Duration::from_secs(5);
+/// How long a proposal or a read waits for the peers' clocks.
+pub(crate) const CLOCK_WAIT: Duration = Duration::from_secs(1);
 /// Between two rounds of asking.
 const ROUND: Duration = Duration::from_secs(1);
 /// After this many rounds without an answer, the link is taken for dead.

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Member;
 use crate::answers::{Leadership, ProposeError, ReadError};
+use crate::box_watch::BoxWatches;
 use crate::clock_quorum::ClockQuorum;
 use crate::expiry::Expiry;
 use crate::inbound::Heard;
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) links: Links,
     pub(crate) reader: Reader,
     pub(crate) ownership: Arc<Ownership>,
+    pub(crate) watches: Arc<BoxWatches>,
     pub(crate) wal: Wal,
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
@@ -156,7 +158,8 @@ impl Core {
 
     pub(crate) fn epoch(&self, partition: PartitionId) -> Result<Option<Epoch>, ReadError> {
         self.ownership.epoch(partition, || {
-            match self.query(partition, &Query::Ownership(partition))? {
+            let time = Timestamp::default();
+            match self.query(partition, time, &Query::Ownership(partition))? {
                 Answer::Ownership { epoch, .. } => Ok(epoch),
                 _ => Err(ReadError::Stopped),
             }
@@ -179,13 +182,17 @@ impl Core {
         }
     }
 
-    pub(crate) fn query(&self, partition: PartitionId, query: &Query) -> Result<Answer, ReadError> {
-        self.reader
-            .query(partition, self.read_time(), query)
-            .map_err(|error| {
-                self.fail(&format!("the state can not be read: {error}"));
-                ReadError::Stopped
-            })
+    /// What the applied state answers; `time` is that of [`Self::read_time`].
+    pub(crate) fn query(
+        &self,
+        partition: PartitionId,
+        time: Timestamp,
+        query: &Query,
+    ) -> Result<Answer, ReadError> {
+        self.reader.query(partition, time, query).map_err(|error| {
+            self.fail(&format!("the state can not be read: {error}"));
+            ReadError::Stopped
+        })
     }
 
     /// Stops the group on this node for good; the first reason is kept.

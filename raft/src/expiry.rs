@@ -27,7 +27,7 @@ use rossby_domain::time::{DAY_MS, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::answers::{Leadership, ProposeError, ReadError};
-use crate::clock_quorum::Verdict;
+use crate::clock_quorum::{CLOCK_WAIT, Verdict};
 use crate::core::Core;
 
 /// A clock that is further than this beyond the last time in the log is in doubt, in milliseconds.
@@ -132,10 +132,23 @@ impl Core {
     }
 
     /// The time by which a read may hide what has expired, beyond what the log says; zero if none.
+    /// A clock that the others do not confirm hides nothing: a device would acknowledge what stands
+    /// behind the hidden letter, and with it the letter.
     pub(crate) fn read_time(&self) -> Timestamp {
-        let now = self.clock.now();
+        let (now, verdict) = self.clocks.judge_now(&self.voter_nodes());
+        self.read_time_of(now, verdict)
+    }
+
+    /// The same, but waits a little for the others' clocks if they are not known yet.
+    pub(crate) async fn read_time_by(&self, deadline: Instant) -> Timestamp {
+        let deadline = deadline.min(Instant::now() + CLOCK_WAIT);
+        let (now, verdict) = self.clocks.judge_by(&self.voter_nodes(), deadline).await;
+        self.read_time_of(now, verdict)
+    }
+
+    fn read_time_of(&self, now: Timestamp, verdict: Verdict) -> Timestamp {
         match self.led_term() {
-            Some(term) if self.expiry.may_expire(term, now) => now,
+            Some(term) if verdict == Verdict::InStep && self.expiry.may_expire(term, now) => now,
             _ => Timestamp::default(),
         }
     }

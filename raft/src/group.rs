@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use openraft::ServerState;
 use openraft::errors::{InitializeError as RaftInitializeError, RaftError};
-use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionId, ReplicaId};
+use rossby_domain::ids::{BoxId, Epoch, GroupId, NodeId, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Query, Rejection, Reply, Routed};
 use rossby_seams::watch;
@@ -16,6 +16,7 @@ use crate::answers::{
     BackupError, CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
 };
 use crate::batcher::Batcher;
+use crate::box_watch::BoxWatch;
 use crate::core::{Core, Metrics, leader_member};
 use crate::expiry::{self, ClockJump};
 use crate::{Member, checkpoints, leadership};
@@ -139,7 +140,12 @@ impl Group {
         deadline: Instant,
     ) -> Result<Answer, ReadError> {
         self.core.linearize(deadline).await?;
-        self.core.query(partition, query)
+        let time = if query.depends_on_time() {
+            self.core.read_time_by(deadline).await
+        } else {
+            Timestamp::default()
+        };
+        self.core.query(partition, time, query)
     }
 
     /// A read of what this replica has applied, however old.
@@ -150,7 +156,14 @@ impl Group {
         if self.core.stop.is_cancelled() {
             return Err(ReadError::Stopped);
         }
-        self.core.query(partition, query)
+        self.core.query(partition, self.core.read_time(), query)
+    }
+
+    /// Watches a box, as this replica applies what is committed. Whoever reads after this call, and
+    /// again after each change, misses nothing.
+    #[must_use]
+    pub fn watch_box(&self, box_id: BoxId) -> BoxWatch {
+        self.core.watches.watch(box_id)
     }
 
     /// Reads this replica's state directly.

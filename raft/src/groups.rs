@@ -191,6 +191,7 @@ impl Groups {
         tell_start(&witness, &log_store, &log, &state);
         let machine = StateMachine::new(state, log.clone(), config.blocking).witnessed(witness);
         let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
+        let watches = machine.watches();
         let shipping = Arc::new(Shipping::default());
         let heard = Arc::new(Heard::default());
         let network = Network {
@@ -213,6 +214,7 @@ impl Groups {
             links: self.links.clone(),
             reader,
             ownership,
+            watches,
             wal: config.wal.clone(),
             store: config.store.clone(),
             clock: config.clock.clone(),

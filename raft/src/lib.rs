@@ -21,6 +21,7 @@
 mod answers;
 mod batcher;
 mod blocking;
+mod box_watch;
 mod checkpoints;
 mod clock_quorum;
 mod core;
@@ -51,6 +52,7 @@ pub use answers::{
     BackupError, CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
 };
 pub use blocking::Blocking;
+pub use box_watch::BoxWatch;
 pub use expiry::ClockJump;
 pub use frame::MAX_FRAME_BYTES;
 pub use group::Group;

@@ -14,6 +14,7 @@ use rossby_storage::store::{Checkpoint, CheckpointCut, GroupStore, StoreError};
 use rossby_storage::wal::GroupLog;
 
 use crate::blocking::Blocking;
+use crate::box_watch::BoxWatches;
 use crate::ownership::Ownership;
 use crate::types::{
     LogId, Replies, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
@@ -29,6 +30,7 @@ pub struct StateMachine {
     log: GroupLog,
     blocking: Blocking,
     ownership: Arc<Ownership>,
+    watches: Arc<BoxWatches>,
     disk_full: Arc<AtomicU64>,
     witness: Line,
 }
@@ -41,6 +43,7 @@ impl StateMachine {
             log,
             blocking,
             ownership: Arc::default(),
+            watches: Arc::default(),
             disk_full: Arc::default(),
             witness: Line::default(),
         }
@@ -52,6 +55,10 @@ impl StateMachine {
 
     pub(crate) fn ownership(&self) -> Arc<Ownership> {
         self.ownership.clone()
+    }
+
+    pub(crate) fn watches(&self) -> Arc<BoxWatches> {
+        self.watches.clone()
     }
 
     /// Counts the checkpoints that a full disk prevented.
@@ -84,6 +91,7 @@ impl StateMachine {
                 {
                     self.ownership.clear();
                 }
+                self.watches.changed(self.store.changed());
                 return Ok(replies);
             }
         }
@@ -147,6 +155,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let installed = self.blocking.run(move || installation.run()).await?;
         installed.map_err(storage_failure)?;
         self.ownership.clear();
+        self.watches.all_changed();
         self.witness.tell(|| Deed::CheckpointInstalled(at));
         Ok(())
     }

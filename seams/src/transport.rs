@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rossby_domain::ids::NodeId;
 use tokio::sync::mpsc;
 
-pub use memory::{Cut, MemoryNetwork};
+pub use memory::{Conditions, Cut, MemoryNetwork};
 
 /// How many frames wait on each side of a link before the sender must wait.
 pub const LINK_CAPACITY_FRAMES: usize = 1024;

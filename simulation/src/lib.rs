@@ -15,3 +15,4 @@ pub mod judge;
 pub mod observe;
 pub mod oracle;
 pub mod timeline;
+pub mod world;

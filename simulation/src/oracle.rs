@@ -7,7 +7,7 @@ use rossby_domain::ids::{BoxId, DeviceAddress, EnvelopeId, Sequence};
 use rossby_domain::limits::Limits;
 use rossby_domain::time::Timestamp;
 
-use crate::observe::{CallId, Digest, Failure, Observation, Request, Response, SimTime, What};
+use crate::observe::{CallId, Digest, Failure, Observation, Request, Response, SimTime, What, Who};
 
 /// The place of an observation in the history. Finer than [`SimTime`]: no two are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -91,15 +91,34 @@ pub struct Oracle {
     healed: Option<Moment>,
 }
 
-/// How far the clocks of the nodes may be from the world's time.
-#[derive(Debug, Clone, Copy, Default)]
+/// How far a clock may be from a quorum's and still stamp, in milliseconds.
+const SKEW_MS: i64 = 10_000;
+
+/// How far what a majority's clocks agree on may ever have been from the world's time. One clock alone
+/// expires nothing, however wrong it is.
+#[derive(Debug, Clone, Default)]
 struct Clocks {
     wall: Timestamp,
+    offsets: BTreeMap<Who, i64>,
     lowest_ms: i64,
     highest_ms: i64,
 }
 
 impl Clocks {
+    /// Notes a node, and its offset if that is told.
+    fn note(&mut self, node: Who, offset_ms: Option<i64>) {
+        let offset = self.offsets.entry(node).or_default();
+        *offset = offset_ms.unwrap_or(*offset);
+        let mut offsets: Vec<i64> = self.offsets.values().copied().collect();
+        offsets.sort_unstable();
+        // At least so many clocks are below, or above, what a majority shows.
+        let minority = offsets.len().saturating_sub(1) / 2;
+        let low = offsets.get(minority).copied().unwrap_or(0);
+        let high = offsets.iter().rev().nth(minority).copied().unwrap_or(0);
+        self.lowest_ms = self.lowest_ms.min(low - SKEW_MS);
+        self.highest_ms = self.highest_ms.max(high + SKEW_MS);
+    }
+
     fn shown(&self, at: SimTime, offset_ms: i64) -> u64 {
         let wall = self.wall.as_millis().saturating_add(at.0);
         wall.saturating_add_signed(offset_ms)
@@ -155,6 +174,11 @@ impl Oracle {
 
     /// Takes in an observation. The invariants look at it before this.
     pub fn learn(&mut self, observation: &Observation) {
+        if let Who::Node(_) = observation.who
+            && !self.clocks.offsets.contains_key(&observation.who)
+        {
+            self.clocks.note(observation.who, None);
+        }
         match &observation.what {
             What::Called { call, request } => self.begin(*call, request, observation.at),
             What::Returned { call, result } => {
@@ -164,8 +188,7 @@ impl Oracle {
             }
             What::Began { wall } => self.clocks.wall = *wall,
             What::ClockSet { offset_ms } => {
-                self.clocks.lowest_ms = self.clocks.lowest_ms.min(*offset_ms);
-                self.clocks.highest_ms = self.clocks.highest_ms.max(*offset_ms);
+                self.clocks.note(observation.who, Some(*offset_ms));
             }
             What::Healed => self.healed = Some(self.now),
             _ => {}

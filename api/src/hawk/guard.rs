@@ -148,6 +148,28 @@ impl Guard {
     /// # Errors
     /// [`hawk::Error`] if the cryptography underneath fails.
     pub fn vouch(&self, caller: &Caller, reply: &Bytes) -> Result<String, hawk::Error> {
+        self.vouch_as(caller, reply, None)
+    }
+
+    /// The same for one message of a stream, which is bound to its place in it.
+    ///
+    /// # Errors
+    /// [`hawk::Error`] if the cryptography underneath fails.
+    pub fn vouch_nth(
+        &self,
+        caller: &Caller,
+        message: &Bytes,
+        number: u64,
+    ) -> Result<String, hawk::Error> {
+        self.vouch_as(caller, message, Some(&number.to_string()))
+    }
+
+    fn vouch_as(
+        &self,
+        caller: &Caller,
+        reply: &Bytes,
+        ext: Option<&str>,
+    ) -> Result<String, hawk::Error> {
         let hash = payload_hash(reply)?;
         let key = hawk::Key::new(caller.token.as_bytes(), hawk::SHA256)?;
         let header = hawk::ResponseBuilder::from_request_header(
@@ -158,6 +180,7 @@ impl Guard {
             caller.path.as_str(),
         )
         .hash(&hash[..])
+        .ext(ext)
         .response()
         .make_header(&key)?;
         Ok(format!("Hawk {header}"))

@@ -53,14 +53,32 @@ impl SignedRequest<'_> {
     /// Whether a `server-authorization` header vouches for this reply to this request.
     #[must_use]
     pub fn is_vouched(&self, reply: &Bytes, server_authorization: &str) -> bool {
-        self.try_is_vouched(reply, server_authorization)
+        self.try_is_vouched(reply, server_authorization, None)
             .unwrap_or(false)
     }
 
-    fn try_is_vouched(&self, reply: &Bytes, header: &str) -> Result<bool, hawk::Error> {
+    /// Whether a header vouches for this message at this place of the stream that answers this
+    /// request.
+    #[must_use]
+    pub fn is_nth_vouched(&self, message: &Bytes, server_authorization: &str, number: u64) -> bool {
+        self.try_is_vouched(message, server_authorization, Some(&number.to_string()))
+            .unwrap_or(false)
+    }
+
+    fn try_is_vouched(
+        &self,
+        reply: &Bytes,
+        header: &str,
+        ext: Option<&str>,
+    ) -> Result<bool, hawk::Error> {
         let Some(header) = header.strip_prefix("Hawk ") else {
             return Ok(false);
         };
+        let header: hawk::Header = header.parse()?;
+        // The crate checks the MAC with whatever ext the header has.
+        if header.ext.as_deref() != ext {
+            return Ok(false);
+        }
         let request = hawk::Header::new(
             None,
             Some(self.time()),
@@ -81,7 +99,7 @@ impl SignedRequest<'_> {
         )
         .hash(&hash[..])
         .response();
-        Ok(response.validate_header(&header.parse()?, &self.key()?))
+        Ok(response.validate_header(&header, &self.key()?))
     }
 
     fn key(&self) -> Result<hawk::Key, hawk::Error> {

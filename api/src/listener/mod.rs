@@ -41,6 +41,8 @@ const HEADER_BYTES: u32 = 16 * 1024;
 /// Flow control between peers: wide, since a link carries the traffic of all groups.
 const PEER_STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 const PEER_CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+/// Calls at a time on a peer's connection: it may relay as many subscriptions as it has clients.
+const PEER_STREAMS: u32 = 1 << 20;
 /// Connections to the peer listener: a few per node, and some for strangers who fail to prove
 /// themselves.
 const PEER_CONNECTIONS: usize = 1024;
@@ -140,6 +142,7 @@ impl Listener {
         stop: CancellationToken,
     ) -> Result<(), tonic::transport::Error> {
         let server = Server::builder()
+            .max_concurrent_streams(PEER_STREAMS)
             .initial_stream_window_size(PEER_STREAM_WINDOW)
             .initial_connection_window_size(PEER_CONNECTION_WINDOW);
         self.serve::<NodesOnly>(server, routes, PEER_CONNECTIONS, stop)

@@ -31,17 +31,33 @@ impl Confirmed {
     }
 }
 
+/// A caller's standing at the leader of their box, as it was when they proved who they are.
+pub(crate) struct Standing {
+    /// The group of their box, and the reign in which this node leads it.
+    pub led: Led,
+    /// The partition of their box.
+    pub partition: PartitionId,
+    /// The generation of their token.
+    pub generation: u64,
+}
+
 impl MailboxService {
     /// Proves who makes a call.
     pub(super) async fn authenticate(&self, call: &Call) -> Result<Caller, Failure> {
+        self.authenticate_at(call).await.map(|(caller, _)| caller)
+    }
+
+    /// Proves who makes a call, and says where that was checked.
+    pub(super) async fn authenticate_at(&self, call: &Call) -> Result<(Caller, Standing), Failure> {
         let header = call.authorization.as_deref().ok_or(Code::Unauthenticated)?;
         let presented = Presented::parse(header).map_err(|_| Code::Unauthenticated)?;
         let address = *presented.address();
         let partition = self.home(&address.box_id).ok_or(Code::Unauthenticated)?;
         let led = self.lead(partition, call.deadline).await?;
-        let credentials = self
-            .credentials(&led, partition, &address, call.deadline)
+        let generation = self
+            .token_generation(&led, partition, &address, call.deadline)
             .await?;
+        let credentials = self.credentials(&address, generation);
         // Asked again: by now it is known what the leader before has stamped.
         let since = led.group.leader_since().unwrap_or_default();
         let reign = Reign {
@@ -53,19 +69,26 @@ impl MailboxService {
             self.guard
                 .admit(presented, call.path, &call.message, credentials, reign, now);
         match admitted {
-            Ok(caller) => Ok(caller),
+            Ok(caller) => {
+                let standing = Standing {
+                    led,
+                    partition,
+                    generation: generation.unwrap_or(NO_GENERATION),
+                };
+                Ok((caller, standing))
+            }
             Err(refusal) => Err(refused(refusal, call.deadline).await.into()),
         }
     }
 
-    /// The tokens that a device may use now.
-    async fn credentials(
+    /// The generation of the tokens that a device may use now; `None` for none.
+    async fn token_generation(
         &self,
         led: &Led,
         partition: PartitionId,
         address: &DeviceAddress,
         deadline: Instant,
-    ) -> Result<Credentials, Failure> {
+    ) -> Result<Option<u64>, Failure> {
         // Without a round to the quorum per call: a leader that surely leads and has caught up once
         // in its term has applied all that was ever acknowledged.
         if !self.confirmed.contains(&led.reign) || !led.group.leads_surely() {
@@ -76,14 +99,18 @@ impl MailboxService {
         let Answer::DeviceAuth(generation) = led.group.read_local(partition, &query)? else {
             return Err(unexpected_answer("DeviceAuth"));
         };
+        Ok(generation)
+    }
+
+    fn credentials(&self, address: &DeviceAddress, generation: Option<u64>) -> Credentials {
         let tokens = self
             .config
             .secrets
             .accepted_tokens(address, generation.unwrap_or(NO_GENERATION));
-        Ok(Credentials {
+        Credentials {
             tokens: tokens.collect(),
             known: generation.is_some(),
-        })
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::{CLUSTER_KEY, PEER_MESSAGE_BYTES_MAX, link};
-use crate::call::{Call, Door, RpcPath};
+use crate::call::{Call, CallStream, Door, RpcPath};
 use crate::listener::PeerConnectInfo;
 use crate::{ApiError, Code};
 
@@ -197,20 +197,7 @@ impl Peer for PeerServer {
     ) -> Result<Response<v1::RelayResponse>, Status> {
         caller(&request)?;
         let door = self.member(&request, |member| Arc::clone(&member.door))?;
-        let request = request.into_inner();
-        let patience = Duration::from_millis(request.deadline_ms).min(RELAY_DEADLINE_MAX);
-        let path: RpcPath = request
-            .path
-            .parse()
-            .map_err(|_| Status::unimplemented("no such method"))?;
-        let call = Call {
-            path,
-            authorization: (!request.authorization.is_empty()).then_some(request.authorization),
-            message: request.message,
-            deadline: Instant::now() + patience,
-            remote: request.remote_address.parse().ok(),
-            relayed: true,
-        };
+        let call = relayed(request.into_inner())?;
         let response = match door.call(call).await {
             Ok(reply) => v1::RelayResponse {
                 message: reply.message,
@@ -220,6 +207,25 @@ impl Peer for PeerServer {
             Err(status) => refusal(&status),
         };
         Ok(Response::new(response))
+    }
+
+    type RelayStreamStream = RelayStream;
+
+    async fn relay_stream(
+        &self,
+        request: Request<tonic::Streaming<v1::RelayStreamRequest>>,
+    ) -> Result<Response<RelayStream>, Status> {
+        caller(&request)?;
+        let door = self.member(&request, |member| Arc::clone(&member.door))?;
+        let mut asks = request.into_inner();
+        let first = asks.message().await?.and_then(|first| first.open);
+        let call = relayed(first.ok_or_else(|| Status::invalid_argument("no call"))?)?;
+        let messages = match door.subscribe(call).await {
+            Ok(messages) => messages,
+            // Told as the first message, to be passed on as it is.
+            Err(status) => Box::pin(futures_util::stream::iter([Err(status)])),
+        };
+        Ok(Response::new(as_asked(asks, messages)))
     }
 
     async fn describe(
@@ -254,6 +260,44 @@ impl Peer for PeerServer {
         })?;
         Ok(Response::new(v1::CreateReplicaResponse {}))
     }
+}
+
+/// What the leader answers to a relayed stream.
+type RelayStream = Pin<Box<dyn Stream<Item = Result<v1::RelayResponse, Status>> + Send>>;
+
+/// One message for each that is asked for.
+fn as_asked(asks: tonic::Streaming<v1::RelayStreamRequest>, messages: CallStream) -> RelayStream {
+    let next = |(mut asks, mut messages): (tonic::Streaming<_>, CallStream)| async {
+        let Ok(Some(_)) = asks.message().await else {
+            return None;
+        };
+        let reply = match messages.next().await? {
+            Ok(message) => v1::RelayResponse {
+                message,
+                ..Default::default()
+            },
+            Err(status) => refusal(&status),
+        };
+        Some((Ok(reply), (asks, messages)))
+    };
+    Box::pin(futures_util::stream::unfold((asks, messages), next))
+}
+
+/// A client's call that a peer relays.
+fn relayed(request: v1::RelayRequest) -> Result<Call, Status> {
+    let patience = Duration::from_millis(request.deadline_ms).min(RELAY_DEADLINE_MAX);
+    let path: RpcPath = request
+        .path
+        .parse()
+        .map_err(|_| Status::unimplemented("no such method"))?;
+    Ok(Call {
+        path,
+        authorization: (!request.authorization.is_empty()).then_some(request.authorization),
+        message: request.message,
+        deadline: Instant::now() + patience,
+        remote: request.remote_address.parse().ok(),
+        relayed: true,
+    })
 }
 
 /// A refused call, to be refused the same way by the node that relayed it.

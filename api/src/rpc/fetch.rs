@@ -35,9 +35,5 @@ pub(crate) async fn fetch(
     };
     // Authorised a moment ago and gone now: removed in between.
     let page = page.ok_or(Code::Unauthenticated)?;
-    Ok(convert::encode(&v1::FetchResponse {
-        envelopes: page.envelopes.into_iter().map(convert::envelope).collect(),
-        more: page.more,
-        status: Some(convert::queue_status(&page.status)),
-    }))
+    Ok(convert::encode(&convert::page(page)))
 }

@@ -10,6 +10,7 @@ mod fetch;
 mod lookup_key;
 mod register;
 mod send;
+mod subscribe;
 mod token;
 
 pub(crate) use acknowledge::acknowledge;
@@ -20,5 +21,6 @@ pub(crate) use fetch::fetch;
 pub(crate) use lookup_key::lookup_key;
 pub(crate) use register::register;
 pub(crate) use send::send;
+pub(crate) use subscribe::subscribe;
 
 pub use token::TOKEN_INFO;

@@ -17,8 +17,12 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::refusal::Refusal;
 use super::server::ServerAddress;
-use super::{Exchange, Wire, WireError, WireReply};
+use super::{Exchange, Wire, WireError, WireReply, WireStream};
 
+/// While something is under way on a connection, the server is asked for a sign of life this often,
+/// and given up when it gives none for so long: the other end may be gone without a goodbye.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A page of a box is about 1 MiB; one envelope is never larger than that.
 const MAX_REPLY_BYTES: usize = 8 * 1024 * 1024;
@@ -50,6 +54,8 @@ impl GrpcWire {
         let not_sent = |what: &str| WireError::NotSent(format!("{name}: {what}"));
         let mut endpoint = Endpoint::from(server.uri().clone())
             .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .tcp_nodelay(true);
         if server.is_secure() {
             let ca = self.ca_pem.as_deref().ok_or_else(|| {
@@ -84,21 +90,69 @@ impl Wire for GrpcWire {
             Err(_) => Err(WireError::Lost(format!("{name}: no answer in time"))),
         }
     }
+
+    async fn open(&self, exchange: Exchange<'_>) -> Result<Box<dyn WireStream>, WireError> {
+        let channel = self.channel(exchange.server)?;
+        let server = exchange.server.to_string();
+        let timeout = exchange.timeout;
+        match tokio::time::timeout(timeout, streaming(channel, exchange)).await {
+            Ok(Ok(messages)) => Ok(Box::new(GrpcStream { server, messages })),
+            Ok(Err(status)) => Err(error_of(&server, &status)),
+            Err(_) => Err(WireError::Lost(format!("{server}: no answer in time"))),
+        }
+    }
 }
 
-async fn unary(channel: Channel, exchange: Exchange<'_>) -> Result<WireReply, tonic::Status> {
-    let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_REPLY_BYTES);
+/// A stream from one server.
+struct GrpcStream {
+    server: String,
+    messages: tonic::Streaming<Bytes>,
+}
+
+#[async_trait]
+impl WireStream for GrpcStream {
+    async fn next(&mut self) -> Result<Option<Bytes>, WireError> {
+        let next = self.messages.message().await;
+        next.map_err(|status| error_of(&self.server, &status))
+    }
+}
+
+type Client = tonic::client::Grpc<Channel>;
+
+async fn prepare(
+    channel: Channel,
+    message: Bytes,
+    authorization: Option<String>,
+) -> Result<(Client, tonic::Request<Bytes>), tonic::Status> {
+    let mut client = Client::new(channel).max_decoding_message_size(MAX_REPLY_BYTES);
     client
         .ready()
         .await
         .map_err(|error| tonic::Status::from_error(error.into()))?;
-    let mut request = tonic::Request::new(exchange.message);
-    request.set_timeout(exchange.timeout);
-    if let Some(authorization) = exchange.authorization {
+    let mut request = tonic::Request::new(message);
+    if let Some(authorization) = authorization {
         let value = AsciiMetadataValue::try_from(authorization)
             .map_err(|_| tonic::Status::internal("the authorization is not ASCII"))?;
         request.metadata_mut().insert(AUTHORIZATION, value);
     }
+    Ok((client, request))
+}
+
+async fn streaming(
+    channel: Channel,
+    exchange: Exchange<'_>,
+) -> Result<tonic::Streaming<Bytes>, tonic::Status> {
+    // No grpc-timeout: that would be the stream's whole time.
+    let (mut client, request) = prepare(channel, exchange.message, exchange.authorization).await?;
+    let path = PathAndQuery::from_static(exchange.path);
+    let response = client.server_streaming(request, path, RawCodec).await?;
+    Ok(response.into_inner())
+}
+
+async fn unary(channel: Channel, exchange: Exchange<'_>) -> Result<WireReply, tonic::Status> {
+    let (mut client, mut request) =
+        prepare(channel, exchange.message, exchange.authorization).await?;
+    request.set_timeout(exchange.timeout);
     let path = PathAndQuery::from_static(exchange.path);
     let response = client.unary(request, path, RawCodec).await?;
     let server_authorization = response

@@ -76,7 +76,17 @@ impl Signer {
 impl SignedRequest {
     /// Whether a `server-authorization` header vouches for this reply to this request.
     pub(super) fn is_vouched(&self, header: &str, reply: &[u8]) -> bool {
-        parse_reply_header(header)
+        self.vouches(header, reply, None)
+    }
+
+    /// Whether a header vouches for this message at this place of the stream that answers this
+    /// request.
+    pub(super) fn is_nth_vouched(&self, header: &str, message: &[u8], number: u64) -> bool {
+        self.vouches(header, message, Some(&number.to_string()))
+    }
+
+    fn vouches(&self, header: &str, reply: &[u8], ext: Option<&str>) -> bool {
+        parse_reply_header(header, ext)
             .is_some_and(|header| self.try_is_vouched(&header, reply).unwrap_or(false))
     }
 
@@ -94,17 +104,24 @@ impl SignedRequest {
     }
 }
 
-/// Reads `Hawk mac="..", hash=".."` and nothing else: the crate's own reader can be made to panic.
-fn parse_reply_header(text: &str) -> Option<Header> {
+/// Reads `Hawk mac="..", hash=".."` and nothing else, or with exactly this `ext` in any place: the
+/// crate's own reader can be made to panic.
+fn parse_reply_header(text: &str, ext: Option<&str>) -> Option<Header> {
     if text.len() > MAX_HEADER_BYTES {
         return None;
     }
     let (mut mac, mut hash) = (None, None);
+    let mut wanted = ext;
     for field in text.strip_prefix("Hawk ")?.split(", ") {
         let (name, value) = field.split_once('=')?;
-        let value = STANDARD
-            .decode(value.strip_prefix('"')?.strip_suffix('"')?)
-            .ok()?;
+        let value = value.strip_prefix('"')?.strip_suffix('"')?;
+        if name == "ext" {
+            if wanted.take() != Some(value) {
+                return None;
+            }
+            continue;
+        }
+        let value = STANDARD.decode(value).ok()?;
         let slot = match name {
             "mac" => &mut mac,
             "hash" => &mut hash,
@@ -114,18 +131,13 @@ fn parse_reply_header(text: &str) -> Option<Header> {
             return None;
         }
     }
+    if wanted.is_some() {
+        return None;
+    }
     let none = || None::<String>;
-    Header::new(
-        none(),
-        None,
-        none(),
-        Some(mac?.into()),
-        none(),
-        Some(hash?),
-        none(),
-        none(),
-    )
-    .ok()
+    let (mac, hash) = (Some(mac?.into()), Some(hash?));
+    let ext = ext.map(str::to_owned);
+    Header::new(none(), None, none(), mac, ext, hash, none(), none()).ok()
 }
 
 /// What we know of the difference between our clock and the service's.
@@ -183,8 +195,12 @@ mod tests {
         signer().sign(PATH, b"request", at, &[7; 16]).unwrap()
     }
 
-    /// The reply header of a server that knows this token.
     fn vouch(authorization: &str, token: &[u8], reply: &[u8]) -> String {
+        vouch_with(authorization, token, reply, None)
+    }
+
+    /// The reply header of a server that knows this token.
+    fn vouch_with(authorization: &str, token: &[u8], reply: &[u8], ext: Option<&str>) -> String {
         let request: Header = authorization
             .strip_prefix("Hawk ")
             .unwrap()
@@ -193,6 +209,7 @@ mod tests {
         let hash = PayloadHasher::hash(CONTENT_TYPE, SHA256, reply).unwrap();
         let response = ResponseBuilder::from_request_header(&request, METHOD, "rossby", PORT, PATH)
             .hash(&hash[..])
+            .ext(ext)
             .response();
         format!(
             "Hawk {}",
@@ -233,6 +250,27 @@ mod tests {
         let at = signed.at;
         let other = signer().sign(PATH, b"request", at, &[8; 16]).unwrap();
         assert!(!signed.is_vouched(&vouch(&other.authorization, &[3; 32], b"reply"), b"reply"));
+    }
+
+    #[test]
+    fn a_message_of_a_stream_is_vouched_for_at_its_own_place_only() {
+        let signed = signed();
+        let header = vouch_with(&signed.authorization, &[3; 32], b"page", Some("7"));
+        assert!(signed.is_nth_vouched(&header, b"page", 7));
+        assert!(!signed.is_nth_vouched(&header, b"page", 8));
+        assert!(!signed.is_nth_vouched(&header, b"another page", 7));
+        assert!(
+            !signed.is_vouched(&header, b"page"),
+            "a stream's for a reply"
+        );
+        let renumbered = header.replace("ext=\"7\"", "ext=\"8\"");
+        assert_ne!(renumbered, header);
+        assert!(!signed.is_nth_vouched(&renumbered, b"page", 8));
+        let reply = vouch(&signed.authorization, &[3; 32], b"page");
+        assert!(
+            !signed.is_nth_vouched(&reply, b"page", 0),
+            "a reply's for a stream"
+        );
     }
 
     #[test]

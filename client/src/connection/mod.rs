@@ -15,6 +15,7 @@ mod hawk;
 mod refusal;
 mod rpc;
 mod server;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -35,9 +36,10 @@ pub use self::hawk::Signer;
 use self::hawk::{SignedRequest, Skew};
 pub use self::refusal::{Refusal, Retry};
 pub use self::rpc::{
-    Acknowledge, Authorize, Block, Fetch, LookupKey, Register, Rpc, Send as SendRpc,
+    Acknowledge, Authorize, Block, Fetch, LookupKey, Register, Rpc, Send as SendRpc, Subscribe,
 };
 pub use self::server::{AddressError, ServerAddress};
+pub use self::stream::{OpenStream, StreamEnd, WireStream};
 
 /// How long a call may take, and how it is tried.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +52,9 @@ pub struct Patience {
     pub first_pause: Duration,
     /// The longest pause.
     pub longest_pause: Duration,
+    /// How long a stream may be silent before it is taken for dead. The service gives a sign of
+    /// life every 10 s.
+    pub silence: Duration,
 }
 
 impl Default for Patience {
@@ -59,6 +64,7 @@ impl Default for Patience {
             attempt: Duration::from_secs(4),
             first_pause: Duration::from_millis(100),
             longest_pause: Duration::from_secs(2),
+            silence: Duration::from_secs(30),
         }
     }
 }
@@ -107,6 +113,14 @@ pub enum WireError {
 pub trait Wire: Send + Sync + 'static {
     /// Sends a request and waits for its reply, no longer than the exchange allows.
     async fn exchange(&self, exchange: Exchange<'_>) -> Result<WireReply, WireError>;
+
+    /// Sends a request that is answered by a stream. The timeout is for its beginning alone. A wire
+    /// that carries no streams says that nothing was sent.
+    async fn open(&self, _exchange: Exchange<'_>) -> Result<Box<dyn WireStream>, WireError> {
+        Err(WireError::NotSent(
+            "this wire carries no streams".to_owned(),
+        ))
+    }
 }
 
 /// Why a call did not succeed.
@@ -246,18 +260,36 @@ impl Connection {
         attempt: usize,
         timeout: Duration,
     ) -> Tried<R::Response> {
-        let index = self.favourite.load(Ordering::Relaxed).wrapping_add(attempt)
-            % self.servers.len().max(1);
-        let Some(server) = self.servers.get(index) else {
-            return Tried::Failed(CallError::Unavailable("no server is known".to_owned()));
-        };
-        let signed = match signer
-            .map(|signer| self.sign::<R>(signer, message))
-            .transpose()
-        {
-            Ok(signed) => signed,
+        let (index, exchange, signed) = match self.prepare::<R>(message, signer, attempt, timeout) {
+            Ok(prepared) => prepared,
             Err(error) => return Tried::Failed(error),
         };
+        match self.wire.exchange(exchange).await {
+            Ok(reply) => {
+                self.favourite.store(index, Ordering::Relaxed);
+                read_reply::<R>(&reply, signed.as_ref())
+            }
+            Err(error) => self.after_error(error, signed),
+        }
+    }
+
+    /// One try: at which server, what is sent, and what the answer will be held against.
+    fn prepare<R: Rpc>(
+        &self,
+        message: &Bytes,
+        signer: Option<&Signer>,
+        attempt: usize,
+        timeout: Duration,
+    ) -> Result<(usize, Exchange<'_>, Option<SignedRequest>), CallError> {
+        let index = self.favourite.load(Ordering::Relaxed).wrapping_add(attempt)
+            % self.servers.len().max(1);
+        let server = self
+            .servers
+            .get(index)
+            .ok_or_else(|| CallError::Unavailable("no server is known".to_owned()))?;
+        let signed = signer
+            .map(|signer| self.sign::<R>(signer, message))
+            .transpose()?;
         let exchange = Exchange {
             server,
             path: R::PATH,
@@ -265,25 +297,22 @@ impl Connection {
             authorization: signed.as_ref().map(|signed| signed.authorization.clone()),
             timeout,
         };
-        match self.wire.exchange(exchange).await {
-            Ok(reply) => {
-                self.favourite.store(index, Ordering::Relaxed);
-                read_reply::<R>(&reply, signed.as_ref())
-            }
-            Err(WireError::NotSent(why)) => Tried::Again {
+        Ok((index, exchange, signed))
+    }
+
+    fn after_error<T>(&self, error: WireError, signed: Option<SignedRequest>) -> Tried<T> {
+        match error {
+            WireError::NotSent(why) => Tried::Again {
                 wait: Duration::ZERO,
                 error: CallError::Unavailable(why),
                 unknown: false,
             },
-            Err(WireError::Lost(why)) => {
-                let error = CallError::OutcomeUnknown(why);
-                Tried::Again {
-                    wait: Duration::ZERO,
-                    error,
-                    unknown: true,
-                }
-            }
-            Err(WireError::Refused(refusal)) => self.after_refusal(refusal, signed),
+            WireError::Lost(why) => Tried::Again {
+                wait: Duration::ZERO,
+                error: CallError::OutcomeUnknown(why),
+                unknown: true,
+            },
+            WireError::Refused(refusal) => self.after_refusal(refusal, signed),
         }
     }
 

@@ -107,6 +107,8 @@ impl Refusal {
                 | "CLOCK_UNSAFE"
                 | "OVERLOADED"
                 | "DISK_FULL"
+                | "TOO_MANY_SUBSCRIPTIONS"
+                | "SUBSCRIPTION_NOT_READ"
                 | "NOT_IN_CLUSTER"
                 | "INTERNAL"
         );

@@ -43,4 +43,6 @@ rpcs! {
     Acknowledge: AcknowledgeRequest -> AcknowledgeResponse;
     /// Blocks a sender, or lifts the block.
     Block: BlockRequest -> BlockResponse;
+    /// Brings what comes into the caller's box, message after message.
+    Subscribe: SubscribeRequest -> SubscribeResponse;
 }

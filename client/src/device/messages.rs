@@ -6,7 +6,7 @@ use rossby_domain::time::Timestamp;
 use super::{Device, DeviceError};
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::Content;
-use crate::store::{MessageKey, MessageRow, MessageState};
+use crate::store::{MarksRow, MessageKey, MessageRow, MessageState, ShownRow};
 
 /// Which way a message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,5 +135,35 @@ impl Device {
             .collect::<Result<_, _>>()?;
         messages.sort_by_key(|message| message.order);
         Ok(messages)
+    }
+
+    /// What came in and was not yet marked as shown, oldest first: what a listener stored and was
+    /// killed before it had shown it. On a device that never listened, nothing is.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`], [`DeviceError::Damaged`].
+    pub fn unshown(&self) -> Result<Vec<Message>, DeviceError> {
+        let Some(shown) = self.store.get::<ShownRow>(&())? else {
+            let marks = self.store.get::<MarksRow>(&())?.unwrap_or_default();
+            self.mark_shown(marks.next_order)?;
+            return Ok(Vec::new());
+        };
+        let mut messages = self.messages()?;
+        messages.retain(|message| {
+            message.direction == Direction::In && message.order >= shown.next_order
+        });
+        Ok(messages)
+    }
+
+    /// Marks every message before this order as shown. Never goes back.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn mark_shown(&self, next_order: u64) -> Result<(), DeviceError> {
+        Ok(self.store.write(|batch| {
+            let before = batch.get::<ShownRow>(&())?.map(|shown| shown.next_order);
+            let next_order = before.unwrap_or_default().max(next_order);
+            batch.put(&(), &ShownRow { next_order })
+        })?)
     }
 }

@@ -4,7 +4,8 @@
 //!   create ──► register ──► authorize(code) ──► lookup, send, receive      (registration.rs)
 //!                                                 │      │       │
 //!                       contacts.rs: pinned chains┘      │       └ receiving.rs: verify, store,
-//!                                                        │         and only then acknowledge
+//!                                                        │         and only then acknowledge;
+//!                                                        │         listening.rs: as it comes
 //!                       sending.rs: count and store, then send; the same bytes until it is known;
 //!                                    resealing.rs: anew, where those can never be stored
 //! ```
@@ -21,6 +22,7 @@
 
 mod contacts;
 mod error;
+mod listening;
 mod messages;
 mod receiving;
 mod registration;
@@ -40,6 +42,7 @@ use rossby_seams::random::{OsRandom, Random};
 
 pub use self::contacts::{Contact, Found, LookupBy};
 pub use self::error::DeviceError;
+pub use self::listening::{Heard, Listener};
 pub use self::messages::{Direction, Message, Status};
 pub use self::receiving::{QueueStatus, Received};
 pub use self::registration::Registered;

@@ -143,7 +143,11 @@ impl Device {
             .await?)
     }
 
-    async fn acknowledge(&self, signer: &Signer, upto: Sequence) -> Result<(), DeviceError> {
+    pub(super) async fn acknowledge(
+        &self,
+        signer: &Signer,
+        upto: Sequence,
+    ) -> Result<(), DeviceError> {
         let request = v1::AcknowledgeRequest { upto: upto.0 };
         self.connection
             .call::<Acknowledge>(&request, Some(signer))
@@ -156,7 +160,7 @@ impl Device {
     }
 
     /// Opens and stores a page in one transaction; the last sequence that is stored now.
-    async fn store_page(
+    pub(super) async fn store_page(
         &self,
         signer: &Signer,
         envelopes: Vec<v1::Envelope>,
@@ -304,7 +308,7 @@ impl Device {
     }
 }
 
-fn status_of(status: Option<v1::QueueStatus>) -> QueueStatus {
+pub(super) fn status_of(status: Option<v1::QueueStatus>) -> QueueStatus {
     let status = status.unwrap_or_default();
     QueueStatus {
         depth: status.depth,

@@ -10,6 +10,7 @@
 //! | pending | box + counter -> an envelope whose fate is not known yet |
 //! | messages | envelope id + recipient -> what was received or sent |
 //! | marks | () -> how far reading has come |
+//! | shown | () -> up to which message a listener has shown them |
 
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, Counter, EnvelopeId, Sequence};
@@ -250,3 +251,11 @@ pub struct MarksRow {
     pub next_order: u64,
 }
 row!(MarksRow, "marks", ());
+
+/// How far a listener has come with showing what came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownRow {
+    /// Every message before this order has been shown.
+    pub next_order: u64,
+}
+row!(ShownRow, "shown", ());

@@ -111,6 +111,25 @@ impl Command {
             | Self::Expire(_) => None,
         }
     }
+
+    /// The box whose devices have something to look at once the command is applied: new mail, or
+    /// another state of their right to read it.
+    #[must_use]
+    pub fn awaited_by(&self) -> Option<BoxId> {
+        match self {
+            Self::ActivateBox(command) => Some(command.box_id),
+            Self::Enqueue(command) => Some(command.recipient),
+            Self::Adopt(_)
+            | Self::ClaimDevice(_)
+            | Self::CreateBox(_)
+            | Self::OpenClaim(_)
+            | Self::MarkCodeSent(_)
+            | Self::VerifyClaim(_)
+            | Self::Acknowledge(_)
+            | Self::Block(_)
+            | Self::Expire(_) => None,
+        }
+    }
 }
 
 /// What a command did.

@@ -62,6 +62,14 @@ pub enum Query {
     NextDue(PartitionId),
 }
 
+impl Query {
+    /// Whether the answer leaves out what has expired by the time of the read.
+    #[must_use]
+    pub fn depends_on_time(&self) -> bool {
+        matches!(self, Self::Fetch { .. } | Self::Outbox { .. })
+    }
+}
+
 /// The answer to a [`Query`], variant for variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {

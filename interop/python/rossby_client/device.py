@@ -203,7 +203,11 @@ class Device:
     def _after_refusal(self, box: bytes, staged: dict[str, Any], refusal: Any) -> None:
         content = envelope.decode_content(bytes.fromhex(staged["content"]))
         if refusal.code == "STALE_KEY_RECORD":
-            if self.pin(box, refusal.key_record).version == staged["chain_version"]:
+            if refusal.HasField("key_record"):
+                self.pin(box, refusal.key_record)
+            else:
+                self.look_up(box)
+            if self.contact(box).version == staged["chain_version"]:
                 raise NotGenuine("called stale, and it is what was sealed for")
             self.stage(box, staged["counter"], content)
         elif refusal.code in ("COUNTER_REUSED", "NOT_ACCEPTED"):

@@ -141,6 +141,13 @@ fn limits(config: &Config, findings: &mut Findings) {
         ("call_timeout_ms", doors.call_timeout_ms),
         ("hawk_window_ms", doors.hawk_window_ms),
         ("hawk_nonces", u64::from(doors.hawk_nonces)),
+        ("subscription_ms", doors.subscription_ms),
+        ("subscription_keepalive_ms", doors.subscription_keepalive_ms),
+        ("subscription_unread_ms", doors.subscription_unread_ms),
+        (
+            "subscription_page_bytes",
+            u64::from(doors.subscription_page_bytes),
+        ),
     ];
     for (name, _) in positive.iter().filter(|(_, value)| *value == 0) {
         findings.problem(format!("doors.{name}: must be above 0"));

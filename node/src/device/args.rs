@@ -169,6 +169,32 @@ pub struct InboxArgs {
     pub device: DeviceArgs,
 }
 
+/// `rossby listen`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rossby listen
+  rossby listen --json | while read -r message; do ...; done
+  rossby listen --count 1 --for 60
+
+It goes on until Ctrl-C, and finds another server by itself when one goes away. What it has shown is
+acknowledged; what it was killed before showing is shown by the next rossby listen. A message that
+was being shown at that moment may come twice: with --json, its number under \"message\" is the same.
+While it listens, no other command can use the same --home.")]
+pub struct ListenArgs {
+    /// Put the files among the messages into this folder. Nothing there is overwritten.
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+    /// End after so many messages. What came beyond is shown by the next rossby listen.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after so many seconds, whatever came.
+    #[arg(long = "for", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub for_seconds: Option<u64>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
 /// `rossby whoami`.
 #[derive(Debug, Args)]
 pub struct WhoAmIArgs {

@@ -28,7 +28,9 @@ const MAX_ENDING_BYTES: usize = 16;
 pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
     let device = open(&args.device)?;
     resend_quietly(&device).await?;
-    let (new, expired, interrupted) = match device.receive().await {
+    // What a listener stored and did not come to show.
+    let mut new = device.unshown()?;
+    let (received, expired, interrupted) = match device.receive().await {
         Ok(received) => (
             received.messages,
             Some(received.status.expired_total),
@@ -38,6 +40,7 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
         Err(error) if args.all => (Vec::new(), None, Some(error)),
         Err(error) => return Err(error.into()),
     };
+    new.extend(received);
     let messages = if args.all { device.messages()? } else { new };
     let (saved, unsaved) = match &args.save {
         Some(folder) => save_files(folder, &messages),
@@ -66,6 +69,9 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
             ));
         }
     }
+    if let Some(last) = messages.last() {
+        device.mark_shown(last.order.saturating_add(1))?;
+    }
     // Only now: the messages are shown, whatever became of their files.
     match (interrupted, unsaved) {
         (None, None) => Ok(()),
@@ -79,7 +85,10 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
 }
 
 /// Writes the received files into a folder: where each message's file is, and what went wrong first.
-fn save_files(folder: &Path, messages: &[Message]) -> (BTreeMap<u64, PathBuf>, Option<Failure>) {
+pub(super) fn save_files(
+    folder: &Path,
+    messages: &[Message],
+) -> (BTreeMap<u64, PathBuf>, Option<Failure>) {
     let (mut saved, mut unsaved) = (BTreeMap::new(), None);
     for message in messages
         .iter()

@@ -11,6 +11,7 @@ mod args;
 mod contacts;
 mod failure;
 mod inbox;
+mod listen;
 mod open;
 mod passphrase;
 mod person;
@@ -22,7 +23,8 @@ mod whoami;
 use clap::Subcommand;
 
 use self::args::{
-    AuthorizeArgs, BlockArgs, ContactsCommand, InboxArgs, RegisterArgs, SendArgs, WhoAmIArgs,
+    AuthorizeArgs, BlockArgs, ContactsCommand, InboxArgs, ListenArgs, RegisterArgs, SendArgs,
+    WhoAmIArgs,
 };
 use crate::exit::{Exit, Failure};
 
@@ -40,6 +42,8 @@ pub enum DeviceCommand {
     Send(SendArgs),
     /// Fetches what has come in and shows it.
     Inbox(InboxArgs),
+    /// Shows messages as they come, until Ctrl-C.
+    Listen(ListenArgs),
     /// Says who this device is.
     Whoami(WhoAmIArgs),
     /// Blocks a sender. To them, this box no longer exists.
@@ -64,6 +68,7 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::Contacts(command) => contacts::run(&command).await,
             DeviceCommand::Send(args) => send::run(&args).await,
             DeviceCommand::Inbox(args) => inbox::run(&args).await,
+            DeviceCommand::Listen(args) => listen::run(&args).await,
             DeviceCommand::Whoami(args) => whoami::run(&args),
             DeviceCommand::Block(args) => contacts::block(&args, true).await,
             DeviceCommand::Unblock(args) => contacts::block(&args, false).await,

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use async_trait::async_trait;
-use rossby_api::{ApiError, Call, CallReply, Code, Door, Relay};
+use rossby_api::{ApiError, Call, CallReply, CallStream, Code, Door, Relay};
 use tonic::Status;
 
 /// Refuses calls, with a typed error, until there is somebody to answer them.
@@ -16,6 +16,13 @@ impl Entrance {
         // A second call would change nothing: a node enters one cluster, once.
         let _ = self.0.set(relay);
     }
+
+    /// Ends all subscriptions with a word to each, and takes no more.
+    pub fn end_subscriptions(&self) {
+        if let Some(relay) = self.0.get() {
+            relay.end_subscriptions();
+        }
+    }
 }
 
 #[async_trait]
@@ -23,6 +30,13 @@ impl Door for Entrance {
     async fn call(&self, call: Call) -> Result<CallReply, Status> {
         match self.0.get() {
             Some(relay) => relay.call(call).await,
+            None => Err(ApiError::from(Code::NotInCluster).into()),
+        }
+    }
+
+    async fn subscribe(&self, call: Call) -> Result<CallStream, Status> {
+        match self.0.get() {
+            Some(relay) => relay.subscribe(call).await,
             None => Err(ApiError::from(Code::NotInCluster).into()),
         }
     }

@@ -252,6 +252,8 @@ async fn stop(node: &Node, serving: &mut Serving) {
     node.stop_tasks.cancel();
     node.tasks.close();
     ready::report(node, &serving.health, false).await;
+    // They would not end by themselves.
+    node.entrance.end_subscriptions();
     serving.stop_clients(CALLS_PATIENCE).await;
     if tokio::time::timeout(SOCKET_PATIENCE, node.tasks.wait())
         .await

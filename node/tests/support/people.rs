@@ -143,6 +143,7 @@ pub fn one_patient_try() -> Patience {
         attempt: Duration::from_secs(10),
         first_pause: Duration::from_secs(60),
         longest_pause: Duration::from_secs(60),
+        ..Patience::default()
     }
 }
 

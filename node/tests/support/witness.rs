@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message as _;
-use rossby_client::connection::{Exchange, GrpcWire, Wire, WireError, WireReply};
+use rossby_client::connection::{Exchange, GrpcWire, Wire, WireError, WireReply, WireStream};
 use rossby_proto::v1::{self, send_outcome};
 
 /// How one try at one server ended.
@@ -120,6 +120,11 @@ impl Wire for Witness {
         let result = self.wire.exchange(exchange).await;
         self.note(&copy, &result);
         result
+    }
+
+    /// Streams go by unseen.
+    async fn open(&self, exchange: Exchange<'_>) -> Result<Box<dyn WireStream>, WireError> {
+        self.wire.open(exchange).await
     }
 }
 

@@ -1,12 +1,13 @@
 //! A clock far ahead of the log: all goes on, but no mail expires before somebody says that it is right.
 
 use rossby_domain::command::{Command, Expire, Outcome};
-use rossby_domain::ids::NodeId;
+use rossby_domain::ids::{NodeId, Sequence};
 use rossby_domain::time::{DAY_MS, Timestamp};
-use rossby_raft::{ClockJump, ProposeError};
+use rossby_domain::{Answer, Query};
+use rossby_raft::{ClockJump, ProposeError, ReadError};
 use rossby_seams::disk::PowerLoss;
 
-use super::world::{NOON, Node, Settings, World, partition, patience, queue};
+use super::world::{NOON, Node, Settings, World, device, letter, partition, patience, queue};
 
 /// When a letter of noon has long expired.
 const LATER: Timestamp = NOON.plus_millis(40 * DAY_MS);
@@ -137,6 +138,32 @@ async fn a_clock_that_jumps_while_its_node_leads_expires_nothing_and_heals_when_
     world.send(1, 3).await;
     world.expire().await;
     assert_eq!(queue(leader).await.len(), 3);
+}
+
+/// By less than what is a jump, so that nothing but the other clocks can tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_own_clock_alone_is_ahead_hides_no_letter() {
+    let world = with_a_letter(3).await;
+    let (partition, mut command) = letter(1, 2, 64);
+    if let Command::Enqueue(enqueue) = &mut command {
+        enqueue.ttl_ms = Some(60_000);
+    }
+    world.propose(vec![(partition, command)]).await;
+    let leader = world.leader_who_knows_the_time().await;
+    assert_eq!(queue(leader).await, [(1, 1, 1), (1, 2, 2)]);
+    leader.clock.set(NOON.plus_millis(3_600_000));
+    let query = Query::Fetch {
+        device: device(),
+        after: Sequence(0),
+        max_envelopes: 10,
+        max_bytes: 1 << 20,
+    };
+    match leader.group.read(partition, &query, patience()).await {
+        Ok(Answer::Page(Some(page))) => assert_eq!(page.envelopes.len(), 2),
+        // It hands over as soon as it notices.
+        Err(ReadError::NotLeader { .. }) => {}
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -444,7 +444,7 @@ fn box_id() -> BoxId {
     BoxId::derive(PartitionId::new(3).unwrap(), &record().genesis_hash())
 }
 
-fn device() -> DeviceAddress {
+pub fn device() -> DeviceAddress {
     let device = DeviceId::of_key(&signing_key().verifying_key().to_bytes());
     DeviceAddress {
         box_id: box_id(),

@@ -1,6 +1,6 @@
 //! A network in memory: connects the nodes of one process, and can be cut, slowed and healed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rossby_domain::ids::NodeId;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
+use crate::random::{SeededRandom, bytes};
 use crate::watch;
 
 use super::{LINK_CAPACITY_FRAMES, Link, LinkAcceptor, SharedTransport, Transport, TransportError};
@@ -22,6 +24,21 @@ pub enum Cut {
     /// Frames vanish without a word, as when a firewall drops packets. A link that lost a frame
     /// breaks once the cut is healed, since its order can not be kept.
     Silent,
+}
+
+/// How a lost frame shows: links keep their order, so it comes again this much later, and what is
+/// behind it waits too.
+const RESENT_AFTER: Duration = Duration::from_millis(200);
+
+/// How frames travel in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Conditions {
+    /// Every frame takes at least this long.
+    pub delay: Duration,
+    /// And up to this much longer. Frames of a link never overtake each other.
+    pub jitter: Duration,
+    /// Of 1,000 frames, how many are lost on their first way and have to be sent again.
+    pub lost_permille: u16,
 }
 
 /// A network in memory. Clones are the same network.
@@ -40,13 +57,21 @@ struct Shared {
 impl Default for Shared {
     fn default() -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                nodes: BTreeMap::new(),
+                cuts: BTreeMap::new(),
+                isolated: BTreeSet::new(),
+                node_breaks: BTreeMap::new(),
+                cut_breaks: BTreeMap::new(),
+                conditions: BTreeMap::new(),
+                usual: Conditions::default(),
+                random: SeededRandom::new(0),
+            }),
             changed: watch::channel(0).0,
         }
     }
 }
 
-#[derive(Default)]
 struct State {
     nodes: BTreeMap<NodeId, Arc<dyn LinkAcceptor>>,
     // From, to: frames do not pass in this direction.
@@ -55,7 +80,10 @@ struct State {
     // Counts what breaks open links, so that a link notices it also if it is healed at once.
     node_breaks: BTreeMap<NodeId, u64>,
     cut_breaks: BTreeMap<(NodeId, NodeId), u64>,
-    delay: Duration,
+    // From, to; everywhere else `usual` holds.
+    conditions: BTreeMap<(NodeId, NodeId), Conditions>,
+    usual: Conditions,
+    random: SeededRandom,
 }
 
 impl std::fmt::Debug for State {
@@ -64,7 +92,8 @@ impl std::fmt::Debug for State {
             .field("nodes", &self.nodes.keys())
             .field("cuts", &self.cuts)
             .field("isolated", &self.isolated)
-            .field("delay", &self.delay)
+            .field("conditions", &self.conditions)
+            .field("usual", &self.usual)
             .finish()
     }
 }
@@ -75,6 +104,28 @@ impl State {
             return Some(Cut::Broken);
         }
         self.cuts.get(&(from, to)).copied()
+    }
+
+    /// How long a frame that sets out now takes.
+    fn travel(&self, from: NodeId, to: NodeId) -> Duration {
+        let conditions = self.conditions.get(&(from, to)).unwrap_or(&self.usual);
+        let mut time = conditions.delay;
+        if !conditions.jitter.is_zero() {
+            let share = f64::from(self.draw()) / f64::from(u32::MAX);
+            time += conditions.jitter.mul_f64(share);
+        }
+        if conditions.lost_permille > 0 {
+            while self.draw() % 1000 < u32::from(conditions.lost_permille.min(900)) {
+                time += RESENT_AFTER;
+            }
+        }
+        time
+    }
+
+    fn draw(&self) -> u32 {
+        bytes(&self.random)
+            .map(u32::from_le_bytes)
+            .unwrap_or_default()
     }
 
     fn break_node(&mut self, node: NodeId) {
@@ -99,6 +150,14 @@ impl MemoryNetwork {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A network without nodes whose jitter and losses are drawn from this seed.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        let network = Self::default();
+        network.shared.state.lock().random = SeededRandom::new(seed);
+        network
     }
 
     /// Puts a node on the network: links to `node` go to `acceptor` from now on. Links of one that
@@ -159,9 +218,38 @@ impl MemoryNetwork {
         });
     }
 
+    /// How frames travel from now on, in every direction for which nothing else is said.
+    pub fn set_usual(&self, conditions: Conditions) {
+        self.change(|state| state.usual = conditions);
+    }
+
+    /// How frames travel from `from` to `to` from now on; `None` is as usual.
+    pub fn set_conditions(&self, from: NodeId, to: NodeId, conditions: Option<Conditions>) {
+        self.change(|state| {
+            match conditions {
+                Some(conditions) => state.conditions.insert((from, to), conditions),
+                None => state.conditions.remove(&(from, to)),
+            };
+        });
+    }
+
     /// Delivers every frame this much later from now on.
     pub fn set_delay(&self, delay: Duration) {
-        self.change(|state| state.delay = delay);
+        self.set_usual(Conditions {
+            delay,
+            ..Conditions::default()
+        });
+    }
+
+    /// How long something that sets out from `from` to `to` now would travel; `None` if it would not
+    /// arrive. For what does not go over a link.
+    #[must_use]
+    pub fn travel(&self, from: NodeId, to: NodeId) -> Option<Duration> {
+        let state = self.shared.state.lock();
+        state
+            .cut(from, to)
+            .is_none()
+            .then(|| state.travel(from, to))
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -268,11 +356,14 @@ struct Pipe {
 impl Pipe {
     async fn run(mut self, mut source: mpsc::Receiver<Bytes>, sink: mpsc::Sender<Bytes>) {
         let mut lost = false;
+        // What is on its way, and when it arrives.
+        let mut under_way: VecDeque<(Instant, Bytes)> = VecDeque::new();
+        let mut last_due = Instant::now();
         loop {
-            let (cut, whole, delay) = {
+            let (cut, whole) = {
                 let state = self.shared.state.lock();
                 let whole = state.breaks(self.from, self.to) == self.breaks;
-                (state.cut(self.from, self.to), whole, state.delay)
+                (state.cut(self.from, self.to), whole)
             };
             if !whole || (lost && cut.is_none()) {
                 break;
@@ -283,24 +374,38 @@ impl Pipe {
                 changed = self.changed.changed() => if changed.is_err() { break },
                 _ = self.other.changed() => break,
                 () = sink.closed() => break,
-                frame = source.recv() => {
+                () = arrival(&under_way) => {
+                    if let Some((_, frame)) = under_way.pop_front()
+                        && sink.send(frame).await.is_err()
+                    {
+                        break;
+                    }
+                }
+                frame = source.recv(), if under_way.len() < LINK_CAPACITY_FRAMES => {
                     let Some(frame) = frame else { break };
+                    let state = self.shared.state.lock();
                     // Asked again: the cut may have come while the frame was awaited.
-                    match self.shared.state.lock().cut(self.from, self.to) {
+                    match state.cut(self.from, self.to) {
                         None if !lost => {}
                         Some(Cut::Silent) => { lost = true; continue }
                         _ => break,
                     }
-                    if !delay.is_zero() {
-                        tokio::time::sleep(delay).await;
-                    }
-                    if sink.send(frame).await.is_err() {
-                        break;
-                    }
+                    last_due = last_due.max(Instant::now() + state.travel(self.from, self.to));
+                    under_way.push_back((last_due, frame));
                 }
             }
         }
         self.broken.send_replace(());
+    }
+}
+
+/// When the next frame arrives.
+async fn arrival(under_way: &VecDeque<(Instant, Bytes)>) {
+    match under_way.front() {
+        // Most networks of tests have no delay, and need no timer.
+        Some((due, _)) if *due <= Instant::now() => {}
+        Some((due, _)) => sleep_until(*due).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -409,6 +514,52 @@ mod tests {
             assert_eq!(near.incoming.recv().await, None);
             assert_eq!(far.incoming.recv().await, None);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_travel_beside_each_other_and_never_overtake() {
+        let network = MemoryNetwork::seeded(7);
+        let (near, mut far) = linked(&network).await;
+        network.set_conditions(
+            A,
+            B,
+            Some(Conditions {
+                delay: Duration::from_millis(100),
+                jitter: Duration::from_millis(50),
+                lost_permille: 0,
+            }),
+        );
+        let begun = Instant::now();
+        for byte in 0..200u8 {
+            near.outgoing.send(Bytes::from(vec![byte])).await.unwrap();
+        }
+        for byte in 0..200u8 {
+            assert_eq!(far.incoming.recv().await.unwrap(), vec![byte]);
+        }
+        let took = begun.elapsed();
+        assert!((100..=151).contains(&took.as_millis()), "took {took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_frame_comes_again_and_holds_up_what_is_behind_it() {
+        let network = MemoryNetwork::seeded(7);
+        let (near, mut far) = linked(&network).await;
+        network.set_conditions(
+            A,
+            B,
+            Some(Conditions {
+                lost_permille: 500,
+                ..Conditions::default()
+            }),
+        );
+        let begun = Instant::now();
+        for byte in 0..50u8 {
+            near.outgoing.send(Bytes::from(vec![byte])).await.unwrap();
+        }
+        for byte in 0..50u8 {
+            assert_eq!(far.incoming.recv().await.unwrap(), vec![byte]);
+        }
+        assert!(begun.elapsed() >= RESENT_AFTER);
     }
 
     #[tokio::test]

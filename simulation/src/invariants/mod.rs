@@ -52,7 +52,7 @@ impl fmt::Display for Violation {
 impl std::error::Error for Violation {}
 
 /// Something that must hold in every world.
-pub trait Invariant {
+pub trait Invariant: Send {
     /// Its name, as reports show it.
     fn name(&self) -> &'static str;
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use rossby_domain::ids::PartitionId;
-use rossby_domain::{Context, Reply, apply};
+use rossby_domain::ids::{BoxId, PartitionId};
+use rossby_domain::{Context, Reply, Routed, apply};
 
 use super::base_rows::BaseHandle;
 use super::checkpoint::{Checkpoint, CheckpointCut};
@@ -34,6 +34,8 @@ pub struct Applied {
 pub struct GroupStore {
     shared: Arc<GroupShared>,
     token: Arc<OpenToken>,
+    /// What [`Self::changed`] tells.
+    changed: Vec<BoxId>,
 }
 
 /// A group's state.
@@ -96,7 +98,11 @@ impl GroupStore {
             closed: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         });
-        Self { shared, token }
+        Self {
+            shared,
+            token,
+            changed: Vec::new(),
+        }
     }
 
     /// What was applied.
@@ -115,11 +121,20 @@ impl GroupStore {
         position: LogPosition,
         batch: &[u8],
     ) -> Result<Vec<Reply>, StoreError> {
-        self.advance(position, |shared, _| {
+        let (replies, changed) = self.advance(position, |shared, _| {
             let batch =
                 decode_batch(batch).map_err(|source| StoreError::Entry { position, source })?;
             apply_commands(shared, batch)
-        })
+        })?;
+        self.changed = changed;
+        Ok(replies)
+    }
+
+    /// The boxes whose devices have something to look at since the last batch was applied. What
+    /// they find in a [`Reader`] is at least that new.
+    #[must_use]
+    pub fn changed(&self) -> &[BoxId] {
+        &self.changed
     }
 
     /// Applies an entry that carries no commands.
@@ -288,21 +303,33 @@ impl GroupShared {
 }
 
 /// Applies commands in order. Readers of a partition wait while a run of commands for it is applied.
-fn apply_commands(shared: &GroupShared, batch: Batch) -> Result<Vec<Reply>, StoreError> {
+/// Also says for whom that changed something.
+fn apply_commands(
+    shared: &GroupShared,
+    batch: Batch,
+) -> Result<(Vec<Reply>, Vec<BoxId>), StoreError> {
     let context = Context {
         stamp: batch.stamp,
         may_expire: batch.may_expire,
     };
     let mut replies = Vec::with_capacity(batch.commands.len());
+    let mut changed = Vec::new();
     let mut commands = batch.commands.into_iter().peekable();
     while let Some(first) = commands.next() {
         let id = first.partition;
         let partition = shared.partition(id);
         let mut tables = partition.write();
-        replies.push(apply(&mut tables, &context, first)?);
+        let mut run = |routed: Routed| -> Result<(), StoreError> {
+            let awaited_by = routed.command.awaited_by();
+            let reply = apply(&mut tables, &context, routed)?;
+            changed.extend(awaited_by.filter(|_| reply.is_ok()));
+            replies.push(reply);
+            Ok(())
+        };
+        run(first)?;
         while let Some(next) = commands.next_if(|next| next.partition == id) {
-            replies.push(apply(&mut tables, &context, next)?);
+            run(next)?;
         }
     }
-    Ok(replies)
+    Ok((replies, changed))
 }

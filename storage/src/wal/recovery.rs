@@ -7,7 +7,8 @@
 //! - one of its sectors still holds the filler of a sector that was never written.
 //!
 //! Then it was never reported durable and is dropped, with all that follows. Anything else that does
-//! not read back is damage, and the log refuses to open. What can not be told: the last drain's
+//! not read back is damage, and the log refuses to open; also if the log ends before what the header
+//! of any segment says, which is how a lost file shows. What can not be told: the last drain's
 //! sectors all turned back into filler after they were synced, by a disk that lies.
 //!
 //! Records at and above the highest `synced_upto` may never have been synced, even if they read back
@@ -247,9 +248,11 @@ pub(super) fn recover(
     let mut used = Vec::new();
     let mut unused = Vec::new();
     let mut next_number = 1;
+    let mut promised = Place::default();
     for (number, path) in segment::list(disk, directory)? {
         let segment = Segment::open(disk, &path, number)?;
         next_number = number.saturating_add(1);
+        promised = promised.max(segment.synced_upto);
         match segment.begin()? {
             Some(follows) => used.push((segment, follows)),
             None => unused.push(Image::load(segment)?),
@@ -258,7 +261,7 @@ pub(super) fn recover(
     let empty = Replay {
         ledger: None,
         entries: BTreeMap::new(),
-        highest_synced: Place::default(),
+        highest_synced: promised,
         chain: 0,
         sealed: true,
         records: 0,
@@ -315,6 +318,12 @@ fn replay(
             end = image.segment.place(at as u32);
         }
         segments.insert(image.segment.number, Arc::new(image.segment));
+    }
+    if let (true, Some(image)) = (segments.is_empty(), unused.first())
+        && replay.highest_synced > Place::default()
+    {
+        let what = "the segments before this one are missing";
+        return Err(image.segment.corrupt(0, what));
     }
     check_untouched(unused, replay.highest_synced)?;
     let ledger = replay.ledger.unwrap_or_default();

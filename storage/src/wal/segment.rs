@@ -1,7 +1,7 @@
 //! Segment files: `<number>.wal`, filled to their full length before the first record is written.
 //!
 //! ```text
-//!   sector 0   segment header {magic, format, number, salt, length, CRC}
+//!   sector 0   segment header {magic, format, number, salt, length, CRC}, {synced up to, CRC}
 //!   sector 1.. records, then filler up to the end
 //! ```
 //!
@@ -26,6 +26,9 @@ pub(super) const FIRST_RECORD: u32 = SECTOR_BYTES as u32;
 
 const MAGIC: u64 = u64::from_be_bytes(*b"RossbyWL");
 const HEADER_FIELDS: usize = 32;
+/// Where the second part of the header begins: two numbers and their checksum.
+const SYNCED_AT: usize = HEADER_FIELDS + 4;
+const SYNCED_BYTES: usize = 12;
 /// How much filler is made in memory at a time.
 const FILL_PIECE_BYTES: u32 = 1 << 20;
 const SUFFIX: &str = "wal";
@@ -39,6 +42,8 @@ pub(super) struct Segment {
     /// outside can write bytes that look like a record.
     pub(super) salt: u64,
     pub(super) bytes: u32,
+    /// The end of the last drain when this segment was begun to be made: the log reaches that far.
+    pub(super) synced_upto: Place,
     pub(super) path: PathBuf,
     file: Arc<dyn DiskFile>,
 }
@@ -75,6 +80,7 @@ impl Segment {
             number,
             salt: header.salt,
             bytes: header.bytes,
+            synced_upto: header.synced_upto,
             path: path.to_owned(),
             file,
         })
@@ -183,6 +189,7 @@ struct SegmentHeader {
     number: u32,
     salt: u64,
     bytes: u32,
+    synced_upto: Place,
 }
 
 impl SegmentHeader {
@@ -196,12 +203,28 @@ impl SegmentHeader {
             .u32(0)
             .finish();
         let mut sector = [0; SECTOR_BYTES];
+        let synced = self.encode_synced();
         let (head, rest) = sector.split_at_mut(HEADER_FIELDS);
         head.copy_from_slice(&fields);
         if let Some(crc) = rest.first_chunk_mut() {
             *crc = crc32c::crc32c(head).to_be_bytes();
         }
+        if let Some(place) = sector.get_mut(SYNCED_AT..SYNCED_AT + SYNCED_BYTES) {
+            place.copy_from_slice(&synced);
+        }
         sector
+    }
+
+    /// Its checksum covers the salt, so that it is not taken for another segment's.
+    fn encode_synced(&self) -> [u8; SYNCED_BYTES] {
+        let mut bytes = [0; SYNCED_BYTES];
+        let (place, crc) = bytes.split_at_mut(SYNCED_BYTES - 4);
+        let (segment, offset) = place.split_at_mut(4);
+        segment.copy_from_slice(&self.synced_upto.segment.to_be_bytes());
+        offset.copy_from_slice(&self.synced_upto.offset.to_be_bytes());
+        let seed = crc32c::crc32c(&self.salt.to_be_bytes());
+        crc.copy_from_slice(&crc32c::crc32c_append(seed, place).to_be_bytes());
+        bytes
     }
 
     /// Later formats keep magic, format and checksum where they are, so that a newer log is told
@@ -210,15 +233,22 @@ impl SegmentHeader {
         let (head, rest) = sector.split_at(HEADER_FIELDS);
         let mut reader = Reader::new(head);
         let magic = reader.u64().ok()?;
+        let synced = sector.get(SYNCED_AT..SYNCED_AT + SYNCED_BYTES)?;
+        let mut place = Reader::new(synced);
         let header = Self {
             format: reader.u32().ok()?,
             number: reader.u32().ok()?,
             salt: reader.u64().ok()?,
             bytes: reader.u32().ok()?,
+            synced_upto: Place {
+                segment: place.u32().ok()?,
+                offset: place.u32().ok()?,
+            },
         };
         let sound =
             magic == MAGIC && rest.first_chunk() == Some(&crc32c::crc32c(head).to_be_bytes());
-        sound.then_some(header)
+        let known = header.format != FORMAT || header.encode_synced() == synced;
+        (sound && known).then_some(header)
     }
 }
 
@@ -287,6 +317,7 @@ impl Preparation {
         number: u32,
         salt: u64,
         bytes: u32,
+        synced_upto: Place,
     ) -> Result<Self, WalError> {
         let unfinished = directory.join(format!("{number:010}.{UNFINISHED_SUFFIX}"));
         let file = disk
@@ -297,6 +328,7 @@ impl Preparation {
             number,
             salt,
             bytes,
+            synced_upto,
         };
         Ok(Self {
             header,
@@ -367,6 +399,7 @@ impl Preparation {
             number: self.header.number,
             salt: self.header.salt,
             bytes: self.header.bytes,
+            synced_upto: self.header.synced_upto,
             path,
             file: Arc::clone(&self.file),
         })

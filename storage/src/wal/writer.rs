@@ -428,6 +428,7 @@ impl WalWriter {
             number,
             salt,
             bytes,
+            self.synced,
         )?);
         self.prepare(limit)
     }

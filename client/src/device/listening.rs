@@ -1,0 +1,271 @@
+//! Listening: messages as they come.
+//!
+//! ```text
+//!   open (another server after each failure) ──► page ──► verify, store ──► Heard::Received
+//!        ▲                                         ▲                            │ shown
+//!        └──── broken, over, silent ◄──────────────┴──── acknowledge ◄──────────┘ next call
+//! ```
+//!
+//! A stream always begins after the cursor that the service knows. What was stored and not yet
+//! acknowledged comes again and is recognised by its envelope id, so nothing rests on what this
+//! device believes of the queue.
+
+use std::time::Duration;
+
+use rossby_domain::ids::Sequence;
+use rossby_proto::v1;
+use tokio::time::{Instant, sleep_until};
+
+use super::receiving::{QueueStatus, Received, status_of};
+use super::{Device, DeviceError, Message};
+use crate::connection::{CallError, OpenStream, Signer, StreamEnd};
+use crate::store::MarksRow;
+
+/// How often in a row another listener of this device may take this one's place before it gives up:
+/// once may be an earlier try of its own that came late.
+const MAX_REPLACED: u32 = 3;
+/// However long the service asks to wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Acknowledged at the latest after so many pages, however fast they come.
+const MAX_UNACKNOWLEDGED_PAGES: u32 = 4;
+
+/// What a listener hears.
+#[derive(Debug)]
+pub enum Heard {
+    /// The service is there, and says how the queue stands. Everything that waits comes next.
+    Connected(QueueStatus),
+    /// Messages that were not here before, in the order of the box. They are stored.
+    Received(Vec<Message>),
+    /// The service is away. The listener tries again by itself.
+    Disconnected {
+        /// What happened.
+        error: DeviceError,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+}
+
+/// Hears messages as they come. Holds nothing that is not stored.
+#[derive(Debug)]
+pub struct Listener<'a> {
+    device: &'a Device,
+    signer: Signer,
+    stream: Option<OpenStream>,
+    /// The page that came last, until it is stored.
+    page: Option<v1::FetchResponse>,
+    /// The last sequence of the stream that is stored.
+    after: Sequence,
+    /// What is stored and not yet acknowledged.
+    unacknowledged: Option<Sequence>,
+    unacknowledged_pages: u32,
+    /// Whether the next page is on its way already.
+    more: bool,
+    /// What went wrong with the end of a page whose beginning was handed out.
+    failed: Option<DeviceError>,
+    /// Tries since a stream last brought anything.
+    tries: u32,
+    replaced: u32,
+    not_before: Instant,
+}
+
+impl Device {
+    /// Listens for messages. Nothing is sent before [`Listener::next`].
+    ///
+    /// # Errors
+    /// [`DeviceError::NotRegistered`], [`DeviceError::NotAuthorised`], [`DeviceError::Store`].
+    pub fn listen(&self) -> Result<Listener<'_>, DeviceError> {
+        let marks = self.store.get::<MarksRow>(&())?.unwrap_or_default();
+        Ok(Listener {
+            device: self,
+            signer: self.signer()?,
+            stream: None,
+            page: None,
+            after: Sequence(0),
+            // Its acknowledgement may have been lost.
+            unacknowledged: (marks.cursor > marks.acknowledged).then_some(marks.cursor),
+            unacknowledged_pages: 0,
+            more: false,
+            failed: None,
+            tries: 0,
+            replaced: 0,
+            not_before: Instant::now(),
+        })
+    }
+}
+
+impl Listener<'_> {
+    /// The next thing heard; waits for it as long as it takes. What it handed out last is
+    /// acknowledged first: call it again once that is dealt with.
+    ///
+    /// Nothing is lost if it is dropped before it returns.
+    ///
+    /// # Errors
+    /// [`DeviceError`] where trying again would not help.
+    pub async fn next(&mut self) -> Result<Heard, DeviceError> {
+        loop {
+            if let Some(error) = self.failed.take() {
+                return self.disconnected(error, Duration::ZERO);
+            }
+            if let Some(heard) = self.store_page().await? {
+                return Ok(heard);
+            }
+            if !self.more || self.unacknowledged_pages >= MAX_UNACKNOWLEDGED_PAGES {
+                self.acknowledge().await;
+            }
+            let Some(stream) = &mut self.stream else {
+                if let Some(heard) = self.connect().await? {
+                    return Ok(heard);
+                }
+                continue;
+            };
+            match stream.next().await {
+                Ok(page) => self.page = Some(page),
+                Err(end) => {
+                    if let Some(heard) = self.ended(end)? {
+                        return Ok(heard);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Acknowledges what was handed out, if the service is there now. Otherwise that is done by
+    /// whoever listens or receives next.
+    pub async fn acknowledge(&mut self) {
+        let Some(upto) = self.unacknowledged else {
+            return;
+        };
+        match self.device.acknowledge(&self.signer, upto).await {
+            // Later: with the next page or sign of life.
+            Err(error) if error.may_pass() => {}
+            // Done; or refused, and then what it was about comes again and is recognised.
+            Ok(()) | Err(_) => {
+                self.unacknowledged = None;
+                self.unacknowledged_pages = 0;
+            }
+        }
+    }
+
+    /// Stores the page that has come, if any.
+    async fn store_page(&mut self) -> Result<Option<Heard>, DeviceError> {
+        let Some(page) = &self.page else {
+            return Ok(None);
+        };
+        self.more = page.more;
+        if page.envelopes.is_empty() {
+            self.page = None;
+            return Ok(None);
+        }
+        let mut received = Received {
+            messages: Vec::new(),
+            status: status_of(page.status),
+            interrupted: None,
+        };
+        let _one_at_a_time = self.device.receiving.lock().await;
+        // The page stays here until it is stored, so that being dropped meanwhile loses nothing.
+        let envelopes = page.envelopes.clone();
+        let stored = self
+            .device
+            .store_page(&self.signer, envelopes, self.after, &mut received)
+            .await?;
+        self.page = None;
+        (self.tries, self.replaced) = (0, 0);
+        if stored > self.after {
+            self.after = stored;
+            self.unacknowledged = Some(stored);
+            self.unacknowledged_pages += 1;
+        }
+        self.failed = received.interrupted;
+        // What was known already needs no word.
+        let heard = (!received.messages.is_empty()).then_some(received.messages);
+        Ok(heard.map(Heard::Received))
+    }
+
+    /// Makes a try at opening a stream.
+    async fn connect(&mut self) -> Result<Option<Heard>, DeviceError> {
+        sleep_until(self.not_before).await;
+        let request = v1::SubscribeRequest {
+            after: 0,
+            max_envelopes: 0,
+        };
+        let turn = usize::try_from(self.tries).unwrap_or_default();
+        let connection = &self.device.connection;
+        match connection.subscribe(&request, &self.signer, turn).await {
+            Ok(mut stream) => {
+                let first = stream.next().await;
+                self.after = Sequence(0);
+                self.stream = Some(stream);
+                match first {
+                    Ok(page) => {
+                        let status = status_of(page.status);
+                        self.page = Some(page);
+                        Ok(Some(Heard::Connected(status)))
+                    }
+                    Err(end) => self.ended(end),
+                }
+            }
+            Err((error, wait)) => self.broken(error, wait),
+        }
+    }
+
+    /// The stream has ended.
+    fn ended(&mut self, end: StreamEnd) -> Result<Option<Heard>, DeviceError> {
+        if let (StreamEnd::Broken(_), Some(stream)) = (&end, &self.stream) {
+            self.device.connection.leave(stream);
+        }
+        self.stream = None;
+        self.more = false;
+        match end {
+            StreamEnd::Over => {
+                self.not_before = Instant::now() + self.device.connection.pause_before(0)?;
+                Ok(None)
+            }
+            StreamEnd::Broken(error) => self.broken(error, Duration::ZERO),
+        }
+    }
+
+    fn broken(&mut self, error: CallError, wait: Duration) -> Result<Option<Heard>, DeviceError> {
+        if let Some(refusal) = error.refusal() {
+            let wait = wait.max(refusal.retry_after.unwrap_or_default());
+            if refusal.is_about_time() {
+                // Signed for another time: the next try will be right.
+                self.pause(wait)?;
+                return Ok(None);
+            }
+            let is_replaced = refusal.code == "SUBSCRIPTION_REPLACED";
+            self.replaced += u32::from(is_replaced);
+            let again = (is_replaced && self.replaced < MAX_REPLACED) || refusal.is_passing();
+            if !again {
+                return Err(error.into());
+            }
+            return self.disconnected(error.into(), wait).map(Some);
+        }
+        self.disconnected(error.into(), wait).map(Some)
+    }
+
+    fn disconnected(&mut self, error: DeviceError, wait: Duration) -> Result<Heard, DeviceError> {
+        self.stream = None;
+        self.page = None;
+        self.more = false;
+        let may_pass = match &error {
+            DeviceError::Call(CallError::Refused(refusal)) => {
+                refusal.is_passing() || refusal.code == "SUBSCRIPTION_REPLACED"
+            }
+            other => other.may_pass(),
+        };
+        if !may_pass {
+            return Err(error);
+        }
+        let retry_in = self.pause(wait)?;
+        Ok(Heard::Disconnected { error, retry_in })
+    }
+
+    /// When the next try may be made: after a pause that grows.
+    fn pause(&mut self, at_least: Duration) -> Result<Duration, DeviceError> {
+        let pause = self.device.connection.pause_before(self.tries)?;
+        self.tries = self.tries.saturating_add(1);
+        let pause = pause.max(at_least.min(LONGEST_WAIT));
+        self.not_before = Instant::now() + pause;
+        Ok(pause)
+    }
+}

@@ -1,0 +1,423 @@
+//! Faults: what goes wrong, when, and for how long. All of it is drawn from the seed.
+//!
+//! Each fault begins, lasts and ends by itself; several may last at a time. When the steps are
+//! over, [`Faults::heal`] ends them all for good.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rossby_domain::ids::NodeId;
+use rossby_domain::time::DAY_MS;
+use rossby_seams::disk::{DiskFault, PowerLoss};
+use rossby_seams::transport::{Conditions, Cut};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::dice::Dice;
+use super::node::{Common, Node};
+use super::wire::Ways;
+use crate::observe::{What, Who};
+
+/// As far as the power may fail in the midst of what a node does, in writes.
+const MID_WRITE: u64 = 60;
+/// How long it is waited for the power to fail in the midst of something.
+const MID_WRITE_PATIENCE: Duration = Duration::from_secs(3);
+/// How far ahead a failing operation may lie.
+const MID_OPERATION: u64 = 40;
+/// Between two tries to start a node.
+const START_AGAIN: Duration = Duration::from_secs(2);
+
+/// The kinds of faults, and how often each is drawn.
+const KINDS: &[(Kind, u64)] = &[
+    (Kind::Crash, 20),
+    (Kind::CrashMidWrite, 14),
+    (Kind::Restart, 5),
+    (Kind::PowerLossEverywhere, 5),
+    (Kind::OneWayCut, 10),
+    (Kind::Isolation, 10),
+    (Kind::LongIsolation, 12),
+    (Kind::Weather, 10),
+    (Kind::BadWays, 6),
+    (Kind::DiskError, 7),
+    (Kind::DiskFull, 7),
+    (Kind::SlowDisk, 6),
+    (Kind::Frozen, 6),
+    (Kind::SmallClockJump, 4),
+    (Kind::ClockJump, 5),
+    (Kind::LongClockJump, 3),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Crash,
+    CrashMidWrite,
+    Restart,
+    PowerLossEverywhere,
+    OneWayCut,
+    Isolation,
+    LongIsolation,
+    Weather,
+    BadWays,
+    DiskError,
+    DiskFull,
+    SlowDisk,
+    Frozen,
+    SmallClockJump,
+    ClockJump,
+    LongClockJump,
+}
+
+/// The faults of a world.
+pub struct Faults {
+    common: Arc<Common>,
+    nodes: Vec<Arc<Node>>,
+    ways: Arc<Ways>,
+    dice: Dice,
+    /// Node by node: held while its process is ended or started, or its disk is at fault.
+    turns: Vec<Arc<tokio::sync::Mutex<()>>>,
+    cuts: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Faults {
+    /// The faults of these nodes.
+    #[must_use]
+    pub fn new(common: Arc<Common>, nodes: Vec<Arc<Node>>, ways: Arc<Ways>) -> Self {
+        let dice = common.dice.stream("faults");
+        let turns = nodes.iter().map(|_| Arc::default()).collect();
+        Self {
+            common,
+            nodes,
+            ways,
+            dice,
+            turns,
+            cuts: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets things go wrong until it is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let mut lasting = JoinSet::new();
+        loop {
+            sleep(self.dice.millis(300, 6_000)).await;
+            while lasting.try_join_next().is_some() {}
+            if lasting.len() < 3 {
+                let kind = self.draw();
+                lasting.spawn(Arc::clone(&self).happen(kind));
+            }
+        }
+    }
+
+    fn draw(&self) -> Kind {
+        let total: u64 = KINDS.iter().map(|(_, often)| often).sum();
+        let mut drawn = self.dice.between(1, total);
+        for (kind, often) in KINDS {
+            if drawn <= *often {
+                return *kind;
+            }
+            drawn -= often;
+        }
+        Kind::Crash
+    }
+
+    fn on(&self, what: &str) {
+        let what = What::FaultOn(what.to_owned());
+        self.common.recorder.saw(Who::World, what);
+    }
+
+    fn off(&self, what: &str) {
+        let what = What::FaultOff(what.to_owned());
+        self.common.recorder.saw(Who::World, what);
+    }
+
+    fn some_node(&self) -> (Arc<Node>, Arc<tokio::sync::Mutex<()>>) {
+        let last = self.nodes.len().saturating_sub(1);
+        let drawn = usize::try_from(self.dice.draw()).unwrap_or_default();
+        // There is always a node.
+        let at = drawn % (last + 1);
+        #[expect(clippy::indexing_slicing, reason = "both have one for each node")]
+        (Arc::clone(&self.nodes[at]), Arc::clone(&self.turns[at]))
+    }
+
+    fn others(&self, node: NodeId) -> Vec<NodeId> {
+        let ids = self.nodes.iter().map(|node| node.id);
+        ids.filter(|id| *id != node).collect()
+    }
+
+    fn loss(&self) -> PowerLoss {
+        match self.dice.between(0, 2) {
+            0 => PowerLoss::KeepAll,
+            1 => PowerLoss::DropUnsynced,
+            _ => PowerLoss::KeepSome {
+                seed: self.dice.draw(),
+            },
+        }
+    }
+
+    async fn happen(self: Arc<Self>, kind: Kind) {
+        match kind {
+            Kind::Crash => self.crash().await,
+            Kind::CrashMidWrite => self.crash_mid_write().await,
+            Kind::Restart => self.restart().await,
+            Kind::PowerLossEverywhere => self.power_loss_everywhere().await,
+            Kind::OneWayCut => self.one_way_cut().await,
+            Kind::Isolation => self.isolation(1_000, 6_000).await,
+            Kind::LongIsolation => self.isolation(10_000, 25_000).await,
+            Kind::Weather => self.weather().await,
+            Kind::BadWays => self.bad_ways().await,
+            Kind::DiskError => self.disk_error().await,
+            Kind::DiskFull => self.disk_full().await,
+            Kind::SlowDisk => self.slow_disk().await,
+            Kind::Frozen => self.frozen().await,
+            Kind::SmallClockJump => self.clock_jump(200, 8_000).await,
+            Kind::ClockJump => self.clock_jump(11_000, 3_600_000).await,
+            Kind::LongClockJump => self.clock_jump(8 * DAY_MS, 60 * DAY_MS).await,
+        }
+    }
+
+    async fn crash(&self) {
+        let (node, turn) = self.some_node();
+        let _turn = turn.lock().await;
+        node.crash(self.loss());
+        sleep(self.dice.millis(50, 8_000)).await;
+        self.start(&node).await;
+    }
+
+    /// The power fails between two writes of something that the node does.
+    async fn crash_mid_write(&self) {
+        let (node, turn) = self.some_node();
+        let _turn = turn.lock().await;
+        let loss = self.loss();
+        let while_starting = self.dice.permille(300);
+        if while_starting {
+            node.crash(loss);
+        }
+        let disk = node.disk();
+        let at = disk.mutations() + self.dice.between(1, MID_WRITE);
+        disk.stop_at_mutation(at);
+        if while_starting {
+            // Whether it starts or not: its power fails now or soon.
+            let _refused = node.start_in_vain().await;
+        }
+        let patience = tokio::time::Instant::now() + MID_WRITE_PATIENCE;
+        while disk.mutations() + 1 < at && tokio::time::Instant::now() < patience {
+            sleep(Duration::from_millis(1)).await;
+        }
+        node.crash(loss);
+        sleep(self.dice.millis(50, 4_000)).await;
+        self.start(&node).await;
+    }
+
+    async fn restart(&self) {
+        let (node, turn) = self.some_node();
+        let _turn = turn.lock().await;
+        let what = format!("restart of node {}", node.id);
+        self.on(&what);
+        node.shut_down().await;
+        self.off(&what);
+        sleep(self.dice.millis(50, 2_000)).await;
+        self.start(&node).await;
+    }
+
+    async fn power_loss_everywhere(&self) {
+        self.on("power loss on every node");
+        let mut turns = Vec::new();
+        for turn in &self.turns {
+            turns.push(turn.lock().await);
+        }
+        for node in &self.nodes {
+            node.crash(self.loss());
+        }
+        self.off("power loss on every node");
+        sleep(self.dice.millis(50, 3_000)).await;
+        for node in &self.nodes {
+            sleep(self.dice.millis(0, 1_000)).await;
+            self.start(node).await;
+        }
+    }
+
+    /// Starts a node, again and again if its disk has no room.
+    async fn start(&self, node: &Node) {
+        while let Err(error) = node.start().await {
+            tracing::info!(node = %node.id, %error, "did not start");
+            sleep(START_AGAIN).await;
+        }
+    }
+
+    /// Cuts last side by side; they end together.
+    fn cut_ends(&self) {
+        if self.cuts.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.common.network.heal();
+            self.off("cuts");
+        }
+    }
+
+    async fn one_way_cut(&self) {
+        let (node, _) = self.some_node();
+        let from = node.id;
+        let others = self.others(from);
+        let Some(to) = self.dice.pick(&others) else {
+            return;
+        };
+        self.cuts.fetch_add(1, Ordering::SeqCst);
+        self.on(&format!("silent cut from node {from} to node {to}"));
+        self.common.network.cut(from, *to, Cut::Silent);
+        sleep(self.dice.millis(500, 8_000)).await;
+        self.cut_ends();
+    }
+
+    async fn isolation(&self, least: u64, most: u64) {
+        let (node, _) = self.some_node();
+        let how = if self.dice.permille(500) {
+            Cut::Silent
+        } else {
+            Cut::Broken
+        };
+        self.cuts.fetch_add(1, Ordering::SeqCst);
+        self.on(&format!("{how:?} isolation of node {}", node.id));
+        for other in self.others(node.id) {
+            self.common.network.cut_both(node.id, other, how);
+        }
+        sleep(self.dice.millis(least, most)).await;
+        self.cut_ends();
+    }
+
+    async fn weather(&self) {
+        let conditions = Conditions {
+            delay: self.dice.millis(1, 120),
+            jitter: self.dice.millis(0, 150),
+            lost_permille: u16::try_from(self.dice.between(0, 60)).unwrap_or_default(),
+        };
+        self.on(&format!(
+            "weather: {:?} and up to {:?} more, {} of 1000 lost",
+            conditions.delay, conditions.jitter, conditions.lost_permille
+        ));
+        self.common.network.set_usual(conditions);
+        sleep(self.dice.millis(2_000, 15_000)).await;
+        self.common.network.set_usual(calm());
+        self.off("weather");
+    }
+
+    async fn bad_ways(&self) {
+        self.on("bad ways between devices and nodes");
+        let lost = self.dice.between(50, 400);
+        self.ways.lost_permille.store(lost, Ordering::SeqCst);
+        let slowness = self.dice.between(0, 500);
+        self.ways.slowness_ms.store(slowness, Ordering::SeqCst);
+        sleep(self.dice.millis(2_000, 10_000)).await;
+        self.ways.lost_permille.store(0, Ordering::SeqCst);
+        self.ways.slowness_ms.store(0, Ordering::SeqCst);
+        self.off("bad ways between devices and nodes");
+    }
+
+    async fn disk_error(&self) {
+        let (node, turn) = self.some_node();
+        let _turn = turn.lock().await;
+        let what = format!("input/output error on node {}", node.id);
+        self.on(&what);
+        let disk = node.disk();
+        let at = disk.operations() + self.dice.between(1, MID_OPERATION);
+        disk.fail_operation(at, DiskFault::Io);
+        sleep(self.dice.millis(1_000, 8_000)).await;
+        node.crash(self.loss());
+        self.off(&what);
+        sleep(self.dice.millis(50, 2_000)).await;
+        self.start(&node).await;
+    }
+
+    async fn disk_full(&self) {
+        let (node, turn) = self.some_node();
+        let _turn = turn.lock().await;
+        let what = format!("full disk on node {}", node.id);
+        self.on(&what);
+        let disk = node.disk();
+        disk.set_capacity(disk.used_bytes() + self.dice.between(0, 200_000));
+        sleep(self.dice.millis(1_000, 15_000)).await;
+        node.disk().set_capacity(u64::MAX);
+        self.off(&what);
+    }
+
+    async fn slow_disk(&self) {
+        let (node, _) = self.some_node();
+        let what = format!("slow disk on node {}", node.id);
+        self.on(&what);
+        node.set_slowness(self.dice.millis(20, 700));
+        sleep(self.dice.millis(2_000, 12_000)).await;
+        node.set_slowness(Duration::ZERO);
+        self.off(&what);
+    }
+
+    /// Nothing goes in or out, and nothing reaches the disk, while its clocks go on.
+    async fn frozen(&self) {
+        let (node, _) = self.some_node();
+        let what = format!("frozen node {}", node.id);
+        let time = self.dice.millis(500, 9_000);
+        self.on(&what);
+        node.set_slowness(time);
+        self.ways.frozen.lock().insert(node.id);
+        let held = Conditions {
+            delay: time,
+            ..calm()
+        };
+        for other in self.others(node.id) {
+            let network = &self.common.network;
+            network.set_conditions(node.id, other, Some(held));
+            network.set_conditions(other, node.id, Some(held));
+        }
+        sleep(time).await;
+        node.set_slowness(Duration::ZERO);
+        self.ways.frozen.lock().remove(&node.id);
+        for other in self.others(node.id) {
+            self.common.network.set_conditions(node.id, other, None);
+            self.common.network.set_conditions(other, node.id, None);
+        }
+        self.off(&what);
+    }
+
+    async fn clock_jump(&self, least: u64, most: u64) {
+        let (node, _) = self.some_node();
+        let jump = i64::try_from(self.dice.between(least, most)).unwrap_or_default();
+        let offset = if self.dice.permille(500) { jump } else { -jump };
+        node.set_clock(offset);
+        sleep(self.dice.millis(1_000, 15_000)).await;
+        node.set_clock(0);
+    }
+
+    /// Ends every fault for good. Whatever still lasted must have been dropped before.
+    pub async fn heal(&self) {
+        self.common.network.heal();
+        self.common.network.set_usual(calm());
+        self.ways.lost_permille.store(0, Ordering::SeqCst);
+        self.ways.slowness_ms.store(0, Ordering::SeqCst);
+        self.ways.frozen.lock().clear();
+        for node in &self.nodes {
+            node.disk().set_capacity(u64::MAX);
+            node.set_slowness(Duration::ZERO);
+            if node.clock.offset() != 0 {
+                node.set_clock(0);
+            }
+            for other in self.others(node.id) {
+                self.common.network.set_conditions(node.id, other, None);
+                self.common.network.set_conditions(other, node.id, None);
+            }
+            // Faults that were planted in a disk are gone with the process that had it open, and a
+            // replica that has stopped by itself starts again.
+            node.crash(PowerLoss::KeepAll);
+            self.start(node).await;
+        }
+        self.over.store(true, Ordering::SeqCst);
+        self.common.recorder.saw(Who::World, What::Healed);
+    }
+}
+
+/// The network on a quiet day.
+#[must_use]
+pub fn calm() -> Conditions {
+    Conditions {
+        delay: Duration::from_millis(1),
+        jitter: Duration::from_millis(4),
+        lost_permille: 0,
+    }
+}

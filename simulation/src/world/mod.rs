@@ -1,0 +1,344 @@
+//! A world: three nodes, their people and everything that befalls them, from one seed.
+//!
+//! ```text
+//!   person ── device (client crate) ── wire ── doors ── mailbox service (api) ── group (raft)
+//!                                                                                  │
+//!   faults ──► network in memory, disks in memory, clocks, processes ◄── storage ──┘
+//!                             everything that is seen ──► recorder ──► invariants
+//! ```
+//!
+//! Invariant: nothing here, and nothing that runs in it, asks the machine for time, randomness or
+//! order. One world is one process with one thread; its time passes only while nobody has anything
+//! to do.
+
+pub mod clock;
+pub mod courier;
+pub mod dice;
+pub mod door;
+pub mod faults;
+pub mod node;
+pub mod person;
+pub mod recorder;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rossby_api::ClusterSecrets;
+use rossby_domain::ids::{NodeId, PartitionCount};
+use rossby_domain::limits::Limits;
+use rossby_domain::time::Timestamp;
+use rossby_seams::random::SeededRandom;
+use rossby_seams::transport::MemoryNetwork;
+use rossby_seams::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use self::clock::WorldClock;
+use self::dice::Dice;
+use self::door::Doors;
+use self::faults::Faults;
+use self::node::{Common, Node};
+use self::person::{Directory, Person, PersonParts, Phase, Steps};
+use self::recorder::{Figures, Recorder};
+use self::wire::{CallIds, DeviceWire, Ways};
+use crate::invariants::Violation;
+use crate::observe::{ClientId, Digest, ReplicaEvent, What, Who};
+
+/// What every world's clocks show when it begins.
+const NOON: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const NODES: u64 = 3;
+const PEOPLE: u32 = 4;
+const PARTITIONS: u16 = 4;
+/// After healing, everything must come to its end within this time of the world.
+const LIVENESS: Duration = Duration::from_secs(300);
+/// Between two looks whether something has come to its end.
+const LOOK: Duration = Duration::from_millis(100);
+/// No world lasts longer, by its own time.
+const LONGEST: Duration = Duration::from_secs(4 * 3600);
+
+/// What a world is made from.
+#[derive(Debug)]
+pub struct Plan {
+    /// Everything is drawn from this.
+    pub seed: u64,
+    /// How many things people do.
+    pub steps: u64,
+    /// Whether anything goes wrong.
+    pub faults: bool,
+    /// Where every observation is written, if anywhere.
+    pub trace: Option<File>,
+    /// A folder for the devices' files, for this world alone.
+    pub homes: PathBuf,
+}
+
+/// What became of a world.
+#[derive(Debug)]
+pub struct Report {
+    /// What was broken first, if anything.
+    pub violation: Option<Violation>,
+    /// Its size.
+    pub figures: Figures,
+    /// How long it was, by its own time.
+    pub lasted: Duration,
+    /// A digest of every observation.
+    pub digest: [u8; 32],
+    /// Its last events, for people.
+    pub timeline: String,
+}
+
+/// Why there is no world.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    /// The runtime could not be made.
+    #[error("no runtime: {0}")]
+    Runtime(#[from] std::io::Error),
+    /// A value of the world is not possible.
+    #[error("the world can not be made: {0}")]
+    Setting(String),
+}
+
+fn setting(error: impl std::fmt::Display) -> WorldError {
+    WorldError::Setting(error.to_string())
+}
+
+/// Runs a world to its end, or to the first broken invariant. A process should run no second one.
+///
+/// # Errors
+/// [`WorldError`] if there can be no world.
+pub fn run(plan: Plan) -> Result<Report, WorldError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()?;
+    runtime.block_on(async {
+        let recorder = Arc::new(Recorder::new(plan.trace));
+        listen_for_panics(&recorder);
+        let world = World::new(&recorder, plan.seed, plan.steps, plan.homes)?;
+        tokio::select! {
+            biased;
+            () = recorder.broken() => {}
+            lived = timeout(LONGEST, world.live(plan.faults)) => if lived.is_err() {
+                recorder.accuse("liveness", "the world did not come to its end".to_owned());
+            }
+        }
+        recorder.finish();
+        Ok(Report {
+            violation: recorder.violation(),
+            figures: recorder.figures(),
+            lasted: recorder.begun().elapsed(),
+            digest: recorder.digest(),
+            timeline: recorder.timeline(),
+        })
+    })
+}
+
+/// A panic of any task breaks the world.
+fn listen_for_panics(recorder: &Arc<Recorder>) {
+    let recorder = Arc::clone(recorder);
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        recorder.accuse("no panic", panic.to_string());
+    }));
+}
+
+struct World {
+    recorder: Arc<Recorder>,
+    nodes: Vec<Arc<Node>>,
+    faults: Arc<Faults>,
+    steps: Arc<Steps>,
+    people: Mutex<Vec<Person>>,
+}
+
+impl World {
+    fn new(
+        recorder: &Arc<Recorder>,
+        seed: u64,
+        steps: u64,
+        homes: PathBuf,
+    ) -> Result<Self, WorldError> {
+        let dice = Dice::new(seed);
+        let network = MemoryNetwork::seeded(dice.seed_of("network"));
+        network.set_usual(faults::calm());
+        let secrets = SeededRandom::new(dice.seed_of("secrets"));
+        let common = Arc::new(Common {
+            recorder: Arc::clone(recorder),
+            network: network.clone(),
+            secrets: Arc::new(ClusterSecrets::generate(&secrets).map_err(setting)?),
+            partitions: PartitionCount::new(PARTITIONS).map_err(setting)?,
+            limits: Limits {
+                // People here ask for codes until they have a box.
+                codes_per_day: 10_000,
+                code_pause_ms: 500,
+                ..Limits::default()
+            },
+            codes: courier::Codes::default(),
+            checkpoint_log_bytes: 24 << 10,
+            dice,
+        });
+        let clock = || WorldClock::new(recorder.begun(), NOON);
+        let nodes: Vec<Arc<Node>> = (1..=NODES)
+            .map(|id| Arc::new(Node::new(NodeId(id), clock(), Arc::clone(&common))))
+            .collect();
+        let ways = Arc::new(Ways::default());
+        let steps = Arc::new(Steps::new(steps));
+        let faults = Faults::new(Arc::clone(&common), nodes.clone(), Arc::clone(&ways));
+        let by_id: BTreeMap<_, _> = nodes.iter().map(|node| (node.id, node.clone())).collect();
+        let doors = Arc::new(Doors::new(by_id, network));
+        let (ids, directory) = (Arc::new(CallIds::default()), Arc::new(Directory::default()));
+        let person = |number| {
+            let id = ClientId(number);
+            let wire = DeviceWire::new(
+                id,
+                Arc::clone(&common),
+                Arc::clone(&doors),
+                Arc::clone(&ways),
+                Arc::clone(&ids),
+            );
+            Person::new(PersonParts {
+                id,
+                home: homes.join(number.to_string()),
+                wire: Arc::new(wire),
+                clock: Arc::new(clock()),
+                nodes: nodes.iter().map(|node| node.id).collect(),
+                common: Arc::clone(&common),
+                directory: Arc::clone(&directory),
+                steps: Arc::clone(&steps),
+            })
+            .map_err(setting)
+        };
+        let people = (1..=PEOPLE).map(person).collect::<Result<_, _>>()?;
+        Ok(Self {
+            recorder: Arc::clone(recorder),
+            nodes,
+            faults: Arc::new(faults),
+            steps,
+            people: Mutex::new(people),
+        })
+    }
+
+    async fn live(&self, with_faults: bool) {
+        self.recorder.saw(Who::World, What::Began { wall: NOON });
+        if let Err(error) = self.found().await {
+            return self.recorder.accuse("founding", error);
+        }
+        let (phase, phases) = watch::channel(Phase::Work);
+        let done = Arc::new(watch::channel(0).0);
+        let mut lives = JoinSet::new();
+        let mut doings = Vec::new();
+        for person in std::mem::take(&mut *self.people.lock()) {
+            doings.push((person.id, Arc::clone(&person.doing)));
+            let (id, recorder) = (person.id, Arc::clone(&self.recorder));
+            let life = person.live(phases.clone(), Arc::clone(&done));
+            lives.spawn(async move {
+                if let Err(error) = life.await {
+                    let what = format!("client {}: {error}", id.0);
+                    recorder.accuse("no surprise for people", what);
+                }
+            });
+        }
+        let mut faults = JoinSet::new();
+        if with_faults {
+            faults.spawn(Arc::clone(&self.faults).run());
+        }
+        while !self.steps.are_over() {
+            sleep(LOOK).await;
+        }
+        faults.shutdown().await;
+        self.faults.heal().await;
+        for (next, all_done) in [(Phase::Settle, PEOPLE), (Phase::Read, 2 * PEOPLE)] {
+            phase.send_replace(next);
+            let mut watched = done.subscribe();
+            let all = watched.wait_for(|done| *done >= u64::from(all_done));
+            if timeout(LIVENESS, all).await.is_err() {
+                return self.stuck(&doings);
+            }
+        }
+        lives.shutdown().await;
+        self.agree().await;
+    }
+
+    fn stuck(&self, doings: &[(ClientId, Arc<Mutex<&'static str>>)]) {
+        let doing: Vec<String> = doings
+            .iter()
+            .map(|(id, doing)| format!("client {} {}", id.0, doing.lock()))
+            .collect();
+        let states: Vec<String> = self
+            .nodes
+            .iter()
+            .filter_map(|node| Some(format!("{:?}", node.life()?.group.status())))
+            .collect();
+        let what = format!("after healing: {}; {}", doing.join(", "), states.join("; "));
+        self.recorder.accuse("liveness after healing", what);
+    }
+
+    /// Starts all nodes and brings the group to life.
+    async fn found(&self) -> Result<(), String> {
+        for node in &self.nodes {
+            node.start().await.map_err(|error| error.to_string())?;
+        }
+        let members = self.nodes.iter().map(|node| node.id);
+        let members = members.map(|id| (node::replica(id), node::member(id)));
+        let first = self.nodes.first().and_then(|node| node.life());
+        let first = first.ok_or("no node")?;
+        let founded = first.group.initialize(members.collect()).await;
+        founded.map_err(|error| error.to_string())
+    }
+
+    /// Waits until all replicas have applied the same, and shows their states.
+    async fn agree(&self) {
+        let applied = || -> Vec<Option<u64>> {
+            let lives = self.nodes.iter().map(|node| node.life());
+            lives
+                .map(|life| life?.group.status().applied_index)
+                .collect()
+        };
+        let alike = async {
+            loop {
+                let (now, _) = (applied(), sleep(LOOK).await);
+                let same = now.windows(2).all(|pair| pair.first() == pair.last());
+                if same && applied() == now && now.iter().all(Option::is_some) {
+                    return;
+                }
+            }
+        };
+        if timeout(LIVENESS, alike).await.is_err() {
+            let what = format!("replicas have applied {:?}", applied());
+            return self.recorder.accuse("liveness after healing", what);
+        }
+        let mut states = Vec::new();
+        for node in &self.nodes {
+            let Some(life) = node.life() else { continue };
+            let Ok((Some(at), digests)) = life.group.reader().digests() else {
+                let what = format!("the state of node {} can not be read", node.id);
+                return self.recorder.accuse("states agree at the end", what);
+            };
+            for (partition, digest) in &digests {
+                let event = ReplicaEvent::State {
+                    at,
+                    partition: *partition,
+                    digest: Digest::of(digest),
+                };
+                let (group, replica) = (node::GROUP, node::replica(node.id));
+                self.recorder.saw(
+                    Who::Node(node.id),
+                    What::Replica {
+                        group,
+                        replica,
+                        event,
+                    },
+                );
+            }
+            states.push((at, digests));
+        }
+        if states.windows(2).any(|pair| pair.first() != pair.last()) {
+            let what = "replicas that applied the same log have different states".to_owned();
+            self.recorder.accuse("states agree at the end", what);
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! The wire between a device and the nodes: what gRPC is in production. Also where it is seen what
+//! clients ask and are told, one observation for each try.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message as _;
+use rossby_api::{Call, CallReply, RpcPath};
+use rossby_client::connection::{Exchange, Refusal, ServerAddress, Wire, WireError, WireReply};
+use rossby_domain::chain::KeyRecord;
+use rossby_domain::identifier::{Identifier, IdentifierHash};
+use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, NodeId, Sequence};
+use rossby_domain::query::QueueStatus;
+use rossby_domain::time::Timestamp;
+use rossby_domain::{Answer, Query, Rejection};
+use rossby_proto::v1;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::dice::Dice;
+use super::door::{Doors, Said};
+use super::node::Common;
+use crate::observe::{CallId, ClientId, Digest, Failure, Request, Response, Seen, What, Who};
+
+/// The port of node 0 in servers' addresses.
+const FIRST_PORT: u16 = 7000;
+/// How long a way between a device and a node takes, at least and at most, in milliseconds.
+const WAY_MS: (u64, u64) = (1, 15);
+
+/// The address under which devices know a node.
+#[must_use]
+pub fn address(node: NodeId) -> String {
+    format!("http://127.0.0.1:{}", u64::from(FIRST_PORT) + node.0)
+}
+
+/// How bad the ways between devices and nodes are.
+#[derive(Debug, Default)]
+pub struct Ways {
+    /// Of 1,000 messages, how many are lost.
+    pub lost_permille: AtomicU64,
+    /// Added to each way, in milliseconds.
+    pub slowness_ms: AtomicU64,
+    /// Nodes that answer nobody, as if frozen.
+    pub frozen: Mutex<std::collections::BTreeSet<NodeId>>,
+}
+
+/// Numbers the calls of a world.
+#[derive(Debug, Default)]
+pub struct CallIds(AtomicU64);
+
+impl CallIds {
+    fn next(&self) -> CallId {
+        CallId(self.0.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+}
+
+/// One device's wire.
+pub struct DeviceWire {
+    client: ClientId,
+    /// The device's address, once it has one.
+    pub address: OnceLock<DeviceAddress>,
+    common: Arc<Common>,
+    doors: Arc<Doors>,
+    ways: Arc<Ways>,
+    ids: Arc<CallIds>,
+    dice: Dice,
+    unplugged: AtomicBool,
+}
+
+impl DeviceWire {
+    /// The wire of a client.
+    #[must_use]
+    pub fn new(
+        client: ClientId,
+        common: Arc<Common>,
+        doors: Arc<Doors>,
+        ways: Arc<Ways>,
+        ids: Arc<CallIds>,
+    ) -> Self {
+        let dice = common.dice.stream(&format!("wire {}", client.0));
+        Self {
+            client,
+            address: OnceLock::new(),
+            common,
+            doors,
+            ways,
+            ids,
+            dice,
+            unplugged: AtomicBool::new(false),
+        }
+    }
+
+    /// Nothing goes over it any more: its device is gone.
+    pub fn unplug(&self) {
+        self.unplugged.store(true, Ordering::SeqCst);
+    }
+
+    fn way(&self) -> Option<Duration> {
+        let (least, most) = WAY_MS;
+        let slowness = self.ways.slowness_ms.load(Ordering::SeqCst);
+        let way = self.dice.millis(least, most) + Duration::from_millis(slowness);
+        let lost = self.ways.lost_permille.load(Ordering::SeqCst);
+        (!self.dice.permille(lost)).then_some(way)
+    }
+
+    fn saw(&self, what: What) {
+        self.common.recorder.saw(Who::Client(self.client), what);
+    }
+
+    /// Carries one exchange there and back.
+    async fn carry(&self, exchange: &Exchange<'_>, path: RpcPath) -> Result<Carried, WireError> {
+        let lost = |why: &str| Err(WireError::Lost(why.to_owned()));
+        let give_up = Instant::now() + exchange.timeout;
+        let node = node_of(exchange.server);
+        let Some(there) = self.way() else {
+            sleep_until(give_up).await;
+            return lost("no answer");
+        };
+        sleep(there).await;
+        if self.ways.frozen.lock().contains(&node) {
+            sleep_until(give_up).await;
+            return lost("no answer");
+        }
+        let Some(life) = self.doors.life(node) else {
+            return Err(WireError::NotSent("connection refused".to_owned()));
+        };
+        // As `api::grpc` has it: the service answers a little before its caller gives up.
+        let patience = exchange.timeout.min(Duration::from_secs(3));
+        let call = Call {
+            path,
+            authorization: exchange.authorization.clone(),
+            message: exchange.message.clone(),
+            deadline: Instant::now() + patience - (patience / 10).min(Duration::from_millis(100)),
+            remote: None,
+            relayed: false,
+        };
+        let doors = Arc::clone(&self.doors);
+        let handled = tokio::spawn(async move {
+            let said = doors.call(node, &life, call).await;
+            (said, life)
+        });
+        let Ok(Ok((said, life))) = timeout_at(give_up, handled).await else {
+            return lost("no answer in time");
+        };
+        let Said::Answer(answer) = said else {
+            return lost("the connection broke");
+        };
+        let frozen = self.ways.frozen.lock().contains(&node);
+        let Some(back) = self.way().filter(|_| !frozen) else {
+            sleep_until(give_up).await;
+            return lost("no answer in time");
+        };
+        sleep(back).await;
+        if life.gone.is_cancelled() {
+            return lost("the connection broke");
+        }
+        match answer {
+            Ok(reply) => Ok(Carried { reply, node }),
+            Err(error) => match Refusal::of_status(&error.into()) {
+                Some(refusal) => Err(WireError::Refused(Box::new(refusal))),
+                None => lost("a status that is none of the service's"),
+            },
+        }
+    }
+}
+
+/// A reply that arrived.
+struct Carried {
+    reply: CallReply,
+    node: NodeId,
+}
+
+fn node_of(server: &ServerAddress) -> NodeId {
+    let port = server.uri().port_u16().unwrap_or(FIRST_PORT);
+    NodeId(u64::from(port.saturating_sub(FIRST_PORT)))
+}
+
+#[async_trait]
+impl Wire for DeviceWire {
+    async fn exchange(&self, exchange: Exchange<'_>) -> Result<WireReply, WireError> {
+        let Ok(path) = exchange.path.parse::<RpcPath>() else {
+            return Err(WireError::NotSent("no such method".to_owned()));
+        };
+        if self.unplugged.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
+        let calls: Vec<CallId> = self
+            .requests(path, &exchange.message)
+            .into_iter()
+            .map(|request| {
+                let call = self.ids.next();
+                self.saw(What::Called { call, request });
+                call
+            })
+            .collect();
+        let carried = self.carry(&exchange, path).await;
+        if self.unplugged.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
+        let results = match &carried {
+            Ok(carried) => self.responses(path, &exchange.message, carried),
+            Err(error) => calls.iter().map(|_| Err(failure_of(error))).collect(),
+        };
+        for (call, result) in calls.into_iter().zip(results) {
+            self.saw(What::Returned { call, result });
+        }
+        carried.map(|carried| WireReply {
+            message: carried.reply.message,
+            server_authorization: carried.reply.server_authorization,
+        })
+    }
+}
+
+fn failure_of(error: &WireError) -> Failure {
+    match error {
+        WireError::NotSent(why) => Failure::Refused(why.clone()),
+        WireError::Lost(_) => Failure::Unknown,
+        WireError::Refused(refusal) => refusal_of(refusal),
+    }
+}
+
+/// A refusal as an outcome. Where apply said no, in its own words again.
+fn refusal_of(refusal: &Refusal) -> Failure {
+    let next = refusal.next_counter.unwrap_or(Counter(0));
+    let rejection = match refusal.code.as_str() {
+        "OUTCOME_UNKNOWN" | "INTERNAL" => return Failure::Unknown,
+        "COUNTER_REUSED" => Rejection::CounterReused { next },
+        "NOT_ACCEPTED" => Rejection::NotAccepted { next },
+        "COUNTER_FORGOTTEN" => Rejection::CounterForgotten { next },
+        "SENDER_SHARE_FULL" => Rejection::SenderShareFull,
+        "QUEUE_FULL" => Rejection::QueueFull,
+        "IDENTIFIER_TAKEN" => Rejection::IdentifierTaken,
+        "NO_CODE_REQUESTED" => Rejection::NoCodeRequested,
+        "CODE_EXPIRED" => Rejection::CodeExpired,
+        "CODE_EXHAUSTED" => Rejection::CodeExhausted,
+        "KEY_ALREADY_REGISTERED" => Rejection::KeyAlreadyRegistered,
+        other => return Failure::Refused(other.to_owned()),
+    };
+    Failure::Rejected(rejection)
+}
+
+impl DeviceWire {
+    /// What a request asks for: one for each envelope of a Send.
+    fn requests(&self, path: RpcPath, message: &Bytes) -> Vec<Request> {
+        let read = match path {
+            RpcPath::Send => self.sends(message),
+            RpcPath::Fetch => self.fetch(message).map(|request| vec![request]),
+            RpcPath::Acknowledge => self.acknowledge(message).map(|request| vec![request]),
+            RpcPath::Authorize => self.verify(message).map(|request| vec![request]),
+            RpcPath::LookupKey => self.lookup(message).map(|request| vec![request]),
+            _ => None,
+        };
+        read.unwrap_or_else(|| vec![Request::Other(path.name().to_owned())])
+    }
+
+    fn sends(&self, message: &Bytes) -> Option<Vec<Request>> {
+        let sender = *self.address.get()?;
+        let request = v1::SendRequest::decode(message.clone()).ok()?;
+        let one = |envelope: v1::OutgoingEnvelope| {
+            Some(Request::Send {
+                to: box_id(&envelope.recipient_box_id)?,
+                id: EnvelopeId {
+                    sender,
+                    counter: Counter(envelope.counter),
+                },
+                text: Digest::of(&envelope.body),
+                ttl_ms: envelope.ttl_ms,
+            })
+        };
+        request.envelopes.into_iter().map(one).collect()
+    }
+
+    fn fetch(&self, message: &Bytes) -> Option<Request> {
+        let request = v1::FetchRequest::decode(message.clone()).ok()?;
+        Some(Request::Fetch {
+            device: *self.address.get()?,
+            after: Sequence(request.after),
+        })
+    }
+
+    fn acknowledge(&self, message: &Bytes) -> Option<Request> {
+        let request = v1::AcknowledgeRequest::decode(message.clone()).ok()?;
+        Some(Request::Acknowledge {
+            device: *self.address.get()?,
+            upto: Sequence(request.upto),
+        })
+    }
+
+    fn verify(&self, message: &Bytes) -> Option<Request> {
+        let request = v1::AuthorizeRequest::decode(message.clone()).ok()?;
+        Some(Request::Verify {
+            identifier: self.identifier(request.identifier?)?,
+            box_id: box_id(&request.box_id)?,
+        })
+    }
+
+    fn lookup(&self, message: &Bytes) -> Option<Request> {
+        use v1::lookup_key_request::By;
+        let sender = *self.address.get()?;
+        match v1::LookupKeyRequest::decode(message.clone()).ok()?.by? {
+            By::Identifier(identifier) => Some(Request::Lookup {
+                identifier: self.identifier(identifier)?,
+            }),
+            By::BoxId(bytes) => Some(Request::KeyRecord {
+                box_id: box_id(&bytes)?,
+                sender,
+            }),
+            By::DeviceId(_) => None,
+        }
+    }
+
+    fn identifier(&self, identifier: v1::Identifier) -> Option<IdentifierHash> {
+        use v1::identifier::Kind;
+        let identifier = match identifier.kind? {
+            Kind::Phone(text) => Identifier::phone(&text).ok()?,
+            Kind::Email(text) => Identifier::email(&text).ok()?,
+        };
+        Some(self.common.secrets.identifier_hash(&identifier))
+    }
+
+    /// What was answered to each of [`Self::requests`].
+    fn responses(
+        &self,
+        path: RpcPath,
+        request: &Bytes,
+        carried: &Carried,
+    ) -> Vec<Result<Response, Failure>> {
+        let message = &carried.reply.message;
+        let read = match path {
+            RpcPath::Send => sent(message),
+            RpcPath::Fetch => page(message).map(|response| vec![Ok(response)]),
+            RpcPath::Acknowledge => {
+                v1::AcknowledgeResponse::decode(message.clone())
+                    .ok()
+                    .map(|response| {
+                        vec![Ok(Response::Acknowledged {
+                            cursor: Sequence(response.cursor),
+                            purged: 0,
+                        })]
+                    })
+            }
+            RpcPath::Authorize => {
+                let generation = self.generation(request, carried.node);
+                Some(vec![Ok(Response::Verified { generation })])
+            }
+            RpcPath::LookupKey => found(request, message).map(|response| vec![Ok(response)]),
+            _ => None,
+        };
+        read.unwrap_or_else(|| vec![Ok(Response::Done)])
+    }
+
+    /// The generation of a claim that was just verified, which the answer does not tell: asked of
+    /// the node that answered, or whoever knows it by now.
+    fn generation(&self, request: &Bytes, node: NodeId) -> u64 {
+        let Some(Request::Verify { identifier, box_id }) = self.verify(request) else {
+            return 0;
+        };
+        let partition = identifier.partition(self.common.partitions);
+        let nodes = [node, NodeId(1), NodeId(2), NodeId(3)];
+        let lives = nodes.into_iter().filter_map(|node| self.doors.life(node));
+        let claims = lives.filter_map(|life| {
+            let query = Query::VerifiedClaim(identifier);
+            match life.group.read_local(partition, &query) {
+                Ok(Answer::VerifiedClaim(Some((owner, generation)))) if owner == box_id => {
+                    Some(generation)
+                }
+                _ => None,
+            }
+        });
+        claims.max().unwrap_or_default()
+    }
+}
+
+fn box_id(bytes: &[u8]) -> Option<BoxId> {
+    BoxId::from_bytes(bytes.try_into().ok()?).ok()
+}
+
+fn sent(message: &Bytes) -> Option<Vec<Result<Response, Failure>>> {
+    use v1::send_outcome::Result as Sent;
+    let response = v1::SendResponse::decode(message.clone()).ok()?;
+    let outcome = |outcome: v1::SendOutcome| match outcome.result {
+        Some(Sent::Sequence(sequence)) => Ok(Response::Sent {
+            sequence: Sequence(sequence),
+        }),
+        Some(Sent::Refusal(refusal)) => Err(refusal_of(&Refusal::of_outcome(refusal))),
+        None => Err(Failure::Unknown),
+    };
+    Some(response.outcomes.into_iter().map(outcome).collect())
+}
+
+fn page(message: &Bytes) -> Option<Response> {
+    let response = v1::FetchResponse::decode(message.clone()).ok()?;
+    let status = response.status.unwrap_or_default();
+    let seen = |envelope: v1::Envelope| {
+        Some(Seen {
+            sequence: Sequence(envelope.sequence),
+            id: EnvelopeId {
+                sender: DeviceAddress {
+                    box_id: box_id(&envelope.sender_box_id)?,
+                    device: DeviceId::from_bytes(envelope.sender_device_id[..].try_into().ok()?),
+                },
+                counter: Counter(envelope.counter),
+            },
+            text: Digest::of(&envelope.body),
+            expires_at: Timestamp::from_millis(envelope.expires_at_ms),
+        })
+    };
+    Some(Response::Page {
+        envelopes: response
+            .envelopes
+            .into_iter()
+            .map(seen)
+            .collect::<Option<_>>()?,
+        more: response.more,
+        status: QueueStatus {
+            depth: status.depth,
+            bytes: status.bytes,
+            oldest: status.oldest_at_ms.map(Timestamp::from_millis),
+            expired_total: status.expired_total,
+            cursor: Sequence(status.cursor),
+            last: Sequence(status.last),
+        },
+    })
+}
+
+fn found(request: &Bytes, message: &Bytes) -> Option<Response> {
+    use v1::lookup_key_request::By;
+    let response = v1::LookupKeyResponse::decode(message.clone()).ok()?;
+    match v1::LookupKeyRequest::decode(request.clone()).ok()?.by? {
+        By::Identifier(_) => Some(Response::Found(Some(box_id(&response.box_id)?))),
+        By::BoxId(_) => {
+            let record = KeyRecord::decode(&response.key_record).ok()?;
+            let next = Counter(response.next_counter);
+            Some(Response::KeyRecord {
+                found: Some((record.version(), next)),
+            })
+        }
+        By::DeviceId(_) => None,
+    }
+}
