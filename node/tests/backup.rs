@@ -238,7 +238,10 @@ fn texts(person: &Person, sender: &BoxId) -> Vec<String> {
 
 /// A node with some mail, and a backup of it.
 fn single_with_backup(runtime: &Runtime, backup: &Path) -> (Cluster, Person, Person) {
-    let cluster = Cluster::single();
+    with_backup(runtime, Cluster::single(), backup)
+}
+
+fn with_backup(runtime: &Runtime, cluster: Cluster, backup: &Path) -> (Cluster, Person, Person) {
     let people = runtime.block_on(async {
         let ada = Person::with_box(&cluster, email("ada"), 0).await;
         let ben = Person::with_box(&cluster, email("ben"), 0).await;
@@ -422,7 +425,12 @@ fn with_revoked_tokens_a_device_needs_a_code_and_then_goes_on() {
     let runtime = runtime();
     let folder = tempfile::tempdir().unwrap();
     let backup = folder.path().join("backup");
-    let (mut old, ada, ben) = single_with_backup(&runtime, &backup);
+    // Codes are rationed, and this test has no minute to wait for the second.
+    let config = folder.path().join("rossby.toml");
+    fs::write(&config, "[limits]\ncode_pause_ms = 1\n").unwrap();
+    let flag = format!("--config={}", config.display());
+    let old = Cluster::single_with(1, &[&flag]);
+    let (mut old, ada, ben) = with_backup(&runtime, old, &backup);
     let secrets = old.nodes()[0].secrets();
     old.node(1).kill();
     let mut new = Cluster::restored(&backup, &secrets, 1, false, &["--revoke-tokens"]);

@@ -117,13 +117,17 @@ impl Cluster {
 
     /// The same, of a node with another number.
     pub fn single_numbered(id: u64) -> Self {
+        Self::single_with(id, &[])
+    }
+
+    /// The same, with more flags.
+    pub fn single_with(id: u64, flags: &[&str]) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             folder: folder(),
         };
-        cluster
-            .nodes
-            .push(Node::new(cluster.path(), id, Vec::new()));
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        cluster.nodes.push(Node::new(cluster.path(), id, flags));
         cluster.nodes[0].start();
         cluster.nodes[0].wait_ready();
         cluster
