@@ -150,7 +150,9 @@ fn apply(group: &mut GroupStore, index: &mut u64, commands: Vec<Routed>) {
         term: 1,
         index: *index,
     };
-    let replies = group.apply_batch(at, &encode_batch(&batch).unwrap()).unwrap();
+    let replies = group
+        .apply_batch(at, &encode_batch(&batch).unwrap())
+        .unwrap();
     assert!(replies.iter().all(Result::is_ok), "{replies:?}");
 }
 

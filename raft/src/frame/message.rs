@@ -14,6 +14,7 @@ use rossby_storage::LogPosition;
 use rossby_storage::store::FileName;
 
 use crate::Member;
+use crate::members::Standing;
 use crate::types::{
     Entry, LogId, Membership, TypeConfig, Vote, decode_payload, encode_payload, log_id, position,
 };
@@ -71,6 +72,10 @@ pub(crate) enum Request {
     },
     /// What time is it? Asked of the node, whatever the target.
     Clock,
+    /// Is this replica of the group still a member of it? Asked of any replica of the group.
+    Standing {
+        replica: ReplicaId,
+    },
     /// You lead: up to which entry is everything that was acknowledged before this question?
     ReadIndex,
 }
@@ -89,6 +94,7 @@ pub(crate) enum Answer {
     SnapshotWritten,
     SnapshotInstalled(Vote),
     Clock(Timestamp),
+    Standing(Standing),
     ReadIndex(u64),
 }
 
@@ -109,6 +115,10 @@ pub(crate) enum Refusal {
     UnknownTransfer,
     #[error("the checkpoint could not be taken in")]
     BadCheckpoint,
+    #[error("the replica was removed from the group")]
+    Removed,
+    #[error("the sender is on another node")]
+    OtherNode,
     #[error("the replica does not lead, or has no quorum")]
     NotLeading,
 }
@@ -123,7 +133,9 @@ impl Refusal {
             Self::Busy => writer.u8(5),
             Self::UnknownTransfer => writer.u8(6),
             Self::BadCheckpoint => writer.u8(7),
-            Self::NotLeading => writer.u8(8),
+            Self::Removed => writer.u8(8),
+            Self::OtherNode => writer.u8(9),
+            Self::NotLeading => writer.u8(10),
         }
     }
 
@@ -138,7 +150,9 @@ impl Refusal {
             5 => Self::Busy,
             6 => Self::UnknownTransfer,
             7 => Self::BadCheckpoint,
-            8 => Self::NotLeading,
+            8 => Self::Removed,
+            9 => Self::OtherNode,
+            10 => Self::NotLeading,
             _ => return Err(WireError::Invalid("refusal")),
         })
     }
@@ -168,7 +182,8 @@ impl Request {
                 write_vote(writer.u8(7).u64(*transfer), vote)
             }
             Self::Clock => writer.u8(8),
-            Self::ReadIndex => writer.u8(9),
+            Self::Standing { replica } => writer.u8(9).u64(replica.0),
+            Self::ReadIndex => writer.u8(10),
         }
     }
 
@@ -196,7 +211,10 @@ impl Request {
                 vote: read_vote(reader)?,
             },
             8 => Self::Clock,
-            9 => Self::ReadIndex,
+            9 => Self::Standing {
+                replica: ReplicaId(reader.u64()?),
+            },
+            10 => Self::ReadIndex,
             _ => return Err(WireError::Invalid("request")),
         })
     }
@@ -222,7 +240,12 @@ impl Answer {
             Self::SnapshotWritten => writer.u8(5),
             Self::SnapshotInstalled(vote) => write_vote(writer.u8(6), vote),
             Self::Clock(now) => writer.u8(7).u64(now.as_millis()),
-            Self::ReadIndex(index) => writer.u8(8).u64(*index),
+            Self::Standing(standing) => writer.u8(8).u8(match standing {
+                Standing::Member => 0,
+                Standing::Removed => 1,
+                Standing::Unknown => 2,
+            }),
+            Self::ReadIndex(index) => writer.u8(9).u64(*index),
         }
     }
 
@@ -247,7 +270,13 @@ impl Answer {
             5 => Self::SnapshotWritten,
             6 => Self::SnapshotInstalled(read_vote(reader)?),
             7 => Self::Clock(Timestamp::from_millis(reader.u64()?)),
-            8 => Self::ReadIndex(reader.u64()?),
+            8 => Self::Standing(match reader.u8()? {
+                0 => Standing::Member,
+                1 => Standing::Removed,
+                2 => Standing::Unknown,
+                _ => return Err(WireError::Invalid("standing")),
+            }),
+            9 => Self::ReadIndex(reader.u64()?),
             _ => return Err(WireError::Invalid("answer")),
         })
     }
