@@ -31,6 +31,7 @@ pub mod profile;
 pub mod query;
 mod queue;
 pub mod rejection;
+pub mod restored;
 pub mod statement;
 pub mod tables;
 pub mod time;

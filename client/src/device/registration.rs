@@ -10,7 +10,7 @@ use rossby_domain::statement;
 use rossby_proto::v1;
 
 use super::{Device, DeviceError, box_from_wire, identifier_to_wire};
-use crate::connection::{Authorize, Register};
+use crate::connection::{Authorize, Fetch, Register};
 use crate::crypto::token::open_token;
 use crate::store::Access;
 
@@ -26,6 +26,10 @@ pub struct Registered {
 impl Device {
     /// Asks for a box for this identifier; a code is sent there. Again asks for another code.
     ///
+    /// A device that has a box may ask again only once the service does not let it in any more: its
+    /// token was revoked, or the service was restored from a backup that does not know it. It gets
+    /// the same box, and is to be authorised again.
+    ///
     /// # Errors
     /// [`DeviceError::AlreadyRegistered`], [`DeviceError::Call`] (for example with
     /// `IDENTIFIER_TAKEN` or `TOO_MANY_CODES`).
@@ -35,7 +39,7 @@ impl Device {
         discoverable: bool,
     ) -> Result<Registered, DeviceError> {
         let mut account = self.account()?;
-        if account.access.is_some() {
+        if account.access.is_some() && self.is_let_in().await? {
             return Err(DeviceError::AlreadyRegistered);
         }
         let record = self.identity.record();
@@ -60,6 +64,7 @@ impl Device {
         account.identifier = Some(identifier.into());
         account.discoverable = discoverable;
         account.box_id = Some(box_id);
+        account.access = None;
         self.store.write(|batch| batch.put(&(), &account))?;
         Ok(Registered {
             box_id,
@@ -119,6 +124,22 @@ impl Device {
         });
         self.store.write(|batch| batch.put(&(), &account))?;
         Ok(address)
+    }
+
+    /// Whether the service takes this device's token.
+    async fn is_let_in(&self) -> Result<bool, DeviceError> {
+        let request = v1::FetchRequest {
+            after: 0,
+            max_envelopes: 1,
+        };
+        let signer = self.signer()?;
+        match self.connection.call::<Fetch>(&request, Some(&signer)).await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.refusal() {
+                Some(refusal) if refusal.code == "UNAUTHENTICATED" => Ok(false),
+                _ => Err(error.into()),
+            },
+        }
     }
 
     fn sign(&self, statement: &[u8]) -> Bytes {

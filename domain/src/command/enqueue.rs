@@ -147,7 +147,7 @@ impl Enqueue {
         mut state: QueueState,
     ) -> Result<Sequence, T::Error> {
         let bytes = self.body.len() as u64;
-        let sequence = state.last.next();
+        let sequence = meta.last_sequence(&state).next();
         state.last = sequence;
         state.depth = state.depth.saturating_add(1);
         state.bytes = state.bytes.saturating_add(bytes);

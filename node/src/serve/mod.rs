@@ -40,6 +40,8 @@ use crate::cli::ServeArgs;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::{output, telemetry};
+pub use node::secrets_check;
+
 use disk::NodeDisk;
 use doors::{Doors, Serving};
 use figures::Figures;

@@ -118,13 +118,17 @@ impl Cluster {
 
     /// The same, of a node with another number.
     pub fn single_numbered(id: u64) -> Self {
+        Self::single_with(id, &[])
+    }
+
+    /// The same, with more flags.
+    pub fn single_with(id: u64, flags: &[&str]) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             folder: folder(),
         };
-        cluster
-            .nodes
-            .push(Node::new(cluster.path(), id, Vec::new()));
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        cluster.nodes.push(Node::new(cluster.path(), id, flags));
         cluster.nodes[0].start();
         cluster.nodes[0].wait_ready();
         cluster
@@ -206,6 +210,29 @@ impl Cluster {
         for node in &cluster.nodes {
             node.wait_alive();
         }
+        cluster
+    }
+
+    /// Node `id` of a cluster that is restored from a backup of another, with a copy of that one's
+    /// secrets. It does not run yet. With `peers` it is one that others can join.
+    pub fn restored(backup: &Path, secrets: &Path, id: u64, peers: bool, flags: &[&str]) -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            folder: folder(),
+        };
+        let mut args = Vec::new();
+        if peers {
+            make_authority(cluster.path());
+            args = peer_args(cluster.path(), id);
+        }
+        let node = Node::new(cluster.path(), id, args);
+        std::fs::create_dir(node.secrets().parent().expect("no folder")).expect("no folder");
+        std::fs::copy(secrets, node.secrets()).expect("no secrets");
+        let mut command = vec!["restore".to_owned(), format!("--from={}", backup.display())];
+        command.extend(node.command_line().into_iter().skip(1));
+        command.extend(flags.iter().map(|&flag| flag.to_owned()));
+        run_ok(command);
+        cluster.nodes.push(node);
         cluster
     }
 

@@ -44,6 +44,12 @@ enum Source {
 }
 
 impl GroupLog {
+    /// Whose log it is.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
     /// What the log holds, submitted appends included. Nothing, if the replica was removed.
     #[must_use]
     pub fn state(&self) -> LogState {

@@ -147,6 +147,17 @@ impl Office {
         self.state.lock().codes[box_id].clone()
     }
 
+    /// The office was restored, and takes no token any more that was given out before.
+    pub fn restore_and_revoke(&self) {
+        let mut state = self.state.lock();
+        let mut meta = state.tables.meta().unwrap();
+        meta.restored = meta
+            .restored
+            .again(Timestamp::from_millis(1_800_000_000_000), true);
+        state.tables.put_meta(&meta).unwrap();
+        state.tokens.clear();
+    }
+
     /// Puts a newer key record in the place of a box's.
     pub fn replace_record(&self, box_id: &BoxId, record: &KeyRecord) {
         self.state

@@ -4,7 +4,7 @@ use rossby_domain::time::Timestamp;
 use rossby_seams::clock::ManualClock;
 
 use super::*;
-use crate::connection::CallError;
+use crate::connection::{CallError, Retry};
 use crate::store::StoreError;
 
 #[tokio::test(start_paused = true)]
@@ -53,6 +53,33 @@ async fn a_wrong_code_is_told_and_the_right_one_still_works() {
     ));
     let again = device.register(&email(1), true).await;
     assert!(matches!(again, Err(DeviceError::AlreadyRegistered)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_not_let_in_any_more_registers_again_and_keeps_its_box() {
+    let office = Office::new();
+    let home = tempfile::tempdir().unwrap();
+    let device = new_device(&office, home.path(), 1);
+    let first = device.register(&email(1), true).await.unwrap();
+    device.authorize(&office.code(&first.box_id)).await.unwrap();
+    // Not for a service that is away: it may know the device very well.
+    for fault in [Fault::NotSent, Fault::Refused("UNAVAILABLE", Retry::Same)] {
+        office.fail_next("Fetch", fault);
+        let again = device.register(&email(1), true).await;
+        assert!(again.is_err(), "{again:?}");
+        assert!(device.receive().await.is_ok());
+    }
+    office.restore_and_revoke();
+    // Codes are rationed.
+    office.clock.advance_millis(3_600_000);
+    let again = device.register(&email(1), true).await.unwrap();
+    assert_eq!(again.box_id, first.box_id);
+    assert!(matches!(
+        device.receive().await,
+        Err(DeviceError::NotAuthorised)
+    ));
+    device.authorize(&office.code(&first.box_id)).await.unwrap();
+    assert!(device.receive().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
