@@ -216,7 +216,9 @@ impl<'a> Script<'a> {
 
 fn prepare(disk: &MemoryDisk, number: u32) -> Result<Segment, WalError> {
     let directory = Path::new(DIRECTORY);
-    let mut preparation = Preparation::start(disk, directory, number, SALT, SEGMENT_BYTES)?;
+    // Prepared before anything was written, as far as its header tells.
+    let synced = Place::default();
+    let mut preparation = Preparation::start(disk, directory, number, SALT, SEGMENT_BYTES, synced)?;
     preparation.step(u32::MAX)?;
     preparation.finish(disk)
 }
