@@ -1,8 +1,8 @@
 //! `rossby rebuild`: a damaged node becomes a new, empty one.
 //!
 //! What is on the disk may be missing what this replica once promised, so it never speaks under its
-//! old id again. The directory is set aside whole, and a new one takes its place that knows two
-//! things: which node and cluster it belongs to, and which replicas may never come back.
+//! old id again. The directory is set aside whole, and a new one takes its place that knows one
+//! thing: which node of which cluster it is.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rossby_seams::clock::{Clock as _, SystemClock};
 use rossby_seams::disk::{Disk, FileDisk};
-use rossby_storage::datadir::{DataDirectory, DataDirectoryError, Identity, RemovedReplica};
+use rossby_storage::datadir::{DataDirectory, DataDirectoryError, Identity};
 
 use crate::cli::RebuildArgs;
 use crate::exit::{Exit, Failure};
@@ -78,16 +78,11 @@ fn permit(report: &Report, force: bool) -> Result<(), Failure> {
     }
 }
 
-/// The same node of the same cluster, without its replicas: their ids are spent.
+/// The same node of the same cluster, without a replica. Its group gives out replica ids once, so the
+/// old one never comes back; and a node that knows its cluster founds no other by mistake.
 fn successor(old: &Identity) -> Identity {
-    let spent = old.replicas.iter().map(|held| RemovedReplica {
-        group: held.group,
-        replica: held.replica,
-    });
     let mut next = Identity::new(old.node);
     next.cluster.clone_from(&old.cluster);
-    next.removed.clone_from(&old.removed);
-    next.removed.extend(spent);
     next
 }
 

@@ -319,3 +319,39 @@ fn a_rebuilt_node_keeps_its_place_in_mind_and_waits_to_be_taken_in() {
     assert_eq!(again.status.code(), Some(5), "{}", stderr(&again));
     assert!(stderr(&again).contains("nothing to rebuild"));
 }
+
+#[test]
+fn a_damaged_follower_is_rebuilt_taken_in_again_and_holds_every_letter() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut cluster = Cluster::of(3);
+    let leader = cluster.leader();
+    let victim = if leader == 3 { 2 } else { 3 };
+    written(&runtime, &mut cluster);
+    let node = cluster.node(victim);
+    node.kill();
+    let data = node.data();
+    flip(&only(&data, ".rows"), 40);
+    // It says no, with the way out.
+    let refused = run(node.command_line());
+    assert_eq!(refused.status.code(), Some(10), "{}", stderr(&refused));
+    let (code, report) = check(&data);
+    assert_eq!(code, 10, "{report:#}");
+    assert!(
+        report["advice"].to_string().contains("rossby rebuild"),
+        "{report:#}"
+    );
+    let output = run(["rebuild", "--force", "--data", &data.display().to_string()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    node.start();
+    node.wait_alive();
+    let new = cluster.at(victim);
+    cluster.order_ok(leader, &["replace-node", &victim.to_string(), &new]);
+    cluster.node(victim).wait_ready();
+    support::eventually("the copies agree", || {
+        let all: Vec<_> = cluster.nodes().iter().map(support::Node::digests).collect();
+        all.iter().all(|copy| *copy == all[0]).then_some(())
+    });
+    let status = cluster.node(victim).status().unwrap();
+    let members = status["groups"][0]["members"].as_array().unwrap();
+    assert_eq!(members.len(), 3, "{status:#}");
+}
