@@ -12,6 +12,7 @@ mod register;
 mod send;
 mod subscribe;
 mod token;
+mod update_key;
 
 pub(crate) use acknowledge::acknowledge;
 pub(crate) use authorize::authorize;
@@ -22,5 +23,6 @@ pub(crate) use lookup_key::lookup_key;
 pub(crate) use register::register;
 pub(crate) use send::send;
 pub(crate) use subscribe::subscribe;
+pub(crate) use update_key::update_key;
 
 pub use token::TOKEN_INFO;

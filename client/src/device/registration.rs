@@ -38,10 +38,11 @@ impl Device {
         if account.access.is_some() {
             return Err(DeviceError::AlreadyRegistered);
         }
-        let record = self.identity.record();
+        let identity = self.identity();
+        let record = identity.record();
         let genesis_hash = record.genesis_hash();
         let keys = record
-            .device(&self.identity.device())
+            .device(&identity.device())
             .ok_or(DeviceError::Damaged("record"))?;
         let signed = statement::register(&genesis_hash, identifier, discoverable, &keys.kem.public);
         let request = v1::RegisterRequest {
@@ -90,7 +91,7 @@ impl Device {
             .collect();
         let address = DeviceAddress {
             box_id,
-            device: self.identity.device(),
+            device: self.identity().device(),
         };
         let signed = statement::authorize(&box_id, &address.device, &identifier, &code);
         let request = v1::AuthorizeRequest {
@@ -101,8 +102,8 @@ impl Device {
             signature: self.sign(&signed),
         };
         let response = self.connection.call::<Authorize>(&request, None).await?;
-        let (_, kem) = self
-            .identity
+        let identity = self.identity();
+        let (_, kem) = identity
             .kem_keys()
             .last()
             .ok_or(DeviceError::Damaged("identity"))?;
@@ -122,6 +123,6 @@ impl Device {
     }
 
     fn sign(&self, statement: &[u8]) -> Bytes {
-        Bytes::copy_from_slice(&self.identity.signing_key().sign(statement).to_bytes())
+        Bytes::copy_from_slice(&self.identity().signing_key().sign(statement).to_bytes())
     }
 }

@@ -14,6 +14,7 @@ mod enqueue;
 mod expire;
 mod mark_code_sent;
 mod open_claim;
+mod update_key;
 mod verify_claim;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ pub use enqueue::Enqueue;
 pub use expire::Expire;
 pub use mark_code_sent::MarkCodeSent;
 pub use open_claim::OpenClaim;
+pub use update_key::UpdateKey;
 pub use verify_claim::VerifyClaim;
 
 /// A command with the partition it is for and the ownership epoch its proposer believes in.
@@ -60,6 +62,7 @@ impl Routed {
             + match &self.command {
                 Command::Enqueue(enqueue) => enqueue.body.len(),
                 Command::CreateBox(create) => KEY_RECORD + create.sealed_identifier.len(),
+                Command::UpdateKey(_) => KEY_RECORD,
                 _ => 0,
             }
     }
@@ -90,6 +93,8 @@ pub enum Command {
     Block(Block),
     /// Removes some of what has outlived its time.
     Expire(Expire),
+    /// Gives a device a new KEM key.
+    UpdateKey(UpdateKey),
 }
 
 impl Command {
@@ -103,6 +108,7 @@ impl Command {
             Self::Enqueue(command) => Some(command.recipient),
             Self::Acknowledge(command) => Some(command.device.box_id),
             Self::Block(command) => Some(command.box_id),
+            Self::UpdateKey(command) => Some(command.device.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
             | Self::OpenClaim(_)
@@ -127,6 +133,7 @@ impl Command {
             | Self::VerifyClaim(_)
             | Self::Acknowledge(_)
             | Self::Block(_)
+            | Self::UpdateKey(_)
             | Self::Expire(_) => None,
         }
     }
@@ -182,6 +189,12 @@ pub enum Outcome {
         removed: u32,
         /// Whether there is more to remove now.
         more: bool,
+    },
+    /// The device's KEM key is the one that was given, from this or an earlier try.
+    KeyUpdated {
+        /// The sequence given out last: what is sealed for keys before the previous one has a
+        /// place up to here, and never will have one beyond.
+        last: Sequence,
     },
 }
 
