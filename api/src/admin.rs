@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, PartitionId};
+use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, PartitionId, ReplicaId};
 use rossby_proto::v1;
 use rossby_proto::v1::admin_server::{Admin, AdminServer};
 use rossby_raft::{ClockJump, GroupStatus};
@@ -29,6 +29,85 @@ pub struct NodeStatus {
     pub cluster: Option<(ClusterId, String)>,
     /// Its groups.
     pub groups: Vec<GroupStatus>,
+    /// What it is to its cluster.
+    pub standing: Standing,
+    /// What that means and what to do, if there is something to do.
+    pub advice: Option<String>,
+}
+
+/// What a node is to its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits for one.
+    Waiting,
+    /// A member.
+    Member,
+    /// Its directory is empty, but a cluster takes it for a member.
+    Missed,
+    /// It was removed.
+    Removed,
+}
+
+impl Standing {
+    /// As it is shown and sent.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Member => "member",
+            Self::Missed => "missed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// What an operator wants a group's members to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MembersOrder {
+    /// The node at this peer address becomes a member with a vote.
+    Add(NodeId, String),
+    /// The node is no longer a member.
+    Remove {
+        /// The node.
+        node: NodeId,
+        /// Only what an order that was not finished left half done is taken back.
+        half_added_only: bool,
+    },
+    /// A node takes the place of another, or its own with an empty directory.
+    Replace {
+        /// The node that leaves.
+        old: NodeId,
+        /// The node that comes.
+        new: NodeId,
+        /// Where its peers reach it.
+        peer_address: String,
+    },
+}
+
+/// How far an order about the members has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MembersProgress {
+    /// The new replica is catching up.
+    CatchingUp {
+        /// The new replica.
+        replica: ReplicaId,
+        /// How many entries it lacks; not known before it has answered.
+        behind: Option<u64>,
+        /// Bytes of checkpoints that the leader has shipped so far, to whomever.
+        shipped_bytes: u64,
+    },
+    /// The node that is to leave led: another one leads now.
+    HandedOver {
+        /// Who leads.
+        leader: NodeId,
+    },
+    /// The members are as ordered.
+    Done {
+        /// The replica that the order was about, if it is a member.
+        replica: Option<ReplicaId>,
+        /// How many members have a vote.
+        voters: usize,
+    },
 }
 
 /// The cluster that `cluster init` is to make.
@@ -60,6 +139,21 @@ pub enum OperatorError {
     /// The node is at fault.
     #[error("{0}")]
     Failed(String),
+}
+
+impl OperatorError {
+    /// What another node answered to an order that was handed on to it.
+    #[must_use]
+    pub fn of_peer(status: &Status) -> Self {
+        let text = status.message().to_owned();
+        match status.code() {
+            tonic::Code::InvalidArgument => Self::Invalid(text),
+            tonic::Code::FailedPrecondition => Self::Refused(text),
+            tonic::Code::Unavailable => Self::Unavailable(text),
+            tonic::Code::Internal => Self::Failed(text),
+            _ => Self::Unknown(text),
+        }
+    }
 }
 
 impl From<OperatorError> for Status {
@@ -104,6 +198,17 @@ pub trait Operator: Send + Sync + 'static {
         &self,
         group: GroupId,
     ) -> Result<(u64, Vec<(PartitionId, [u8; 32])>), OperatorError>;
+
+    /// Carries an order about the members on by as much as can be done at once, here or at the node
+    /// that leads. It is given again until it is done.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn change_members(
+        &self,
+        group: GroupId,
+        order: MembersOrder,
+    ) -> Result<MembersProgress, OperatorError>;
 
     /// Writes a checkpoint of a group here; the index that it is at.
     ///
@@ -200,7 +305,18 @@ impl Admin for AdminDoor {
             cluster_id,
             cluster_name,
             groups: status.groups.into_iter().map(group_status).collect(),
+            standing: status.standing.as_str().to_owned(),
+            advice: status.advice.unwrap_or_default(),
         }))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<v1::ChangeMembersRequest>,
+    ) -> Result<Response<v1::ChangeMembersResponse>, Status> {
+        let (group, order) = members_order(request.into_inner())?;
+        let progress = self.0.change_members(group, order).await?;
+        Ok(Response::new(members_progress(progress)))
     }
 
     async fn init_cluster(
@@ -274,6 +390,116 @@ impl Admin for AdminDoor {
     }
 }
 
+/// The order in a request.
+pub(crate) fn members_order(
+    request: v1::ChangeMembersRequest,
+) -> Result<(GroupId, MembersOrder), OperatorError> {
+    use v1::change_members_request::Order;
+    let invalid = |text: &str| OperatorError::Invalid(text.to_owned());
+    let node = |id: u64| match id {
+        0 => Err(invalid("nodes are numbered from 1")),
+        id => Ok(NodeId(id)),
+    };
+    let order = match request.order {
+        None => return Err(invalid("the order is empty")),
+        Some(Order::Add(new)) => MembersOrder::Add(node(new.node_id)?, new.peer_address),
+        Some(Order::Remove(remove)) => MembersOrder::Remove {
+            node: node(remove.node_id)?,
+            half_added_only: remove.half_added_only,
+        },
+        Some(Order::Replace(replace)) => {
+            let new = replace
+                .new
+                .ok_or_else(|| invalid("the new node is missing"))?;
+            MembersOrder::Replace {
+                old: node(replace.old_node_id)?,
+                new: node(new.node_id)?,
+                peer_address: new.peer_address,
+            }
+        }
+    };
+    Ok((GroupId(request.group_id), order))
+}
+
+/// An order as a request.
+#[must_use]
+pub fn members_request(group: GroupId, order: &MembersOrder) -> v1::ChangeMembersRequest {
+    use v1::change_members_request::Order;
+    let member = |node: NodeId, address: &str| v1::MemberNode {
+        node_id: node.0,
+        peer_address: address.to_owned(),
+    };
+    let order = match order {
+        MembersOrder::Add(node, address) => Order::Add(member(*node, address)),
+        MembersOrder::Remove {
+            node,
+            half_added_only,
+        } => Order::Remove(v1::RemoveNode {
+            node_id: node.0,
+            half_added_only: *half_added_only,
+        }),
+        MembersOrder::Replace {
+            old,
+            new,
+            peer_address,
+        } => Order::Replace(v1::ReplaceNode {
+            old_node_id: old.0,
+            new: Some(member(*new, peer_address)),
+        }),
+    };
+    v1::ChangeMembersRequest {
+        group_id: group.0,
+        order: Some(order),
+    }
+}
+
+pub(crate) fn members_progress(progress: MembersProgress) -> v1::ChangeMembersResponse {
+    match progress {
+        MembersProgress::CatchingUp {
+            replica,
+            behind,
+            shipped_bytes,
+        } => v1::ChangeMembersResponse {
+            replica_id: replica.0,
+            behind_entries: behind,
+            shipped_bytes,
+            ..Default::default()
+        },
+        MembersProgress::HandedOver { leader } => v1::ChangeMembersResponse {
+            new_leader_node_id: leader.0,
+            ..Default::default()
+        },
+        MembersProgress::Done { replica, voters } => v1::ChangeMembersResponse {
+            done: true,
+            replica_id: replica.unwrap_or_default().0,
+            voters: u32::try_from(voters).unwrap_or(u32::MAX),
+            ..Default::default()
+        },
+    }
+}
+
+/// How far an order has come, as another node answered.
+#[must_use]
+pub fn members_answer(response: &v1::ChangeMembersResponse) -> MembersProgress {
+    let replica = ReplicaId(response.replica_id);
+    if response.done {
+        MembersProgress::Done {
+            replica: (replica.0 != 0).then_some(replica),
+            voters: usize::try_from(response.voters).unwrap_or(usize::MAX),
+        }
+    } else if response.new_leader_node_id != 0 {
+        MembersProgress::HandedOver {
+            leader: NodeId(response.new_leader_node_id),
+        }
+    } else {
+        MembersProgress::CatchingUp {
+            replica,
+            behind: response.behind_entries,
+            shipped_bytes: response.shipped_bytes,
+        }
+    }
+}
+
 fn plan(request: v1::InitClusterRequest) -> Result<InitPlan, OperatorError> {
     let partitions = u16::try_from(request.partition_count)
         .ok()
@@ -305,6 +531,7 @@ fn group_status(status: GroupStatus) -> v1::GroupStatus {
         .leader
         .map(|(replica, member)| (replica.0, member.node.0))
         .unwrap_or_default();
+    let trouble = status.trouble;
     v1::GroupStatus {
         group_id: status.group.0,
         replica_id: status.replica.0,
@@ -326,9 +553,11 @@ fn group_status(status: GroupStatus) -> v1::GroupStatus {
                 client_address: member.client_address,
                 voter,
                 matched_index,
+                trouble: trouble.get(&replica).cloned().unwrap_or_default(),
             })
             .collect(),
         failure: status.failure.unwrap_or_default(),
         expiry_blocked: status.expiry_blocked.map(clock_jump),
+        joint: status.joint,
     }
 }

@@ -474,6 +474,20 @@ mod tests {
     }
 
     #[test]
+    fn the_protocols_document_lists_every_code() {
+        let document = include_str!("../../docs/PROTOCOL.md");
+        let (_, table) = document.split_once("<!-- codes -->").unwrap();
+        let (table, _) = table.trim_start().split_once("\n\n").unwrap();
+        let listed: Vec<&str> = table.lines().skip(2).collect();
+        let row = |code: &Code| {
+            let (name, retry, message) = (code.as_str(), code.retry().as_str(), code.message());
+            format!("| `{name}` | {retry} | {message} |")
+        };
+        let known: Vec<String> = Code::ALL.iter().map(row).collect();
+        assert_eq!(listed, known);
+    }
+
+    #[test]
     fn a_status_carries_code_retry_and_time_to_wait_but_not_the_log() {
         let error = ApiError::from(Code::WrongCode)
             .with_metadata("attempts_left", 3)

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
-use rossby_api::admin::{AdminListener, InitPlan, NodeStatus, Operator, OperatorError};
+use rossby_api::admin::{
+    AdminListener, InitPlan, MembersOrder, MembersProgress, NodeStatus, Operator, OperatorError,
+    Standing,
+};
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
@@ -27,6 +30,8 @@ impl Operator for Node {
             version,
             cluster: None,
             groups: Vec::new(),
+            standing: Standing::Waiting,
+            advice: None,
         }
     }
 
@@ -50,6 +55,14 @@ impl Operator for Node {
         _: GroupId,
     ) -> Result<(u64, Vec<(PartitionId, [u8; 32])>), OperatorError> {
         Ok((17, vec![(PartitionId::new(3).unwrap(), [5; 32])]))
+    }
+
+    async fn change_members(
+        &self,
+        _: GroupId,
+        order: MembersOrder,
+    ) -> Result<MembersProgress, OperatorError> {
+        Err(OperatorError::Refused(format!("{order:?}")))
     }
 
     async fn checkpoint(&self, _: GroupId) -> Result<u64, OperatorError> {

@@ -189,6 +189,51 @@ on the machine of one of them:
         #[arg(long, default_value_t = 1)]
         group: u32,
     },
+    /// Makes a running node that belongs to no cluster a member with a vote. Ask any member. Given
+    /// again, it goes on where it stopped; for a member it corrects the address.
+    #[command(after_help = "\
+Start the node with an empty directory, --node N --peer-listen HOST:PORT and its certificates (see
+rossby cert), then, on the machine of a member:
+  rossby cluster add-node 4=10.0.0.4:7472")]
+    AddNode {
+        #[command(flatten)]
+        change: ChangeArgs,
+        /// The node and where the others reach it.
+        #[arg(value_name = "NUMBER=HOST:PORT")]
+        node: NodeAddress,
+    },
+    /// Takes a node out of the cluster, running or not. Ask any member. It can not come back but as a
+    /// new node with an empty directory.
+    #[command(after_help = "\
+Examples:
+  rossby cluster remove-node 4
+  rossby cluster remove-node 5 --half-added   take back an add-node that did not finish")]
+    RemoveNode {
+        #[command(flatten)]
+        change: ChangeArgs,
+        /// The node.
+        #[arg(value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+        /// Only take back what an add-node or replace-node that was not finished left half done.
+        #[arg(long)]
+        half_added: bool,
+    },
+    /// Puts a node in the place of another, which may be dead; or in its own place, after its disk was
+    /// lost. Ask any member. Given again, it goes on where it stopped.
+    #[command(after_help = "\
+Start the new node with an empty directory, then, on the machine of a member:
+  rossby cluster replace-node 3 4=10.0.0.4:7472   node 4 comes, node 3 goes
+  rossby cluster replace-node 3 3=10.0.0.3:7472   node 3 begins anew with an empty directory")]
+    ReplaceNode {
+        #[command(flatten)]
+        change: ChangeArgs,
+        /// The node that goes.
+        #[arg(value_name = "OLD", value_parser = clap::value_parser!(u64).range(1..))]
+        old: u64,
+        /// The node that comes and where the others reach it.
+        #[arg(value_name = "NEW=HOST:PORT")]
+        new: NodeAddress,
+    },
     /// Says that the clock is right. A leader whose clock is more than 7 days beyond the last time in
     /// the log lets no mail expire until then. Ask the node that leads, and look at its clock first:
     /// after this, mail expires by it for good.
@@ -199,6 +244,22 @@ on the machine of one of them:
         #[arg(long, default_value_t = 1)]
         group: u32,
     },
+}
+
+/// What the orders about members have in common.
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    #[command(flatten)]
+    pub socket: SocketArgs,
+    /// Give up when nothing has moved for so long. What was begun can be finished later.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub patience: u64,
+    /// Say how far it is as JSON, one line for each step.
+    #[arg(long)]
+    pub json: bool,
+    /// The group.
+    #[arg(long, default_value_t = 1)]
+    pub group: u32,
 }
 
 /// A node and its peer address.

@@ -1,5 +1,7 @@
 //! What a group answers about itself, and why it does not answer.
 
+use std::collections::BTreeMap;
+
 use rossby_domain::ids::{GroupId, ReplicaId};
 
 use crate::Member;
@@ -114,7 +116,7 @@ pub struct GroupStatus {
     pub group: GroupId,
     /// This node's replica.
     pub replica: ReplicaId,
-    /// leader, follower, candidate, learner or stopped.
+    /// leader, follower, candidate, learner, stopped or removed.
     pub role: &'static str,
     /// The current term.
     pub term: u64,
@@ -132,6 +134,12 @@ pub struct GroupStatus {
     pub purged_index: Option<u64>,
     /// All members, and whether each is a voter, and on the leader how far its log matches.
     pub members: Vec<(ReplicaId, Member, bool, Option<u64>)>,
+    /// Whether a change of voters is half-way, so that the old and the new ones must agree.
+    pub joint: bool,
+    /// The members that this node has no link to, and why.
+    pub trouble: BTreeMap<ReplicaId, String>,
+    /// Whether the replica was removed from the group, and has stopped for good.
+    pub removed: bool,
     /// Why the replica stopped, if it did.
     pub failure: Option<String>,
     /// On the leader: the jump of its clock for which no mail expires, until the clock is set right

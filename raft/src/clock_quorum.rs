@@ -145,7 +145,8 @@ impl ClockQuorum {
         }
     }
 
-    /// Asks all peers again and again, until stopped.
+    /// Asks all peers again and again, until stopped, and closes the links to those that are members
+    /// no more.
     pub(crate) async fn run(
         self: Arc<Self>,
         members: impl Fn() -> Vec<Member> + Send + 'static,
@@ -153,7 +154,9 @@ impl ClockQuorum {
     ) {
         loop {
             let began = Instant::now();
-            let peers: BTreeMap<NodeId, Member> = members()
+            let members = members();
+            self.links.keep(&members);
+            let peers: BTreeMap<NodeId, Member> = members
                 .into_iter()
                 .filter(|member| member.node != self.node)
                 .map(|member| (member.node, member))

@@ -1,6 +1,7 @@
 //! What the parts of a running replica share, and what they ask of it: whether it leads, whether a
 //! proposal or a read would be taken now, who the others are.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,10 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Member;
 use crate::answers::{Leadership, ProposeError, ReadError};
+use crate::book::AddressBook;
 use crate::box_watch::BoxWatches;
 use crate::clock_quorum::ClockQuorum;
 use crate::expiry::Expiry;
 use crate::inbound::Heard;
+use crate::links::Links;
 use crate::ownership::Ownership;
 use crate::shipping::Shipping;
 use crate::timing::Timing;
@@ -46,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) clocks: Arc<ClockQuorum>,
+    pub(crate) links: Links,
+    pub(crate) book: Arc<AddressBook>,
     pub(crate) timing: Timing,
     pub(crate) shipping: Arc<Shipping>,
     pub(crate) checkpoint_log_bytes: u64,
@@ -57,6 +62,8 @@ pub(crate) struct Core {
     pub(crate) handing_over: AtomicBool,
     pub(crate) failure: Mutex<Option<String>>,
     pub(crate) expiry: Expiry,
+    /// Whether this replica was removed from the group, and has ended.
+    pub(crate) dismissed: CancellationToken,
     pub(crate) stop: CancellationToken,
 }
 
@@ -134,13 +141,14 @@ impl Core {
                 .is_some_and(|heard| heard.elapsed() < limit)
     }
 
-    /// The nodes of the voters.
+    /// The nodes of the voters, each once: one that replaces itself has two replicas for a while.
     pub(crate) fn voter_nodes(&self) -> Vec<NodeId> {
-        self.with_metrics(|metrics| {
+        let nodes: BTreeSet<NodeId> = self.with_metrics(|metrics| {
             let membership = &metrics.membership_config;
             let node = |voter| membership.get_node(&voter).map(|member| member.node);
             membership.voter_ids().filter_map(node).collect()
-        })
+        });
+        nodes.into_iter().collect()
     }
 
     /// All members, learners too.

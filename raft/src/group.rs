@@ -19,7 +19,7 @@ use crate::batcher::Batcher;
 use crate::box_watch::BoxWatch;
 use crate::core::{Core, Metrics, leader_member};
 use crate::expiry::{self, ClockJump};
-use crate::{Member, checkpoints, leadership};
+use crate::{Member, checkpoints, leadership, members};
 
 /// A running replica of a group.
 pub struct Group {
@@ -44,6 +44,8 @@ impl Group {
         tokio::spawn(leadership::mind_the_clock(core.clone()));
         tokio::spawn(checkpoints::run(core.clone()));
         tokio::spawn(expiry::watch(core.clone()));
+        tokio::spawn(members::watch(core.clone()));
+        tokio::spawn(members::finish_joint(core.clone()));
         let batcher = Batcher::start(core.clone());
         Arc::new(Self { core, batcher })
     }
@@ -296,6 +298,10 @@ impl Group {
                     matching(replica),
                 )
             };
+            let trouble = |(replica, member): (&ReplicaId, &Member)| {
+                let trouble = self.core.links.trouble(member)?;
+                Some((*replica, trouble))
+            };
             let leader = metrics.current_leader.zip(leader_member(metrics));
             GroupStatus {
                 group: self.core.id,
@@ -309,6 +315,9 @@ impl Group {
                 checkpoint_index: index(&metrics.snapshot),
                 purged_index: index(&metrics.purged),
                 members: membership.nodes().map(member).collect(),
+                joint: membership.get_joint_config().len() > 1,
+                trouble: membership.nodes().filter_map(trouble).collect(),
+                removed: self.is_dismissed(),
                 failure: self.core.failure.lock().clone(),
                 expiry_blocked,
             }
@@ -316,6 +325,9 @@ impl Group {
     }
 
     fn role(&self, metrics: &Metrics) -> &'static str {
+        if self.is_dismissed() {
+            return "removed";
+        }
         if metrics.running_state.is_err() || self.core.stop.is_cancelled() {
             return "stopped";
         }

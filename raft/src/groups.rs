@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answers::Leadership;
 use crate::blocking::Blocking;
+use crate::book::AddressBook;
 use crate::clock_quorum::ClockQuorum;
 use crate::core::Core;
 use crate::expiry::Expiry;
@@ -194,6 +195,7 @@ impl Groups {
         let watches = machine.watches();
         let shipping = Arc::new(Shipping::default());
         let heard = Arc::new(Heard::default());
+        let book = Arc::new(AddressBook::default());
         let network = Network {
             group,
             replica,
@@ -201,6 +203,7 @@ impl Groups {
             heartbeat: config.timing.heartbeat,
             blocking: config.blocking,
             shipping: shipping.clone(),
+            book: book.clone(),
         };
         let raft_config = Arc::new(raft_config(group, config.timing)?);
         let raft = Raft::new(replica, raft_config, network, log_store, machine);
@@ -218,6 +221,8 @@ impl Groups {
             store: config.store.clone(),
             clock: config.clock.clone(),
             clocks: self.clocks.clone(),
+            links: self.links.clone(),
+            book,
             timing: config.timing,
             shipping,
             disk_full,
@@ -229,6 +234,7 @@ impl Groups {
             handing_over: AtomicBool::new(false),
             failure: Mutex::default(),
             expiry: Expiry::default(),
+            dismissed: CancellationToken::new(),
             stop: self.stop.child_token(),
         };
         let served = Replica::new(group, replica, raft.clone(), heard);
@@ -243,11 +249,26 @@ impl Groups {
                 log,
             },
         );
+        tokio::spawn(self.part_with(started.clone()));
         if alone {
             let elected = raft.trigger().elect(false).await;
             elected.map_err(|error| StartError::Recovery(error.to_string()))?;
         }
         Ok(started)
+    }
+
+    /// Lets go of a replica once it was removed from its group.
+    fn part_with(&self, group: Arc<Group>) -> impl Future<Output = ()> + use<> {
+        let (inbound, running) = (self.inbound.clone(), self.running.clone());
+        let stop = self.stop.clone();
+        async move {
+            tokio::select! {
+                () = group.dismissed() => {}
+                () = stop.cancelled() => return,
+            }
+            inbound.remove(group.id());
+            running.write().remove(&group.id());
+        }
     }
 
     /// A running group.

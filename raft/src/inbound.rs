@@ -1,7 +1,8 @@
 //! What peers ask of this node: frames from the links they opened, taken to the replica they name.
 //!
 //! A frame for a group or a replica that is not here is refused by name: a replica that was
-//! replaced must never answer for its successor.
+//! replaced must never answer for its successor. So is one from a replica that was removed, or from
+//! another node than the one that the sender is on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use openraft::async_runtime::WatchReceiver;
 use parking_lot::{Mutex, RwLock};
-use rossby_domain::ids::{GroupId, ReplicaId};
+use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
 use rossby_seams::clock::Clock;
 use rossby_seams::transport::Link;
 use rossby_storage::store::{IncomingCheckpoint, Store};
@@ -23,6 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::blocking::Blocking;
 use crate::frame::{Answer, Append, Frame, FrameError, Refusal, Request, Target};
 use crate::links::STREAM_WINDOW;
+use crate::members::{Standing, standing};
 use crate::types::{Raft, Snapshot, Vote, snapshot_meta};
 
 /// Calls of one link that may be in work at a time.
@@ -75,6 +78,35 @@ impl Replica {
             last_transfer: Mutex::new(0),
         }
     }
+
+    /// Whether a replica on node `peer` may speak to this one. One that is not known here yet may: it
+    /// may have become a member meanwhile.
+    fn admit(&self, sender: ReplicaId, peer: NodeId) -> Result<(), Refusal> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if standing(&metrics.committed_membership_config, sender) == Standing::Removed {
+            return Err(Refusal::Removed);
+        }
+        match metrics.membership_config.get_node(&sender) {
+            Some(member) if member.node != peer => Err(Refusal::OtherNode),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The replica that sends a request, where the request says so.
+fn sender(request: &Request) -> Option<ReplicaId> {
+    let vote = match request {
+        Request::Append(append) => &append.vote,
+        Request::Vote(ballot) | Request::PreVote(ballot) => &ballot.vote,
+        Request::Transfer(transfer) => transfer.from_leader(),
+        Request::SnapshotInstall { vote, .. } => vote,
+        Request::SnapshotBegin { .. }
+        | Request::SnapshotChunk { .. }
+        | Request::Clock
+        | Request::Standing { .. } => return None,
+    };
+    Some(vote.leader_id.voted_for)
 }
 
 /// The replicas of this node, and what their inbound side shares. Clones are the same.
@@ -140,6 +172,7 @@ impl Inbound {
     pub(crate) fn serve(&self, link: Link) {
         let closed = CancellationToken::new();
         let serving = Serving {
+            peer: link.peer,
             shared: self.shared.clone(),
             outgoing: link.outgoing,
             closed: closed.clone(),
@@ -190,6 +223,7 @@ struct Stream {
 
 /// One link, as the side that is asked sees it.
 struct Serving {
+    peer: NodeId,
     shared: Arc<Shared>,
     outgoing: mpsc::Sender<Bytes>,
     // The link has ended: what still has an answer to send on it ends too.
@@ -221,9 +255,9 @@ impl Serving {
             return self.reply(&Frame::Answer { id, answer });
         };
         let (shared, outgoing) = (self.shared.clone(), self.outgoing.clone());
-        let closed = self.closed.clone();
+        let (closed, peer) = (self.closed.clone(), self.peer);
         tokio::spawn(async move {
-            let answer = shared.answer(to, request).await;
+            let answer = shared.answer(peer, to, request).await;
             // If the link broke meanwhile, the peer knows that it got no answer.
             tokio::select! {
                 biased;
@@ -250,7 +284,12 @@ impl Serving {
             if self.streams.len() >= MAX_STREAMS {
                 return Err(ProtocolError::TooManyStreams);
             }
-            let opened = match self.shared.replica(to) {
+            let sender = append.vote.leader_id.voted_for;
+            let admitted = self
+                .shared
+                .replica(to)
+                .and_then(|replica| replica.admit(sender, self.peer).map(|()| replica));
+            let opened = match admitted {
                 Ok(replica) => Some(self.open(id, &replica)),
                 Err(refusal) => {
                     self.refuse(id, refusal)?;
@@ -310,11 +349,22 @@ impl Serving {
 impl Shared {
     fn replica(&self, to: Target) -> Result<Arc<Replica>, Refusal> {
         let replica = self.replicas.read().get(&to.group).cloned();
-        let replica = replica.ok_or(Refusal::UnknownGroup)?;
-        if replica.id != to.replica {
-            return Err(Refusal::WrongReplica { actual: replica.id });
+        match replica {
+            Some(replica) if replica.id == to.replica => Ok(replica),
+            _ if self.wal.is_removed(to.group, to.replica) => Err(Refusal::Removed),
+            Some(replica) => Err(Refusal::WrongReplica { actual: replica.id }),
+            None => Err(Refusal::UnknownGroup),
         }
-        Ok(replica)
+    }
+
+    /// What a replica is to a group, as far as this node's replica of it knows.
+    fn standing(&self, group: GroupId, of: ReplicaId) -> Result<Answer, Refusal> {
+        let replica = self.replicas.read().get(&group).cloned();
+        let replica = replica.ok_or(Refusal::UnknownGroup)?;
+        let metrics = replica.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let standing = standing(&metrics.committed_membership_config, of);
+        Ok(Answer::Standing(standing))
     }
 
     /// Whether entries may come in. Without room a follower falls behind and catches up later; its
@@ -323,11 +373,16 @@ impl Shared {
         self.wal.accepts_entries() && self.store.overlay_bytes() < self.overlay_budget_bytes
     }
 
-    async fn answer(&self, to: Target, request: Request) -> Result<Answer, Refusal> {
-        if matches!(request, Request::Clock) {
-            return Ok(Answer::Clock(self.clock.now()));
+    async fn answer(&self, peer: NodeId, to: Target, request: Request) -> Result<Answer, Refusal> {
+        match request {
+            Request::Clock => return Ok(Answer::Clock(self.clock.now())),
+            Request::Standing { replica } => return self.standing(to.group, replica),
+            _ => {}
         }
         let replica = self.replica(to)?;
+        if let Some(sender) = sender(&request) {
+            replica.admit(sender, peer)?;
+        }
         let raft = &replica.raft;
         match request {
             Request::Append(append) => {
@@ -366,6 +421,7 @@ impl Shared {
                 self.install(&replica, transfer, vote).await
             }
             Request::Clock => Ok(Answer::Clock(self.clock.now())),
+            Request::Standing { replica } => self.standing(to.group, replica),
         }
     }
 

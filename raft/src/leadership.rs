@@ -67,6 +67,7 @@ impl Core {
 
     fn observe(&self) {
         let (present, failure) = self.with_metrics(|metrics| {
+            self.book.set(metrics.membership_config.nodes());
             (
                 self.leadership_now(metrics),
                 metrics

@@ -16,11 +16,13 @@
 //!   (`expiry.rs`).
 //! - A caller is told that nothing happened only if that is certain; otherwise the outcome is
 //!   unknown.
+//! - Members come and go while the group serves; who was removed never comes back (`members/`).
 //! - A storage failure stops the group on this node, for good, until the process is started again.
 
 mod answers;
 mod batcher;
 mod blocking;
+mod book;
 mod box_watch;
 mod checkpoints;
 mod clock_quorum;
@@ -34,6 +36,7 @@ mod leadership;
 mod links;
 mod log_store;
 mod member;
+mod members;
 mod network;
 mod ownership;
 mod reads;
@@ -57,6 +60,7 @@ pub use frame::MAX_FRAME_BYTES;
 pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
+pub use members::{Advance, ChangeError, MAX_VOTERS, Members, Newcomer, Order, Refused, Seat};
 pub use survey::{ReplicaFault, ReplicaSurvey, members_of, survey};
 pub use timing::Timing;
 pub use types::EntryError;

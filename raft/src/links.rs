@@ -68,7 +68,8 @@ pub(crate) struct Links {
 
 struct Shared {
     transport: SharedTransport,
-    peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
+    // By node and address: one that replaces itself is known at two for a while.
+    peers: Mutex<BTreeMap<(NodeId, String), Arc<Peer>>>,
     random: Arc<dyn Random>,
     stop: CancellationToken,
 }
@@ -85,7 +86,11 @@ enum PeerState {
     /// No link, and none was tried lately.
     Idle,
     /// A link is being opened.
-    Connecting { failures: u32 },
+    Connecting {
+        failures: u32,
+        // Why the attempt before failed.
+        reason: Option<String>,
+    },
     /// The last attempt failed; the next may be made at `until`.
     Pausing {
         failures: u32,
@@ -166,15 +171,41 @@ impl Links {
     /// Breaks the link to a peer, if there is one: what waits on it fails, and the next request
     /// opens a new one. For peers that no longer answer.
     pub(crate) fn reset(&self, node: NodeId) {
-        let peer = self.peer(node);
-        let mut state = peer.state.lock();
-        if let PeerState::Ready(connection) = &*state {
-            connection.stop.cancel();
-            *state = PeerState::Idle;
+        let peers = self.shared.peers.lock();
+        for peer in peers.values().filter(|peer| peer.node == node) {
+            peer.close();
         }
     }
 
-    fn peer(&self, node: NodeId) -> Arc<Peer> {
+    /// Closes the links to all but these members.
+    pub(crate) fn keep(&self, members: &[Member]) {
+        let kept = |node: NodeId, address: &str| {
+            let mut members = members.iter();
+            members.any(|member| member.node == node && member.peer_address == address)
+        };
+        self.shared.peers.lock().retain(|(node, address), peer| {
+            let keep = kept(*node, address);
+            if !keep {
+                peer.close();
+            }
+            keep
+        });
+    }
+
+    /// Why there is no link to a member, if the last attempt failed.
+    pub(crate) fn trouble(&self, member: &Member) -> Option<String> {
+        let peers = self.shared.peers.lock();
+        let peer = peers.get(&(member.node, member.peer_address.clone()))?;
+        let state = peer.state.lock();
+        match &*state {
+            PeerState::Pausing { reason, .. } => Some(reason.clone()),
+            PeerState::Connecting { reason, .. } => reason.clone(),
+            PeerState::Idle | PeerState::Ready(_) => None,
+        }
+    }
+
+    fn peer(&self, member: &Member) -> Arc<Peer> {
+        let node = member.node;
         let mut peers = self.shared.peers.lock();
         let new = || {
             let state = Mutex::new(PeerState::Idle);
@@ -184,18 +215,19 @@ impl Links {
                 changed: watch::channel(()).0,
             })
         };
-        peers.entry(node).or_insert_with(new).clone()
+        let key = (node, member.peer_address.clone());
+        peers.entry(key).or_insert_with(new).clone()
     }
 
     /// The link to a member's node, opened if need be. Fails at once while the pause after a
     /// failed attempt lasts.
     async fn connection(&self, member: &Member) -> Result<Arc<Connection>, CallError> {
-        let peer = self.peer(member.node);
+        let peer = self.peer(member);
         let mut changed = peer.changed.subscribe();
         loop {
             {
                 let mut state = peer.state.lock();
-                let failures = match &*state {
+                let attempt = match &*state {
                     PeerState::Ready(connection) if !connection.stop.is_cancelled() => {
                         return Ok(connection.clone());
                     }
@@ -203,11 +235,13 @@ impl Links {
                         return Err(CallError::Unreachable(reason.clone()));
                     }
                     PeerState::Connecting { .. } => None,
-                    PeerState::Pausing { failures, .. } => Some(*failures),
-                    PeerState::Idle | PeerState::Ready(_) => Some(0),
+                    PeerState::Pausing {
+                        failures, reason, ..
+                    } => Some((*failures, Some(reason.clone()))),
+                    PeerState::Idle | PeerState::Ready(_) => Some((0, None)),
                 };
-                if let Some(failures) = failures {
-                    *state = PeerState::Connecting { failures };
+                if let Some((failures, reason)) = attempt {
+                    *state = PeerState::Connecting { failures, reason };
                     // On its own task: a caller with a short deadline must not abort an attempt
                     // that others wait for.
                     let shared = self.shared.clone();
@@ -218,6 +252,17 @@ impl Links {
             if changed.changed().await.is_err() {
                 return Err(CallError::Broken);
             }
+        }
+    }
+}
+
+impl Peer {
+    /// Breaks the link, if there is one.
+    fn close(&self) {
+        let mut state = self.state.lock();
+        if let PeerState::Ready(connection) = &*state {
+            connection.stop.cancel();
+            *state = PeerState::Idle;
         }
     }
 }
@@ -237,7 +282,7 @@ impl Shared {
         };
         let mut state = peer.state.lock();
         let failures = match &*state {
-            PeerState::Connecting { failures } => *failures,
+            PeerState::Connecting { failures, .. } => *failures,
             _ => 0,
         };
         *state = match result {

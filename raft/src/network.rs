@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::Member;
 use crate::blocking::Blocking;
+use crate::book::AddressBook;
 use crate::frame::{Answer, Append, Request, Target};
 use crate::links::{AppendStream, CallError, Links, STREAM_WINDOW};
 use crate::shipping::Shipping;
@@ -52,6 +53,7 @@ pub(crate) struct Network {
     pub(crate) heartbeat: Duration,
     pub(crate) blocking: Blocking,
     pub(crate) shipping: Arc<Shipping>,
+    pub(crate) book: Arc<AddressBook>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -86,8 +88,13 @@ impl Client {
         let deadline = Instant::now() + within;
         self.network
             .links
-            .call(&self.member, self.to(), request, deadline)
+            .call(&self.member(), self.to(), request, deadline)
             .await
+    }
+
+    /// Where the target is now.
+    fn member(&self) -> Member {
+        self.network.book.find(self.target, &self.member)
     }
 
     /// openraft backs off after `Unreachable` only, so that is what tells it not to hurry.
@@ -155,7 +162,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             let within = option.soft_ttl();
             let links = &self.network.links;
             let opened = links
-                .open_stream(&self.member, self.to(), Instant::now() + within)
+                .open_stream(&self.member(), self.to(), Instant::now() + within)
                 .await;
             let stream = match opened {
                 Ok(stream) => stream,
@@ -332,7 +339,10 @@ impl Client {
                 bytes,
             };
             match self.call(piece, PIECE_TIMEOUT).await? {
-                Answer::SnapshotWritten => offset += u64::from(length),
+                Answer::SnapshotWritten => {
+                    offset += u64::from(length);
+                    self.network.shipping.sent(u64::from(length));
+                }
                 _ => return Err(CallError::Unexpected.into()),
             }
             if left <= u64::from(length) {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ pub(crate) const HOLD_LIMIT: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(crate) struct Shipping {
     state: Mutex<(u64, BTreeMap<u64, Instant>)>,
+    sent_bytes: AtomicU64,
 }
 
 impl Shipping {
@@ -28,6 +30,16 @@ impl Shipping {
             shipping: self.clone(),
             id,
         }
+    }
+
+    /// Notes that so many bytes have arrived.
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The bytes that have arrived so far, of all shipments.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether a shipment that began lately is under way.

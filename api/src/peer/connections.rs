@@ -84,6 +84,11 @@ impl Connections {
         self.open.lock().clear();
     }
 
+    /// Closes the connections to all but these nodes, once the calls in flight on them have ended.
+    pub fn keep(&self, nodes: &[NodeId]) {
+        self.open.lock().retain(|node, _| nodes.contains(node));
+    }
+
     /// The connection to a node, opened if there is none.
     ///
     /// # Errors

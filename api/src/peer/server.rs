@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::{CLUSTER_KEY, PEER_MESSAGE_BYTES_MAX, link};
+use crate::admin::{MembersOrder, MembersProgress, OperatorError, members_order, members_progress};
 use crate::call::{Call, CallStream, Door, RpcPath};
 use crate::listener::PeerConnectInfo;
 use crate::{ApiError, Code};
@@ -23,7 +24,7 @@ use crate::{ApiError, Code};
 /// A relayed call is given up after this long even if its caller would wait longer.
 const RELAY_DEADLINE_MAX: Duration = Duration::from_secs(60);
 
-/// Who a node is, for `cluster init`.
+/// Who a node is, for those who want it as a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     /// The node.
@@ -36,6 +37,10 @@ pub struct Description {
     pub peer_address: String,
     /// Its release.
     pub version: String,
+    /// The replica that it holds, if it holds one.
+    pub replica: Option<ReplicaId>,
+    /// A replica that it held until it was removed.
+    pub removed: Option<ReplicaId>,
 }
 
 /// A place in a cluster: which cluster, its secrets, and the replica to run.
@@ -66,19 +71,51 @@ pub enum JoinError {
     /// It could not be made durable, or the group did not start.
     #[error("{0}")]
     Failed(String),
+    /// The node has not found out yet what it belongs to.
+    #[error("this node is starting")]
+    Starting,
+}
+
+impl From<JoinError> for Status {
+    fn from(error: JoinError) -> Self {
+        let text = error.to_string();
+        match error {
+            JoinError::Taken(_) => Self::failed_precondition(text),
+            JoinError::Invalid(_) => Self::invalid_argument(text),
+            JoinError::Failed(_) => Self::internal(text),
+            JoinError::Starting => Self::unavailable(text),
+        }
+    }
 }
 
 /// How a node comes to belong to a cluster. Implemented where the node is put together.
 #[async_trait]
 pub trait Joining: Send + Sync + 'static {
     /// Who this node is.
-    fn describe(&self) -> Description;
+    ///
+    /// # Errors
+    /// If it has just started and does not know yet.
+    fn describe(&self) -> Result<Description, JoinError>;
 
     /// Takes a place in a cluster. The same again is fine.
     ///
     /// # Errors
     /// [`JoinError`] if it can't, or belongs elsewhere.
     async fn join(&self, placement: Placement) -> Result<(), JoinError>;
+
+    /// Carries an order about the members on, if this node leads.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn change_members(
+        &self,
+        group: GroupId,
+        order: MembersOrder,
+    ) -> Result<MembersProgress, OperatorError>;
+
+    /// A node of a cluster takes this one for a member of it. Whether this one belongs to none, rather
+    /// than that it has not entered its cluster yet.
+    fn missed(&self, by: NodeId, cluster: ClusterId) -> bool;
 }
 
 /// What peers need once the node belongs to a cluster.
@@ -137,6 +174,19 @@ impl PeerServer {
             .ok_or_else(|| Status::unavailable("this node is starting"))
     }
 
+    /// Why there is no link to a node that has not entered its cluster: if it has none, its directory
+    /// is empty, and it is told that a cluster counts on it.
+    fn no_link<T>(&self, by: NodeId, request: &Request<T>) -> Option<Status> {
+        if self.0.member.read().is_some() {
+            return None;
+        }
+        let joining = self.0.joining.get()?;
+        let missed = joining.missed(by, named_cluster(request)?);
+        missed.then(|| {
+            Status::failed_precondition("it belongs to no cluster: its directory is empty")
+        })
+    }
+
     /// What a request of the same cluster may use.
     fn member<T, R>(
         &self,
@@ -144,20 +194,22 @@ impl PeerServer {
         choose: impl FnOnce(&Member) -> R,
     ) -> Result<R, Status> {
         let member = self.0.member.read();
-        let member = member
-            .as_ref()
-            .ok_or_else(|| Status::from(ApiError::from(Code::NotInCluster)))?;
-        let named = request
-            .metadata()
-            .get(CLUSTER_KEY)
-            .and_then(|value| value.to_str().ok());
-        if named.and_then(|text| text.parse::<ClusterId>().ok()) != Some(member.cluster) {
+        let Some(member) = member.as_ref() else {
+            return Err(Status::from(ApiError::from(Code::NotInCluster)));
+        };
+        if named_cluster(request) != Some(member.cluster) {
             return Err(Status::permission_denied(
                 "this node belongs to another cluster",
             ));
         }
         Ok(choose(member))
     }
+}
+
+/// The cluster that a request is for.
+fn named_cluster<T>(request: &Request<T>) -> Option<ClusterId> {
+    let named = request.metadata().get(CLUSTER_KEY)?.to_str().ok()?;
+    named.parse().ok()
 }
 
 impl Default for PeerServer {
@@ -184,6 +236,9 @@ impl Peer for PeerServer {
         request: Request<tonic::Streaming<v1::Frame>>,
     ) -> Result<Response<Self::LinkStream>, Status> {
         let peer = caller(&request)?;
+        if let Some(status) = self.no_link(peer, &request) {
+            return Err(status);
+        }
         let links = self.member(&request, |member| Arc::clone(&member.links))?;
         let (link, frames, pump) = link::ends(peer).split();
         tokio::spawn(pump.run(request.into_inner()));
@@ -233,7 +288,7 @@ impl Peer for PeerServer {
         request: Request<v1::DescribeRequest>,
     ) -> Result<Response<v1::DescribeResponse>, Status> {
         caller(&request)?;
-        let own = self.joining()?.describe();
+        let own = self.joining()?.describe()?;
         Ok(Response::new(v1::DescribeResponse {
             node_id: own.node.0,
             cluster_id: own
@@ -243,7 +298,20 @@ impl Peer for PeerServer {
             client_address: own.client_address,
             peer_address: own.peer_address,
             version: own.version,
+            replica_id: own.replica.unwrap_or_default().0,
+            removed_replica_id: own.removed.unwrap_or_default().0,
         }))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<v1::ChangeMembersRequest>,
+    ) -> Result<Response<v1::ChangeMembersResponse>, Status> {
+        caller(&request)?;
+        self.member(&request, |_| ())?;
+        let (group, order) = members_order(request.into_inner())?;
+        let progress = self.joining()?.change_members(group, order).await?;
+        Ok(Response::new(members_progress(progress)))
     }
 
     async fn create_replica(
@@ -253,11 +321,7 @@ impl Peer for PeerServer {
         caller(&request)?;
         let joining = Arc::clone(self.joining()?);
         let placement = placement(request.into_inner())?;
-        joining.join(placement).await.map_err(|error| match error {
-            JoinError::Taken(text) => Status::failed_precondition(text),
-            JoinError::Invalid(text) => Status::invalid_argument(text),
-            JoinError::Failed(text) => Status::internal(text),
-        })?;
+        joining.join(placement).await?;
         Ok(Response::new(v1::CreateReplicaResponse {}))
     }
 }

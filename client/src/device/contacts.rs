@@ -320,6 +320,10 @@ fn renewed(box_id: &BoxId, row: ContactRow, record: &KeyRecord) -> Result<Contac
             {
                 return Err(changed("two encryption keys were shown under one counter"));
             }
+            // Nothing would be sealed to it, and nobody would see that it gets nothing.
+            None if record.signing_key(&keys.device).is_some() => {
+                return Err(changed("a device without its encryption key was shown"));
+            }
             // A device that is gone was taken out by a link of the chain.
             _ => {}
         }

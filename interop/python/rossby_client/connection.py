@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from . import hawk
+from . import hawk, proto
 from .errors import ConnectionFailed, Malformed, ServiceError
 
 SERVICE = "/rossby.v1.Mailbox/"
 DETAILS = "grpc-status-details-bin"
 #: No call of the service takes longer than three seconds; the rest is for the way there.
 ATTEMPT_S = 5.0
+#: A stream brings a sign of life every ten seconds.
+SILENCE_S = 30.0
 
 
 @dataclass
@@ -60,9 +65,13 @@ class Connection:
             except ConnectionFailed:
                 if time.monotonic() + wait > deadline:
                     raise
-            self._favourite += 1
+            self.next_server()
             time.sleep(wait)
             pause = min(pause * 2, 2.0)
+
+    def next_server(self) -> None:
+        """Another server is asked from now on."""
+        self._favourite += 1
 
     def attempt(self, path: str, message: bytes, credentials: hawk.Credentials | None) -> bytes:
         """One try of one call; the reply's message, vouched for by the service."""
@@ -90,6 +99,26 @@ class Connection:
         vouched = dict(call.initial_metadata()).get("server-authorization")
         return reply, vouched
 
+    def stream(self, message: bytes, credentials: hawk.Credentials) -> Iterator[bytes]:
+        """One subscription: its pages, each vouched for, until the service ends it."""
+        path, ts = SERVICE + "Subscribe", self.clock.now_s()
+        signed = hawk.Signed(credentials, path, message, ts)
+        metadata = [("authorization", signed.authorization)]
+        call = self._channel().unary_stream(path)(message, metadata=metadata)
+        response = proto.messages().SubscribeResponse
+        try:
+            for number, raw in enumerate(_lively(call)):
+                said = parse(response, raw)
+                signed.check_reply(said.server_authorization, said.page, ext=str(number))
+                yield said.page
+        except grpc.RpcError as error:
+            failure = _error_of(error)
+            if isinstance(failure, ServiceError) and failure.server_time_ms is not None:
+                self.clock.learn(ts, failure.server_time_ms)
+            raise failure from error
+        finally:
+            call.cancel()
+
     def _channel(self) -> grpc.Channel:
         server = self.servers[self._favourite % len(self.servers)]
         if server not in self._channels:
@@ -102,6 +131,21 @@ class Connection:
         if self.ca is None:
             return grpc.insecure_channel(server, options)
         return grpc.secure_channel(server, grpc.ssl_channel_credentials(self.ca), options)
+
+
+def _lively(call: Any) -> Iterator[bytes]:
+    """The messages of a stream, which is given up once it says nothing for too long."""
+    while True:
+        watchdog = threading.Timer(SILENCE_S, call.cancel)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            message = next(call, None)
+        finally:
+            watchdog.cancel()
+        if message is None:
+            return
+        yield message
 
 
 def parse(kind: type[Message], data: bytes) -> Message:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import envelope, hpke, proto, signing
-from .connection import Connection
-from .errors import Malformed, NotGenuine, RossbyError, ServiceError
+from .connection import Connection, parse
+from .errors import ConnectionFailed, Malformed, NotGenuine, RossbyError, ServiceError
 from .hawk import Credentials
 from .identity import (
     EMAIL,
@@ -203,7 +204,11 @@ class Device:
     def _after_refusal(self, box: bytes, staged: dict[str, Any], refusal: Any) -> None:
         content = envelope.decode_content(bytes.fromhex(staged["content"]))
         if refusal.code == "STALE_KEY_RECORD":
-            if self.pin(box, refusal.key_record).version == staged["chain_version"]:
+            if refusal.HasField("key_record"):
+                self.pin(box, refusal.key_record)
+            else:
+                self.look_up(box)
+            if self.contact(box).version == staged["chain_version"]:
                 raise NotGenuine("called stale, and it is what was sealed for")
             self.stage(box, staged["counter"], content)
         elif refusal.code in ("COUNTER_REUSED", "NOT_ACCEPTED"):
@@ -256,6 +261,29 @@ class Device:
         request = proto.messages().FetchRequest()
         page = self._call("Fetch", request, proto.messages().FetchResponse)
         return [self._receive(letter) for letter in page.envelopes]
+
+    def listen(self) -> Iterator[Received]:
+        """Envelopes as they come, for ever. Moves nothing: acknowledge what is stored."""
+        after, pause = 0, 0.1
+        while True:
+            request = proto.messages().SubscribeRequest(after=after).SerializeToString()
+            try:
+                for data in self.connection.stream(request, self.credentials):
+                    pause = 0.1
+                    page = parse(proto.messages().FetchResponse, data)
+                    for letter in page.envelopes:
+                        after = max(after, letter.sequence)
+                        yield self._receive(letter)
+                continue  # Its ten minutes are over.
+            except ServiceError as error:
+                if error.server_time_ms is None and error.retry != "same":
+                    raise
+                pause = max(pause, error.retry_after or 0.0)
+            except ConnectionFailed:
+                pass
+            self.connection.next_server()
+            time.sleep(pause)
+            pause = min(pause * 2, 10.0)
 
     def _receive(self, letter: Any) -> Received:
         sender, device = letter.sender_box_id, letter.sender_device_id

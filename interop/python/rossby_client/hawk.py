@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import mohawk
 import mohawk.exc
+import mohawk.util
 
 from .errors import Unauthentic
 
@@ -59,11 +60,16 @@ class Signed:
     def authorization(self) -> str:
         return self._sender.request_header
 
-    def check_reply(self, header: str | None, reply: bytes) -> None:
-        """Refuses a reply that the service did not make to this very request."""
+    def check_reply(self, header: str | None, reply: bytes, ext: str | None = None) -> None:
+        """Refuses a reply that the service did not make to this very request.
+
+        In a stream, `ext` is the number of the message that is due.
+        """
         if header is None:
             raise Unauthentic("a reply without server-authorization")
         try:
+            if mohawk.util.parse_authorization_header(header).get("ext") != ext:
+                raise Unauthentic("another message than the one that is due")
             self._sender.accept_response(
                 header,
                 content=reply,

@@ -299,8 +299,10 @@ class KeyRecord:
         if self.version < pinned.version or self.hashes[pinned.version] != pinned.head:
             raise NotGenuine("another chain than the one known", "IDENTITY_CHANGED")
         for device, (known, _) in pinned.kem_keys.items():
-            if device not in self.kem_keys:
+            if device not in self.live:
                 continue
+            if device not in self.kem_keys:
+                raise NotGenuine("a live device without the KEM key it had", "IDENTITY_CHANGED")
             shown = self.kem_keys[device][0]
             if shown.counter < known.counter:
                 raise NotGenuine("a KEM key older than the one known", "IDENTITY_CHANGED")

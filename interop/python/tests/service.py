@@ -6,11 +6,15 @@ for conditions.
 
 from __future__ import annotations
 
+import atexit
+import faulthandler
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +26,37 @@ from rossby_client import Connection, Device, Identifier
 BIN = os.environ["ROSSBY_BIN"]
 #: Nothing here takes as long, even on a busy machine.
 PATIENCE_S = 120.0
+#: And all of it together no longer than this: a test that hangs fails, with every thread's place.
+ALL_S = 1200.0
 T = TypeVar("T")
+
+_running: list[subprocess.Popen[bytes]] = []
+
+
+def _kill_all() -> None:
+    for process in _running:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _give_up() -> None:
+    faulthandler.dump_traceback(all_threads=True)
+    _kill_all()
+    os._exit(1)
+
+
+def _terminated(*_: object) -> None:
+    _kill_all()
+    os._exit(143)
+
+
+# Whatever ends the tests ends the nodes.
+atexit.register(_kill_all)
+signal.signal(signal.SIGTERM, _terminated)
+_watchdog = threading.Timer(ALL_S, _give_up)
+_watchdog.daemon = True
+_watchdog.start()
 
 
 def eventually(what: str, look: Callable[[], T | None]) -> T:
@@ -87,6 +121,7 @@ class Node:
                 stderr=out,
                 env=clean_environment(),
             )
+        _running.append(self._process)
 
     def addresses(self) -> dict[str, Any]:
         """Where its doors are, once they are open."""
@@ -135,6 +170,7 @@ class Node:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            _running.remove(self._process)
             self._process = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import unittest
+import unittest.mock
 
 from rossby_client import (
     ConnectionFailed,
@@ -125,6 +126,43 @@ class OneNode(unittest.TestCase):
         again = Device.load(sender.path, self.cluster.connection())
         again.send(self.paul.box, Text("after"))
         self.assertEqual(self.texts_from(again), ["before", "after"])
+
+    def test_letters_of_a_subscription_come_as_they_are_sent(self) -> None:
+        listener, rita = self.cluster.python_device("listener"), self.rita
+        letters = listener.listen()
+        heard = []
+        for text in ("one", "two", "three"):
+            rita.run("send", email("listener"), text)
+            heard.append(next(letters))
+        self.assertEqual([letter.opened.content.text for letter in heard], ["one", "two", "three"])
+        letters.close()
+        # Begun anew it shows again what was not acknowledged, and nothing else.
+        listener.acknowledge(heard[1].sequence)
+        again = listener.listen()
+        self.assertEqual(next(again).opened.content, Text("three"))
+        again.close()
+
+    def test_a_subscription_is_believed_in_its_order_and_for_its_own_request_only(self) -> None:
+        self.paul.fetch()
+        request = proto.messages().SubscribeRequest().SerializeToString()
+        connection = self.paul.connection
+        pages = connection.stream(request, self.paul.credentials)
+        next(pages)
+        pages.close()
+        honest = hawk.Signed.check_reply
+        changes = [
+            lambda header, page, ext: (header, page, "1"),
+            lambda header, page, ext: (header, page + b"\x10\x01", ext),
+            lambda header, page, ext: (header.replace('ext="0"', 'ext="1"'), page, "1"),
+            lambda header, page, ext: (header, page, None),
+        ]
+        for change in changes:
+            def check(signed, header, page, ext=None, change=change):
+                honest(signed, *change(header, page, ext))
+
+            with unittest.mock.patch.object(hawk.Signed, "check_reply", check):
+                with self.assertRaises(Unauthentic):
+                    next(connection.stream(request, self.paul.credentials))
 
     def texts_from(self, sender: Device) -> list[str]:
         came = [letter for letter in self.paul.fetch() if letter.sender_box == sender.box]

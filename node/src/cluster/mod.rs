@@ -1,5 +1,6 @@
 //! `rossby cluster`: orders to a running node over its admin socket.
 
+mod members;
 mod status;
 
 use std::io;
@@ -7,6 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use rossby_api::admin::MembersOrder;
+use rossby_domain::ids::NodeId;
 use rossby_proto::v1;
 use rossby_proto::v1::admin_client::AdminClient;
 use tonic::Status;
@@ -54,6 +57,32 @@ pub fn run(command: &ClusterCommand) -> Result<(), Failure> {
                     done.leader_node_id
                 ));
                 Ok(())
+            }
+            ClusterCommand::AddNode { change, node } => {
+                members::change(
+                    change,
+                    &MembersOrder::Add(NodeId(node.node), node.address.clone()),
+                )
+                .await
+            }
+            ClusterCommand::RemoveNode {
+                change,
+                node,
+                half_added,
+            } => {
+                let order = MembersOrder::Remove {
+                    node: NodeId(*node),
+                    half_added_only: *half_added,
+                };
+                members::change(change, &order).await
+            }
+            ClusterCommand::ReplaceNode { change, old, new } => {
+                let order = MembersOrder::Replace {
+                    old: NodeId(*old),
+                    new: NodeId(new.node),
+                    peer_address: new.address.clone(),
+                };
+                members::change(change, &order).await
             }
             ClusterCommand::ConfirmTime { socket, group } => {
                 confirm_time(&socket.path(), *group).await

@@ -13,6 +13,8 @@ struct NodeView<'a> {
     version: &'a str,
     cluster: Option<&'a str>,
     cluster_name: Option<&'a str>,
+    standing: &'a str,
+    advice: Option<&'a str>,
     groups: Vec<GroupView<'a>>,
 }
 
@@ -30,6 +32,8 @@ struct GroupView<'a> {
     failure: Option<&'a str>,
     /// The jump of the leader's clock for which no mail expires.
     expiry_blocked: Option<JumpView>,
+    /// A change of voters is half-way.
+    joint: bool,
     members: Vec<MemberView<'a>>,
 }
 
@@ -47,6 +51,7 @@ struct MemberView<'a> {
     clients: &'a str,
     voter: bool,
     matched_index: Option<u64>,
+    trouble: Option<&'a str>,
 }
 
 fn some(text: &str) -> Option<&str> {
@@ -59,6 +64,8 @@ fn view(status: &v1::StatusResponse) -> NodeView<'_> {
         version: &status.version,
         cluster: some(&status.cluster_id),
         cluster_name: some(&status.cluster_name),
+        standing: &status.standing,
+        advice: some(&status.advice),
         groups: status.groups.iter().map(group_view).collect(),
     }
 }
@@ -79,6 +86,7 @@ fn group_view(group: &v1::GroupStatus) -> GroupView<'_> {
             last_ms: jump.last_ms,
             now_ms: jump.now_ms,
         }),
+        joint: group.joint,
         members: group
             .members
             .iter()
@@ -89,6 +97,7 @@ fn group_view(group: &v1::GroupStatus) -> GroupView<'_> {
                 clients: &member.client_address,
                 voter: member.voter,
                 matched_index: member.matched_index,
+                trouble: some(&member.trouble),
             })
             .collect(),
     }
@@ -104,6 +113,9 @@ pub(super) fn print(status: &v1::StatusResponse, json: bool) -> Result<(), Failu
     match (status.cluster, status.cluster_name) {
         (Some(id), name) => output::line(format!("cluster {} ({id})", name.unwrap_or("-"))),
         _ => output::line("in no cluster yet: see `rossby help cluster init`"),
+    }
+    if let Some(advice) = status.advice {
+        output::line(format!("  {advice}"));
     }
     for group in &status.groups {
         print_group(group);
@@ -136,12 +148,34 @@ fn print_group(group: &GroupView<'_>) {
             "    set the clock right, or say that it is: `rossby cluster confirm-time` on this node",
         );
     }
+    if group.joint {
+        output::line("  a change of voters is half-way: both the old and the new ones must agree");
+    }
     for member in &group.members {
         let kind = if member.voter { "voter" } else { "learner" };
         let matched = member
             .matched_index
             .map_or_else(String::new, |index| format!(", has the log to {index}"));
         let peers = some(member.peers).unwrap_or("no peers");
-        output::line(format!("  node {}: {kind}, {peers}{matched}", member.node));
+        output::line(format!(
+            "  node {} (replica {}): {kind}, {peers}{matched}",
+            member.node, member.replica
+        ));
+        if let Some(trouble) = member.trouble {
+            output::line(format!("    no link: {trouble}"));
+            output::line(format!(
+                "    if it is gone for good, or its disk was lost: rossby cluster replace-node {} \
+                 NUMBER=HOST:PORT",
+                member.node
+            ));
+        }
+        // Of those who are no voters, the leader knows how to go on.
+        if !member.voter && group.role == "leader" {
+            output::line(format!(
+                "    half added: give the order again that added it, or take it back: rossby cluster \
+                 remove-node {} --half-added",
+                member.node
+            ));
+        }
     }
 }

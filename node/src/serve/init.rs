@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rossby_api::ClusterSecrets;
-use rossby_api::admin::{InitPlan, OperatorError};
+use rossby_api::admin::{InitPlan, MembersOrder, MembersProgress, OperatorError};
 use rossby_api::peer::{Connections, Description, JoinError, Joining, Placement};
-use rossby_domain::ids::{ClusterId, NodeId, ReplicaId};
+use rossby_domain::ids::{ClusterId, GroupId, NodeId, ReplicaId};
 use rossby_proto::v1;
 use rossby_raft::{Leadership, Member};
 use rossby_storage::datadir::{ClusterIdentity, HeldReplica};
@@ -25,7 +25,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a new cluster may take to elect a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// More replicas than this make every write slower and nothing safer.
-const NODES_MAX: usize = 9;
+const NODES_MAX: usize = rossby_raft::MAX_VOTERS;
 
 impl Node {
     /// Makes a cluster, or finishes making it.
@@ -55,6 +55,9 @@ impl Node {
                     nodes.join(", "),
                     founding.partitions.get()
                 )));
+            }
+            (None, None) if let Some(advice) = self.advice_if_missed() => {
+                return Err(refused(advice));
             }
             (None, Some(cluster)) => {
                 return Err(refused(format!(
@@ -149,7 +152,7 @@ impl Node {
     }
 }
 
-async fn describe(
+pub(super) async fn describe(
     peers: &Connections,
     node: NodeId,
     address: &str,
@@ -165,7 +168,7 @@ async fn describe(
     }
 }
 
-async fn place(
+pub(super) async fn place(
     peers: &Connections,
     member: &Member,
     replica: ReplicaId,
@@ -219,17 +222,36 @@ fn check(plan: &InitPlan, own: NodeId) -> Result<(), OperatorError> {
 
 #[async_trait]
 impl Joining for Node {
-    fn describe(&self) -> Description {
-        let cluster = self
-            .membership()
-            .map(|membership| membership.place.cluster.id);
-        Description {
+    fn describe(&self) -> Result<Description, JoinError> {
+        if !self.has_begun() {
+            return Err(JoinError::Starting);
+        }
+        let removed = self.removed.get();
+        let place = self.membership().map(|membership| &membership.place);
+        let cluster = place.map(|place| place.cluster.id);
+        Ok(Description {
             node: self.id(),
-            cluster,
+            cluster: cluster.or(removed.map(|(cluster, _)| *cluster)),
             client_address: self.parts.advertised.clients.clone(),
             peer_address: self.parts.advertised.peers.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
+            replica: place
+                .filter(|_| removed.is_none())
+                .map(|place| place.held.replica),
+            removed: removed.map(|(_, replica)| *replica),
+        })
+    }
+
+    async fn change_members(
+        &self,
+        group: GroupId,
+        order: MembersOrder,
+    ) -> Result<MembersProgress, OperatorError> {
+        self.lead_members(group, order).await
+    }
+
+    fn missed(&self, by: NodeId, cluster: ClusterId) -> bool {
+        self.note_missed(by, cluster)
     }
 
     async fn join(&self, placement: Placement) -> Result<(), JoinError> {
@@ -259,6 +281,9 @@ impl Joining for Node {
                 )));
             }
             None => {}
+        }
+        if let Some(removed) = self.removed() {
+            return Err(JoinError::Taken(removed));
         }
         if let Some(founding) = Founding::read(&data).map_err(|error| failed(error.into()))? {
             let text = format!("it founds cluster {} itself", founding.cluster);
@@ -291,14 +316,14 @@ impl Node {
     }
 }
 
-fn refused(text: impl ToString) -> OperatorError {
+pub(super) fn refused(text: impl ToString) -> OperatorError {
     OperatorError::Refused(text.to_string())
 }
 
-fn unavailable(text: impl ToString) -> OperatorError {
+pub(super) fn unavailable(text: impl ToString) -> OperatorError {
     OperatorError::Unavailable(text.to_string())
 }
 
-fn failed(text: impl ToString) -> OperatorError {
+pub(super) fn failed(text: impl ToString) -> OperatorError {
     OperatorError::Failed(text.to_string())
 }

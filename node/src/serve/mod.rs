@@ -16,6 +16,7 @@ mod entrance;
 mod figures;
 pub(crate) mod founding;
 mod init;
+mod members;
 mod node;
 mod operator;
 mod ready;
@@ -172,6 +173,10 @@ async fn watch(node: &Node, serving: &Serving, clients: std::net::SocketAddr) ->
     let mut announced = false;
     let mut told = None;
     loop {
+        if let Err(error) = node.take_leave().await {
+            return node_failure(error);
+        }
+        node.close_unneeded();
         if let Some(failure) = fatal(node, serving) {
             error!(reason = %failure.message, "this node can't go on");
             return failure;

@@ -9,14 +9,14 @@
 //! Every step leaves the disk in a state from which the next start goes on: secrets first, then
 //! the founder's plan, then the identity, then the first membership of the group.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rossby_api::courier::{ConsoleCourier, Courier, CourierError, OutboxFileCourier};
 use rossby_api::peer::{Connections, NoPeers, PeerServer, PeerTransport};
 use rossby_api::{ClusterSecrets, Door, MailboxConfig, MailboxService, Metrics, Relay, Workers};
 use rossby_domain::identifier::Identifier;
-use rossby_domain::ids::{ClusterId, NodeId, PartitionCount};
+use rossby_domain::ids::{ClusterId, NodeId, PartitionCount, ReplicaId};
 use rossby_raft::{Group, InitializeError, Member, StartError};
 use rossby_seams::clock::Clock;
 use rossby_seams::disk::Disk;
@@ -25,10 +25,12 @@ use rossby_seams::transport::{LinkAcceptor, SharedTransport};
 use rossby_storage::datadir::{
     ClusterIdentity, DataDirectory, DataDirectoryError, HeldReplica, Identity,
 };
+use rossby_storage::wal::WalError;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{error, info};
 
 use super::engine::{Engine, EngineError, EngineParts};
 use super::entrance::Entrance;
@@ -117,8 +119,25 @@ pub struct Node {
     /// Whether gRPC's health service says that this node serves.
     pub told_ready: AtomicBool,
     membership: OnceLock<Membership>,
+    /// Whether it knows what it belongs to, if anything.
+    begun: AtomicBool,
+    /// Who takes this node for a member, though it belongs to no cluster.
+    pub(super) missed: OnceLock<Missed>,
+    /// Whether the log says so.
+    pub(super) told_missed: AtomicBool,
+    /// The cluster that it was removed from, and its last replica there.
+    pub(super) removed: OnceLock<(ClusterId, ReplicaId)>,
     /// Its data directory. Locked while the node enters a cluster, so that it enters one only.
     pub(super) data: Mutex<DataDirectory>,
+}
+
+/// A cluster that takes this node for a member, though it belongs to none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Missed {
+    pub(super) by: NodeId,
+    pub(super) cluster: ClusterId,
+    /// When it was first seen: a node that is being added is called a moment before it is invited.
+    pub(super) since: Instant,
 }
 
 /// What runs once the node belongs to a cluster.
@@ -143,6 +162,10 @@ impl Node {
             stop_tasks: CancellationToken::new(),
             told_ready: AtomicBool::new(false),
             membership: OnceLock::new(),
+            begun: AtomicBool::new(false),
+            missed: OnceLock::new(),
+            told_missed: AtomicBool::new(false),
+            removed: OnceLock::new(),
             data: Mutex::new(data),
         })
     }
@@ -166,9 +189,27 @@ impl Node {
     /// [`NodeError`] if what is on the disk can't be used.
     pub async fn begin(&self) -> Result<(), NodeError> {
         let mut data = self.data.lock().await;
+        let begun = self.go_on(&mut data).await;
+        if begun.is_ok() {
+            self.begun.store(true, Ordering::Release);
+        }
+        begun
+    }
+
+    async fn go_on(&self, data: &mut DataDirectory) -> Result<(), NodeError> {
         data.expect(self.id(), None)?;
         if let Some(place) = Place::of(data.identity()) {
-            return self.enter(&mut data, place).await;
+            let replica = place.held.replica;
+            return match self.enter(data, place).await {
+                Err(NodeError::Start(StartError::Log(WalError::ReplicaRemoved { .. }))) => {
+                    self.bury(data, replica)
+                }
+                entered => entered,
+            };
+        }
+        if let Some((cluster, replica)) = removed_from(data.identity()) {
+            self.bear_removal(cluster, replica);
+            return Ok(());
         }
         let cluster = data
             .identity()
@@ -184,12 +225,56 @@ impl Node {
             info!("this node belongs to no cluster yet: waiting for `rossby cluster init`");
             return Ok(());
         }
-        let founding = match Founding::read(&data)? {
+        let founding = match Founding::read(data)? {
             Some(founding) => founding,
-            None => self.plan_alone(&data)?,
+            None => self.plan_alone(data)?,
         };
         let place = self.founder(&founding)?;
-        self.enter(&mut data, place).await
+        self.enter(data, place).await
+    }
+
+    /// Whether it knows what it belongs to, if anything.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// Whether it belongs to no cluster, and waits for one.
+    pub(super) fn waits(&self) -> bool {
+        self.has_begun() && self.membership().is_none() && self.removed.get().is_none()
+    }
+
+    /// That this node was removed, and what to do, if it was.
+    pub(super) fn removed(&self) -> Option<String> {
+        self.removed.get().map(|(cluster, replica)| {
+            format!(
+                "this node was removed from cluster {cluster} (its replica {replica} can not come back):                  stop it, or start it with an empty directory and add it as a new node with `rossby                  cluster add-node`"
+            )
+        })
+    }
+
+    /// Writes down that a replica of this node was removed.
+    pub(super) fn bury(
+        &self,
+        data: &mut DataDirectory,
+        replica: ReplicaId,
+    ) -> Result<(), NodeError> {
+        let Some(identity) = data.identity() else {
+            return Ok(());
+        };
+        let identity = identity.without(FIRST_GROUP, replica);
+        let cluster = identity.cluster.as_ref().map(|cluster| cluster.id);
+        data.save(identity)?;
+        if let Some(cluster) = cluster {
+            self.bear_removal(cluster, replica);
+        }
+        Ok(())
+    }
+
+    fn bear_removal(&self, cluster: ClusterId, replica: ReplicaId) {
+        let _ = self.removed.set((cluster, replica));
+        if let Some(removed) = self.removed() {
+            error!("{removed}");
+        }
     }
 
     fn plan_alone(&self, data: &DataDirectory) -> Result<Founding, NodeError> {
@@ -419,6 +504,15 @@ impl Node {
             reason: reason.to_string(),
         }
     }
+}
+
+/// The cluster that a node was removed from, and its last replica there.
+fn removed_from(identity: Option<&Identity>) -> Option<(ClusterId, ReplicaId)> {
+    let identity = identity?;
+    let cluster = identity.cluster.as_ref()?.id;
+    let mut removed = identity.removed.iter();
+    let last = removed.rfind(|removed| removed.group == FIRST_GROUP)?;
+    Some((cluster, last.replica))
 }
 
 /// Gives a new group its first members, if that was not done before.

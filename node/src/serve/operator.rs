@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rossby_api::admin::{InitPlan, NodeStatus, Operator, OperatorError};
+use rossby_api::admin::{
+    InitPlan, MembersOrder, MembersProgress, NodeStatus, Operator, OperatorError, Standing,
+};
 use rossby_api::workers::tell_time;
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
 use rossby_raft::{CheckpointError, ClockJump, Group, GroupStatus, ProposeError};
@@ -18,7 +20,7 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(15);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Node {
-    fn member_of(&self, group: GroupId) -> Result<&Membership, OperatorError> {
+    pub(super) fn member_of(&self, group: GroupId) -> Result<&Membership, OperatorError> {
         let membership = self.membership().ok_or_else(|| {
             OperatorError::Refused("this node belongs to no cluster yet".to_owned())
         })?;
@@ -40,7 +42,17 @@ impl Node {
 impl Operator for Node {
     fn status(&self) -> NodeStatus {
         let membership = self.membership();
+        let removed = self.removed();
+        let missed = self.advice_if_missed();
+        let standing = match (&removed, membership, &missed) {
+            (Some(_), ..) => Standing::Removed,
+            (None, Some(_), _) => Standing::Member,
+            (None, None, Some(_)) => Standing::Missed,
+            (None, None, None) => Standing::Waiting,
+        };
         NodeStatus {
+            standing,
+            advice: removed.or(missed),
             node: self.id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster: membership
@@ -54,6 +66,14 @@ impl Operator for Node {
 
     async fn init_cluster(&self, plan: InitPlan) -> Result<ClusterId, OperatorError> {
         self.init(plan).await
+    }
+
+    async fn change_members(
+        &self,
+        group: GroupId,
+        order: MembersOrder,
+    ) -> Result<MembersProgress, OperatorError> {
+        self.order_members(group, order).await
     }
 
     async fn transfer_leader(

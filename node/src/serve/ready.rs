@@ -27,9 +27,15 @@ impl Node {
         if self.stop_tasks.is_cancelled() {
             return Err("this node is shutting down".to_owned());
         }
+        if let Some(removed) = self.removed() {
+            return Err(removed);
+        }
         match self.membership() {
             Some(membership) => ready(membership),
             None if self.parts.peers.is_some() => {
+                if let Some(advice) = self.advice_if_missed() {
+                    return Err(advice);
+                }
                 Err("this node belongs to no cluster yet: run `rossby cluster init`".to_owned())
             }
             None => Err("this node is starting".to_owned()),

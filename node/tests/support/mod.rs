@@ -189,6 +189,40 @@ impl Cluster {
         run(args)
     }
 
+    /// One more node, running, with certificates of the same authority, which belongs to no cluster.
+    pub fn add_waiting(&mut self, id: u64) {
+        let args = peer_args(self.path(), id);
+        let mut node = Node::new(self.path(), id, args);
+        node.start();
+        node.wait_alive();
+        self.nodes.push(node);
+    }
+
+    /// A node is none of the cluster's any more: it is stopped, if it runs, and forgotten.
+    pub fn forget(&mut self, id: u64) {
+        self.nodes.retain(|node| node.id() != id);
+    }
+
+    /// `id=host:port` of a node.
+    pub fn at(&self, id: u64) -> String {
+        let node = self.nodes.iter().find(|node| node.id() == id);
+        format!("{id}={}", node.expect("no such node").peer_address())
+    }
+
+    /// Gives an order about the members to a node, in the words of the command line.
+    pub fn order(&mut self, at: u64, words: &[&str]) -> Output {
+        let data = self.node(at).data().display().to_string();
+        let args = ["cluster"].iter().chain(words).copied();
+        run(args.chain(["--data", &data]))
+    }
+
+    /// The same, which must be carried out.
+    pub fn order_ok(&mut self, at: u64, words: &[&str]) -> String {
+        let output = self.order(at, words);
+        assert!(output.status.success(), "{words:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).expect("not UTF-8")
+    }
+
     /// The folder of everything.
     pub fn path(&self) -> &Path {
         self.folder.path()

@@ -161,6 +161,20 @@ impl Node {
             .sum()
     }
 
+    /// Its disk is lost: the data directory is gone. It must not run.
+    pub fn wipe(&mut self) {
+        assert!(self.child.is_none(), "node {} runs", self.id);
+        std::fs::remove_dir_all(self.data()).expect("the data can't be removed");
+    }
+
+    /// Waits until it has logged a text.
+    pub fn wait_log(&self, text: &str) {
+        eventually(
+            &format!("node {} logs {text:?}\n{}", self.id, self.log()),
+            || self.log().contains(text).then_some(()),
+        );
+    }
+
     /// A page of its metrics and health.
     pub fn page(&self, path: &str) -> Option<(u16, String)> {
         http::get(self.http.address(), path)

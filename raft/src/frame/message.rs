@@ -14,6 +14,7 @@ use rossby_storage::LogPosition;
 use rossby_storage::store::FileName;
 
 use crate::Member;
+use crate::members::Standing;
 use crate::types::{
     Entry, LogId, Membership, TypeConfig, Vote, decode_payload, encode_payload, log_id, position,
 };
@@ -71,6 +72,10 @@ pub(crate) enum Request {
     },
     /// What time is it? Asked of the node, whatever the target.
     Clock,
+    /// Is this replica of the group still a member of it? Asked of any replica of the group.
+    Standing {
+        replica: ReplicaId,
+    },
 }
 
 /// What a peer answers.
@@ -87,6 +92,7 @@ pub(crate) enum Answer {
     SnapshotWritten,
     SnapshotInstalled(Vote),
     Clock(Timestamp),
+    Standing(Standing),
 }
 
 /// Why a peer does not do what it was asked. Nothing was done.
@@ -106,6 +112,10 @@ pub(crate) enum Refusal {
     UnknownTransfer,
     #[error("the checkpoint could not be taken in")]
     BadCheckpoint,
+    #[error("the replica was removed from the group")]
+    Removed,
+    #[error("the sender is on another node")]
+    OtherNode,
 }
 
 impl Refusal {
@@ -118,6 +128,8 @@ impl Refusal {
             Self::Busy => writer.u8(5),
             Self::UnknownTransfer => writer.u8(6),
             Self::BadCheckpoint => writer.u8(7),
+            Self::Removed => writer.u8(8),
+            Self::OtherNode => writer.u8(9),
         }
     }
 
@@ -132,6 +144,8 @@ impl Refusal {
             5 => Self::Busy,
             6 => Self::UnknownTransfer,
             7 => Self::BadCheckpoint,
+            8 => Self::Removed,
+            9 => Self::OtherNode,
             _ => return Err(WireError::Invalid("refusal")),
         })
     }
@@ -161,6 +175,7 @@ impl Request {
                 write_vote(writer.u8(7).u64(*transfer), vote)
             }
             Self::Clock => writer.u8(8),
+            Self::Standing { replica } => writer.u8(9).u64(replica.0),
         }
     }
 
@@ -188,6 +203,9 @@ impl Request {
                 vote: read_vote(reader)?,
             },
             8 => Self::Clock,
+            9 => Self::Standing {
+                replica: ReplicaId(reader.u64()?),
+            },
             _ => return Err(WireError::Invalid("request")),
         })
     }
@@ -213,6 +231,11 @@ impl Answer {
             Self::SnapshotWritten => writer.u8(5),
             Self::SnapshotInstalled(vote) => write_vote(writer.u8(6), vote),
             Self::Clock(now) => writer.u8(7).u64(now.as_millis()),
+            Self::Standing(standing) => writer.u8(8).u8(match standing {
+                Standing::Member => 0,
+                Standing::Removed => 1,
+                Standing::Unknown => 2,
+            }),
         }
     }
 
@@ -237,6 +260,12 @@ impl Answer {
             5 => Self::SnapshotWritten,
             6 => Self::SnapshotInstalled(read_vote(reader)?),
             7 => Self::Clock(Timestamp::from_millis(reader.u64()?)),
+            8 => Self::Standing(match reader.u8()? {
+                0 => Standing::Member,
+                1 => Standing::Removed,
+                2 => Standing::Unknown,
+                _ => return Err(WireError::Invalid("standing")),
+            }),
             _ => return Err(WireError::Invalid("answer")),
         })
     }

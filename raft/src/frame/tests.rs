@@ -16,6 +16,7 @@ use rossby_storage::store::FileName;
 use super::message::AppendOutcome;
 use super::*;
 use crate::Member;
+use crate::members::Standing;
 use crate::types::{Entry, LogId, Membership, Proposal, Vote, log_id};
 
 fn votes() -> impl Strategy<Value = Vote> {
@@ -113,6 +114,9 @@ fn requests() -> impl Strategy<Value = Request> {
         (votes(), any::<u64>(), option::of(log_ids())).prop_map(|(from, to, last)| {
             Request::Transfer(TransferLeaderRequest::new(from, ReplicaId(to), last))
         }),
+        any::<u64>().prop_map(|id| Request::Standing {
+            replica: ReplicaId(id)
+        }),
         bytes().prop_map(|manifest| Request::SnapshotBegin { manifest }),
         (any::<u64>(), files(), any::<u64>(), bytes()).prop_map(
             |(transfer, file, offset, bytes)| Request::SnapshotChunk {
@@ -139,6 +143,8 @@ fn refusals() -> impl Strategy<Value = Refusal> {
         Just(Refusal::Busy),
         Just(Refusal::UnknownTransfer),
         Just(Refusal::BadCheckpoint),
+        Just(Refusal::Removed),
+        Just(Refusal::OtherNode),
     ]
 }
 
@@ -168,6 +174,9 @@ fn answers() -> impl Strategy<Value = Answer> {
         Just(Answer::SnapshotWritten),
         votes().prop_map(Answer::SnapshotInstalled),
         any::<u64>().prop_map(|now| Answer::Clock(Timestamp::from_millis(now))),
+        Just(Answer::Standing(Standing::Member)),
+        Just(Answer::Standing(Standing::Removed)),
+        Just(Answer::Standing(Standing::Unknown)),
     ]
 }
 

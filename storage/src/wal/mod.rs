@@ -259,6 +259,13 @@ impl Wal {
         receiver.await.unwrap_or(Err(WalError::Closed))
     }
 
+    /// Whether this replica was removed from this node.
+    #[must_use]
+    pub fn is_removed(&self, group: GroupId, replica: ReplicaId) -> bool {
+        let inner = self.handle.shared.inner.lock();
+        inner.removed.contains(&(group, replica))
+    }
+
     /// Closes the log: what was submitted is still written, everything later is refused.
     pub fn shut_down(&self) {
         self.handle.shared.inner.lock().closed = true;

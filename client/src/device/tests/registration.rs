@@ -215,6 +215,24 @@ async fn an_older_encryption_key_is_refused_loudly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_device_whose_encryption_key_is_hidden_is_missed_loudly() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let by = LookupBy::Box(bob.box_id());
+    alice.device.add_contact(&by, None, false).await.unwrap();
+    // Format, genesis and number of links of the real record, and no KEM keys.
+    let real = bob.device.identity.record().encode();
+    let hidden = KeyRecord::decode(&[&real[..99], &[0]].concat()).unwrap();
+    assert_eq!(hidden.head(), bob.device.identity.record().head());
+    office.show(bob.box_id(), hidden);
+    let missed = alice.device.add_contact(&by, None, false).await;
+    assert!(
+        matches!(missed, Err(DeviceError::IdentityChanged { what, .. })
+        if what.starts_with("a device without its encryption key"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_identifier_that_leads_to_someone_else_must_be_accepted_first() {
     let office = Office::new();
     let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
