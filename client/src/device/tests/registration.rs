@@ -221,9 +221,9 @@ async fn a_device_whose_encryption_key_is_hidden_is_missed_loudly() {
     let by = LookupBy::Box(bob.box_id());
     alice.device.add_contact(&by, None, false).await.unwrap();
     // Format, genesis and number of links of the real record, and no KEM keys.
-    let real = bob.device.identity.record().encode();
+    let real = bob.device.identity().record().encode();
     let hidden = KeyRecord::decode(&[&real[..99], &[0]].concat()).unwrap();
-    assert_eq!(hidden.head(), bob.device.identity.record().head());
+    assert_eq!(hidden.head(), bob.device.identity().record().head());
     office.show(bob.box_id(), hidden);
     let missed = alice.device.add_contact(&by, None, false).await;
     assert!(
