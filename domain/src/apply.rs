@@ -58,6 +58,7 @@ pub fn apply<T: Tables>(
         Command::Acknowledge(command) => command.execute(tables, &meta),
         Command::Block(command) => command.execute(tables, &meta),
         Command::Expire(command) => command.execute(tables, &meta),
+        Command::UpdateKey(command) => command.execute(tables),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;

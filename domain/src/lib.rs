@@ -26,6 +26,7 @@ pub mod identifier;
 pub mod ids;
 pub mod limits;
 pub mod mac;
+mod outside;
 pub mod planted;
 pub mod profile;
 pub mod query;

@@ -42,10 +42,11 @@ impl Device {
         if account.access.is_some() && self.is_let_in().await? {
             return Err(DeviceError::AlreadyRegistered);
         }
-        let record = self.identity.record();
+        let identity = self.identity();
+        let record = identity.record();
         let genesis_hash = record.genesis_hash();
         let keys = record
-            .device(&self.identity.device())
+            .device(&identity.device())
             .ok_or(DeviceError::Damaged("record"))?;
         let signed = statement::register(&genesis_hash, identifier, discoverable, &keys.kem.public);
         let request = v1::RegisterRequest {
@@ -95,7 +96,7 @@ impl Device {
             .collect();
         let address = DeviceAddress {
             box_id,
-            device: self.identity.device(),
+            device: self.identity().device(),
         };
         let signed = statement::authorize(&box_id, &address.device, &identifier, &code);
         let request = v1::AuthorizeRequest {
@@ -106,8 +107,8 @@ impl Device {
             signature: self.sign(&signed),
         };
         let response = self.connection.call::<Authorize>(&request, None).await?;
-        let (_, kem) = self
-            .identity
+        let identity = self.identity();
+        let (_, kem) = identity
             .kem_keys()
             .last()
             .ok_or(DeviceError::Damaged("identity"))?;
@@ -143,6 +144,6 @@ impl Device {
     }
 
     fn sign(&self, statement: &[u8]) -> Bytes {
-        Bytes::copy_from_slice(&self.identity.signing_key().sign(statement).to_bytes())
+        Bytes::copy_from_slice(&self.identity().signing_key().sign(statement).to_bytes())
     }
 }

@@ -170,7 +170,10 @@ async fn contacts_are_kept_renamed_and_removed() {
         contacts[0].identifier.as_deref(),
         Some("person2@example.org")
     );
-    assert_eq!(contacts[0].pinned.hash, bob.device.identity.record().head());
+    assert_eq!(
+        contacts[0].pinned.hash,
+        bob.device.identity().record().head()
+    );
     alice.device.remove_contact(&bob.box_id()).unwrap();
     assert!(alice.device.contacts().unwrap().is_empty());
     let again = alice.device.remove_contact(&bob.box_id());
@@ -197,7 +200,7 @@ async fn another_identity_in_place_of_a_contacts_is_refused_loudly() {
     let by = LookupBy::Box(bob.box_id());
     alice.device.add_contact(&by, None, false).await.unwrap();
     // A record of someone else can not even be passed off as the box's.
-    office.show(bob.box_id(), mallory.device.identity.record().clone());
+    office.show(bob.box_id(), mallory.device.identity().record().clone());
     let shown = alice.device.add_contact(&by, None, false).await;
     assert!(matches!(shown, Err(DeviceError::Untrue(_))));
 }
@@ -216,7 +219,7 @@ async fn a_chain_that_does_not_grow_from_the_pinned_one_is_refused_loudly() {
         matches!(changed, Err(DeviceError::IdentityChanged { what, .. })
         if what.starts_with("another identity chain"))
     );
-    office.show(bob.box_id(), bob.device.identity.record().clone());
+    office.show(bob.box_id(), bob.device.identity().record().clone());
     let older = alice.device.add_contact(&by, None, false).await;
     assert!(
         matches!(older, Err(DeviceError::IdentityChanged { what, .. })
@@ -233,7 +236,7 @@ async fn an_older_encryption_key_is_refused_loudly() {
     let by = LookupBy::Box(bob.box_id());
     office.show(bob.box_id(), bob.record_with_kem(2));
     alice.device.add_contact(&by, None, false).await.unwrap();
-    office.show(bob.box_id(), bob.device.identity.record().clone());
+    office.show(bob.box_id(), bob.device.identity().record().clone());
     let older = alice.device.add_contact(&by, None, false).await;
     assert!(matches!(older, Err(DeviceError::IdentityChanged { .. })));
 }
@@ -245,9 +248,9 @@ async fn a_device_whose_encryption_key_is_hidden_is_missed_loudly() {
     let by = LookupBy::Box(bob.box_id());
     alice.device.add_contact(&by, None, false).await.unwrap();
     // Format, genesis and number of links of the real record, and no KEM keys.
-    let real = bob.device.identity.record().encode();
+    let real = bob.device.identity().record().encode();
     let hidden = KeyRecord::decode(&[&real[..99], &[0]].concat()).unwrap();
-    assert_eq!(hidden.head(), bob.device.identity.record().head());
+    assert_eq!(hidden.head(), bob.device.identity().record().head());
     office.show(bob.box_id(), hidden);
     let missed = alice.device.add_contact(&by, None, false).await;
     assert!(
