@@ -89,6 +89,16 @@ impl Failure {
         }
     }
 
+    /// The failure for programs: `{"error", "exit", "help"}`, the last `null` if there is no advice.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "error": self.message,
+            "exit": self.exit.code(),
+            "help": self.help,
+        })
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn help(mut self, help: impl fmt::Display) -> Self {
@@ -141,5 +151,7 @@ mod tests {
     fn a_failure_reads_as_what_and_then_what_to_do() {
         let failure = Failure::new(Exit::Config, "no such file").help("make one");
         assert_eq!(failure.to_string(), "no such file\n  help: make one");
+        let json = serde_json::json!({"error": "no such file", "exit": 3, "help": "make one"});
+        assert_eq!(failure.to_json(), json);
     }
 }

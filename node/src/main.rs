@@ -25,19 +25,32 @@ mod telemetry;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 use crate::cli::{Cli, Command};
 use crate::exit::Failure;
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if wants_json(&matches) => {
+            output::note(failure.to_json());
+            failure.exit.into()
+        }
         Err(failure) => {
             output::note(format!("rossby: {failure}"));
             failure.exit.into()
         }
     }
+}
+
+/// Whether `--json` was given to the command, wherever it stands in the tree of commands.
+fn wants_json(matches: &ArgMatches) -> bool {
+    let own = matches.try_get_one::<bool>("json");
+    let below = matches.subcommand();
+    matches!(own, Ok(Some(true))) || below.is_some_and(|(_, below)| wants_json(below))
 }
 
 fn run(command: Command) -> Result<(), Failure> {

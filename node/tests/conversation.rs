@@ -548,7 +548,7 @@ fn over_tls_only_the_services_own_authority_is_trusted() {
     ];
     let authority = format!("{folder}/ca.crt");
     // Without an authority, or with another one, nothing is sent.
-    assert!(alice.fails(4, &register).contains("--ca"));
+    assert!(alice.fails(3, &register).contains("--ca"));
     let other = cluster.path().join("other");
     support::run_ok(["cert", "ca", "--out", &other.display().to_string()]);
     let other = other.join("ca.crt").display().to_string();

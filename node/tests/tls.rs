@@ -12,6 +12,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rossby_client::connection::{Exchange, GrpcWire, Wire as _, WireError};
 use support::{Cluster, Node, run, run_ok, stderr};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::health_client::HealthClient;
@@ -304,4 +305,57 @@ async fn a_second_signal_ends_a_node_that_waits_for_its_clients() {
     assert!(node.log().contains("stopped at once"), "{}", node.log());
     node.start();
     node.wait_ready();
+}
+
+#[tokio::test]
+async fn a_door_that_is_not_for_devices_is_said_to_be_none() {
+    let cluster = Cluster::waiting(1);
+    let node = &cluster.nodes()[0];
+    let other = cluster.path().join("other");
+    run_ok(["cert", "ca", "--out", &other.display().to_string()]);
+    let read = |folder: &Path| std::fs::read_to_string(folder.join("ca.crt")).unwrap();
+    let (own, other) = (read(&support::certs(cluster.path())), read(&other));
+    let (devices, peers) = (node.client_address(), node.peer_address());
+    let http = node.http_address();
+    for (server, ca, said) in [
+        (format!("http://{http}"), None, "no server for devices"),
+        // In whichever words: it may hang up before it has said anything.
+        (format!("https://{devices}"), Some(&own), ""),
+        (format!("https://{peers}"), Some(&other), "vouches for"),
+    ] {
+        let wire = GrpcWire::new(ca.cloned());
+        let exchange = Exchange {
+            server: &server.parse().unwrap(),
+            path: "/rossby.v1.Mailbox/Register",
+            message: bytes::Bytes::new(),
+            authorization: None,
+            timeout: support::PATIENCE,
+        };
+        // Nothing was sent that anybody there could have understood.
+        match wire.exchange(exchange).await {
+            Err(WireError::NotSent(why)) => assert!(why.contains(said), "{server}: {why}"),
+            other => panic!("{server}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_server_that_can_not_be_trusted_is_refused_before_it_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let nonsense = folder.path().join("ca.crt");
+    std::fs::write(&nonsense, "not a certificate").unwrap();
+    let home = folder.path().join("home").display().to_string();
+    let nonsense = nonsense.display().to_string();
+    let absent = format!("{nonsense}.absent");
+    for ca in [vec![], vec!["--ca", &nonsense], vec!["--ca", &absent]] {
+        let args = ["register", "--email=a@rossby.example", "--no-passphrase"];
+        let server = ["--server=https://127.0.0.1:1", "--home", &home];
+        let output = run([&args[..], &server, &ca].concat());
+        assert_eq!(output.status.code(), Some(3), "{ca:?}: {}", stderr(&output));
+        assert!(!std::path::Path::new(&home).exists());
+        let as_json = run([&args[..], &server, &ca, &["--json"]].concat());
+        let said: serde_json::Value = serde_json::from_slice(&as_json.stderr).unwrap();
+        assert_eq!(said["exit"], 3);
+        assert!(stderr(&output).contains(said["error"].as_str().unwrap()));
+    }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::observe::{Observation, ReplicaEvent, What};
 
 /// How many observations are kept.
-const KEPT: usize = 200;
+const KEPT: usize = 100;
 
 /// The last observations that help to understand a violation.
 #[derive(Debug, Default)]
@@ -60,6 +60,7 @@ fn is_telling(what: &What) -> bool {
             | ReplicaEvent::Applied { .. }
             | ReplicaEvent::Appended { .. }
             | ReplicaEvent::Committed { .. }
+            | ReplicaEvent::Flushed { .. }
     )
 }
 
@@ -105,7 +106,7 @@ mod tests {
             at(
                 12_050,
                 Who::Node(NodeId(1)),
-                replica(ReplicaEvent::Flushed { upto: position }),
+                replica(ReplicaEvent::CheckpointPublished { at: position }),
             ),
             at(
                 12_051,
@@ -118,7 +119,7 @@ mod tests {
         let expected = "\
              \u{20}0.007s  world      fault begins: node 1 is cut off\n\
              12.045s  client 12  call 4 begins: register\n\
-             12.050s  node 1     replica 101 of group 1 is durable up to 2.7\n\
+             12.050s  node 1     replica 101 of group 1 publishes its checkpoint at 2.7\n\
              12.051s  node 1     loses power, and some of what was not synced\n";
         assert_eq!(timeline.render(), expected);
     }

@@ -170,12 +170,19 @@ fn error_of(server: &str, status: &tonic::Status) -> WireError {
     if let Some(refusal) = Refusal::of_status(status) {
         return WireError::Refused(Box::new(refusal));
     }
+    if status.code() == tonic::Code::Unimplemented {
+        let what = "it is no server for devices, or of another version";
+        return WireError::NotSent(format!("{server}: {what} ({})", status.message()));
+    }
     let mut cause = status.source();
     let mut deepest = status.message().to_owned();
     let mut connected = true;
     while let Some(error) = cause {
         connected &= !error.is::<tonic::ConnectError>();
         deepest = error.to_string();
+        if let Some(what) = mismatch(error) {
+            return WireError::NotSent(format!("{server}: {what} ({deepest})"));
+        }
         cause = error.source();
     }
     let why = format!("{server}: {deepest}");
@@ -183,6 +190,19 @@ fn error_of(server: &str, status: &tonic::Status) -> WireError {
         WireError::Lost(why)
     } else {
         WireError::NotSent(why)
+    }
+}
+
+/// Why the other end is no server that we trust, if that is what an error says: then nothing was sent
+/// to it but a greeting.
+fn mismatch(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let error = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+    match error.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(_) => {
+            Some("its certificate is not one that the --ca file vouches for")
+        }
+        rustls::Error::InvalidMessage(_) => Some("it does not speak TLS"),
+        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! `rossby register` and `rossby authorize`.
 
 use rossby_client::Device;
+use rossby_client::connection::ServerAddress;
 use rossby_client::crypto::recovery;
 use rossby_client::device::Servers;
 use rossby_client::store::KdfCost;
@@ -82,7 +83,24 @@ fn servers_of(args: &RegisterArgs) -> Result<Servers, Failure> {
             Failure::new(Exit::Config, what)
         })?),
     };
-    Ok(Servers { addresses, ca_pem })
+    let servers = Servers { addresses, ca_pem };
+    check_trust(args, &servers)?;
+    Ok(servers)
+}
+
+/// Says at once that a server over TLS can't be trusted, which no try would change.
+fn check_trust(args: &RegisterArgs, servers: &Servers) -> Result<(), Failure> {
+    if let (Some(pem), Some(path)) = (&servers.ca_pem, &args.ca)
+        && !pem.contains("-----BEGIN CERTIFICATE-----")
+    {
+        let what = format!("{} holds no certificate in PEM", path.display());
+        return Err(Failure::new(Exit::Config, what));
+    }
+    if servers.ca_pem.is_none() && servers.addresses.iter().any(ServerAddress::is_secure) {
+        let failure = Failure::new(Exit::Config, "no authority is known to trust the server by");
+        return Err(failure.help("give the service's certificate authority with --ca FILE"));
+    }
+    Ok(())
 }
 
 fn make_or_open(args: &RegisterArgs, servers: &Servers) -> Result<Device, Failure> {

@@ -374,7 +374,14 @@ fn node_failure(error: NodeError) -> Failure {
             "restore the file from where you keep the cluster's secrets, or name it with --secrets",
         ),
         NodeError::Courier(_) | NodeError::Unplaced(_) => Failure::new(Exit::Config, text),
-        NodeError::Engine(_) | NodeError::Start(_) => Failure::new(Exit::Storage, text),
+        NodeError::LogLost { .. } => Failure::new(Exit::Storage, text).help(
+            "under its old id this replica could break promises that it does not remember. If the cluster has \
+             other nodes: run `rossby rebuild` on this directory, start the node, and have it taken in \
+             with `rossby cluster replace-node`. If not, restore it from a backup",
+        ),
+        NodeError::Look { .. } | NodeError::Engine(_) | NodeError::Start(_) => {
+            Failure::new(Exit::Storage, text)
+        }
         NodeError::Initialize(_) | NodeError::Random(_) => Failure::new(Exit::Failure, text),
     }
 }

@@ -55,6 +55,22 @@ pub enum NodeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The log is gone, and with it what the replica once promised.
+    #[error("the log of replica {replica} is not in {path} any more")]
+    LogLost {
+        /// Where it was.
+        path: String,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// The log could not be looked for.
+    #[error("could not look into {path}: {source}")]
+    Look {
+        /// Where.
+        path: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// The storage.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -203,6 +219,12 @@ impl Node {
         data.expect(self.id(), None)?;
         if let Some(place) = Place::of(data.identity()) {
             let replica = place.held.replica;
+            if !has_log(data)? {
+                return Err(NodeError::LogLost {
+                    path: data.wal().display().to_string(),
+                    replica,
+                });
+            }
             return match self.enter(data, place).await {
                 Err(NodeError::Start(StartError::Log(WalError::ReplicaRemoved { .. }))) => {
                     self.bury(data, replica)
@@ -210,7 +232,10 @@ impl Node {
                 entered => entered,
             };
         }
-        if let Some((cluster, replica)) = removed_from(data.identity()) {
+        // A directory that was made new holds nothing of the old replica, and can be taken in again.
+        if let Some((cluster, replica)) = removed_from(data.identity())
+            && has_log(data)?
+        {
             self.bear_removal(cluster, replica);
             return Ok(());
         }
@@ -360,9 +385,13 @@ impl Node {
             .unwrap_or_else(|| Identity::new(self.id()));
         identity.cluster = Some(place.cluster.clone());
         identity.replicas.insert(place.held);
-        data.save(identity)?;
+        // The log comes first: a directory that names a replica but has no log has lost it.
         let engine = self.open_engine(data)?;
-        let group = match self.start(data, &place, &engine).await {
+        let started = match data.save(identity) {
+            Ok(()) => self.start(data, &place, &engine).await,
+            Err(error) => Err(error.into()),
+        };
+        let group = match started {
             Ok(group) => group,
             Err(error) => {
                 // The log must have one writer: the next try opens it again.
@@ -506,6 +535,18 @@ impl Node {
             path: self.parts.config.secrets.display().to_string(),
             reason: reason.to_string(),
         }
+    }
+}
+
+/// Whether there is any log in a data directory.
+fn has_log(data: &DataDirectory) -> Result<bool, NodeError> {
+    match data.disk().list(&data.wal()) {
+        Ok(files) => Ok(!files.is_empty()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(NodeError::Look {
+            path: data.wal().display().to_string(),
+            source,
+        }),
     }
 }
 

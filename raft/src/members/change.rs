@@ -22,10 +22,12 @@ use crate::{Group, Member};
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// A look at whether a change of voters stands half-way. One in work is done much sooner.
 const JOINT_PERIOD: Duration = Duration::from_secs(1);
-/// A new leader has not heard from everybody yet: so many election timeouts are waited for them.
-const HEARD_WITHIN: u32 = 3;
-/// How long a newcomer is waited for at a time, before it is told how far it is.
-const CATCH_UP: Duration = Duration::from_millis(500);
+/// What is left of the deadline for saying that somebody did not answer.
+const MARGIN: Duration = Duration::from_millis(500);
+/// So many election timeouts are waited for those who have not answered since the order came.
+const HEARD_WITHIN: u32 = 8;
+/// So many heartbeats a newcomer is waited for at a time, before it is told how far it is.
+const CATCH_UP: u32 = 5;
 
 type Changes = ChangeMembers<ReplicaId, Member>;
 
@@ -108,8 +110,9 @@ impl From<ProposeError> for ChangeError {
     }
 }
 
-/// The members, as the figures of the leader show them; nothing if this replica does not lead.
-fn view(core: &Core, metrics: &Metrics) -> Option<Members> {
+/// The members, as the figures of the leader show them; nothing if this replica does not lead. Who
+/// was not heard after `since` does not answer: a node that died a moment before must not count.
+fn view(core: &Core, metrics: &Metrics, since: Instant) -> Option<Members> {
     if metrics.state != ServerState::Leader {
         return None;
     }
@@ -129,7 +132,7 @@ fn view(core: &Core, metrics: &Metrics) -> Option<Members> {
         let seat = Seat {
             member: member.clone(),
             voter: voters.contains(replica),
-            answers: own || heard.is_some_and(|heard| heard.elapsed() < core.timing.election_max),
+            answers: own || heard.is_some_and(|heard| heard.elapsed() < since.elapsed()),
             behind: if own {
                 Some(0)
             } else {
@@ -152,10 +155,10 @@ struct Look {
     next_replica: ReplicaId,
 }
 
-fn look(core: &Core) -> Result<Look, ChangeError> {
+fn look(core: &Core, since: Instant) -> Result<Look, ChangeError> {
     core.with_metrics(|metrics| {
         let leader = crate::core::leader_member(metrics);
-        let members = view(core, metrics).ok_or(ChangeError::NotLeader { leader })?;
+        let members = view(core, metrics, since).ok_or(ChangeError::NotLeader { leader })?;
         Ok(Look {
             members,
             membership_at: *metrics.membership_config.log_id(),
@@ -180,12 +183,14 @@ impl Group {
         deadline: Instant,
     ) -> Result<Advance, ChangeError> {
         let core = &self.core;
-        let heard_by = Instant::now() + core.timing.election_max * HEARD_WITHIN;
-        let caught_up_by = Instant::now() + CATCH_UP;
+        let began = Instant::now();
+        let heard_by = deadline.min(began + core.timing.election_max * HEARD_WITHIN);
+        let heard_by = heard_by.checked_sub(MARGIN).unwrap_or(began);
+        let caught_up_by = heard_by.min(began + core.timing.heartbeat * CATCH_UP);
         loop {
             // A leader that has not committed anything of its own yet must not change the members.
             core.linearize(deadline).await?;
-            let look = look(core)?;
+            let look = look(core, began)?;
             let step = match next_step(order, &look.members, newcomer) {
                 Err(Refused::WouldLoseQuorum { .. }) if Instant::now() < heard_by => {
                     tokio::time::sleep(LOOK_AGAIN).await;
@@ -204,7 +209,7 @@ impl Group {
                     let leader = leadership::transfer(core, None, deadline).await?;
                     return Ok(Advance::HandedOver { leader });
                 }
-                Step::CatchUp(_) if Instant::now() < caught_up_by.min(deadline) => {
+                Step::CatchUp(_) if Instant::now() < caught_up_by => {
                     tokio::time::sleep(LOOK_AGAIN).await;
                     continue;
                 }
@@ -296,10 +301,13 @@ pub(crate) async fn finish_joint(core: Arc<Core>) {
     let mut seen = None;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(JOINT_PERIOD) => {}
+            biased;
             () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(JOINT_PERIOD) => {}
         }
-        let half_way = look(&core).ok().filter(|look| look.members.joint);
+        let half_way = look(&core, Instant::now())
+            .ok()
+            .filter(|look| look.members.joint);
         let at = half_way.and_then(|look| look.membership_at);
         // Seen twice: whoever began it is not about to end it.
         if at.is_some() && at == seen {

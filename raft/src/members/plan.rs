@@ -371,6 +371,10 @@ fn replace(
             Some(_) => Err(Refused::StillAlive { node: old }),
         };
     }
+    // It leads, and nobody could take over before the other has a vote.
+    if members.voters().len() == 1 {
+        return Err(Refused::LastVoter { node: old });
+    }
     bring_in(new, members, newcomer, |learner| {
         let mut voters = members.voters();
         voters.remove(&leaving);

@@ -8,5 +8,6 @@
 
 mod expiry;
 mod faults;
+mod members;
 mod service;
 mod world;

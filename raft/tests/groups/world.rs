@@ -36,6 +36,11 @@ use tokio::time::Instant;
 pub const GROUP: GroupId = GroupId(1);
 pub const NOON: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
+pub const WAL: WalOptions = WalOptions {
+    segment_bytes: 4 << 20,
+    cache_bytes: 1 << 20,
+};
+
 /// Long enough that only a hang reaches it, on however slow a machine.
 pub fn patience() -> Instant {
     Instant::now() + Duration::from_secs(30)
@@ -161,7 +166,7 @@ pub fn replica(node: NodeId) -> ReplicaId {
     ReplicaId(node.0 + 100)
 }
 
-fn member(node: NodeId) -> Member {
+pub fn member(node: NodeId) -> Member {
     Member {
         node,
         peer_address: format!("node{node}:1"),
@@ -205,16 +210,23 @@ impl World {
 
     /// The same, with the clock at `now`.
     pub async fn start_at(&mut self, id: NodeId, disk: MemoryDisk, now: Timestamp) {
-        let options = WalOptions {
-            segment_bytes: 4 << 20,
-            cache_bytes: 1 << 20,
-        };
+        self.start_as(id, replica(id), disk, now).await;
+    }
+
+    /// The same, under this replica id.
+    pub async fn start_as(
+        &mut self,
+        id: NodeId,
+        replica: ReplicaId,
+        disk: MemoryDisk,
+        now: Timestamp,
+    ) {
         let sync_delay = self.settings.sync_delay;
         let shared: Arc<dyn Disk> = Arc::new(SlowDisk {
             disk: disk.clone(),
             sync_delay,
         });
-        let (wal, writer) = Wal::open(shared.clone(), Path::new("/wal"), options).unwrap();
+        let (wal, writer) = Wal::open(shared.clone(), Path::new("/wal"), WAL).unwrap();
         let writer = spawn_writer(writer).unwrap();
         let base = Arc::new(MemoryBase::default());
         let store = Store::open(shared, Path::new("/checkpoints"), base).unwrap();
@@ -232,7 +244,7 @@ impl World {
             overlay_budget_bytes: self.settings.overlay_budget_bytes,
         });
         self.network.register(id, groups.clone());
-        let group = groups.start(GROUP, replica(id)).await.unwrap();
+        let group = groups.start(GROUP, replica).await.unwrap();
         let node = Node {
             id,
             disk,

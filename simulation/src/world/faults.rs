@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use rossby_domain::ids::NodeId;
 use rossby_domain::time::DAY_MS;
+use rossby_raft::Leadership;
 use rossby_seams::disk::{DiskFault, PowerLoss};
 use rossby_seams::transport::{Conditions, Cut};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::dice::Dice;
 use super::node::{Common, Node};
+use super::trap::Moment;
 use super::wire::Ways;
 use crate::observe::{What, Who};
 
@@ -23,6 +26,8 @@ use crate::observe::{What, Who};
 const MID_WRITE: u64 = 60;
 /// How long it is waited for the power to fail in the midst of something.
 const MID_WRITE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a trap stays set.
+const MOMENT_PATIENCE: Duration = Duration::from_secs(15);
 /// How far ahead a failing operation may lie.
 const MID_OPERATION: u64 = 40;
 /// Between two tries to start a node.
@@ -32,6 +37,7 @@ const START_AGAIN: Duration = Duration::from_secs(2);
 const KINDS: &[(Kind, u64)] = &[
     (Kind::Crash, 20),
     (Kind::CrashMidWrite, 14),
+    (Kind::CrashAtMoment, 16),
     (Kind::Restart, 5),
     (Kind::PowerLossEverywhere, 5),
     (Kind::OneWayCut, 10),
@@ -52,6 +58,7 @@ const KINDS: &[(Kind, u64)] = &[
 enum Kind {
     Crash,
     CrashMidWrite,
+    CrashAtMoment,
     Restart,
     PowerLossEverywhere,
     OneWayCut,
@@ -160,6 +167,7 @@ impl Faults {
         match kind {
             Kind::Crash => self.crash().await,
             Kind::CrashMidWrite => self.crash_mid_write().await,
+            Kind::CrashAtMoment => self.crash_at_moment().await,
             Kind::Restart => self.restart().await,
             Kind::PowerLossEverywhere => self.power_loss_everywhere().await,
             Kind::OneWayCut => self.one_way_cut().await,
@@ -208,6 +216,66 @@ impl Faults {
         node.crash(loss);
         sleep(self.dice.millis(50, 4_000)).await;
         self.start(&node).await;
+    }
+
+    /// The power fails right after a promise: a vote, a report that something is durable, a
+    /// checkpoint. Mostly on a node whose disk is slow, so that its log lags behind what it knows.
+    async fn crash_at_moment(&self) {
+        let Some(moment) = self.dice.pick(&Moment::ALL).copied() else {
+            return;
+        };
+        let (slow, _) = self.some_node();
+        let is_slow = self.dice.permille(700);
+        let whose = (is_slow && moment != Moment::Vote).then_some(slow.id);
+        let Some(trap) = self.common.trap.set(moment, whose) else {
+            return;
+        };
+        let what = format!("a trap for {moment:?}");
+        self.on(&what);
+        if is_slow {
+            slow.set_slowness(self.dice.millis(50, 700));
+        }
+        let bait = if moment == Moment::Vote {
+            self.end_the_reign()
+        } else {
+            None
+        };
+        let sprung = timeout(MOMENT_PATIENCE, trap.sprung()).await;
+        drop(trap);
+        if let Ok(victim) = sprung {
+            sleep(self.dice.millis(0, 3)).await;
+            self.lose_power(victim, PowerLoss::DropUnsynced).await;
+        }
+        slow.set_slowness(Duration::ZERO);
+        if let Some((leader, _turn)) = bait {
+            self.start(&leader).await;
+        }
+        self.off(&what);
+    }
+
+    /// Kills the leader, if there is one and nothing else befalls it, so that the others vote.
+    fn end_the_reign(&self) -> Option<(Arc<Node>, OwnedMutexGuard<()>)> {
+        let leads = |node: &Arc<Node>| {
+            let life = node.life();
+            life.is_some_and(|life| matches!(life.group.leadership(), Leadership::Here { .. }))
+        };
+        let at = self.nodes.iter().position(leads)?;
+        let (leader, turn) = (self.nodes.get(at)?, self.turns.get(at)?);
+        let turn = Arc::clone(turn).try_lock_owned().ok()?;
+        leader.crash(PowerLoss::KeepAll);
+        Some((Arc::clone(leader), turn))
+    }
+
+    /// Crashes a node, unless something else befalls it, and starts it again.
+    async fn lose_power(&self, id: NodeId, loss: PowerLoss) {
+        let mut all = self.nodes.iter().zip(&self.turns);
+        let Some((node, turn)) = all.find(|(node, _)| node.id == id) else {
+            return;
+        };
+        let Ok(_turn) = turn.try_lock() else { return };
+        node.crash(loss);
+        sleep(self.dice.millis(50, 3_000)).await;
+        self.start(node).await;
     }
 
     async fn restart(&self) {

@@ -19,6 +19,7 @@ pub mod faults;
 pub mod node;
 pub mod person;
 pub mod recorder;
+pub mod trap;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -178,6 +179,7 @@ impl World {
                 ..Limits::default()
             },
             codes: courier::Codes::default(),
+            trap: trap::Trap::default(),
             checkpoint_log_bytes: 24 << 10,
             dice,
         });

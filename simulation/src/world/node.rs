@@ -16,8 +16,7 @@ use rossby_api::{ClusterSecrets, DoorLimits, MailboxConfig, MailboxService, Metr
 use rossby_domain::ids::{GroupId, NodeId, PartitionCount, PartitionId, ReplicaId};
 use rossby_domain::limits::Limits;
 use rossby_raft::{
-    Blocking, Deed, Group, Groups, GroupsConfig, Leadership, Member, SavedVote, StartError, Timing,
-    Witness,
+    Blocking, Deed, Group, Groups, GroupsConfig, Member, StartError, Timing, Witness,
 };
 use rossby_seams::base::{Base, MemoryBase};
 use rossby_seams::disk::{Disk, MemoryDisk, PowerLoss};
@@ -33,7 +32,8 @@ use super::clock::WorldClock;
 use super::courier::Codes;
 use super::dice::Dice;
 use super::recorder::Recorder;
-use crate::observe::{Digest, Loss, Recovered, ReplicaEvent, Vote, What, Who};
+use super::trap::{Moment, Trap};
+use crate::observe::{Digest, Loss, ReplicaEvent, What, Who, events_of};
 
 /// The one data group.
 pub const GROUP: GroupId = GroupId(1);
@@ -60,10 +60,18 @@ pub struct Common {
     pub limits: Limits,
     /// Where codes are brought to.
     pub codes: Codes,
+    /// Waits for a telling moment, if it is set.
+    pub trap: Trap,
     /// Where a checkpoint is due.
     pub checkpoint_log_bytes: u64,
     /// Draws the seeds of processes.
     pub dice: Dice,
+}
+
+impl std::fmt::Debug for Common {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Common").finish_non_exhaustive()
+    }
 }
 
 /// Why a process did not start.
@@ -268,7 +276,7 @@ impl Node {
             Arc::clone(&self.slowness_ms),
         ));
         let witness = Arc::new(LifeWitness {
-            recorder: Arc::clone(&common.recorder),
+            common: Arc::clone(common),
             node: self.id,
             gone: gone.clone(),
             reader: OnceLock::new(),
@@ -378,17 +386,9 @@ async fn write(mut writer: WalWriter, dice: Dice, slowness_ms: Arc<AtomicU64>) {
     }
 }
 
-/// Says when a replica leads, and when it has stopped by itself.
+/// Says when a replica has stopped by itself.
 async fn look_on(life: Arc<Life>, witness: Arc<LifeWitness>) {
-    let mut leadership = life.group.watch_leadership();
-    let mut led = 0;
     loop {
-        if let Leadership::Here { term } = *leadership.borrow_and_update()
-            && term > led
-        {
-            led = term;
-            witness.replica(GROUP, life.group.replica(), ReplicaEvent::Leads { term });
-        }
         if let Some(reason) = life.group.status().failure {
             witness.node(What::Stopped { reason });
             return;
@@ -396,7 +396,6 @@ async fn look_on(life: Arc<Life>, witness: Arc<LifeWitness>) {
         tokio::select! {
             biased;
             () = life.gone.cancelled() => return,
-            changed = leadership.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(LOOK) => {}
         }
     }
@@ -427,7 +426,7 @@ impl Transport for LifeTransport {
 /// Sees what a process does until it is gone.
 #[derive(Debug)]
 struct LifeWitness {
-    recorder: Arc<Recorder>,
+    common: Arc<Common>,
     node: NodeId,
     gone: CancellationToken,
     reader: OnceLock<Reader>,
@@ -436,7 +435,7 @@ struct LifeWitness {
 impl LifeWitness {
     fn node(&self, what: What) {
         if !self.gone.is_cancelled() {
-            self.recorder.saw(Who::Node(self.node), what);
+            self.common.recorder.saw(Who::Node(self.node), what);
         }
     }
 
@@ -463,52 +462,22 @@ impl LifeWitness {
     }
 }
 
-fn vote(saved: SavedVote) -> Vote {
-    Vote {
-        term: saved.term,
-        candidate: saved.candidate,
-        won: saved.won,
-    }
-}
-
 impl Witness for LifeWitness {
     fn saw(&self, group: GroupId, replica: ReplicaId, deed: Deed) {
-        let event = match deed {
-            Deed::Started {
-                vote: found,
-                last,
-                purged,
-                checkpoint,
-            } => ReplicaEvent::Started(Recovered {
-                vote: found.map(vote),
-                last,
-                purged,
-                checkpoint,
-                applied: checkpoint,
-            }),
-            Deed::Voted(saved) => ReplicaEvent::Voted(vote(saved)),
-            Deed::Appended(entries) => {
-                for (position, bytes) in entries {
-                    let entry = Digest::of(&bytes);
-                    self.replica(group, replica, ReplicaEvent::Appended { position, entry });
-                }
-                return;
-            }
-            Deed::Flushed(upto) => ReplicaEvent::Flushed { upto },
-            Deed::Truncating(after) => ReplicaEvent::Truncated { after },
-            Deed::Purging(upto) => ReplicaEvent::Purged { upto },
-            Deed::Committed(upto) => ReplicaEvent::Committed { upto },
-            Deed::Applied(position, bytes) => {
-                let entry = Digest::of(&bytes);
-                self.replica(group, replica, ReplicaEvent::Applied { position, entry });
-                if position.index.is_multiple_of(COMPARE_EVERY) {
-                    self.compare(group, replica);
-                }
-                return;
-            }
-            Deed::CheckpointPublished(at) => ReplicaEvent::CheckpointPublished { at },
-            Deed::CheckpointInstalled(at) => ReplicaEvent::CheckpointInstalled { at },
+        if let Some(moment) = Moment::of(&deed)
+            && !self.gone.is_cancelled()
+        {
+            self.common.trap.pass(self.node, moment);
+        }
+        let applied = match &deed {
+            Deed::Applied(position, _) => Some(position.index),
+            _ => None,
         };
-        self.replica(group, replica, event);
+        for event in events_of(replica, deed) {
+            self.replica(group, replica, event);
+        }
+        if applied.is_some_and(|index| index.is_multiple_of(COMPARE_EVERY)) {
+            self.compare(group, replica);
+        }
     }
 }

@@ -1,1 +1,199 @@
+use proptest::prelude::*;
 
+use super::*;
+
+fn member(node: u64) -> Member {
+    Member {
+        node: NodeId(node),
+        peer_address: format!("node{node}:1"),
+        client_address: String::new(),
+    }
+}
+
+/// A group in which every step is carried out at once.
+#[derive(Debug, Clone)]
+struct Model {
+    members: Members,
+    /// What each node holds; a node that is not here runs with an empty directory.
+    holds: BTreeMap<NodeId, ReplicaId>,
+    next: u64,
+    /// The most voters that there ever were.
+    most: usize,
+}
+
+impl Model {
+    fn new(nodes: u64, silent: &BTreeSet<u64>) -> Self {
+        let seats = (1..=nodes).map(|node| {
+            let seat = Seat {
+                member: member(node),
+                voter: true,
+                answers: node == 1 || !silent.contains(&node),
+                behind: Some(0),
+            };
+            (ReplicaId(node), seat)
+        });
+        let members = Members {
+            leader: ReplicaId(1),
+            seats: seats.collect(),
+            joint: false,
+        };
+        let holds = (1..=nodes).map(|node| (NodeId(node), ReplicaId(node)));
+        Self {
+            holds: holds.collect(),
+            next: 100,
+            most: members.voters().len(),
+            members,
+        }
+    }
+
+    fn newcomer(&self, order: &Order) -> Option<Newcomer> {
+        let node = order.newcomer()?.node;
+        let held = self.holds.get(&node);
+        Some(held.map_or(Newcomer::Free, |held| Newcomer::Holds(*held)))
+    }
+
+    fn carry_out(&mut self, step: Step) {
+        match step {
+            Step::Ask | Step::Done(_) => {}
+            Step::Finish => self.members.joint = false,
+            Step::AddLearner(member) => {
+                self.next += 1;
+                let replica = ReplicaId(self.next);
+                self.holds.insert(member.node, replica);
+                let seat = Seat {
+                    member,
+                    voter: false,
+                    answers: true,
+                    behind: None,
+                };
+                self.members.seats.insert(replica, seat);
+            }
+            Step::DropLearner(replica) => {
+                self.members.seats.remove(&replica);
+            }
+            Step::SetMember(replica, member) => {
+                self.members.seats.get_mut(&replica).unwrap().member = member;
+            }
+            Step::CatchUp(replica) => {
+                self.members.seats.get_mut(&replica).unwrap().behind = Some(0);
+            }
+            Step::HandOver => {
+                let seats = self.members.seats.iter();
+                let other = seats
+                    .filter(|(replica, seat)| **replica != self.members.leader && seat.voter)
+                    .find(|(_, seat)| seat.answers);
+                self.members.leader = *other.expect("nobody to hand over to").0;
+            }
+            Step::SetVoters(voters) => {
+                assert!(voters.contains(&self.members.leader), "the leader is out");
+                let quorum = voters.len() / 2 + 1;
+                let answer = |voter: &&ReplicaId| self.members.seats[*voter].answers;
+                assert!(voters.iter().filter(answer).count() >= quorum, "no quorum");
+                let before = self.members.voters();
+                self.members
+                    .seats
+                    .retain(|replica, _| voters.contains(replica) || !before.contains(replica));
+                for voter in &voters {
+                    let seat = self.members.seats.get_mut(voter).unwrap();
+                    assert!(
+                        seat.behind
+                            .is_some_and(|behind| behind <= CAUGHT_UP_ENTRIES)
+                    );
+                    seat.voter = true;
+                }
+                self.most = self.most.max(voters.len());
+            }
+        }
+    }
+
+    /// Gives an order until it is done or refused.
+    fn order(&mut self, order: &Order) -> Result<(), Refused> {
+        for _ in 0..12 {
+            match next_step(order, &self.members, self.newcomer(order))? {
+                Step::Done(_) => return Ok(()),
+                step => self.carry_out(step),
+            }
+        }
+        panic!("never done: {order:?} {self:?}");
+    }
+}
+
+fn orders() -> impl Strategy<Value = Order> {
+    prop_oneof![
+        (1..8u64).prop_map(|node| Order::Add(member(node))),
+        (1..8u64, any::<bool>()).prop_map(|(node, half_added_only)| Order::Remove {
+            node: NodeId(node),
+            half_added_only,
+        }),
+        (1..8u64, 1..8u64).prop_map(|(old, new)| Order::Replace {
+            old: NodeId(old),
+            new: member(new),
+        }),
+    ]
+}
+
+proptest! {
+    /// Whoever is silent, whoever was wiped, and wherever an order before broke off: an order comes to
+    /// an end in few steps, never sets voters that could not go on (which `carry_out` checks),
+    /// and given again changes nothing.
+    #[test]
+    fn every_order_ends_keeps_a_quorum_and_can_be_given_again(
+        nodes in 1..6u64,
+        silent in proptest::collection::btree_set(1..6u64, 0..3),
+        wiped in proptest::collection::btree_set(1..6u64, 0..2),
+        broken_off in proptest::option::of((orders(), 0..6usize)),
+        order in orders(),
+    ) {
+        let mut model = Model::new(nodes, &silent);
+        for node in wiped {
+            model.holds.remove(&NodeId(node));
+        }
+        if let Some((other, steps)) = broken_off {
+            for _ in 0..steps {
+                if let Ok(step) = next_step(&other, &model.members, model.newcomer(&other)) {
+                    model.carry_out(step);
+                }
+            }
+        }
+        let before = model.members.voters().len();
+        let done = model.order(&order);
+        prop_assert!(!model.members.voters().is_empty());
+        if matches!(order, Order::Replace { .. }) {
+            prop_assert_eq!(model.members.voters().len(), before);
+        }
+        if done.is_ok() {
+            let after = model.members.clone();
+            prop_assert_eq!(model.order(&order), Ok(()));
+            prop_assert_eq!(model.members, after);
+        }
+    }
+}
+
+#[test]
+fn a_change_of_voters_that_is_half_way_is_ended_before_anything_else() {
+    let mut model = Model::new(3, &BTreeSet::new());
+    model.members.joint = true;
+    let order = Order::Remove {
+        node: NodeId(2),
+        half_added_only: false,
+    };
+    assert_eq!(next_step(&order, &model.members, None), Ok(Step::Finish));
+}
+
+#[test]
+fn who_has_not_caught_up_gets_no_vote() {
+    let mut model = Model::new(3, &BTreeSet::new());
+    let order = Order::Add(member(4));
+    model.carry_out(Step::AddLearner(member(4)));
+    let replica = ReplicaId(model.next);
+    for (behind, answers) in [
+        (None, true),
+        (Some(CAUGHT_UP_ENTRIES + 1), true),
+        (Some(0), false),
+    ] {
+        let seat = model.members.seats.get_mut(&replica).unwrap();
+        (seat.behind, seat.answers) = (behind, answers);
+        let next = next_step(&order, &model.members, Some(Newcomer::Holds(replica)));
+        assert_eq!(next, Ok(Step::CatchUp(replica)));
+    }
+}
