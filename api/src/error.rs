@@ -132,6 +132,10 @@ codes! {
     Unauthenticated, "UNAUTHENTICATED", Unauthenticated, Changed,
         "not authenticated";
 
+    // Keys.
+    KeyCounterUsed, "KEY_COUNTER_USED", AlreadyExists, Changed,
+        "this key counter was used for another key, or is below the current one";
+
     // Finding and sending.
     NoUser, "NO_USER", NotFound, No,
         "no such user";
@@ -356,6 +360,9 @@ impl ApiError {
             Rejection::CounterReused { next }
             | Rejection::NotAccepted { next }
             | Rejection::CounterForgotten { next } => error.more_mut().next_counter = Some(next),
+            Rejection::KeyCounterUsed { current } => {
+                error = error.with_metadata("current_counter", current);
+            }
             Rejection::BeyondQueue { last } => error = error.with_metadata("last", last),
             Rejection::NotOwner { .. } => {
                 error = Self::unavailable("the partition is not owned at the proposed epoch");
@@ -399,6 +406,8 @@ fn code_of(rejection: &Rejection, unknown: Code) -> Code {
         Rejection::CodeExhausted => Code::CodeExhausted,
         Rejection::WrongCode { .. } => Code::WrongCode,
         Rejection::UnknownBox | Rejection::UnknownDevice => unknown,
+        Rejection::KeyCounterUsed { .. } => Code::KeyCounterUsed,
+        Rejection::BadKeySignature => Code::BadSignature,
         Rejection::TooManyBlocked { .. } => Code::TooManyBlocked,
         Rejection::EnvelopeTooLarge { .. } => Code::EnvelopeTooLarge,
         Rejection::StaleKeyRecord { .. } => Code::StaleKeyRecord,

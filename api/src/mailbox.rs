@@ -182,7 +182,8 @@ impl MailboxService {
             | RpcPath::Send
             | RpcPath::Fetch
             | RpcPath::Acknowledge
-            | RpcPath::Block => self.answer_caller(call).await,
+            | RpcPath::Block
+            | RpcPath::UpdateKey => self.answer_caller(call).await,
             RpcPath::Subscribe => Err(ApiError::invalid("this call is a stream").into()),
         }
     }
@@ -197,6 +198,7 @@ impl MailboxService {
             RpcPath::Fetch => rpc::fetch(self, from, call).await?,
             RpcPath::Acknowledge => rpc::acknowledge(self, from, call).await?,
             RpcPath::Block => rpc::block(self, from, call).await?,
+            RpcPath::UpdateKey => rpc::update_key(self, from, call).await?,
             RpcPath::Register | RpcPath::Authorize | RpcPath::Subscribe => {
                 return Err(ApiError::internal("not a call of a caller").into());
             }

@@ -64,6 +64,16 @@ pub enum Rejection {
     /// The box has no such device, or it is not authorised.
     #[error("no such device")]
     UnknownDevice,
+    /// A KEM key does not come under a counter above the device's current one, or stands for another
+    /// key than the one that came under it.
+    #[error("this key counter was used before")]
+    KeyCounterUsed {
+        /// The counter of the device's current key.
+        current: u64,
+    },
+    /// A KEM key is not signed by its device.
+    #[error("a key is not signed by its device")]
+    BadKeySignature,
     /// The list of blocked boxes is full.
     #[error("too many blocked boxes")]
     TooManyBlocked {

@@ -39,6 +39,7 @@ use self::hawk::{SignedRequest, Skew};
 pub use self::refusal::{Refusal, Retry};
 pub use self::rpc::{
     Acknowledge, Authorize, Block, Fetch, LookupKey, Register, Rpc, Send as SendRpc, Subscribe,
+    UpdateKey,
 };
 pub use self::server::{AddressError, ServerAddress};
 pub use self::stream::{OpenStream, StreamEnd, WireStream};

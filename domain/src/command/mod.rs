@@ -15,6 +15,7 @@ mod expire;
 mod mark_code_sent;
 mod mark_code_unsent;
 mod open_claim;
+mod update_key;
 mod verify_claim;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,7 @@ pub use expire::Expire;
 pub use mark_code_sent::MarkCodeSent;
 pub use mark_code_unsent::MarkCodeUnsent;
 pub use open_claim::OpenClaim;
+pub use update_key::UpdateKey;
 pub use verify_claim::VerifyClaim;
 
 /// A command with the partition it is for and the ownership epoch its proposer believes in.
@@ -62,6 +64,7 @@ impl Routed {
             + match &self.command {
                 Command::Enqueue(enqueue) => enqueue.body.len(),
                 Command::CreateBox(create) => KEY_RECORD + create.sealed_identifier.len(),
+                Command::UpdateKey(_) => KEY_RECORD,
                 _ => 0,
             }
     }
@@ -94,6 +97,8 @@ pub enum Command {
     Expire(Expire),
     /// The courier could not hand a code over.
     MarkCodeUnsent(MarkCodeUnsent),
+    /// Gives a device a new KEM key.
+    UpdateKey(UpdateKey),
 }
 
 impl Command {
@@ -107,6 +112,7 @@ impl Command {
             Self::Enqueue(command) => Some(command.recipient),
             Self::Acknowledge(command) => Some(command.device.box_id),
             Self::Block(command) => Some(command.box_id),
+            Self::UpdateKey(command) => Some(command.device.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
             | Self::OpenClaim(_)
@@ -133,6 +139,7 @@ impl Command {
             | Self::VerifyClaim(_)
             | Self::Acknowledge(_)
             | Self::Block(_)
+            | Self::UpdateKey(_)
             | Self::Expire(_) => None,
         }
     }
@@ -191,6 +198,12 @@ pub enum Outcome {
     },
     /// To [`Command::MarkCodeUnsent`].
     CodeMarkedUnsent,
+    /// The device's KEM key is the one that was given, from this or an earlier try.
+    KeyUpdated {
+        /// The sequence given out last: what is sealed for keys before the previous one has a
+        /// place up to here, and never will have one beyond.
+        last: Sequence,
+    },
 }
 
 /// What apply answers: what was done, or why not.

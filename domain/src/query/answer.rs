@@ -6,7 +6,7 @@ use super::{
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, Sequence};
-use crate::tables::{InboxKey, QueueState, ReadTables};
+use crate::tables::{InboxKey, Meta, QueueState, ReadTables};
 use crate::time::Timestamp;
 
 /// How many envelopes are read at a time while looking for those that have not expired.
@@ -40,7 +40,7 @@ pub fn answer<T: ReadTables>(
             Answer::KeyRecord(key_record(tables, box_id, sender)?)
         }
         Query::BoxState(box_id) => Answer::BoxState(box_state(tables, box_id)?),
-        Query::DeviceAuth(device) => Answer::DeviceAuth(device_auth(tables, device)?),
+        Query::DeviceAuth(device) => Answer::DeviceAuth(device_auth(tables, &meta, device)?),
         Query::Fetch {
             device,
             after,
@@ -114,13 +114,15 @@ fn box_state<T: ReadTables>(
 
 fn device_auth<T: ReadTables>(
     tables: &T,
+    meta: &Meta,
     address: &DeviceAddress,
 ) -> Result<Option<u64>, T::Error> {
     let profile = tables.profile(&address.box_id)?;
     Ok(profile
         .as_ref()
         .and_then(|profile| profile.authorised_device(&address.device))
-        .map(|device| device.token_generation))
+        .map(|device| device.token_generation)
+        .filter(|generation| *generation > meta.restored.refused_tokens))
 }
 
 /// The most that a page may hold.

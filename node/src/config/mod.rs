@@ -302,6 +302,9 @@ pub struct Storage {
     pub checkpoint_log_bytes: u64,
     /// Bytes of applied state that may wait for a checkpoint; writes are refused above 70% of it.
     pub overlay_budget_bytes: u64,
+    /// Bytes of disk that are set aside for what can not wait when the disk is full: votes, the
+    /// start, the key-value base. 0 for none.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Storage {
@@ -313,6 +316,7 @@ impl Default for Storage {
             base_cache_bytes: 128 * MIB,
             checkpoint_log_bytes: 64 * MIB,
             overlay_budget_bytes: 512 * MIB,
+            reserve_bytes: 64 * MIB,
         }
     }
 }

@@ -17,7 +17,7 @@ use rossby_api::courier::{
 };
 use rossby_api::peer::{Connections, NoPeers, PeerServer, PeerTransport};
 use rossby_api::{ClusterSecrets, Door, MailboxConfig, MailboxService, Metrics, Relay, Workers};
-use rossby_domain::identifier::Identifier;
+use rossby_domain::identifier::{Identifier, IdentifierError};
 use rossby_domain::ids::{ClusterId, NodeId, PartitionCount, ReplicaId};
 use rossby_raft::{Group, InitializeError, Member, StartError};
 use rossby_seams::clock::Clock;
@@ -37,6 +37,7 @@ use tracing::{error, info};
 use super::engine::{Engine, EngineError, EngineParts};
 use super::entrance::Entrance;
 use super::founding::{FIRST_GROUP, Founding, Place, PlanError};
+use super::space::Space;
 use crate::config::{Config, CourierKind};
 
 /// Why a node can't go on.
@@ -114,6 +115,8 @@ pub struct Parts {
     pub config: Config,
     /// The disk that its data directory is on.
     pub disk: Arc<dyn Disk>,
+    /// That disk's space.
+    pub space: Space,
     /// Where it is reached.
     pub advertised: Advertised,
     /// The wall clock.
@@ -526,17 +529,10 @@ impl Node {
             .map_err(|error| self.secrets_error(&error))
     }
 
-    /// A keyed hash of a fixed text: the same for the same secrets only. With wrong secrets a node
+    /// What tells these secrets from others. With wrong secrets a node
     /// would take known people for unknown ones, so it must never start with them.
     pub(super) fn secrets_check(&self, secrets: &ClusterSecrets) -> Result<String, NodeError> {
-        let fixed = Identifier::email("secrets-check@rossby.internal")
-            .map_err(|error| self.secrets_error(&error))?;
-        let hash = secrets.identifier_hash(&fixed);
-        Ok(hash
-            .as_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        secrets_check(secrets).map_err(|error| self.secrets_error(&error))
     }
 
     fn secrets_error(&self, reason: &impl ToString) -> NodeError {
@@ -545,6 +541,17 @@ impl Node {
             reason: reason.to_string(),
         }
     }
+}
+
+/// A keyed hash of a fixed text: the same for the same secrets only.
+///
+/// # Errors
+/// None: the fixed text is an address.
+pub fn secrets_check(secrets: &ClusterSecrets) -> Result<String, IdentifierError> {
+    let fixed = Identifier::email("secrets-check@rossby.internal")?;
+    let hash = secrets.identifier_hash(&fixed);
+    let bytes = hash.as_bytes().iter();
+    Ok(bytes.map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Whether there is any log in a data directory.
