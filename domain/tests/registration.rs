@@ -14,7 +14,7 @@ use common::world::{
 };
 use common::{device_id, genesis, kem};
 use rossby_domain::chain::KeyRecord;
-use rossby_domain::command::{ActivateBox, ClaimDevice, CreateBox};
+use rossby_domain::command::{ActivateBox, ClaimDevice, CreateBox, MarkCodeUnsent};
 use rossby_domain::ids::{BoxId, PartitionId};
 use rossby_domain::limits::Limits;
 use rossby_domain::query::{OutboxItem, PendingBox};
@@ -490,4 +490,72 @@ fn nothing_is_left_of_codes_in_the_end() {
     let meta = world.tables.meta().unwrap();
     empty.tables.put_meta(&meta).unwrap();
     assert_eq!(world.tables, empty.tables);
+}
+
+fn mark_unsent(world: &mut World, serial: u64, gave_up: bool) {
+    let row = OutboxItem {
+        serial,
+        ..outbox(world).remove(0)
+    };
+    let marked = world.apply(Command::MarkCodeUnsent(MarkCodeUnsent {
+        identifier: row.identifier,
+        box_id: row.box_id,
+        serial,
+        gave_up,
+    }));
+    assert_eq!(marked, Ok(Outcome::CodeMarkedUnsent));
+}
+
+/// A box that waits for its code, and the sending's serial.
+fn waiting() -> (World, u64) {
+    let mut world = world();
+    world.claim_device(1, box_id(1)).unwrap();
+    world.create_box(1, 1).unwrap();
+    world.open_claim(1, 1, 1).unwrap();
+    let serial = outbox(&world)[0].serial;
+    (world, serial)
+}
+
+fn not_sent(reply: &Result<Outcome, Rejection>) -> Option<bool> {
+    match reply {
+        Err(Rejection::CodeNotSent { trying, .. }) => Some(*trying),
+        _ => None,
+    }
+}
+
+#[test]
+fn who_waits_for_a_code_that_is_late_is_told_until_it_is_sent() {
+    let (mut world, serial) = waiting();
+    mark_unsent(&mut world, serial, false);
+    assert_eq!(outbox(&world).len(), 1);
+    assert_eq!(not_sent(&world.verify_claim(1, 1, 9)), Some(true));
+    assert_eq!(not_sent(&world.open_claim(1, 1, 2)), Some(true));
+    world.mark_sent(1, 1, serial).unwrap();
+    assert!(matches!(
+        world.verify_claim(1, 1, 9),
+        Err(Rejection::WrongCode { .. })
+    ));
+    assert!(world.verify_claim(1, 1, 1).is_ok());
+}
+
+#[test]
+fn a_code_that_was_given_up_leaves_the_outbox_and_its_guesses_still_count() {
+    let (mut world, serial) = waiting();
+    mark_unsent(&mut world, serial, true);
+    assert_eq!(outbox(&world), []);
+    for _ in 0..Limits::default().code_attempts {
+        assert_eq!(not_sent(&world.verify_claim(1, 1, 9)), Some(false));
+    }
+    assert_eq!(world.verify_claim(1, 1, 1), Err(Rejection::CodeExhausted));
+}
+
+#[test]
+fn news_of_another_sending_changes_nothing() {
+    let (mut world, serial) = waiting();
+    mark_unsent(&mut world, serial + 1, true);
+    assert_eq!(outbox(&world).len(), 1);
+    assert!(matches!(
+        world.verify_claim(1, 1, 9),
+        Err(Rejection::WrongCode { .. })
+    ));
 }
