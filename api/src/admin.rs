@@ -1,5 +1,7 @@
 //! What an operator may say to a node, over a Unix socket that only the node's user can open.
 
+mod backup;
+
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -109,6 +111,8 @@ pub enum MembersProgress {
         voters: usize,
     },
 }
+
+pub use self::backup::BackupSource;
 
 /// The cluster that `cluster init` is to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,6 +226,13 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
     async fn confirm_time(&self, group: GroupId) -> Result<Option<ClockJump>, OperatorError>;
+
+    /// A checkpoint of a group here that holds everything acknowledged before the call; or, `as_it_is`,
+    /// the last one that there is.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn backup(&self, group: GroupId, as_it_is: bool) -> Result<BackupSource, OperatorError>;
 }
 
 /// The admin socket, bound.
@@ -388,6 +399,21 @@ impl Admin for AdminDoor {
             jump: jump.map(clock_jump),
         }))
     }
+
+    type BackupStream = backup::Parts;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let request = request.into_inner();
+        let held = backup::held(&request.held)?;
+        let source = self
+            .0
+            .backup(GroupId(request.group_id), request.as_it_is)
+            .await?;
+        Ok(Response::new(backup::send(source, held)))
+    }
 }
 
 /// The order in a request.
@@ -500,7 +526,7 @@ pub fn members_answer(response: &v1::ChangeMembersResponse) -> MembersProgress {
     }
 }
 
-fn plan(request: v1::InitClusterRequest) -> Result<InitPlan, OperatorError> {
+pub(crate) fn plan(request: v1::InitClusterRequest) -> Result<InitPlan, OperatorError> {
     let partitions = u16::try_from(request.partition_count)
         .ok()
         .and_then(|count| PartitionCount::new(count).ok())

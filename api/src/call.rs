@@ -31,13 +31,15 @@ pub enum RpcPath {
     Acknowledge,
     /// Blocks a sender.
     Block,
+    /// Gives the calling device a new KEM key.
+    UpdateKey,
     /// Brings what comes into the caller's box. The only stream.
     Subscribe,
 }
 
 impl RpcPath {
     /// Every method, in the order of the `.proto` file.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Register,
         Self::Authorize,
         Self::LookupKey,
@@ -45,6 +47,7 @@ impl RpcPath {
         Self::Fetch,
         Self::Acknowledge,
         Self::Block,
+        Self::UpdateKey,
         Self::Subscribe,
     ];
 
@@ -59,6 +62,7 @@ impl RpcPath {
             Self::Fetch => "/rossby.v1.Mailbox/Fetch",
             Self::Acknowledge => "/rossby.v1.Mailbox/Acknowledge",
             Self::Block => "/rossby.v1.Mailbox/Block",
+            Self::UpdateKey => "/rossby.v1.Mailbox/UpdateKey",
             Self::Subscribe => "/rossby.v1.Mailbox/Subscribe",
         }
     }
@@ -74,6 +78,7 @@ impl RpcPath {
             Self::Fetch => "Fetch",
             Self::Acknowledge => "Acknowledge",
             Self::Block => "Block",
+            Self::UpdateKey => "UpdateKey",
             Self::Subscribe => "Subscribe",
         }
     }

@@ -113,6 +113,12 @@ codes! {
         "this identifier already belongs to a box; link devices instead";
     TooManyCodes, "TOO_MANY_CODES", ResourceExhausted, Same,
         "too many verification codes were requested";
+    NoCourier, "NO_COURIER", FailedPrecondition, Changed,
+        "a code can't be sent there";
+    CodeDelayed, "CODE_DELAYED", FailedPrecondition, Same,
+        "the verification code has not been sent yet; the service goes on trying";
+    CodeNotSent, "CODE_NOT_SENT", FailedPrecondition, Changed,
+        "the verification code could not be sent to this identifier; check it, and register again";
     NoCodeRequested, "NO_CODE_REQUESTED", FailedPrecondition, Changed,
         "no verification code was requested for this identifier and box";
     CodeExpired, "CODE_EXPIRED", FailedPrecondition, Changed,
@@ -125,6 +131,10 @@ codes! {
     // Who is asking.
     Unauthenticated, "UNAUTHENTICATED", Unauthenticated, Changed,
         "not authenticated";
+
+    // Keys.
+    KeyCounterUsed, "KEY_COUNTER_USED", AlreadyExists, Changed,
+        "this key counter was used for another key, or is below the current one";
 
     // Finding and sending.
     NoUser, "NO_USER", NotFound, No,
@@ -332,7 +342,11 @@ impl ApiError {
     pub fn of_rejection(rejection: &Rejection, unknown: Code, now: Timestamp) -> Self {
         let mut error = Self::from(code_of(rejection, unknown));
         match *rejection {
-            Rejection::TooManyCodes { retry_at } => {
+            Rejection::TooManyCodes { retry_at }
+            | Rejection::CodeNotSent {
+                retry_at: Some(retry_at),
+                ..
+            } => {
                 let wait = Duration::from_millis(retry_at.millis_since(now));
                 error = error.with_retry_after(wait);
             }
@@ -346,6 +360,9 @@ impl ApiError {
             Rejection::CounterReused { next }
             | Rejection::NotAccepted { next }
             | Rejection::CounterForgotten { next } => error.more_mut().next_counter = Some(next),
+            Rejection::KeyCounterUsed { current } => {
+                error = error.with_metadata("current_counter", current);
+            }
             Rejection::BeyondQueue { last } => error = error.with_metadata("last", last),
             Rejection::NotOwner { .. } => {
                 error = Self::unavailable("the partition is not owned at the proposed epoch");
@@ -382,11 +399,15 @@ fn code_of(rejection: &Rejection, unknown: Code) -> Code {
         Rejection::KeyAlreadyRegistered => Code::KeyAlreadyRegistered,
         Rejection::IdentifierTaken => Code::IdentifierTaken,
         Rejection::TooManyCodes { .. } => Code::TooManyCodes,
+        Rejection::CodeNotSent { trying: true, .. } => Code::CodeDelayed,
+        Rejection::CodeNotSent { trying: false, .. } => Code::CodeNotSent,
         Rejection::NoCodeRequested => Code::NoCodeRequested,
         Rejection::CodeExpired => Code::CodeExpired,
         Rejection::CodeExhausted => Code::CodeExhausted,
         Rejection::WrongCode { .. } => Code::WrongCode,
         Rejection::UnknownBox | Rejection::UnknownDevice => unknown,
+        Rejection::KeyCounterUsed { .. } => Code::KeyCounterUsed,
+        Rejection::BadKeySignature => Code::BadSignature,
         Rejection::TooManyBlocked { .. } => Code::TooManyBlocked,
         Rejection::EnvelopeTooLarge { .. } => Code::EnvelopeTooLarge,
         Rejection::StaleKeyRecord { .. } => Code::StaleKeyRecord,

@@ -19,6 +19,8 @@ pub mod admin;
 pub mod call;
 pub mod courier;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod grpc;
 pub mod hawk;
 pub mod http;

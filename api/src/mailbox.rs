@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::call::{Call, CallError, CallReply, CallStream, Door, RpcPath};
+use crate::courier::Courier;
 use crate::error::{ApiError, Code};
 use crate::hawk::{Guard, GuardConfig};
 use crate::limits::DoorLimits;
@@ -66,6 +67,8 @@ pub struct MailboxConfig {
     /// The replicated limits that this node would take partitions over with, for what clients are
     /// told in advance. What counts is what apply enforces.
     pub stored_limits: Limits,
+    /// Who brings codes to people, for whom it can reach.
+    pub courier: Arc<dyn Courier>,
     /// Where calls are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -179,7 +182,8 @@ impl MailboxService {
             | RpcPath::Send
             | RpcPath::Fetch
             | RpcPath::Acknowledge
-            | RpcPath::Block => self.answer_caller(call).await,
+            | RpcPath::Block
+            | RpcPath::UpdateKey => self.answer_caller(call).await,
             RpcPath::Subscribe => Err(ApiError::invalid("this call is a stream").into()),
         }
     }
@@ -194,6 +198,7 @@ impl MailboxService {
             RpcPath::Fetch => rpc::fetch(self, from, call).await?,
             RpcPath::Acknowledge => rpc::acknowledge(self, from, call).await?,
             RpcPath::Block => rpc::block(self, from, call).await?,
+            RpcPath::UpdateKey => rpc::update_key(self, from, call).await?,
             RpcPath::Register | RpcPath::Authorize | RpcPath::Subscribe => {
                 return Err(ApiError::internal("not a call of a caller").into());
             }

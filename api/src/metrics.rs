@@ -27,6 +27,38 @@ struct RpcLabel {
     rpc: &'static str,
 }
 
+/// What deliveries are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CourierLabels {
+    courier: &'static str,
+    outcome: &'static str,
+}
+
+/// What became of an attempt at handing over a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CourierOutcome {
+    /// Handed over.
+    Sent,
+    /// Not now; it is tried again.
+    Failed,
+    /// Not now and not later: the address or the message was refused.
+    Refused,
+    /// The code in the outbox does not open.
+    Unreadable,
+}
+
+impl CourierOutcome {
+    /// The label.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 /// Why something ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
@@ -40,8 +72,7 @@ pub struct Metrics {
     latency: Family<RpcLabel, Histogram>,
     envelopes_refused: Family<CallLabels, Counter>,
     nonces: Gauge<u64, AtomicU64>,
-    courier_sent: Counter,
-    courier_failed: Counter,
+    courier: Family<CourierLabels, Counter>,
     subscriptions: Gauge,
     subscription_wakes: Counter,
     subscriptions_ended: Family<ReasonLabel, Counter>,
@@ -58,8 +89,7 @@ impl Metrics {
             latency: Family::new_with_constructor(buckets),
             envelopes_refused: Family::default(),
             nonces: Gauge::default(),
-            courier_sent: Counter::default(),
-            courier_failed: Counter::default(),
+            courier: Family::default(),
             subscriptions: Gauge::default(),
             subscription_wakes: Counter::default(),
             subscriptions_ended: Family::default(),
@@ -86,14 +116,9 @@ impl Metrics {
             metrics.nonces.clone(),
         );
         registry.register(
-            "rossby_courier_sent",
-            "Verification codes handed to the courier",
-            metrics.courier_sent.clone(),
-        );
-        registry.register(
-            "rossby_courier_failed",
-            "Attempts at handing over a verification code that failed",
-            metrics.courier_failed.clone(),
+            "rossby_courier_deliveries",
+            "Attempts at handing over a verification code, by courier and outcome",
+            metrics.courier.clone(),
         );
         Arc::new(metrics)
     }
@@ -157,14 +182,12 @@ impl Metrics {
         self.nonces.set(count);
     }
 
-    /// A code was handed to the courier.
-    pub fn courier_sent(&self) {
-        self.courier_sent.inc();
-    }
-
-    /// A code could not be handed to the courier.
-    pub fn courier_failed(&self) {
-        self.courier_failed.inc();
+    /// A courier was given a code.
+    pub fn courier(&self, courier: &'static str, outcome: CourierOutcome) {
+        let outcome = outcome.as_str();
+        self.courier
+            .get_or_create(&CourierLabels { courier, outcome })
+            .inc();
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use rossby_api::admin::{
-    AdminListener, InitPlan, MembersOrder, MembersProgress, NodeStatus, Operator, OperatorError,
-    Standing,
+    AdminListener, BackupSource, InitPlan, MembersOrder, MembersProgress, NodeStatus, Operator,
+    OperatorError, Standing,
 };
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
 use rossby_domain::time::Timestamp;
@@ -75,6 +75,10 @@ impl Operator for Node {
             last: at(5),
             now: at(700_000_000),
         }))
+    }
+
+    async fn backup(&self, _: GroupId, _: bool) -> Result<BackupSource, OperatorError> {
+        Err(OperatorError::Unavailable("no quorum".to_owned()))
     }
 }
 

@@ -77,7 +77,7 @@ async fn letters_outlive_a_clock_that_jumps_until_an_operator_says_that_it_is_ri
 #[tokio::test]
 async fn an_idle_cluster_tells_the_log_the_time_once_a_day_and_so_trusts_its_clock() {
     let world = World::new().await;
-    let told = |world: &World| world.group.reader().expiry_clock().unwrap();
+    let told = |world: &World| world.group.reader().times().unwrap().expiry_clock;
     let before = world.group.status().last_log_index.unwrap();
     for _ in 0..8 {
         let yesterday = told(&world);

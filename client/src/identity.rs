@@ -49,14 +49,7 @@ impl Identity {
             nonce: bytes(random)?,
         };
         let kem = KemSecret::generate(random)?;
-        let public = kem.public_key()?;
-        let statement = KemKey::statement(&genesis.device(), SUITE_XWING, FIRST_COUNTER, &public);
-        let key = KemKey {
-            suite: SUITE_XWING,
-            counter: FIRST_COUNTER,
-            public: Bytes::from(public),
-            signature: signing_key.sign(&statement).to_bytes(),
-        };
+        let key = signed(&signing_key, FIRST_COUNTER, &kem)?;
         let record = KeyRecord::new(genesis, key)?;
         Ok(Self {
             signing_key,
@@ -116,6 +109,73 @@ impl Identity {
     pub fn record(&self) -> &KeyRecord {
         &self.record
     }
+
+    /// The counter of the device's key in the record.
+    #[must_use]
+    pub fn published_counter(&self) -> u64 {
+        let keys = self.record.device(&self.device());
+        keys.map_or(0, |keys| keys.kem.counter)
+    }
+
+    /// The newest KEM key, for publication, if it is not in the record yet.
+    ///
+    /// # Errors
+    /// [`IdentityError::Kem`].
+    pub fn unpublished(&self) -> Result<Option<KemKey>, IdentityError> {
+        let newest = self.kem_keys.last();
+        newest
+            .filter(|(counter, _)| *counter > self.published_counter())
+            .map(|(counter, secret)| signed(&self.signing_key, *counter, secret))
+            .transpose()
+    }
+
+    /// The identity with one more KEM key, under the next counter. It is not in the record yet.
+    ///
+    /// # Errors
+    /// [`IdentityError::Random`].
+    pub fn with_new_kem(&self, random: &dyn Random) -> Result<Self, IdentityError> {
+        let newest = self.kem_keys.last().map_or(0, |(counter, _)| *counter);
+        let counter = newest.max(self.published_counter()).saturating_add(1);
+        let mut identity = self.clone();
+        identity
+            .kem_keys
+            .push((counter, KemSecret::generate(random)?));
+        Ok(identity)
+    }
+
+    /// The identity with another record of it.
+    #[must_use]
+    pub fn with_record(&self, record: KeyRecord) -> Self {
+        Self {
+            record,
+            ..self.clone()
+        }
+    }
+
+    /// The identity without its KEM keys below a counter.
+    #[must_use]
+    pub fn without_kem_below(&self, counter: u64) -> Self {
+        let mut identity = self.clone();
+        identity.kem_keys.retain(|(of, _)| *of >= counter);
+        identity
+    }
+}
+
+/// A KEM key as its device publishes it.
+fn signed(
+    signing_key: &SigningKey,
+    counter: u64,
+    secret: &KemSecret,
+) -> Result<KemKey, IdentityError> {
+    let device = DeviceId::of_key(&signing_key.verifying_key().to_bytes());
+    let public = secret.public_key()?;
+    let statement = KemKey::statement(&device, SUITE_XWING, counter, &public);
+    Ok(KemKey {
+        suite: SUITE_XWING,
+        counter,
+        public: Bytes::from(public),
+        signature: signing_key.sign(&statement).to_bytes(),
+    })
 }
 
 impl std::fmt::Debug for Identity {

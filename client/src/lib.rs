@@ -15,6 +15,8 @@ pub mod connection;
 pub mod crypto;
 pub mod device;
 pub mod envelope;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod identity;
 pub mod safety_number;
 pub mod store;

@@ -51,12 +51,14 @@ pub fn apply<T: Tables>(
         Command::CreateBox(command) => command.execute(tables, &meta),
         Command::OpenClaim(command) => command.execute(tables, &mut meta),
         Command::MarkCodeSent(command) => command.execute(tables),
+        Command::MarkCodeUnsent(command) => command.execute(tables),
         Command::VerifyClaim(command) => command.execute(tables, &mut meta),
-        Command::ActivateBox(command) => command.execute(tables),
+        Command::ActivateBox(command) => command.execute(tables, &meta),
         Command::Enqueue(command) => command.execute(tables, &meta),
         Command::Acknowledge(command) => command.execute(tables, &meta),
         Command::Block(command) => command.execute(tables, &meta),
         Command::Expire(command) => command.execute(tables, &meta),
+        Command::UpdateKey(command) => command.execute(tables),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;

@@ -14,7 +14,7 @@ mod record;
 
 use bytes::Bytes;
 use ed25519_dalek::{Signature, VerifyingKey};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::ids::DeviceId;
@@ -272,6 +272,29 @@ impl KemKey {
         verify_signature(signing_key, &statement, &self.signature)
     }
 
+    /// Whether it is the same key under the same counter, whatever its signature.
+    #[must_use]
+    pub fn is_same_key(&self, other: &Self) -> bool {
+        (self.suite, self.counter, &self.public) == (other.suite, other.counter, &other.public)
+    }
+
+    /// The canonical bytes, as they stand in a key record.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        self.write(Writer::default()).finish()
+    }
+
+    /// The key in these canonical bytes. Its form is checked, its signature is not.
+    ///
+    /// # Errors
+    /// [`ChainError::Malformed`], [`ChainError::BadKemKey`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, ChainError> {
+        let mut reader = Reader::new(bytes);
+        let key = Self::read(&mut reader)?;
+        reader.finish()?;
+        Ok(key)
+    }
+
     fn check_form(&self) -> Result<(), ChainError> {
         if self.suite != SUITE_XWING {
             return Err(ChainError::BadKemKey("unknown suite"));
@@ -299,6 +322,19 @@ impl KemKey {
         };
         key.check_form()?;
         Ok(key)
+    }
+}
+
+impl Serialize for KemKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.encode())
+    }
+}
+
+impl<'de> Deserialize<'de> for KemKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Bytes::deserialize(deserializer)?;
+        Self::decode(&bytes).map_err(serde::de::Error::custom)
     }
 }
 

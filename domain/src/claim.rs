@@ -7,6 +7,7 @@ use crate::identifier::IdentifierHash;
 use crate::ids::BoxId;
 use crate::limits::Limits;
 use crate::mac::hmac_sha256;
+use crate::rejection::Rejection;
 use crate::time::{DAY_MS, Timestamp};
 use crate::wire::Writer;
 
@@ -57,6 +58,18 @@ pub struct Claim {
     pub code: Option<CodeMac>,
 }
 
+/// How far a code has come, as its courier tells. Nothing is told while all is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Delivery {
+    /// It waits for its courier, or was handed over.
+    #[default]
+    Normal,
+    /// It could not be handed over yet; the courier goes on trying while the code lives.
+    Delayed,
+    /// It could not be handed over and never will be.
+    Failed,
+}
+
 /// A pending claim: one box's try at one identifier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingClaim {
@@ -70,6 +83,8 @@ pub struct PendingClaim {
     pub attempts_left: u8,
     /// When the code stops being accepted.
     pub expires_at: Timestamp,
+    /// Whether its code is on the way as it should be.
+    pub delivery: Delivery,
 }
 
 impl PendingClaim {
@@ -77,6 +92,16 @@ impl PendingClaim {
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at <= now
+    }
+
+    /// What whoever waits for the code is told, so that nobody waits in vain.
+    pub(crate) fn trouble(&self, retry_at: Option<Timestamp>) -> Option<Rejection> {
+        let trying = match self.delivery {
+            Delivery::Normal => return None,
+            Delivery::Delayed => true,
+            Delivery::Failed => false,
+        };
+        Some(Rejection::CodeNotSent { trying, retry_at })
     }
 
     /// When an expired code is no longer remembered as such.

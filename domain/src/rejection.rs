@@ -33,6 +33,14 @@ pub enum Rejection {
         /// When a code may be requested again.
         retry_at: Timestamp,
     },
+    /// The code that was asked for could not be sent, so there is none to wait for.
+    #[error("the verification code could not be sent")]
+    CodeNotSent {
+        /// Whether the courier goes on trying.
+        trying: bool,
+        /// When another code may be requested, if one was requested too early.
+        retry_at: Option<Timestamp>,
+    },
     /// No code is waiting for this identifier and box.
     #[error("no verification code was requested")]
     NoCodeRequested,
@@ -56,6 +64,16 @@ pub enum Rejection {
     /// The box has no such device, or it is not authorised.
     #[error("no such device")]
     UnknownDevice,
+    /// A KEM key does not come under a counter above the device's current one, or stands for another
+    /// key than the one that came under it.
+    #[error("this key counter was used before")]
+    KeyCounterUsed {
+        /// The counter of the device's current key.
+        current: u64,
+    },
+    /// A KEM key is not signed by its device.
+    #[error("a key is not signed by its device")]
+    BadKeySignature,
     /// The list of blocked boxes is full.
     #[error("too many blocked boxes")]
     TooManyBlocked {

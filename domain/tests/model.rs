@@ -329,7 +329,7 @@ impl Run {
             }
         }
         assert_eq!(self.world.tables.due(self.world.now, 1).unwrap(), []);
-        assert_eq!(self.world.tables.outbox(1).unwrap(), []);
+        assert_eq!(self.world.tables.outbox(None, 1).unwrap(), []);
         for number in NUMBERS.map(identifier) {
             assert_eq!(self.world.tables.pending_claims(&number, 1).unwrap(), []);
             assert_eq!(self.world.tables.code_budget(&number).unwrap(), None);

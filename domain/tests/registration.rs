@@ -32,6 +32,7 @@ fn verified(generation: u64) -> Result<Outcome, Rejection> {
 fn outbox(world: &World) -> Vec<OutboxItem> {
     let query = Query::Outbox {
         partition: common::world::partition(),
+        after: None,
         limit: 100,
     };
     match world.query(&query) {

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::backup::{BackupArgs, RestoreArgs};
 use crate::config::ConfigArgs;
+use crate::courier::CourierCommand;
 use crate::device::DeviceCommand;
 use crate::exit::Exit;
 
@@ -39,9 +41,16 @@ pub enum Command {
     /// Makes and looks after a cluster, through a node's admin socket.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Copies a running node's state to a folder: all that was acknowledged, but not the secrets.
+    Backup(BackupArgs),
+    /// Makes a new node's data directory out of a backup.
+    Restore(Box<RestoreArgs>),
     /// Makes certificates: for clients to trust the nodes, and for nodes to trust each other.
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Tries out how verification codes reach people.
+    #[command(subcommand)]
+    Courier(CourierCommand),
     /// Looks over the data directory of a node that does not run: every record, entry, file and row
     /// is read. Says what is wrong, where, and what to do. Changes nothing.
     Check(CheckArgs),

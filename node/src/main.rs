@@ -3,18 +3,22 @@
 //! ```text
 //!   cli.rs ──► config/     what a node is told            ──► serve/    a node, from start to stop
 //!        ├──► cluster/    orders to a running node, over its admin socket
+//!        ├──► backup/     a cluster's state kept apart, and a cluster made of it again
 //!        ├──► inspect/    a stopped node's data, looked over; rebuild.rs: made new
 //!        ├──► cert/       certificates
+//!        ├──► courier/    trying out mail and SMS
 //!        └──► device/     a person's side: keys, contacts, messages
 //! ```
 //!
 //! Nothing here decides what a box may hold: that is `domain`. Every command ends in one of the
 //! codes of [`exit::Exit`].
 
+mod backup;
 mod cert;
 mod cli;
 mod cluster;
 mod config;
+mod courier;
 mod device;
 mod exit;
 mod inspect;
@@ -57,7 +61,10 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(args) => serve::run(&args),
         Command::Config(command) => config::run(&command),
+        Command::Courier(command) => courier::run(&command),
         Command::Cluster(command) => cluster::run(&command),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => backup::run_restore(&args),
         Command::Cert(command) => cert::run(&command),
         Command::Check(args) => inspect::run(&args),
         Command::Rebuild(args) => rebuild::run(&args),

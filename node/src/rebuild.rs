@@ -1,8 +1,8 @@
 //! `rossby rebuild`: a damaged node becomes a new, empty one.
 //!
 //! What is on the disk may be missing what this replica once promised, so it never speaks under its
-//! old id again. The directory is set aside whole, and a new one takes its place that knows two
-//! things: which node and cluster it belongs to, and which replicas may never come back.
+//! old id again. The directory is set aside whole, and a new one takes its place that knows one
+//! thing: which node of which cluster it is.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rossby_seams::clock::{Clock as _, SystemClock};
 use rossby_seams::disk::{Disk, FileDisk};
-use rossby_storage::datadir::{DataDirectory, DataDirectoryError, Identity, RemovedReplica};
+use rossby_storage::datadir::{DataDirectory, DataDirectoryError, Identity};
 
 use crate::cli::RebuildArgs;
 use crate::exit::{Exit, Failure};
@@ -32,6 +32,8 @@ pub fn run(args: &RebuildArgs) -> Result<(), Failure> {
         Err(error) => return Err(Failure::new(Exit::Storage, error)),
     };
     let identity = old.as_ref().and_then(|old| old.identity()).map(successor);
+    // Empty space is not worth keeping.
+    let _ = fs::remove_file(args.data.join("reserve"));
     let aside = set_aside(&*disk, &args.data).map_err(|error| {
         let text = format!("could not set {} aside: {error}", args.data.display());
         Failure::new(Exit::Storage, text).help("see to the cause, then run the same command again")
@@ -76,16 +78,11 @@ fn permit(report: &Report, force: bool) -> Result<(), Failure> {
     }
 }
 
-/// The same node of the same cluster, without its replicas: their ids are spent.
+/// The same node of the same cluster, without a replica. Its group gives out replica ids once, so the
+/// old one never comes back; and a node that knows its cluster founds no other by mistake.
 fn successor(old: &Identity) -> Identity {
-    let spent = old.replicas.iter().map(|held| RemovedReplica {
-        group: held.group,
-        replica: held.replica,
-    });
     let mut next = Identity::new(old.node);
     next.cluster.clone_from(&old.cluster);
-    next.removed.clone_from(&old.removed);
-    next.removed.extend(spent);
     next
 }
 

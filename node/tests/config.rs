@@ -92,6 +92,43 @@ fn settings_that_make_no_sense_together_are_refused() {
             "[clients]\nadvertise = \"mail.example.org:7470\"",
             "allow_console_courier",
         ),
+        (
+            "[courier]\nkind = \"gateways\"",
+            "courier.kind: gateways needs",
+        ),
+        (
+            "[courier]\nkind = \"gateways\"\n[courier.smtp]\nhost = \"mail.example.org\"",
+            "courier.smtp.from",
+        ),
+        (
+            "[courier]\nkind = \"gateways\"\n[courier.smtp]\nhost = \"mail.example.org\"\n\
+             from = \"a@b.example\"\nsecurity = \"plain\"",
+            "courier.smtp.security: plain text",
+        ),
+        (
+            "[courier]\nkind = \"gateways\"\n[courier.smtp]\nhost = \"mail.example.org\"\n\
+             from = \"a@b.example\"\nuser = \"u\"",
+            "ROSSBY_COURIER_SMTP_PASSWORD",
+        ),
+        (
+            "[courier]\nkind = \"gateways\"\n[courier.smtp]\nhost = \"mail.example.org\"\n\
+             from = \"a@b.example\"\nuser = \"u\"\npassword_file = \"/nowhere\"",
+            "courier.smtp.password_file: /nowhere: No such file",
+        ),
+        (
+            "[courier]\nkind = \"gateways\"\n[courier.webhook]\nurl = \"http://sms.example.org/\"",
+            "courier.webhook.url: http is for",
+        ),
+        (
+            "[courier]\nkind = \"gateways\"\n[courier.webhook]\nurl = \"https://sms.example.org/\"\n\
+             body = \"{number}\"",
+            "courier.webhook.body",
+        ),
+        (
+            "[courier]\nkind = \"gateways\"\n[courier.webhook]\nurl = \"https://sms.example.org/\"\n\
+             [courier.text]\nbody = \"Hello\"",
+            "courier.text.body: must hold {code}",
+        ),
         ("[clients]\nlisten = \"0.0.0.0:7470\"", "clients.advertise"),
         (
             "[clients]\ntls_cert = \"/nowhere.crt\"",

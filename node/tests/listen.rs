@@ -21,7 +21,7 @@ use rossby_client::envelope::Content;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::people::{Person, email};
-use support::{Cluster, eventually, long, rossby};
+use support::{Cluster, eventually, long, rossby, run_ok};
 
 /// A running `rossby listen --json`. Killed when dropped.
 struct Listening {
@@ -207,6 +207,39 @@ fn a_node_that_stops_sends_its_listeners_away_at_once_and_they_come_back() {
     listening.wait_for(1);
     let (shown, code) = listening.end(Signal::TERM);
     assert_eq!((texts(&shown), code), (vec!["back".to_owned()], Some(0)));
+}
+
+#[test]
+fn a_device_rotates_its_keys_and_its_mail_goes_on() {
+    let scene = Scene::of(Cluster::single());
+    let rotate = || {
+        let home = scene.home.display().to_string();
+        let args = [
+            "keys",
+            "rotate",
+            "--json",
+            "--no-passphrase",
+            "--home",
+            &home,
+        ];
+        let said: Value = serde_json::from_str(&run_ok(args)).unwrap();
+        (said["counter"].as_u64(), said["kept"].as_u64())
+    };
+    let listen_to_one = || {
+        let mut listening = scene.listen(&["--count", "1", "--for", "300"]);
+        let (shown, code) = listening.wait();
+        assert_eq!(code, Some(0));
+        texts(&shown)
+    };
+    scene.write("for the first key");
+    assert_eq!(rotate(), (Some(2), Some(2)));
+    assert_eq!(listen_to_one(), ["for the first key"]);
+    scene.write("for the key before");
+    assert_eq!(listen_to_one(), ["for the key before"]);
+    assert_eq!(rotate(), (Some(3), Some(2)));
+    // The writer's copy of the keys is too old now: sealed again on the way.
+    scene.write("for a new key");
+    assert_eq!(listen_to_one(), ["for a new key"]);
 }
 
 /// Writes numbered messages until it is told to stop; what it wrote.

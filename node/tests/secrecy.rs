@@ -155,7 +155,7 @@ fn secrets_of_people(said: Said) -> Secrets {
         secrets.add_text("code", code);
     }
     for person in [said.ada, said.ben] {
-        let text = recovery::to_text(person.device.recovery_seed());
+        let text = recovery::to_text(&person.device.recovery_seed());
         secrets.add_text("recovery key", &text);
         // Only one process, or one hand in it, may have a device's store.
         drop(person.device);

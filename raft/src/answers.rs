@@ -82,6 +82,17 @@ pub enum CheckpointError {
     Stopped,
 }
 
+/// Why there is no checkpoint to be backed up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackupError {
+    /// It could not be learnt in time what was acknowledged.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// No checkpoint was written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
 /// Why a read has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {

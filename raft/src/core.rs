@@ -205,7 +205,7 @@ impl Core {
     pub(crate) fn fail(&self, reason: &str) {
         let mut failure = self.failure.lock();
         if failure.is_none() && !self.stop.is_cancelled() {
-            tracing::error!(group = %self.id, replica = %self.replica, reason, "the group has stopped");
+            tracing::warn!(group = %self.id, replica = %self.replica, reason, "the group has stopped");
             *failure = Some(reason.to_owned());
         }
         self.stop.cancel();

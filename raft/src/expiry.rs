@@ -164,19 +164,21 @@ impl Core {
         if self.expiry.knows(term) {
             return Ok(());
         }
-        let last = self.reader.expiry_clock().map_err(|error| {
+        let times = self.reader.times().map_err(|error| {
             self.fail(&format!("the state can not be read: {error}"));
             ReadError::Stopped
         })?;
+        let last = times.expiry_clock;
         self.expiry.learn(term, last);
         // An earlier leader's clock may have been ahead of ours: what it took in up to then is its reign.
+        // So is all that came in before the state was restored, of which it knows nothing.
         if let Some(reign) = self
             .reign
             .lock()
             .as_mut()
             .filter(|reign| reign.term == term)
         {
-            reign.since = reign.since.max(last);
+            reign.since = reign.since.max(last).max(times.restored_at);
         }
         Ok(())
     }

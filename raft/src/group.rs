@@ -9,11 +9,11 @@ use rossby_domain::ids::{BoxId, Epoch, GroupId, NodeId, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Query, Rejection, Reply, Routed};
 use rossby_seams::watch;
-use rossby_storage::store::Reader;
+use rossby_storage::store::{Checkpoint, Reader};
 use tokio::time::Instant;
 
 use crate::answers::{
-    CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
+    BackupError, CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
 };
 use crate::batcher::Batcher;
 use crate::box_watch::BoxWatch;
@@ -276,6 +276,30 @@ impl Group {
     /// [`CheckpointError`].
     pub async fn checkpoint(&self) -> Result<u64, CheckpointError> {
         self.core.checkpoint().await
+    }
+
+    /// The last checkpoint here. Its files stay as long as a clone of it lives.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NothingApplied`] if there is none, [`CheckpointError::Stopped`].
+    pub async fn last_checkpoint(&self) -> Result<Checkpoint, CheckpointError> {
+        let snapshot = self.core.raft.get_snapshot().await;
+        snapshot
+            .map_err(|_| CheckpointError::Stopped)?
+            .and_then(|snapshot| snapshot.snapshot)
+            .ok_or(CheckpointError::NothingApplied)
+    }
+
+    /// A checkpoint here, whether this replica leads or not, that holds everything that was
+    /// acknowledged before this call. The deadline is for hearing of that; writing takes what it
+    /// takes.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub async fn checkpoint_of_now(&self, deadline: Instant) -> Result<Checkpoint, BackupError> {
+        self.core.catch_up(deadline).await?;
+        self.core.checkpoint().await?;
+        Ok(self.last_checkpoint().await?)
     }
 
     /// The group's figures.

@@ -316,8 +316,9 @@ impl Groups {
         if let Some(last) = log.state().last {
             match timeout(SYNC, log.wait_durable(last.index)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(group = %group.id(), %error, "log not synced"),
-                Err(_) => tracing::error!(group = %group.id(), "log not synced in time"),
+                // Said before, by what failed.
+                Ok(Err(error)) => tracing::debug!(group = %group.id(), %error, "log not synced"),
+                Err(_) => tracing::warn!(group = %group.id(), "log not synced in time"),
             }
         }
     }

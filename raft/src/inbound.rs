@@ -26,6 +26,7 @@ use crate::blocking::Blocking;
 use crate::frame::{Answer, Append, Frame, FrameError, Refusal, Request, Target};
 use crate::links::STREAM_WINDOW;
 use crate::members::{Standing, standing};
+use crate::reads;
 use crate::types::{Raft, Snapshot, Vote, snapshot_meta};
 
 /// Calls of one link that may be in work at a time.
@@ -104,6 +105,7 @@ fn sender(request: &Request) -> Option<ReplicaId> {
         Request::SnapshotBegin { .. }
         | Request::SnapshotChunk { .. }
         | Request::Clock
+        | Request::ReadIndex
         | Request::Standing { .. } => return None,
     };
     Some(vote.leader_id.voted_for)
@@ -422,6 +424,10 @@ impl Shared {
             }
             Request::Clock => Ok(Answer::Clock(self.clock.now())),
             Request::Standing { replica } => self.standing(to.group, replica),
+            Request::ReadIndex => {
+                let index = reads::read_index(raft).await.ok_or(Refusal::NotLeading)?;
+                Ok(Answer::ReadIndex(index))
+            }
         }
     }
 

@@ -29,6 +29,8 @@ mod clock_quorum;
 mod core;
 mod expiry;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod group;
 mod groups;
 mod inbound;
@@ -40,6 +42,7 @@ mod members;
 mod network;
 mod ownership;
 mod reads;
+mod restored;
 mod runtime;
 mod shipping;
 mod state_machine;
@@ -51,7 +54,7 @@ mod types;
 mod witness;
 
 pub use answers::{
-    CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
+    BackupError, CheckpointError, GroupStatus, InitializeError, Leadership, ProposeError, ReadError,
 };
 pub use blocking::Blocking;
 pub use box_watch::BoxWatch;
@@ -61,6 +64,7 @@ pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
 pub use members::{Advance, ChangeError, MAX_VOTERS, Members, Newcomer, Order, Refused, Seat};
+pub use restored::{begin_restored_log, replicas_in, sole_member};
 pub use survey::{ReplicaFault, ReplicaSurvey, members_of, survey};
 pub use timing::Timing;
 pub use types::EntryError;

@@ -58,7 +58,8 @@ fn entry(record: LogRecord) -> io::Result<Entry> {
     })
 }
 
-fn encode_vote(vote: &Vote) -> Vec<u8> {
+/// The bytes of a vote, as the log holds it.
+pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
     write_vote(wire::Writer::default().u8(VOTE_VERSION), vote).finish()
 }
 

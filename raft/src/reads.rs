@@ -5,11 +5,28 @@
 use std::time::Duration;
 
 use openraft::LinearizerOption;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{LinearizableReadError, RaftError};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::answers::ReadError;
-use crate::core::Core;
+use crate::core::{Core, leader_member};
+use crate::frame::{Answer, Request, Target};
+use crate::types::Raft;
+
+/// Between two tries to reach a leader.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+/// How long a leader may take to be confirmed.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// On a leader that a quorum confirms: the entry up to which everything was committed when this was
+/// called.
+pub(crate) async fn read_index(raft: &Raft) -> Option<u64> {
+    let option = LinearizerOption::new(Some(Duration::ZERO), true);
+    let asked = timeout(ANSWER_WITHIN, raft.get_read_linearizer(option)).await;
+    let linearizer = asked.ok()?.ok()?;
+    Some(linearizer.read_log_id().index())
+}
 
 impl Core {
     pub(crate) async fn confirm_leadership(&self, deadline: Instant) -> Result<(), ReadError> {
@@ -38,5 +55,61 @@ impl Core {
         timeout_at(deadline, confirming)
             .await
             .unwrap_or(Err(ReadError::NoQuorum))
+    }
+
+    /// Waits until this replica, whether it leads or not, has applied all that was acknowledged
+    /// before this call. Without a leader it asks again until the deadline.
+    pub(crate) async fn catch_up(&self, deadline: Instant) -> Result<(), ReadError> {
+        let catching_up = async {
+            loop {
+                if self.stop.is_cancelled() {
+                    return Err(ReadError::Stopped);
+                }
+                if self.catch_up_once(deadline).await? {
+                    return Ok(());
+                }
+                sleep(TRY_AGAIN).await;
+            }
+        };
+        timeout_at(deadline, catching_up)
+            .await
+            .unwrap_or(Err(ReadError::NoQuorum))
+    }
+
+    async fn catch_up_once(&self, deadline: Instant) -> Result<bool, ReadError> {
+        let leader =
+            self.with_metrics(|metrics| metrics.current_leader.zip(leader_member(metrics)));
+        let Some((replica, member)) = leader else {
+            return Ok(false);
+        };
+        if replica == self.replica {
+            return match self.linearize(deadline).await {
+                Err(ReadError::Stopped) => Err(ReadError::Stopped),
+                other => Ok(other.is_ok()),
+            };
+        }
+        let to = Target {
+            group: self.id,
+            replica,
+        };
+        let asked = self.links.call(&member, to, Request::ReadIndex, deadline);
+        let Ok(Answer::ReadIndex(index)) = asked.await else {
+            return Ok(false);
+        };
+        let mut metrics = self.raft.metrics();
+        loop {
+            let (applied, runs) = {
+                let metrics = metrics.borrow_watched();
+                let applied = metrics.last_applied.as_ref().map(|id| id.index);
+                (applied, metrics.running_state.is_ok())
+            };
+            if !runs {
+                return Err(ReadError::Stopped);
+            }
+            if applied >= Some(index) {
+                return Ok(true);
+            }
+            metrics.changed().await.map_err(|_| ReadError::Stopped)?;
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// Few enough for every change, many enough that leaders change and checkpoints are shipped.
-const STEPS: &str = "150";
+const STEPS: &str = "120";
 
 fn simulation(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rossby-simulation"));
@@ -21,42 +21,55 @@ fn told(output: &Output) -> String {
 /// Every observation of a world.
 fn trace(seed: &str, into: &Path) -> String {
     let file = into.to_str().unwrap();
-    let output = simulation(&["--seed", seed, "--steps", "80", "--trace", file]);
+    let output = simulation(&["--seed", seed, "--steps", "60", "--trace", file]);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     std::fs::read_to_string(into).unwrap()
 }
 
-/// Worlds that must hold every invariant; more and longer ones with `ROSSBY_LONG=1`. In parts, so
-/// that the test runner can spread them.
+/// Worlds that must hold every invariant; more and longer ones with `ROSSBY_LONG=1`. In small parts,
+/// so that the test runner can spread them and none takes long on a busy machine.
 fn hold(part: u64) {
     let (each, steps) = match std::env::var_os("ROSSBY_LONG") {
-        Some(_) => (25, "300"),
-        None => (5, STEPS),
+        Some(_) => (10, "300"),
+        None => (2, STEPS),
     };
     let seeds = format!("{}..{}", part * each, (part + 1) * each);
     let output = simulation(&["--seeds", &seeds, "--steps", steps, "--jobs", "1"]);
     println!("{}", told(&output));
-    assert_eq!(output.status.code(), Some(0));
+    // That a part shows nothing is no failure: what counts is the whole.
+    assert!(matches!(output.status.code(), Some(0 | 4)));
+}
+
+macro_rules! every_invariant_holds {
+    ($($name:ident: $part:literal,)*) => {
+        mod every_invariant_holds {
+            $(
+                #[test]
+                fn $name() {
+                    super::hold($part);
+                }
+            )*
+        }
+    };
+}
+
+every_invariant_holds! {
+    in_the_first_worlds: 0,
+    in_the_second_worlds: 1,
+    in_the_third_worlds: 2,
+    in_the_fourth_worlds: 3,
+    in_the_fifth_worlds: 4,
+    in_the_sixth_worlds: 5,
+    in_the_seventh_worlds: 6,
+    in_the_eighth_worlds: 7,
+    in_the_ninth_worlds: 8,
+    in_the_tenth_worlds: 9,
 }
 
 #[test]
-fn the_first_worlds_hold_every_invariant() {
-    hold(0);
-}
-
-#[test]
-fn the_second_worlds_hold_every_invariant() {
-    hold(1);
-}
-
-#[test]
-fn the_third_worlds_hold_every_invariant() {
-    hold(2);
-}
-
-#[test]
-fn the_fourth_worlds_hold_every_invariant() {
-    hold(3);
+fn a_world_in_which_leaders_change_and_checkpoints_are_shipped_is_among_them() {
+    let output = simulation(&["--seeds", "20..24", "--steps", STEPS, "--jobs", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
 }
 
 #[test]
@@ -65,7 +78,7 @@ fn a_seed_shows_the_same_world_again_and_another_seed_another() {
     let first = trace("5", &folder.path().join("first"));
     let again = trace("5", &folder.path().join("again"));
     let other = trace("6", &folder.path().join("other"));
-    assert!(first.lines().count() > 500, "too short to show anything");
+    assert!(first.lines().count() > 300, "too short to show anything");
     let differs = first.lines().zip(again.lines()).find(|(a, b)| a != b);
     assert_eq!(differs, None);
     assert_eq!(first.len(), again.len());

@@ -14,10 +14,13 @@
 use bytes::Bytes;
 use rossby_domain::Routed;
 use rossby_domain::chain::KeyRecord;
-use rossby_domain::claim::{Claim, CodeBudget, PendingClaim};
+use rossby_domain::claim::{Claim, CodeBudget, CodeMac, Delivery, PendingClaim};
 use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
+use rossby_domain::ids::Epoch;
+use rossby_domain::limits::Limits;
 use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::restored::Restored;
 use rossby_domain::tables::{Meta, OutboxRow, QueueState};
 use rossby_domain::time::Timestamp;
 use serde::de::DeserializeOwned;
@@ -91,6 +94,12 @@ pub trait Versioned: Serialize + DeserializeOwned {
             supported: Self::VERSION,
         })
     }
+
+    /// The bytes, behind their version byte, in an older version that says just the same, if one
+    /// does. They are what is written then: builds that know no later version go on reading it.
+    fn downgrade(&self) -> Option<Result<Vec<u8>, CodecError>> {
+        None
+    }
 }
 
 macro_rules! first_version {
@@ -103,18 +112,91 @@ macro_rules! first_version {
 
 // The values of the tables, in the order of `domain/src/tables/mod.rs`.
 first_version!(
-    Claim,
-    KeyRecord,
-    Profile,
-    Envelope,
-    QueueState,
-    SenderRow,
-    PendingClaim,
-    CodeBudget,
-    OutboxRow,
-    Intent,
-    Meta,
+    Claim, KeyRecord, Profile, Envelope, QueueState, SenderRow, CodeBudget, OutboxRow, Intent,
 );
+
+impl Versioned for PendingClaim {
+    const VERSION: u8 = 2;
+
+    fn upgrade(version: u8, body: &[u8]) -> Result<Self, CodecError> {
+        match version {
+            1 => decode_body::<PendingClaimV1>(body).map(Into::into),
+            found => Err(CodecError::Version {
+                found,
+                supported: Self::VERSION,
+            }),
+        }
+    }
+}
+
+/// A pending claim from before couriers told how far its code has come.
+#[derive(Serialize, Deserialize)]
+struct PendingClaimV1 {
+    code: CodeMac,
+    serial: u64,
+    discoverable: bool,
+    attempts_left: u8,
+    expires_at: Timestamp,
+}
+
+impl From<PendingClaimV1> for PendingClaim {
+    fn from(earlier: PendingClaimV1) -> Self {
+        Self {
+            code: earlier.code,
+            serial: earlier.serial,
+            discoverable: earlier.discoverable,
+            attempts_left: earlier.attempts_left,
+            expires_at: earlier.expires_at,
+            delivery: Delivery::Normal,
+        }
+    }
+}
+
+impl Versioned for Meta {
+    const VERSION: u8 = 2;
+
+    fn upgrade(version: u8, body: &[u8]) -> Result<Self, CodecError> {
+        if version != 1 {
+            return Err(CodecError::Version {
+                found: version,
+                supported: Self::VERSION,
+            });
+        }
+        let old: MetaV1 = decode_body(body)?;
+        Ok(Self {
+            clock: old.clock,
+            expiry_clock: old.expiry_clock,
+            epoch: old.epoch,
+            limits: old.limits,
+            last_generation: old.last_generation,
+            last_serial: old.last_serial,
+            restored: Restored::default(),
+        })
+    }
+
+    fn downgrade(&self) -> Option<Result<Vec<u8>, CodecError>> {
+        let old = MetaV1 {
+            clock: self.clock,
+            expiry_clock: self.expiry_clock,
+            epoch: self.epoch,
+            limits: self.limits,
+            last_generation: self.last_generation,
+            last_serial: self.last_serial,
+        };
+        (self.restored == Restored::default()).then(|| encode_as(1, &old))
+    }
+}
+
+/// [`Meta`] of a state that was never restored from a backup.
+#[derive(Serialize, Deserialize)]
+struct MetaV1 {
+    clock: Timestamp,
+    expiry_clock: Timestamp,
+    epoch: Option<Epoch>,
+    limits: Limits,
+    last_generation: u64,
+    last_serial: u64,
+}
 
 impl Versioned for Batch {
     const VERSION: u8 = BATCH_VERSION;
@@ -141,14 +223,22 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Batch, CodecError> {
 /// # Errors
 /// [`CodecError::TooLong`], or [`CodecError::Unencodable`] if the type can not be encoded.
 pub fn encode_value<T: Versioned>(value: &T) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = vec![T::VERSION];
-    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
-        .map_err(|error| CodecError::Unencodable(error.to_string()))?;
+    let bytes = match value.downgrade() {
+        Some(older) => older?,
+        None => encode_as(T::VERSION, value)?,
+    };
     if bytes.len() > MAX_ENCODED_BYTES {
         return Err(CodecError::TooLong {
             length: bytes.len(),
         });
     }
+    Ok(bytes)
+}
+
+fn encode_as<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = vec![version];
+    bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
+        .map_err(|error| CodecError::Unencodable(error.to_string()))?;
     Ok(bytes)
 }
 
@@ -299,6 +389,31 @@ mod tests {
             })
         );
         assert_eq!(decode_batch(&[]), Err(CodecError::Empty));
+    }
+
+    #[test]
+    fn a_partition_says_the_old_way_that_it_never_was_restored_and_both_ways_come_back() {
+        let meta = Meta {
+            clock: Timestamp::from_millis(7),
+            epoch: Some(Epoch(3)),
+            last_serial: 9,
+            ..Meta::default()
+        };
+        let bytes = encode_value(&meta).unwrap();
+        assert_eq!(bytes[0], 1);
+        assert_eq!(decode_value::<Meta>(&bytes).unwrap(), meta);
+        let restored = Meta {
+            restored: Restored::default().again(Timestamp::from_millis(1_795_359_845_000), true),
+            ..meta
+        };
+        let bytes = encode_value(&restored).unwrap();
+        assert_eq!(bytes[0], 2);
+        assert_eq!(decode_value::<Meta>(&bytes).unwrap(), restored);
+        let newer = [&[3], &bytes[1..]].concat();
+        assert!(matches!(
+            decode_value::<Meta>(&newer),
+            Err(CodecError::Version { found: 3, .. })
+        ));
     }
 
     #[test]

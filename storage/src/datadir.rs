@@ -316,6 +316,10 @@ impl DataDirectory {
             identity.cluster = identity.cluster.or_else(|| before.cluster.clone());
         }
         identity.check()?;
+        if self.identity.as_ref() == Some(&identity) {
+            // A start writes nothing, so it needs no space.
+            return Ok(());
+        }
         let path = self.path.join(IDENTITY);
         let bytes = encode(&identity).map_err(failed("encode", &path))?;
         disk::replace(&*self.disk, &path, &bytes).map_err(failed("write", &path))?;

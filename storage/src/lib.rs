@@ -12,6 +12,8 @@
 
 pub mod codec;
 pub mod datadir;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod sled_base;
 pub mod store;
 pub mod wal;

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rossby_domain::identifier::Identifier;
 
-use super::{Courier, CourierError};
+use super::{Courier, CourierError, Kind};
 
 /// Prints codes to the node's standard error, for whoever watches it. Not the log: logs are kept
 /// and shipped, and must hold no codes. Only ever used when the operator chose it.
@@ -41,5 +41,9 @@ impl Courier for ConsoleCourier {
         writeln!(out, "verification code for {}: {code}", identifier.as_str())?;
         out.flush()?;
         Ok(())
+    }
+
+    fn name(&self, _: Kind) -> Option<&'static str> {
+        Some("console")
     }
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use rossby_domain::identifier::Identifier;
 use rossby_seams::clock::Clock;
 
-use super::{Courier, CourierError};
+use super::{Courier, CourierError, Kind};
 
 /// Appends one line per code to a file with mode 0600: milliseconds since the Unix epoch, the
 /// identifier, the code, separated by tabs. (No identifier and no code holds a tab.)
@@ -63,6 +63,10 @@ impl Courier for OutboxFileCourier {
             Ok(())
         });
         written.await.map_err(std::io::Error::other)?
+    }
+
+    fn name(&self, _: Kind) -> Option<&'static str> {
+        Some("file")
     }
 }
 

@@ -18,6 +18,8 @@ mod transport;
 use std::time::Duration;
 
 pub use connections::{ConnectError, Connection, Connections};
+#[cfg(any(test, fuzzing))]
+pub(crate) use server::placement;
 pub use server::{Description, JoinError, Joining, PeerServer, Placement};
 pub use transport::{NoPeers, PeerTransport};
 

@@ -374,7 +374,7 @@ fn refusal(status: &Status) -> v1::RelayResponse {
     }
 }
 
-fn placement(request: v1::CreateReplicaRequest) -> Result<Placement, Status> {
+pub(crate) fn placement(request: v1::CreateReplicaRequest) -> Result<Placement, Status> {
     let invalid = |what: &str| Status::invalid_argument(format!("{what} is not valid"));
     let secrets = Zeroizing::new(request.cluster_keys.to_vec());
     let secrets = std::str::from_utf8(&secrets).map_err(|_| invalid("cluster_keys"))?;

@@ -12,6 +12,7 @@ mod register;
 mod send;
 mod subscribe;
 mod token;
+mod update_key;
 
 pub(crate) use acknowledge::acknowledge;
 pub(crate) use authorize::authorize;
@@ -19,8 +20,11 @@ pub(crate) use block::block;
 pub(crate) use code::{SealedCode, code_context};
 pub(crate) use fetch::fetch;
 pub(crate) use lookup_key::lookup_key;
+#[cfg(any(test, fuzzing))]
+pub(crate) use register::parse_and_verify as parse_registration;
 pub(crate) use register::register;
 pub(crate) use send::send;
 pub(crate) use subscribe::subscribe;
+pub(crate) use update_key::update_key;
 
 pub use token::TOKEN_INFO;

@@ -15,6 +15,7 @@ use super::code::{self, SealedCode, code_context};
 use super::token;
 use crate::call::Call;
 use crate::convert;
+use crate::courier::Kind;
 use crate::error::{ApiError, Code};
 use crate::mailbox::{Failure, MailboxService, unexpected_outcome};
 use crate::secrets::SealPurpose;
@@ -24,7 +25,7 @@ use crate::secrets::SealPurpose;
 const MAX_NEW_RECORD_BYTES: usize = 4096;
 
 /// A request that was read and whose signatures hold.
-struct Registration {
+pub(crate) struct Registration {
     record: KeyRecord,
     device: DeviceId,
     identifier: Identifier,
@@ -33,6 +34,7 @@ struct Registration {
 
 pub(crate) async fn register(service: &MailboxService, call: &Call) -> Result<Bytes, Failure> {
     let registration = parse_and_verify(convert::decode(&call.message)?)?;
+    check_reach(service, &registration.identifier)?;
     let box_id = claim_device(service, call, &registration).await?;
     create_box(service, call, &registration, box_id).await?;
     open_claim(service, call, &registration, box_id).await?;
@@ -42,7 +44,7 @@ pub(crate) async fn register(service: &MailboxService, call: &Call) -> Result<By
     }))
 }
 
-fn parse_and_verify(request: v1::RegisterRequest) -> Result<Registration, ApiError> {
+pub(crate) fn parse_and_verify(request: v1::RegisterRequest) -> Result<Registration, ApiError> {
     let identifier = convert::identifier(request.identifier.as_ref())?;
     let signature = convert::fixed(&request.signature, "signature is not 64 bytes")?;
     if request.key_record.len() > MAX_NEW_RECORD_BYTES {
@@ -82,6 +84,19 @@ fn parse_and_verify(request: v1::RegisterRequest) -> Result<Registration, ApiErr
         identifier,
         discoverable: request.discoverable,
     })
+}
+
+/// Refuses an identifier that no courier reaches, before anything is promised.
+fn check_reach(service: &MailboxService, identifier: &Identifier) -> Result<(), ApiError> {
+    let kind = Kind::of(identifier);
+    if service.config.courier.name(kind).is_some() {
+        return Ok(());
+    }
+    let detail = match kind {
+        Kind::Phone => "this service can't send codes to phones; register an email address",
+        Kind::Email => "this service can't send codes by email; register a phone number",
+    };
+    Err(ApiError::from(Code::NoCourier).with_detail(detail))
 }
 
 /// Binds the device to a box: to the one derived here, or to the one of an earlier try.

@@ -1,33 +1,86 @@
 //! Brings codes from the outbox to their people.
+//!
+//! ```text
+//!   outbox row ─► due? ─► Courier::deliver, several at a time, each by itself
+//!                 ▲              ├─ handed over ──────► MarkCodeSent
+//!                 └── backoff ◄──┼─ not now ──────────► MarkCodeUnsent, once
+//!                                └─ never ────────────► MarkCodeUnsent, gave up
+//! ```
+//!
+//! Only the surely leading replica begins a delivery. What it had begun when it lost leadership goes
+//! on, and the next leader begins it again: a code may come twice, and is never lost silently. Nothing
+//! that waits for its next try, and no gateway that hangs, holds up other codes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rossby_domain::command::MarkCodeSent;
+use rossby_domain::command::{MarkCodeSent, MarkCodeUnsent};
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, PartitionId};
 use rossby_domain::query::OutboxItem;
 use rossby_domain::{Answer, Command, Query};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Trouble, Worker, Workers};
+use crate::courier::{CourierError, Kind};
+use crate::metrics::CourierOutcome;
 use crate::rpc::{SealedCode, code_context};
 use crate::secrets::SealPurpose;
 
-/// Codes taken from one partition in one pass.
-const BATCH: u32 = 32;
-/// Sendings remembered while their receipt can't be written; beyond it some may go out twice.
-const MAX_UNMARKED: usize = 100_000;
+/// Codes read at a time from one partition.
+const PAGE: u32 = 64;
+/// Deliveries under way at a time, for each kind of identifier: one gateway that hangs must not hold
+/// up the other.
+const MAX_UNDER_WAY: usize = 16;
+/// Outcomes told to the group at a time.
+const MAX_NEWS: usize = 256;
+/// The pause after the first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A line about failures is logged at most this often: a gateway that is down fails for everybody.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Names one sending of a code.
 type Sending = (IdentifierHash, BoxId, u64);
 
+/// What this node knows of a sending.
+struct Known {
+    partition: PartitionId,
+    failures: u32,
+    /// Whoever waits for the code has been told that it is late.
+    told: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    UnderWay,
+    /// To be tried again then.
+    Waiting(Instant),
+    /// Handed over, or not and never. It stays so until the group has committed it: while it can't,
+    /// nobody should get the same code again and again.
+    Sent,
+    GaveUp,
+}
+
+/// What a delivery ends in.
+struct Done {
+    sending: Sending,
+    kind: Kind,
+    result: Result<(), CourierError>,
+}
+
 #[derive(Default)]
 pub(super) struct CourierWorker {
-    /// Delivered, but their rows may still be there: while the group can't commit, nobody should
-    /// get the same code again and again.
-    unmarked: HashSet<Sending>,
+    known: BTreeMap<Sending, Known>,
+    under_way: JoinSet<Done>,
+    busy: BTreeMap<Kind, usize>,
+    warned: Option<Instant>,
+    unsaid: u64,
 }
 
 #[async_trait]
@@ -36,102 +89,213 @@ impl Worker for CourierWorker {
     const PERIOD: Duration = Duration::from_millis(250);
 
     async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
-        let mut failed = 0_u32;
-        for partition in workers.partitions.all() {
-            let query = Query::Outbox {
-                partition,
-                limit: BATCH,
-            };
-            let Answer::Outbox(items) = workers.group.read_local(partition, &query)? else {
-                return Err(Trouble::Other("unexpected answer to Outbox"));
-            };
-            if !items.is_empty() {
-                failed += self.deliver_all(workers, partition, items).await?;
+        while let Some(done) = self.under_way.try_join_next() {
+            match done {
+                Ok(done) => self.settle(workers, &done),
+                Err(_) => self.begin_anew(),
             }
         }
-        match failed {
-            0 => Ok(()),
-            _ => Err(Trouble::Other(
-                "some verification codes could not be delivered",
-            )),
+        self.tell(workers).await?;
+        let mut waiting = BTreeSet::new();
+        for partition in workers.partitions.all() {
+            self.look_through(workers, partition, &mut waiting)?;
         }
+        // What is no longer in the outbox was settled, or its life is over.
+        self.known
+            .retain(|sending, known| waiting.contains(sending) || known.state == State::UnderWay);
+        Ok(())
     }
 }
 
 impl CourierWorker {
-    /// Delivers the codes of one partition and marks them sent; how many could not be delivered.
-    async fn deliver_all(
+    /// Begins what is due in one partition, and notes all that waits there.
+    fn look_through(
         &mut self,
         workers: &Workers,
         partition: PartitionId,
-        items: Vec<OutboxItem>,
-    ) -> Result<u32, Trouble> {
-        let now = workers.clock.now();
-        let (mut failed, mut receipts) = (0, Vec::new());
-        for item in items {
-            let sending = (item.identifier, item.box_id, item.serial);
-            if item.expires_at <= now {
-                continue;
-            }
-            if !self.unmarked.contains(&sending) {
-                if !deliver(workers, &item).await {
-                    failed += 1;
-                    continue;
-                }
-                if self.unmarked.len() >= MAX_UNMARKED {
-                    self.unmarked.clear();
-                }
-                self.unmarked.insert(sending);
-            }
-            receipts.push(sending);
-        }
-        if receipts.is_empty() {
-            return Ok(failed);
-        }
-        let commands = receipts.iter().map(|(identifier, box_id, serial)| {
-            let receipt = MarkCodeSent {
-                identifier: *identifier,
-                box_id: *box_id,
-                serial: *serial,
+        waiting: &mut BTreeSet<Sending>,
+    ) -> Result<(), Trouble> {
+        let mut after = None;
+        loop {
+            let query = Query::Outbox {
+                partition,
+                after,
+                limit: PAGE,
             };
-            (partition, Command::MarkCodeSent(receipt))
+            let Answer::Outbox(items) = workers.group.read_local(partition, &query)? else {
+                return Err(Trouble::Other("unexpected answer to Outbox"));
+            };
+            let Some(last) = items.last() else {
+                return Ok(());
+            };
+            after = Some((last.identifier, last.box_id));
+            for item in items {
+                let sending = (item.identifier, item.box_id, item.serial);
+                waiting.insert(sending);
+                if item.expires_at > workers.clock.now() && self.is_due(&sending) {
+                    self.begin(workers, partition, sending, &item);
+                }
+            }
+        }
+    }
+
+    fn is_due(&self, sending: &Sending) -> bool {
+        match self.known.get(sending).map(|known| known.state) {
+            None => true,
+            Some(State::Waiting(until)) => until <= Instant::now(),
+            Some(State::UnderWay | State::Sent | State::GaveUp) => false,
+        }
+    }
+
+    /// Begins a delivery, if there is room for one more of its kind.
+    fn begin(
+        &mut self,
+        workers: &Workers,
+        partition: PartitionId,
+        sending: Sending,
+        item: &OutboxItem,
+    ) {
+        let known = self.known.entry(sending).or_insert(Known {
+            partition,
+            failures: 0,
+            told: false,
+            state: State::Waiting(Instant::now()),
         });
-        workers.propose(commands.collect()).await?;
-        receipts.iter().for_each(|sending| {
-            self.unmarked.remove(sending);
+        let Some(SealedCode { identifier, code }) = open(workers, item) else {
+            known.state = State::GaveUp;
+            return;
+        };
+        let kind = Kind::of(&identifier);
+        let busy = self.busy.entry(kind).or_default();
+        if *busy >= MAX_UNDER_WAY {
+            return;
+        }
+        *busy += 1;
+        known.state = State::UnderWay;
+        let courier = Arc::clone(&workers.courier);
+        self.under_way.spawn(async move {
+            let result = courier.deliver(&identifier, &code).await;
+            Done {
+                sending,
+                kind,
+                result,
+            }
         });
-        Ok(failed)
+    }
+
+    /// Notes what became of a delivery.
+    fn settle(&mut self, workers: &Workers, done: &Done) {
+        if let Some(busy) = self.busy.get_mut(&done.kind) {
+            *busy = busy.saturating_sub(1);
+        }
+        let outcome = match &done.result {
+            Ok(()) => CourierOutcome::Sent,
+            Err(error) if error.is_permanent() => CourierOutcome::Refused,
+            Err(_) => CourierOutcome::Failed,
+        };
+        let courier = workers.courier.name(done.kind).unwrap_or("none");
+        workers.metrics.courier(courier, outcome);
+        if let Err(error) = &done.result {
+            self.warn(courier, error);
+        }
+        let Some(known) = self.known.get_mut(&done.sending) else {
+            return;
+        };
+        known.state = match outcome {
+            CourierOutcome::Sent => State::Sent,
+            CourierOutcome::Refused | CourierOutcome::Unreadable => State::GaveUp,
+            CourierOutcome::Failed => {
+                known.failures = known.failures.saturating_add(1);
+                let doublings = known.failures.saturating_sub(1).min(10);
+                let pause = (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
+                State::Waiting(Instant::now() + workers.jittered(pause))
+            }
+        };
+    }
+
+    /// After a delivery that panicked: which one it was is not known, so all are begun again.
+    fn begin_anew(&mut self) {
+        self.under_way.abort_all();
+        self.under_way = JoinSet::new();
+        self.busy.clear();
+        self.known.retain(|_, known| known.state != State::UnderWay);
+    }
+
+    /// Has the group note what became of codes.
+    async fn tell(&mut self, workers: &Workers) -> Result<(), Trouble> {
+        let news: Vec<(Sending, (PartitionId, Command))> = self
+            .known
+            .iter()
+            .filter_map(|(sending, known)| {
+                Some((*sending, (known.partition, news(sending, known)?)))
+            })
+            .take(MAX_NEWS)
+            .collect();
+        if news.is_empty() {
+            return Ok(());
+        }
+        let commands = news.iter().map(|(_, command)| command.clone()).collect();
+        workers.propose(commands).await?;
+        for (sending, _) in news {
+            match self.known.get_mut(&sending) {
+                Some(known) if matches!(known.state, State::Waiting(_)) => known.told = true,
+                _ => drop(self.known.remove(&sending)),
+            }
+        }
+        Ok(())
+    }
+
+    /// For the operator: which courier, at which step, and why; never whose code.
+    fn warn(&mut self, courier: &'static str, error: &CourierError) {
+        let now = Instant::now();
+        if self.warned.is_some_and(|warned| now < warned + WARN_EVERY) {
+            self.unsaid += 1;
+            return;
+        }
+        let more = std::mem::take(&mut self.unsaid);
+        warn!(courier, %error, more, "a verification code could not be handed over");
+        self.warned = Some(now);
     }
 }
 
-/// Opens one code and hands it over.
-async fn deliver(workers: &Workers, item: &OutboxItem) -> bool {
+/// What the group should know of a sending, if anything.
+fn news(sending: &Sending, known: &Known) -> Option<Command> {
+    let (identifier, box_id, serial) = *sending;
+    let unsent = |gave_up| {
+        Command::MarkCodeUnsent(MarkCodeUnsent {
+            identifier,
+            box_id,
+            serial,
+            gave_up,
+        })
+    };
+    match known.state {
+        State::UnderWay => None,
+        State::Waiting(_) => (known.failures > 0 && !known.told).then(|| unsent(false)),
+        State::GaveUp => Some(unsent(true)),
+        State::Sent => Some(Command::MarkCodeSent(MarkCodeSent {
+            identifier,
+            box_id,
+            serial,
+        })),
+    }
+}
+
+/// Opens a code. One that does not open now never will: its key is gone.
+fn open(workers: &Workers, item: &OutboxItem) -> Option<SealedCode> {
     let context = code_context(&item.identifier, &item.box_id);
-    let code = match workers
+    let opened = workers
         .secrets
-        .open(SealPurpose::Code, &context, &item.sealed)
-    {
-        Ok(text) => SealedCode::decode(&text),
+        .open(SealPurpose::Code, &context, &item.sealed);
+    let code = match opened {
+        Ok(text) => SealedCode::decode(&text).ok(),
         Err(error) => {
             warn!(%error, "a verification code in the outbox does not open");
-            workers.metrics.courier_failed();
-            return false;
+            None
         }
     };
-    let Ok(SealedCode { identifier, code }) = code else {
-        warn!("a verification code in the outbox can't be read");
-        workers.metrics.courier_failed();
-        return false;
-    };
-    match workers.courier.deliver(&identifier, &code).await {
-        Ok(()) => {
-            workers.metrics.courier_sent();
-            true
-        }
-        Err(error) => {
-            warn!(%error, "the courier failed");
-            workers.metrics.courier_failed();
-            false
-        }
+    if code.is_none() {
+        workers.metrics.courier("none", CourierOutcome::Unreadable);
     }
+    code
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 use prost::Message;
-use rossby_api::courier::{Courier, CourierError};
+use rossby_api::courier::{Courier, CourierError, Kind};
 use rossby_api::hawk::SignedRequest;
 use rossby_api::{
     ApiError, Call, CallError, CallReply, ClusterSecrets, Code, DoorLimits, MailboxConfig,
@@ -76,6 +76,10 @@ impl Courier for ToTest {
         }
         let handed = self.codes.send((identifier.clone(), code.to_owned()));
         handed.map_err(|_| std::io::Error::other("the test is over").into())
+    }
+
+    fn name(&self, _: Kind) -> Option<&'static str> {
+        Some("test")
     }
 }
 
@@ -140,6 +144,10 @@ impl World {
         for (groups, group) in start_groups(count, &clock, &network).await {
             let metrics = Metrics::register(&mut Registry::default());
             let served = Arc::clone(&group);
+            let courier = Arc::new(ToTest {
+                codes: sender.clone(),
+                failures: failures.clone(),
+            });
             let service = MailboxService::new(MailboxConfig {
                 directory: Arc::new(move |_: PartitionId| Some(Arc::clone(&served))),
                 secrets: Arc::clone(&secrets),
@@ -149,6 +157,7 @@ impl World {
                 random: random.clone(),
                 limits: DoorLimits::default(),
                 stored_limits: limits,
+                courier: courier.clone(),
                 metrics: Arc::clone(&metrics),
             });
             workers.push(Workers {
@@ -156,10 +165,7 @@ impl World {
                 partitions,
                 limits,
                 secrets: Arc::clone(&secrets),
-                courier: Arc::new(ToTest {
-                    codes: sender.clone(),
-                    failures: failures.clone(),
-                }),
+                courier,
                 clock: Arc::new(clock.clone()),
                 random: random.clone(),
                 metrics,
@@ -297,6 +303,7 @@ impl World {
             self.partitions.all().all(|partition| {
                 let query = Query::Outbox {
                     partition,
+                    after: None,
                     limit: 1,
                 };
                 let answer = self.group.read_local(partition, &query).unwrap();

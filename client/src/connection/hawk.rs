@@ -106,7 +106,7 @@ impl SignedRequest {
 
 /// Reads `Hawk mac="..", hash=".."` and nothing else, or with exactly this `ext` in any place: the
 /// crate's own reader can be made to panic.
-fn parse_reply_header(text: &str, ext: Option<&str>) -> Option<Header> {
+pub(super) fn parse_reply_header(text: &str, ext: Option<&str>) -> Option<Header> {
     if text.len() > MAX_HEADER_BYTES {
         return None;
     }

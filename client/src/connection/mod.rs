@@ -10,6 +10,8 @@
 //! once stays so: if one try may have reached the service, a later "nothing was done" speaks for
 //! itself only.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod grpc;
 mod hawk;
 mod refusal;
@@ -37,6 +39,7 @@ use self::hawk::{SignedRequest, Skew};
 pub use self::refusal::{Refusal, Retry};
 pub use self::rpc::{
     Acknowledge, Authorize, Block, Fetch, LookupKey, Register, Rpc, Send as SendRpc, Subscribe,
+    UpdateKey,
 };
 pub use self::server::{AddressError, ServerAddress};
 pub use self::stream::{OpenStream, StreamEnd, WireStream};

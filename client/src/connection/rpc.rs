@@ -43,6 +43,8 @@ rpcs! {
     Acknowledge: AcknowledgeRequest -> AcknowledgeResponse;
     /// Blocks a sender, or lifts the block.
     Block: BlockRequest -> BlockResponse;
+    /// Gives the calling device a new KEM key.
+    UpdateKey: UpdateKeyRequest -> UpdateKeyResponse;
     /// Brings what comes into the caller's box, message after message.
     Subscribe: SubscribeRequest -> SubscribeResponse;
 }

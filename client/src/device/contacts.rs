@@ -236,7 +236,7 @@ impl Device {
             .pinned_record(box_id)?
             .ok_or(DeviceError::NoUser)?
             .genesis_hash();
-        let ours = self.identity.record().genesis_hash();
+        let ours = self.identity().record().genesis_hash();
         Ok(safety_number((&own, &ours), (box_id, &theirs)))
     }
 

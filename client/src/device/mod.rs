@@ -27,12 +27,15 @@ mod messages;
 mod receiving;
 mod registration;
 mod resealing;
+mod rotating;
 mod sending;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::identifier::Identifier;
@@ -46,6 +49,7 @@ pub use self::listening::{Heard, Listener};
 pub use self::messages::{Direction, Message, Status};
 pub use self::receiving::{QueueStatus, Received};
 pub use self::registration::Registered;
+pub use self::rotating::Rotated;
 pub use self::sending::{Delivery, Sent};
 use crate::connection::{Connection, GrpcWire, Patience, ServerAddress, Signer, Wire};
 use crate::crypto::secret::Secret;
@@ -107,13 +111,16 @@ pub struct WhoAmI {
 /// A device.
 pub struct Device {
     store: Store,
-    identity: Identity,
+    /// Changes with each rotation of the device's keys.
+    identity: RwLock<Arc<Identity>>,
     environment: Environment,
     connection: Connection,
     /// One request in flight per box is what keeps a sender's envelopes in order.
     sending: tokio::sync::Mutex<()>,
     /// Two that receive at once would both find the same envelope new.
     receiving: tokio::sync::Mutex<()>,
+    /// Two that rotate at once would both store a new key.
+    rotating: tokio::sync::Mutex<()>,
 }
 
 impl Device {
@@ -181,11 +188,12 @@ impl Device {
         let connection = connect(account, &environment)?;
         Ok(Self {
             store,
-            identity,
+            identity: RwLock::new(Arc::new(identity)),
             environment,
             connection,
             sending: tokio::sync::Mutex::new(()),
             receiving: tokio::sync::Mutex::new(()),
+            rotating: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -212,7 +220,7 @@ impl Device {
     pub fn who_am_i(&self) -> Result<WhoAmI, DeviceError> {
         let account = self.account()?;
         Ok(WhoAmI {
-            device: self.identity.device(),
+            device: self.identity().device(),
             box_id: account.box_id,
             authorised: account.access.is_some(),
             identifier: account
@@ -220,15 +228,20 @@ impl Device {
                 .and_then(|identifier| identifier.to_identifier()),
             discoverable: account.discoverable,
             servers: account.servers,
-            chain_version: self.identity.record().version(),
+            chain_version: self.identity().record().version(),
         })
     }
 
     /// The seed of the recovery key, for its owner to write down
     /// ([`crate::crypto::recovery::to_text`]).
     #[must_use]
-    pub fn recovery_seed(&self) -> &Secret<32> {
-        self.identity.recovery_seed()
+    pub fn recovery_seed(&self) -> Secret<32> {
+        self.identity().recovery_seed().clone()
+    }
+
+    /// The device's keys as they are now.
+    fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity.read())
     }
 
     fn account(&self) -> Result<AccountRow, DeviceError> {
@@ -242,7 +255,7 @@ impl Device {
         let access = account.access.ok_or(DeviceError::NotAuthorised)?;
         let address = DeviceAddress {
             box_id,
-            device: self.identity.device(),
+            device: self.identity().device(),
         };
         Ok(Signer {
             address,
@@ -255,7 +268,7 @@ impl Device {
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Device")
-            .field("identity", &self.identity)
+            .field("identity", &self.identity())
             .finish_non_exhaustive()
     }
 }

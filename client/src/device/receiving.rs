@@ -152,11 +152,12 @@ impl Device {
         self.connection
             .call::<Acknowledge>(&request, Some(signer))
             .await?;
-        Ok(self.store.write(|batch| {
+        self.store.write(|batch| {
             let mut marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
             marks.acknowledged = marks.acknowledged.max(upto);
             batch.put(&(), &marks)
-        })?)
+        })?;
+        self.erase_retired()
     }
 
     /// Opens and stores a page in one transaction; the last sequence that is stored now.
@@ -269,10 +270,11 @@ impl Device {
         came: &Came,
         sender_record: &KeyRecord,
     ) -> Result<Opened, OpenError> {
+        let identity = self.identity();
         let recipient = Recipient {
             address: signer.address,
-            keys: self.identity.kem_keys(),
-            record: self.identity.record(),
+            keys: identity.kem_keys(),
+            record: identity.record(),
             sender_record,
         };
         let arrival = Arrival {

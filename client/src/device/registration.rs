@@ -10,7 +10,7 @@ use rossby_domain::statement;
 use rossby_proto::v1;
 
 use super::{Device, DeviceError, box_from_wire, identifier_to_wire};
-use crate::connection::{Authorize, Register};
+use crate::connection::{Authorize, Fetch, Register};
 use crate::crypto::token::open_token;
 use crate::store::Access;
 
@@ -26,6 +26,10 @@ pub struct Registered {
 impl Device {
     /// Asks for a box for this identifier; a code is sent there. Again asks for another code.
     ///
+    /// A device that has a box may ask again only once the service does not let it in any more: its
+    /// token was revoked, or the service was restored from a backup that does not know it. It gets
+    /// the same box, and is to be authorised again.
+    ///
     /// # Errors
     /// [`DeviceError::AlreadyRegistered`], [`DeviceError::Call`] (for example with
     /// `IDENTIFIER_TAKEN` or `TOO_MANY_CODES`).
@@ -35,13 +39,14 @@ impl Device {
         discoverable: bool,
     ) -> Result<Registered, DeviceError> {
         let mut account = self.account()?;
-        if account.access.is_some() {
+        if account.access.is_some() && self.is_let_in().await? {
             return Err(DeviceError::AlreadyRegistered);
         }
-        let record = self.identity.record();
+        let identity = self.identity();
+        let record = identity.record();
         let genesis_hash = record.genesis_hash();
         let keys = record
-            .device(&self.identity.device())
+            .device(&identity.device())
             .ok_or(DeviceError::Damaged("record"))?;
         let signed = statement::register(&genesis_hash, identifier, discoverable, &keys.kem.public);
         let request = v1::RegisterRequest {
@@ -60,6 +65,7 @@ impl Device {
         account.identifier = Some(identifier.into());
         account.discoverable = discoverable;
         account.box_id = Some(box_id);
+        account.access = None;
         self.store.write(|batch| batch.put(&(), &account))?;
         Ok(Registered {
             box_id,
@@ -90,7 +96,7 @@ impl Device {
             .collect();
         let address = DeviceAddress {
             box_id,
-            device: self.identity.device(),
+            device: self.identity().device(),
         };
         let signed = statement::authorize(&box_id, &address.device, &identifier, &code);
         let request = v1::AuthorizeRequest {
@@ -101,8 +107,8 @@ impl Device {
             signature: self.sign(&signed),
         };
         let response = self.connection.call::<Authorize>(&request, None).await?;
-        let (_, kem) = self
-            .identity
+        let identity = self.identity();
+        let (_, kem) = identity
             .kem_keys()
             .last()
             .ok_or(DeviceError::Damaged("identity"))?;
@@ -121,7 +127,23 @@ impl Device {
         Ok(address)
     }
 
+    /// Whether the service takes this device's token.
+    async fn is_let_in(&self) -> Result<bool, DeviceError> {
+        let request = v1::FetchRequest {
+            after: 0,
+            max_envelopes: 1,
+        };
+        let signer = self.signer()?;
+        match self.connection.call::<Fetch>(&request, Some(&signer)).await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.refusal() {
+                Some(refusal) if refusal.code == "UNAUTHENTICATED" => Ok(false),
+                _ => Err(error.into()),
+            },
+        }
+    }
+
     fn sign(&self, statement: &[u8]) -> Bytes {
-        Bytes::copy_from_slice(&self.identity.signing_key().sign(statement).to_bytes())
+        Bytes::copy_from_slice(&self.identity().signing_key().sign(statement).to_bytes())
     }
 }

@@ -210,10 +210,11 @@ impl Device {
         written_at: Timestamp,
         content: &Content,
     ) -> Result<Bytes, DeviceError> {
+        let identity = self.identity();
         let sender = Sender {
             address: signer.address,
-            signing_key: self.identity.signing_key(),
-            record: self.identity.record(),
+            signing_key: identity.signing_key(),
+            record: identity.record(),
         };
         let letter = Letter {
             recipient: *to,

@@ -48,6 +48,8 @@
 
 mod content;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod layout;
 mod open;
 mod seal;

@@ -10,6 +10,7 @@
 //! | pending | box + counter -> an envelope whose fate is not known yet |
 //! | messages | envelope id + recipient -> what was received or sent |
 //! | marks | () -> how far reading has come |
+//! | retiring | () -> KEM keys to erase, and when |
 //! | shown | () -> up to which message a listener has shown them |
 
 use rossby_domain::identifier::Identifier;
@@ -259,3 +260,13 @@ pub struct ShownRow {
     pub next_order: u64,
 }
 row!(ShownRow, "shown", ());
+
+/// KEM keys that nobody can seal to any more, and until when something may still be sealed to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RetiringRow {
+    /// Keys with a counter below this one.
+    pub below: u64,
+    /// They are erased once everything up to here is acknowledged.
+    pub upto: Sequence,
+}
+row!(RetiringRow, "retiring", ());

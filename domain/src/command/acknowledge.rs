@@ -36,8 +36,10 @@ impl Acknowledge {
             return Ok(Err(Rejection::UnknownDevice));
         };
         let state = tables.queue_state(&box_id)?.unwrap_or_default();
-        if self.upto > state.last {
-            return Ok(Err(Rejection::BeyondQueue { last: state.last }));
+        // A device may have seen more than a restored queue remembers.
+        let last = meta.last_sequence(&state);
+        if self.upto > last {
+            return Ok(Err(Rejection::BeyondQueue { last }));
         }
         let cursor = device.cursor.max(self.upto);
         if cursor > device.cursor {

@@ -6,13 +6,11 @@ use super::{Outcome, Reply};
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceId};
 use crate::rejection::Rejection;
-use crate::tables::{DueKey, Tables};
-
-/// The generation of a device's first token.
-const FIRST_TOKEN: u64 = 1;
+use crate::tables::{DueKey, Meta, Tables};
 
 /// Authorises a box and its first device, after the box's claim was verified.
-/// Repeating it gives the same token generation.
+/// Repeating it gives the same token generation, unless that was refused for good when the state was
+/// restored: then it is how a device gets a new one.
 ///
 /// An identifier that the box has not asked for (any more) is refused with
 /// [`Rejection::NoCodeRequested`]: Register again puts it back.
@@ -29,7 +27,7 @@ pub struct ActivateBox {
 }
 
 impl ActivateBox {
-    pub(crate) fn execute<T: Tables>(self, tables: &mut T) -> Result<Reply, T::Error> {
+    pub(crate) fn execute<T: Tables>(self, tables: &mut T, meta: &Meta) -> Result<Reply, T::Error> {
         let Some(before) = tables.profile(&self.box_id)? else {
             return Ok(Err(Rejection::UnknownBox));
         };
@@ -48,7 +46,9 @@ impl ActivateBox {
         if !profile.active {
             profile.active = true;
             device.authorised = true;
-            device.token_generation = FIRST_TOKEN;
+            device.token_generation = meta.token_after(0);
+        } else if device.token_generation <= meta.restored.refused_tokens {
+            device.token_generation = meta.token_after(device.token_generation);
         }
         let token_generation = device.token_generation;
         if profile != before {

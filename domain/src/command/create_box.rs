@@ -39,7 +39,9 @@ impl CreateBox {
         }
         let device = self.record.genesis().device();
         let mut profile = match tables.profile(&self.box_id)? {
-            Some(profile) if profile.active => return Ok(Err(Rejection::KeyAlreadyRegistered)),
+            Some(profile) if profile.active => {
+                return self.let_in_again(tables, meta, &device, profile);
+            }
             Some(profile) => {
                 self.renew_record(tables)?;
                 profile
@@ -57,14 +59,37 @@ impl CreateBox {
                 }
             }
         };
-        profile.put_pending_identifier(ProfileIdentifier {
+        profile.put_pending_identifier(self.pending_identifier());
+        tables.put_profile(&self.box_id, &profile)?;
+        self.put_intent(tables, meta, device)?;
+        Ok(Ok(Outcome::BoxCreated))
+    }
+
+    fn pending_identifier(&self) -> ProfileIdentifier {
+        ProfileIdentifier {
             hash: self.identifier,
             generation: None,
             sealed: self.sealed_identifier.clone(),
             discoverable: self.discoverable,
-        });
+        }
+    }
+
+    /// A device whose token was refused for good, when the state was restored, may prove an
+    /// identifier again. Its box is there already, and stays, whatever comes of that.
+    fn let_in_again<T: Tables>(
+        &self,
+        tables: &mut T,
+        meta: &Meta,
+        device: &DeviceId,
+        mut profile: Profile,
+    ) -> Result<Reply, T::Error> {
+        let refused = meta.restored.refused_tokens;
+        let known = profile.devices.get(device);
+        if !known.is_some_and(|known| known.authorised && known.token_generation <= refused) {
+            return Ok(Err(Rejection::KeyAlreadyRegistered));
+        }
+        profile.put_pending_identifier(self.pending_identifier());
         tables.put_profile(&self.box_id, &profile)?;
-        self.put_intent(tables, meta, device)?;
         Ok(Ok(Outcome::BoxCreated))
     }
 

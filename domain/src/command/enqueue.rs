@@ -8,6 +8,7 @@ use crate::dedupe::{Accepted, Verdict};
 use crate::envelope::Envelope;
 use crate::ids::{BoxId, EnvelopeId, Sequence};
 use crate::limits::Limits;
+use crate::outside::is_sealed_for;
 use crate::queue::{Purgeable, expiry_marker, purge};
 use crate::rejection::Rejection;
 use crate::tables::{Meta, QueueState, Tables};
@@ -28,7 +29,9 @@ const SWEEP_BYTES: u64 = 1024 * 1024;
 ///    chain, the limits, the queue. All answers below this line say "not stored under this counter",
 ///    which a sender may act on by sealing again; given to the retry of a stored envelope, they
 ///    would make it a second one.
-/// 3. `EnvelopeTooLarge`, `StaleKeyRecord`: what the sender can mend.
+/// 3. `EnvelopeTooLarge`, `StaleKeyRecord`: what the sender can mend. An envelope is stale if it was
+///    sealed for another version of the chain, or for a KEM key that is neither the device's
+///    current one nor the one before.
 /// 4. `SenderShareFull`, `QueueFull`: what time mends. Expired envelopes at the front of the queue
 ///    are purged first if that makes room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +72,11 @@ impl Enqueue {
             return Ok(Err(Rejection::UnknownBox));
         };
         if record.version() != self.chain_version {
+            return Ok(Err(Rejection::StaleKeyRecord {
+                current: record.version(),
+            }));
+        }
+        if !is_sealed_for(&record, &self.body) {
             return Ok(Err(Rejection::StaleKeyRecord {
                 current: record.version(),
             }));
@@ -147,7 +155,7 @@ impl Enqueue {
         mut state: QueueState,
     ) -> Result<Sequence, T::Error> {
         let bytes = self.body.len() as u64;
-        let sequence = state.last.next();
+        let sequence = meta.last_sequence(&state).next();
         state.last = sequence;
         state.depth = state.depth.saturating_add(1);
         state.bytes = state.bytes.saturating_add(bytes);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Reply};
+use crate::claim::{Delivery, PendingClaim};
 use crate::identifier::IdentifierHash;
 use crate::ids::BoxId;
 use crate::tables::Tables;
@@ -24,6 +25,14 @@ impl MarkCodeSent {
         // A later code may have taken the row's place meanwhile; it still has to be sent.
         if row.is_some_and(|row| row.serial == self.serial) {
             tables.delete_outbox_row(&self.identifier, &self.box_id)?;
+            let pending = tables.pending_claim(&self.identifier, &self.box_id)?;
+            let delayed = |pending: &PendingClaim| {
+                pending.serial == self.serial && pending.delivery != Delivery::Normal
+            };
+            if let Some(mut pending) = pending.filter(delayed) {
+                pending.delivery = Delivery::Normal;
+                tables.put_pending_claim(&self.identifier, &self.box_id, &pending)?;
+            }
         }
         Ok(Ok(Outcome::CodeMarkedSent))
     }

@@ -13,7 +13,9 @@ mod create_box;
 mod enqueue;
 mod expire;
 mod mark_code_sent;
+mod mark_code_unsent;
 mod open_claim;
+mod update_key;
 mod verify_claim;
 
 use serde::{Deserialize, Serialize};
@@ -32,7 +34,9 @@ pub use create_box::CreateBox;
 pub use enqueue::Enqueue;
 pub use expire::Expire;
 pub use mark_code_sent::MarkCodeSent;
+pub use mark_code_unsent::MarkCodeUnsent;
 pub use open_claim::OpenClaim;
+pub use update_key::UpdateKey;
 pub use verify_claim::VerifyClaim;
 
 /// A command with the partition it is for and the ownership epoch its proposer believes in.
@@ -60,6 +64,7 @@ impl Routed {
             + match &self.command {
                 Command::Enqueue(enqueue) => enqueue.body.len(),
                 Command::CreateBox(create) => KEY_RECORD + create.sealed_identifier.len(),
+                Command::UpdateKey(_) => KEY_RECORD,
                 _ => 0,
             }
     }
@@ -90,6 +95,10 @@ pub enum Command {
     Block(Block),
     /// Removes some of what has outlived its time.
     Expire(Expire),
+    /// The courier could not hand a code over.
+    MarkCodeUnsent(MarkCodeUnsent),
+    /// Gives a device a new KEM key.
+    UpdateKey(UpdateKey),
 }
 
 impl Command {
@@ -103,10 +112,12 @@ impl Command {
             Self::Enqueue(command) => Some(command.recipient),
             Self::Acknowledge(command) => Some(command.device.box_id),
             Self::Block(command) => Some(command.box_id),
+            Self::UpdateKey(command) => Some(command.device.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
             | Self::OpenClaim(_)
             | Self::MarkCodeSent(_)
+            | Self::MarkCodeUnsent(_)
             | Self::VerifyClaim(_)
             | Self::Expire(_) => None,
         }
@@ -124,9 +135,11 @@ impl Command {
             | Self::CreateBox(_)
             | Self::OpenClaim(_)
             | Self::MarkCodeSent(_)
+            | Self::MarkCodeUnsent(_)
             | Self::VerifyClaim(_)
             | Self::Acknowledge(_)
             | Self::Block(_)
+            | Self::UpdateKey(_)
             | Self::Expire(_) => None,
         }
     }
@@ -182,6 +195,14 @@ pub enum Outcome {
         removed: u32,
         /// Whether there is more to remove now.
         more: bool,
+    },
+    /// To [`Command::MarkCodeUnsent`].
+    CodeMarkedUnsent,
+    /// The device's KEM key is the one that was given, from this or an earlier try.
+    KeyUpdated {
+        /// The sequence given out last: what is sealed for keys before the previous one has a
+        /// place up to here, and never will have one beyond.
+        last: Sequence,
     },
 }
 

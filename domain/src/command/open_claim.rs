@@ -4,11 +4,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Reply};
-use crate::claim::{CodeBudget, CodeMac, PendingClaim};
+use crate::claim::{CodeBudget, CodeMac, Delivery, PendingClaim};
 use crate::identifier::IdentifierHash;
 use crate::ids::BoxId;
 use crate::rejection::Rejection;
 use crate::tables::{DueKey, InboxKey, Meta, OutboxRow, Tables};
+use crate::time::Timestamp;
 
 /// Opens (or renews, with a new code) a box's pending claim to an identifier. Pending claims are
 /// not exclusive: several boxes may try, each with its own code, attempts and expiry.
@@ -43,7 +44,7 @@ impl OpenClaim {
         let earlier = tables.code_budget(&self.identifier)?;
         let budget = match CodeBudget::charge(earlier.as_ref(), meta.clock, &meta.limits) {
             Ok(budget) => budget,
-            Err(retry_at) => return Ok(Err(Rejection::TooManyCodes { retry_at })),
+            Err(retry_at) => return self.too_early(tables, retry_at),
         };
         let stale = match self.find_place(tables, meta)? {
             Ok(stale) => stale,
@@ -61,6 +62,13 @@ impl OpenClaim {
         tables.add_due(budget.ends_at(), &due)?;
         self.put_pending(tables, meta)?;
         Ok(Ok(Outcome::ClaimOpened))
+    }
+
+    /// The pause holds even if the last code was never sent, but this box is told that it was not.
+    fn too_early<T: Tables>(&self, tables: &T, retry_at: Timestamp) -> Result<Reply, T::Error> {
+        let own = tables.pending_claim(&self.identifier, &self.box_id)?;
+        let trouble = own.and_then(|own| own.trouble(Some(retry_at)));
+        Ok(Err(trouble.unwrap_or(Rejection::TooManyCodes { retry_at })))
     }
 
     /// Whether one more box may try; if so, the pending claims that must go to make place.
@@ -101,6 +109,7 @@ impl OpenClaim {
             discoverable: self.discoverable,
             attempts_left: meta.limits.code_attempts,
             expires_at,
+            delivery: Delivery::Normal,
         };
         let row = OutboxRow {
             serial,

@@ -40,7 +40,7 @@ impl VerifyClaim {
             return Ok(Err(Rejection::NoCodeRequested));
         };
         if pending.is_expired(meta.clock) {
-            return Ok(Err(Rejection::CodeExpired));
+            return Ok(Err(pending.trouble(None).unwrap_or(Rejection::CodeExpired)));
         }
         if pending.attempts_left == 0 {
             return Ok(Err(Rejection::CodeExhausted));
@@ -48,9 +48,9 @@ impl VerifyClaim {
         if pending.code != self.code {
             pending.attempts_left = pending.attempts_left.saturating_sub(1);
             tables.put_pending_claim(&self.identifier, &self.box_id, &pending)?;
-            return Ok(Err(Rejection::WrongCode {
-                attempts_left: pending.attempts_left,
-            }));
+            let attempts_left = pending.attempts_left;
+            let wrong = Rejection::WrongCode { attempts_left };
+            return Ok(Err(pending.trouble(None).unwrap_or(wrong)));
         }
         if claim.is_some() && own.is_none() {
             return Ok(Err(Rejection::IdentifierTaken));

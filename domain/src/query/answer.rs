@@ -4,8 +4,9 @@ use super::{
     Answer, BoxStateAnswer, KeyRecordAnswer, OutboxItem, Page, PendingBox, Query, QueueStatus,
 };
 use crate::envelope::Envelope;
+use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, Sequence};
-use crate::tables::{InboxKey, QueueState, ReadTables};
+use crate::tables::{InboxKey, Meta, QueueState, ReadTables};
 use crate::time::Timestamp;
 
 /// How many envelopes are read at a time while looking for those that have not expired.
@@ -39,7 +40,7 @@ pub fn answer<T: ReadTables>(
             Answer::KeyRecord(key_record(tables, box_id, sender)?)
         }
         Query::BoxState(box_id) => Answer::BoxState(box_state(tables, box_id)?),
-        Query::DeviceAuth(device) => Answer::DeviceAuth(device_auth(tables, device)?),
+        Query::DeviceAuth(device) => Answer::DeviceAuth(device_auth(tables, &meta, device)?),
         Query::Fetch {
             device,
             after,
@@ -53,7 +54,10 @@ pub fn answer<T: ReadTables>(
             let expired_by = now.max(meta.expiry_clock);
             Answer::Page(fetch(tables, expired_by, device, *after, &bounds)?)
         }
-        Query::Outbox { limit, .. } => Answer::Outbox(outbox(tables, now.max(meta.clock), *limit)?),
+        Query::Outbox { after, limit, .. } => {
+            let now = now.max(meta.clock);
+            Answer::Outbox(outbox(tables, now, after.as_ref(), *limit)?)
+        }
         Query::PendingBoxes { after, limit, .. } => {
             Answer::PendingBoxes(pending(tables, after.as_ref(), *limit)?)
         }
@@ -110,13 +114,15 @@ fn box_state<T: ReadTables>(
 
 fn device_auth<T: ReadTables>(
     tables: &T,
+    meta: &Meta,
     address: &DeviceAddress,
 ) -> Result<Option<u64>, T::Error> {
     let profile = tables.profile(&address.box_id)?;
     Ok(profile
         .as_ref()
         .and_then(|profile| profile.authorised_device(&address.device))
-        .map(|device| device.token_generation))
+        .map(|device| device.token_generation)
+        .filter(|generation| *generation > meta.restored.refused_tokens))
 }
 
 /// The most that a page may hold.
@@ -195,9 +201,10 @@ fn page<T: ReadTables>(
 fn outbox<T: ReadTables>(
     tables: &T,
     now: Timestamp,
+    after: Option<&(IdentifierHash, BoxId)>,
     limit: u32,
 ) -> Result<Vec<OutboxItem>, T::Error> {
-    let rows = tables.outbox(limit)?.into_iter();
+    let rows = tables.outbox(after, limit)?.into_iter();
     Ok(rows
         .filter(|(_, _, row)| row.expires_at > now)
         .map(|(identifier, box_id, row)| OutboxItem {

@@ -38,10 +38,12 @@ pub enum Query {
         /// At most about this many bytes of bodies (one envelope is always given).
         max_bytes: u32,
     },
-    /// Some codes that wait for the courier.
+    /// Some codes that wait for the courier, in order.
     Outbox {
         /// The partition.
         partition: PartitionId,
+        /// Only those after this one's.
+        after: Option<(IdentifierHash, BoxId)>,
         /// At most this many.
         limit: u32,
     },

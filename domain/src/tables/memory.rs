@@ -167,8 +167,14 @@ impl ReadTables for MemoryTables {
         Ok(self.outbox.get(&(*identifier, *box_id)).cloned())
     }
 
-    fn outbox(&self, limit: u32) -> Result<Vec<(IdentifierHash, BoxId, OutboxRow)>, Self::Error> {
-        let rows = self.outbox.iter().take(count(limit));
+    fn outbox(
+        &self,
+        after: Option<&(IdentifierHash, BoxId)>,
+        limit: u32,
+    ) -> Result<Vec<(IdentifierHash, BoxId, OutboxRow)>, Self::Error> {
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after));
+        let rows = self.outbox.range((start, Bound::Unbounded));
+        let rows = rows.take(count(limit));
         Ok(rows
             .map(|((identifier, id), row)| (*identifier, *id, row.clone()))
             .collect())

@@ -35,6 +35,7 @@ use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, DeviceId, Epoch, Sequence};
 use crate::limits::Limits;
 use crate::profile::{Intent, Profile};
+use crate::restored::Restored;
 use crate::time::Timestamp;
 
 pub use memory::{MemoryTables, MemoryTablesError};
@@ -105,19 +106,33 @@ pub struct Meta {
     pub last_generation: u64,
     /// The last serial of a code sending given out.
     pub last_serial: u64,
+    /// When the state was restored from a backup, if it ever was.
+    pub restored: Restored,
 }
 
 impl Meta {
     /// Gives out a claim generation.
     pub(crate) fn next_generation(&mut self) -> u64 {
-        self.last_generation = self.last_generation.saturating_add(1);
+        let last = self.last_generation.max(self.restored.floor());
+        self.last_generation = last.saturating_add(1);
         self.last_generation
     }
 
     /// Gives out the serial of a code sending.
     pub(crate) fn next_serial(&mut self) -> u64 {
-        self.last_serial = self.last_serial.saturating_add(1);
+        let last = self.last_serial.max(self.restored.floor());
+        self.last_serial = last.saturating_add(1);
         self.last_serial
+    }
+
+    /// The generation of the token that a device is given next. The first one is 1.
+    pub(crate) fn token_after(&self, generation: u64) -> u64 {
+        generation.max(self.restored.floor()).saturating_add(1)
+    }
+
+    /// The sequence up to which a box has given them out, or may have before it was restored.
+    pub(crate) fn last_sequence(&self, state: &QueueState) -> Sequence {
+        state.last.max(self.restored.sequence())
     }
 }
 
@@ -175,8 +190,12 @@ pub trait ReadTables {
         identifier: &IdentifierHash,
         box_id: &BoxId,
     ) -> Result<Option<OutboxRow>, Self::Error>;
-    /// outbox: the first rows, in order of key.
-    fn outbox(&self, limit: u32) -> Result<Vec<(IdentifierHash, BoxId, OutboxRow)>, Self::Error>;
+    /// outbox: the first rows after `after`'s, in order of key.
+    fn outbox(
+        &self,
+        after: Option<&(IdentifierHash, BoxId)>,
+        limit: u32,
+    ) -> Result<Vec<(IdentifierHash, BoxId, OutboxRow)>, Self::Error>;
     /// intents: one row.
     fn intent(&self, box_id: &BoxId) -> Result<Option<Intent>, Self::Error>;
     /// intents: the first rows after `after`'s, in order of box.

@@ -208,7 +208,7 @@ class Device:
                 self.pin(box, refusal.key_record)
             else:
                 self.look_up(box)
-            if self.contact(box).version == staged["chain_version"]:
+            if self._state["contacts"][box.hex()] == staged["record"]:
                 raise NotGenuine("called stale, and it is what was sealed for")
             self.stage(box, staged["counter"], content)
         elif refusal.code in ("COUNTER_REUSED", "NOT_ACCEPTED"):
@@ -242,6 +242,7 @@ class Device:
         self._state["outgoing"][box.hex()] = {
             "counter": counter,
             "chain_version": recipient.version,
+            "record": self._state["contacts"][box.hex()],
             "body": envelope.seal(seed, recipient, statement, content).hex(),
             "content": content.encode().hex(),
         }

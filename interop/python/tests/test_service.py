@@ -212,7 +212,10 @@ class OneNode(unittest.TestCase):
         refusal = sender.offer(self.paul.box, staged).refusal
         self.assertEqual(refusal.code, "STALE_KEY_RECORD")
         self.assertEqual(refusal.key_record, self.paul.record.encode())
-        # And the client's own way out of it.
+        # And the client's own way out of it; but not if the record is the one that it sealed for.
+        with self.assertRaises(NotGenuine):
+            sender.flush(self.paul.box)
+        staged["record"] = "an older one"
         sender.flush(self.paul.box)
         came = [letter for letter in self.paul.fetch() if letter.sender_box == sender.box]
         self.assertEqual([letter.counter for letter in came], [1])

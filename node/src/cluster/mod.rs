@@ -139,7 +139,11 @@ async fn confirm_time(socket: &Path, group: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn connect(socket: &Path) -> Result<AdminClient<Channel>, Failure> {
+/// Reaches the node at a socket.
+///
+/// # Errors
+/// If no node answers there.
+pub async fn connect(socket: &Path) -> Result<AdminClient<Channel>, Failure> {
     // Tried once here for an error that names the cause; tonic's would not.
     let first = tokio::net::UnixStream::connect(socket).await;
     let first = first.map_err(|error| unreachable(socket, &error))?;
@@ -168,7 +172,11 @@ fn unreachable(socket: &Path, error: &io::Error) -> Failure {
     }
 }
 
-async fn order<T>(
+/// Gives an order and waits for the answer.
+///
+/// # Errors
+/// What the node said, or that it does not answer.
+pub async fn order<T>(
     patience: Duration,
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Failure> {
@@ -182,7 +190,8 @@ async fn order<T>(
     }
 }
 
-fn exit_of(status: &Status) -> Exit {
+/// The exit code for what a node said.
+pub fn exit_of(status: &Status) -> Exit {
     match status.code() {
         tonic::Code::InvalidArgument => Exit::Usage,
         tonic::Code::FailedPrecondition => Exit::Refused,

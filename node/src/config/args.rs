@@ -61,7 +61,7 @@ pub struct ConfigArgs {
     /// The cluster's certificate authority, PEM.
     #[arg(long, value_name = "FILE")]
     pub peer_ca: Option<PathBuf>,
-    /// How verification codes reach people [default: console]
+    /// How verification codes reach people: gateways sends them, by mail and SMS [default: console]
     #[arg(long, value_enum)]
     pub courier: Option<CourierKind>,
     /// The outbox of the file courier.

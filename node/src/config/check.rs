@@ -282,19 +282,29 @@ fn addresses(config: &Config, findings: &mut Findings) {
 
 fn courier(config: &Config, findings: &mut Findings) {
     let beyond = !config.clients.listen.ip().is_loopback() || config.clients.advertise.is_some();
-    if beyond && !config.courier.allow_console_courier {
-        let kind = match config.courier.kind {
-            CourierKind::Console => "console",
-            CourierKind::File => "file",
-        };
+    let for_trials = match config.courier.kind {
+        CourierKind::Console => Some("console"),
+        CourierKind::File => Some("file"),
+        CourierKind::Gateways => None,
+    };
+    if let Some(kind) = for_trials
+        && beyond
+        && !config.courier.allow_console_courier
+    {
         findings.problem(format!(
             "courier.kind: the {kind} courier shows every verification code to the operator and \
              sends none; it is for trials. Clients beyond this machine can reach this node, so it \
-             needs courier.allow_console_courier = true"
+             needs courier.kind = \"gateways\", or courier.allow_console_courier = true"
         ));
     }
-    if config.courier.kind == CourierKind::File {
-        private(&config.courier_file(), "courier.file", findings);
+    match config.courier.kind {
+        CourierKind::Console => {}
+        CourierKind::File => private(&config.courier_file(), "courier.file", findings),
+        CourierKind::Gateways => {
+            for error in config.gateways().err().into_iter().flatten() {
+                findings.problem(error.to_string());
+            }
+        }
     }
 }
 

@@ -23,7 +23,8 @@ pub struct Loaded {
 }
 
 /// Variables that belong to other parts of `rossby`.
-const OTHER_VARIABLES: [&str; 5] = [
+const OTHER_VARIABLES: [&str; 6] = [
+    rossby_api::courier::PASSWORD_VARIABLE,
     "ROSSBY_CONFIG",
     "ROSSBY_ADMIN_SOCKET",
     "ROSSBY_LONG",

@@ -6,10 +6,17 @@
 //!                  load.rs ──► Config ──► check.rs ──► problems, or a node may start
 //! ```
 
+// The fuzzer takes in what a file can say (this file) without the rest of the binary.
+#[cfg(not(fuzzing))]
 mod args;
+#[cfg(not(fuzzing))]
 mod check;
+#[cfg(not(fuzzing))]
 mod command;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod host_port;
+#[cfg(not(fuzzing))]
 mod load;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,16 +24,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rossby_api::DoorLimits;
+use rossby_api::courier::{Gateways, SettingsError, SmtpSettings, TextSettings, WebhookSettings};
 use rossby_api::listener::tls::{self, PeerTls, TlsError};
 use rossby_domain::ids::NodeId;
 use rossby_domain::limits::Limits;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 
+#[cfg(not(fuzzing))]
 pub use args::ConfigArgs;
+#[cfg(not(fuzzing))]
 pub use check::{check, check_cluster_name};
+#[cfg(not(fuzzing))]
 pub use command::run;
 pub use host_port::HostPort;
+#[cfg(not(fuzzing))]
 pub use load::load;
 
 /// Where a node keeps its data unless told otherwise.
@@ -192,6 +204,12 @@ pub struct Courier {
     pub file: Option<PathBuf>,
     /// Use a courier that shows codes to the operator even though strangers can reach the node.
     pub allow_console_courier: bool,
+    /// The relay that mails go through, for `gateways`.
+    pub smtp: SmtpSettings,
+    /// The gateway that SMS go through, for `gateways`.
+    pub webhook: WebhookSettings,
+    /// What messages with codes say.
+    pub text: TextSettings,
 }
 
 impl Default for Courier {
@@ -200,6 +218,9 @@ impl Default for Courier {
             kind: CourierKind::Console,
             file: None,
             allow_console_courier: false,
+            smtp: SmtpSettings::default(),
+            webhook: WebhookSettings::default(),
+            text: TextSettings::default(),
         }
     }
 }
@@ -212,6 +233,8 @@ pub enum CourierKind {
     Console,
     /// Codes are appended to a file that only the node's user can read.
     File,
+    /// Codes are sent: by mail through courier.smtp, by SMS through courier.webhook, or one of them.
+    Gateways,
 }
 
 /// The log on standard error.
@@ -279,6 +302,9 @@ pub struct Storage {
     pub checkpoint_log_bytes: u64,
     /// Bytes of applied state that may wait for a checkpoint; writes are refused above 70% of it.
     pub overlay_budget_bytes: u64,
+    /// Bytes of disk that are set aside for what can not wait when the disk is full: votes, the
+    /// start, the key-value base. 0 for none.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Storage {
@@ -290,6 +316,7 @@ impl Default for Storage {
             base_cache_bytes: 128 * MIB,
             checkpoint_log_bytes: 64 * MIB,
             overlay_budget_bytes: 512 * MIB,
+            reserve_bytes: 64 * MIB,
         }
     }
 }
@@ -338,6 +365,20 @@ impl Config {
             return Ok(None);
         };
         PeerTls::load(NodeId(self.node), cert, key, ca).map(Some)
+    }
+
+    /// The gateways that codes are sent through.
+    ///
+    /// # Errors
+    /// All that is wrong with their settings.
+    pub fn gateways(&self) -> Result<Gateways, Vec<SettingsError>> {
+        let Courier {
+            smtp,
+            webhook,
+            text,
+            ..
+        } = &self.courier;
+        Gateways::new(smtp, webhook, text)
     }
 
     /// The outbox of the file courier: by default beside the cluster's secrets, out of the data

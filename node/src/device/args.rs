@@ -195,6 +195,17 @@ pub struct ListenArgs {
     pub device: DeviceArgs,
 }
 
+/// `rossby keys`.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Gives this device a new encryption key. Mail for the one before still opens; keys that nobody
+    /// seals to any more are erased, so that what was read can't be opened again by who takes them later.
+    Rotate {
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+}
+
 /// `rossby whoami`.
 #[derive(Debug, Args)]
 pub struct WhoAmIArgs {

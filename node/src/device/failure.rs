@@ -94,7 +94,10 @@ pub fn of_refusal(refusal: &Refusal) -> Failure {
             None => failure,
         },
         ("UNAUTHENTICATED", _) => {
-            failure.help("the service does not know this device, or no longer")
+            failure.help(
+                "the service does not know this device, or no longer; rossby register sends a code to be let \
+                 in again",
+            )
         }
         (_, Some(seconds)) if refusal.retry == Retry::Same => {
             failure.help(format!("try again in {seconds} s"))

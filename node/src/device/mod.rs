@@ -11,6 +11,7 @@ mod args;
 mod contacts;
 mod failure;
 mod inbox;
+mod keys;
 mod listen;
 mod open;
 mod passphrase;
@@ -23,8 +24,8 @@ mod whoami;
 use clap::Subcommand;
 
 use self::args::{
-    AuthorizeArgs, BlockArgs, ContactsCommand, InboxArgs, ListenArgs, RegisterArgs, SendArgs,
-    WhoAmIArgs,
+    AuthorizeArgs, BlockArgs, ContactsCommand, InboxArgs, KeysCommand, ListenArgs, RegisterArgs,
+    SendArgs, WhoAmIArgs,
 };
 use crate::exit::{Exit, Failure};
 
@@ -46,6 +47,9 @@ pub enum DeviceCommand {
     Listen(ListenArgs),
     /// Says who this device is.
     Whoami(WhoAmIArgs),
+    /// This device's own keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Blocks a sender. To them, this box no longer exists.
     Block(BlockArgs),
     /// Lifts a block.
@@ -69,6 +73,7 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::Send(args) => send::run(&args).await,
             DeviceCommand::Inbox(args) => inbox::run(&args).await,
             DeviceCommand::Listen(args) => listen::run(&args).await,
+            DeviceCommand::Keys(command) => keys::run(&command).await,
             DeviceCommand::Whoami(args) => whoami::run(&args),
             DeviceCommand::Block(args) => contacts::block(&args, true).await,
             DeviceCommand::Unblock(args) => contacts::block(&args, false).await,

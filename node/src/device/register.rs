@@ -21,7 +21,7 @@ pub async fn register(args: &RegisterArgs) -> Result<(), Failure> {
     let device = make_or_open(args, &servers)?;
     let registered = device.register(&identifier, !args.private).await?;
     // Shown until the box is authorised: a device can have been made and its output lost.
-    let recovery_key = recovery::to_text(device.recovery_seed());
+    let recovery_key = recovery::to_text(&device.recovery_seed());
     if args.device.json {
         return output::json(&json!({
             "box": registered.box_id.to_string(),

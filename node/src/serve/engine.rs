@@ -120,6 +120,9 @@ impl Engine {
             closed
         });
         match closed.await {
+            Ok(Ok(())) if self.wal.failure().is_some() => {
+                warn!("the key-value base is closed, but the log has failed");
+            }
             Ok(Ok(())) => info!("the state is closed in good order"),
             Ok(Err(error)) => {
                 warn!(%error, "the key-value base was not closed; the next start rebuilds it");

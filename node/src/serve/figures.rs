@@ -43,6 +43,27 @@ impl Collector for Figures {
             "Whether the node can serve",
             ready,
         )?;
+        let space = &node.parts.space;
+        let disk = [
+            (
+                "rossby_disk_free_bytes",
+                "Bytes that are free on the disk of the data directory",
+                space.free_bytes(),
+            ),
+            (
+                "rossby_disk_reserve_held",
+                "Whether the space set aside for a full disk is untouched",
+                space.is_reserve_held().into(),
+            ),
+            (
+                "rossby_disk_refusing",
+                "Whether writes are refused since the disk is full",
+                space.is_refusing().into(),
+            ),
+        ];
+        for (name, help, value) in disk {
+            gauge(&mut encoder, name, help, value)?;
+        }
         match node.membership() {
             Some(membership) => encode_membership(&mut encoder, membership),
             None => Ok(()),

@@ -10,6 +10,7 @@
 //! refused with a typed error until there is a cluster. A failure of its storage ends the node with
 //! the reason; nothing is repaired by guessing.
 
+mod disk;
 mod doors;
 mod engine;
 mod entrance;
@@ -20,6 +21,7 @@ mod members;
 mod node;
 mod operator;
 mod ready;
+mod space;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +30,7 @@ use prometheus_client::registry::Registry;
 use rossby_api::Metrics;
 use rossby_api::peer::Connections;
 use rossby_seams::clock::SystemClock;
-use rossby_seams::disk::{self, Disk, FileDisk};
+use rossby_seams::disk::{Disk, replace};
 use rossby_seams::random::OsRandom;
 use rossby_storage::datadir::{DataDirectory, DataDirectoryError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -38,9 +40,13 @@ use crate::cli::ServeArgs;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::{output, telemetry};
+pub use node::secrets_check;
+
+use disk::NodeDisk;
 use doors::{Doors, Serving};
 use figures::Figures;
 use node::{Node, NodeError, Parts};
+use space::Space;
 
 /// How often the node looks whether it is ready, before it is and after.
 const STARTING_INTERVAL: Duration = Duration::from_millis(20);
@@ -96,18 +102,22 @@ async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
         node = config.node,
         "starting"
     );
-    let disk: Arc<dyn Disk> = Arc::new(FileDisk);
+    let watched = NodeDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(watched.clone());
     let data = DataDirectory::open(Arc::clone(&disk), &config.data).map_err(data_failure)?;
+    let space = Space::new(watched.clone(), &config.data, config.storage.reserve_bytes);
     let peer_tls = config
         .peer_tls()
         .map_err(|error| Failure::new(Exit::Config, error))?;
     let doors = Doors::bind(&config, peer_tls.as_ref()).await?;
 
     let mut registry = Registry::default();
+    watched.register(&mut registry);
     let clock = Arc::new(SystemClock);
     let parts = Parts {
         advertised: doors.advertised(&config),
         disk,
+        space,
         clock,
         random: Arc::new(OsRandom),
         metrics: Metrics::register(&mut registry),
@@ -119,6 +129,8 @@ async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
     publish(&node, &doors, print_addresses)?;
     let clients = doors.addresses().clients;
     let mut serving = doors.serve(&node, registry)?;
+    let caring = Arc::clone(&node);
+    node.tasks.spawn(async move { care(&caring).await });
 
     let begun = tokio::select! {
         begun = node.begin() => begun.map_err(node_failure),
@@ -147,15 +159,21 @@ async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
     });
     stop(&node, &mut serving).await;
     in_a_hurry.abort();
+    match &ended {
+        Ok(()) => info!("stopped"),
+        Err(_) => warn!("stopped, since this node can't go on"),
+    }
     ended
 }
 
 /// Writes down and prints where the node listens.
 fn publish(node: &Node, doors: &Doors, print: bool) -> Result<(), Failure> {
-    let failure = |error: &dyn std::fmt::Display| Failure::new(Exit::Storage, error);
-    let json = serde_json::to_vec(doors.addresses()).map_err(|error| failure(&error))?;
-    disk::replace(&*node.parts.disk, &addresses_file(node), &json)
-        .map_err(|error| failure(&error))?;
+    let json = serde_json::to_vec(doors.addresses())
+        .map_err(|error| Failure::new(Exit::Failure, error))?;
+    if let Err(error) = replace(&*node.parts.disk, &addresses_file(node), &json) {
+        // A help for scripts; the node is none the worse without.
+        warn!(%error, "could not write down the addresses");
+    }
     if print {
         output::json(doors.addresses())
     } else {
@@ -204,6 +222,29 @@ async fn watch(node: &Node, serving: &Serving, clients: std::net::SocketAddr) ->
     }
 }
 
+/// Looks after the disk's space and speed until the node stops.
+async fn care(node: &Node) {
+    let space = &node.parts.space;
+    let mut looking: Option<tokio::task::JoinHandle<()>> = None;
+    while !node.stop_tasks.is_cancelled() {
+        if let Some(membership) = node.membership()
+            && membership.engine.wal.failure().is_none()
+        {
+            space.note_log(membership.engine.wal.accepts_entries());
+        }
+        space.note_speed();
+        // A disk that hangs must not keep us from saying so.
+        if looking.as_ref().is_none_or(|look| look.is_finished()) {
+            let space = space.clone();
+            looking = Some(tokio::task::spawn_blocking(move || space.look()));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(WATCH_INTERVAL) => {}
+            () = node.stop_tasks.cancelled() => {}
+        }
+    }
+}
+
 /// Others call this node where its group knows it to be, whatever it was started with today.
 fn compare_addresses(node: &Node) {
     let Some(membership) = node.membership() else {
@@ -238,10 +279,15 @@ fn fatal(node: &Node, serving: &Serving) -> Option<Failure> {
                 .help("start it with --peer-listen and its certificates, as before"),
         );
     }
-    let failure = membership.group.status().failure.or_else(|| {
-        let ended = membership.engine.writer_ended();
-        ended.then(|| "the log's writer has ended".to_owned())
-    })?;
+    // The cause says more than what came of it.
+    let cause = membership.engine.wal.failure();
+    let cause = cause.map(|failure| failure.to_string());
+    let failure = cause
+        .or_else(|| membership.group.status().failure)
+        .or_else(|| {
+            let ended = membership.engine.writer_ended();
+            ended.then(|| "the log's writer has ended".to_owned())
+        })?;
     Some(
         Failure::new(
             Exit::Storage,
@@ -275,7 +321,6 @@ async fn stop(node: &Node, serving: &mut Serving) {
     if let Err(error) = node.parts.disk.remove(&addresses_file(node)) {
         warn!(%error, "could not remove the file of addresses");
     }
-    info!("stopped");
 }
 
 /// SIGTERM and SIGINT.
@@ -330,7 +375,9 @@ fn node_failure(error: NodeError) -> Failure {
         NodeError::Secrets { .. } => Failure::new(Exit::Config, text).help(
             "restore the file from where you keep the cluster's secrets, or name it with --secrets",
         ),
-        NodeError::Courier(_) | NodeError::Unplaced(_) => Failure::new(Exit::Config, text),
+        NodeError::Courier(_) | NodeError::CourierSettings(_) | NodeError::Unplaced(_) => {
+            Failure::new(Exit::Config, text)
+        }
         NodeError::LogLost { .. } => Failure::new(Exit::Storage, text).help(
             "under its old id this replica could break promises that it does not remember. If the cluster has \
              other nodes: run `rossby rebuild` on this directory, start the node, and have it taken in \

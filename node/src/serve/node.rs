@@ -12,10 +12,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use rossby_api::courier::{ConsoleCourier, Courier, CourierError, OutboxFileCourier};
+use rossby_api::courier::{
+    ConsoleCourier, Courier, CourierError, OutboxFileCourier, SettingsError,
+};
 use rossby_api::peer::{Connections, NoPeers, PeerServer, PeerTransport};
 use rossby_api::{ClusterSecrets, Door, MailboxConfig, MailboxService, Metrics, Relay, Workers};
-use rossby_domain::identifier::Identifier;
+use rossby_domain::identifier::{Identifier, IdentifierError};
 use rossby_domain::ids::{ClusterId, NodeId, PartitionCount, ReplicaId};
 use rossby_raft::{Group, InitializeError, Member, StartError};
 use rossby_seams::clock::Clock;
@@ -35,6 +37,7 @@ use tracing::{error, info};
 use super::engine::{Engine, EngineError, EngineParts};
 use super::entrance::Entrance;
 use super::founding::{FIRST_GROUP, Founding, Place, PlanError};
+use super::space::Space;
 use crate::config::{Config, CourierKind};
 
 /// Why a node can't go on.
@@ -89,6 +92,9 @@ pub enum NodeError {
     /// The courier can't work.
     #[error("the courier: {0}")]
     Courier(#[from] CourierError),
+    /// The courier's settings are wrong.
+    #[error("{}", listed(.0))]
+    CourierSettings(Vec<SettingsError>),
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -109,6 +115,8 @@ pub struct Parts {
     pub config: Config,
     /// The disk that its data directory is on.
     pub disk: Arc<dyn Disk>,
+    /// That disk's space.
+    pub space: Space,
     /// Where it is reached.
     pub advertised: Advertised,
     /// The wall clock.
@@ -396,6 +404,7 @@ impl Node {
                 return Err(error);
             }
         };
+        let bringer = Arc::clone(&courier);
         let workers = Workers {
             group: Arc::clone(&group),
             partitions: place.cluster.partitions,
@@ -407,7 +416,7 @@ impl Node {
             metrics: Arc::clone(&self.parts.metrics),
         };
         workers.spawn(&self.tasks, &self.stop_tasks);
-        self.open_doors(&place.cluster, &engine, &group, secrets);
+        self.open_doors(&place.cluster, &engine, &group, secrets, bringer);
         let cluster = place.cluster.id;
         info!(%cluster, group = %group.id(), replica = %group.replica(), "this node is a member");
         // Set last: whoever sees it can use it. The lock on `data` makes this the only call.
@@ -458,6 +467,7 @@ impl Node {
         engine: &Engine,
         group: &Arc<Group>,
         secrets: Arc<ClusterSecrets>,
+        courier: Arc<dyn Courier>,
     ) {
         let only = Arc::clone(group);
         let mailbox = Arc::new(MailboxService::new(MailboxConfig {
@@ -470,6 +480,7 @@ impl Node {
             random: Arc::clone(&self.parts.random),
             limits: self.parts.config.doors,
             stored_limits: self.parts.config.limits,
+            courier,
             metrics: Arc::clone(&self.parts.metrics),
         }));
         if let Some(peers) = &self.parts.peers {
@@ -485,6 +496,10 @@ impl Node {
     fn courier(&self) -> Result<Arc<dyn Courier>, NodeError> {
         Ok(match self.parts.config.courier.kind {
             CourierKind::Console => Arc::new(ConsoleCourier::new()),
+            CourierKind::Gateways => {
+                let gateways = self.parts.config.gateways();
+                Arc::new(gateways.map_err(NodeError::CourierSettings)?)
+            }
             CourierKind::File => {
                 let path = self.parts.config.courier_file();
                 Arc::new(OutboxFileCourier::new(
@@ -514,17 +529,10 @@ impl Node {
             .map_err(|error| self.secrets_error(&error))
     }
 
-    /// A keyed hash of a fixed text: the same for the same secrets only. With wrong secrets a node
+    /// What tells these secrets from others. With wrong secrets a node
     /// would take known people for unknown ones, so it must never start with them.
     pub(super) fn secrets_check(&self, secrets: &ClusterSecrets) -> Result<String, NodeError> {
-        let fixed = Identifier::email("secrets-check@rossby.internal")
-            .map_err(|error| self.secrets_error(&error))?;
-        let hash = secrets.identifier_hash(&fixed);
-        Ok(hash
-            .as_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        secrets_check(secrets).map_err(|error| self.secrets_error(&error))
     }
 
     fn secrets_error(&self, reason: &impl ToString) -> NodeError {
@@ -533,6 +541,17 @@ impl Node {
             reason: reason.to_string(),
         }
     }
+}
+
+/// A keyed hash of a fixed text: the same for the same secrets only.
+///
+/// # Errors
+/// None: the fixed text is an address.
+pub fn secrets_check(secrets: &ClusterSecrets) -> Result<String, IdentifierError> {
+    let fixed = Identifier::email("secrets-check@rossby.internal")?;
+    let hash = secrets.identifier_hash(&fixed);
+    let bytes = hash.as_bytes().iter();
+    Ok(bytes.map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Whether there is any log in a data directory.
@@ -566,4 +585,9 @@ async fn initialize(data: &DataDirectory, group: &Group) -> Result<(), NodeError
         Ok(()) | Err(InitializeError::AlreadyInitialized) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+fn listed(errors: &[SettingsError]) -> String {
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    errors.join("\n")
 }

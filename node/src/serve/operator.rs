@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rossby_api::admin::{
-    InitPlan, MembersOrder, MembersProgress, NodeStatus, Operator, OperatorError, Standing,
+    BackupSource, InitPlan, MembersOrder, MembersProgress, NodeStatus, Operator, OperatorError,
+    Standing,
 };
 use rossby_api::workers::tell_time;
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
-use rossby_raft::{CheckpointError, ClockJump, Group, GroupStatus, ProposeError};
+use rossby_raft::{
+    BackupError, CheckpointError, ClockJump, Group, GroupStatus, ProposeError, ReadError,
+};
 use tokio::time::Instant;
 
 use super::node::{Membership, Node};
@@ -18,6 +21,8 @@ use super::node::{Membership, Node};
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a confirmation of the time may take until it is in the log.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long it may take to learn what was acknowledged, before a backup.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Node {
     pub(super) fn member_of(&self, group: GroupId) -> Result<&Membership, OperatorError> {
@@ -117,6 +122,29 @@ impl Operator for Node {
         }
         Ok(jump)
     }
+
+    async fn backup(&self, group: GroupId, as_it_is: bool) -> Result<BackupSource, OperatorError> {
+        let Membership { place, group, .. } = self.member_of(group)?;
+        let now = self.parts.clock.now();
+        let checkpoint = if as_it_is {
+            group.last_checkpoint().await.map_err(of_checkpoint)?
+        } else {
+            let deadline = Instant::now() + CATCH_UP_TIMEOUT;
+            let made = group.checkpoint_of_now(deadline).await;
+            made.map_err(of_backup)?
+        };
+        Ok(BackupSource {
+            cluster: place.cluster.clone(),
+            node: self.id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            group: group.id(),
+            replica: group.replica(),
+            complete_to: (!as_it_is).then_some(now),
+            checkpoint,
+            secrets: std::path::absolute(&self.parts.config.secrets)
+                .unwrap_or_else(|_| self.parts.config.secrets.clone()),
+        })
+    }
 }
 
 /// Refuses what waiting will not change: a node without a vote, or nobody else to hand over to.
@@ -151,6 +179,17 @@ fn of_propose(error: ProposeError) -> OperatorError {
         ProposeError::Stopped | ProposeError::Unencodable => {
             OperatorError::Failed(error.to_string())
         }
+    }
+}
+
+fn of_backup(error: BackupError) -> OperatorError {
+    match error {
+        BackupError::Read(ReadError::Stopped) => OperatorError::Failed(error.to_string()),
+        BackupError::Read(_) => OperatorError::Unavailable(format!(
+            "{error}, so it is not known what was acknowledged; a backup of what this node has is to be \
+             had with --as-it-is"
+        )),
+        BackupError::Checkpoint(error) => of_checkpoint(error),
     }
 }
 

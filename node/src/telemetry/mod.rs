@@ -12,7 +12,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use crate::config::{Log, LogFormat};
 
 /// Libraries that tell much, or tell what is in requests. A filter that names one wins.
-const QUIET: &str = "openraft=error,sled=warn,h2=warn,hyper=warn,hyper_util=warn,tonic=warn,\
+const QUIET: &str = "openraft=error,openraft::core=off,openraft::storage=off,sled=warn,h2=warn,hyper=warn,hyper_util=warn,tonic=warn,\
                      tower=warn,rustls=warn,tokio_rustls=warn,axum=warn";
 
 /// Why the log could not be started.

@@ -14,6 +14,7 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 
 mod admin;
+pub mod faults;
 mod http;
 pub mod people;
 mod ports;
@@ -117,15 +118,52 @@ impl Cluster {
 
     /// The same, of a node with another number.
     pub fn single_numbered(id: u64) -> Self {
+        Self::single_with(id, &[])
+    }
+
+    /// The same, with more flags.
+    pub fn single_with(id: u64, flags: &[&str]) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             folder: folder(),
         };
-        cluster
-            .nodes
-            .push(Node::new(cluster.path(), id, Vec::new()));
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        cluster.nodes.push(Node::new(cluster.path(), id, flags));
         cluster.nodes[0].start();
         cluster.nodes[0].wait_ready();
+        cluster
+    }
+
+    /// A running cluster of `count` nodes, each looked after by `prepare` before it starts.
+    pub fn prepared(count: u64, flags: &[&str], mut prepare: impl FnMut(&Node)) -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            folder: folder(),
+        };
+        if count > 1 {
+            make_authority(cluster.path());
+        }
+        for id in 1..=count {
+            let mut args = Vec::new();
+            if count > 1 {
+                args = peer_args(cluster.path(), id);
+            }
+            args.extend(flags.iter().map(|&flag| flag.to_owned()));
+            let mut node = Node::new(cluster.path(), id, args);
+            prepare(&node);
+            node.start();
+            cluster.nodes.push(node);
+        }
+        for node in &cluster.nodes {
+            node.wait_alive();
+        }
+        if count > 1 {
+            let output = cluster.init();
+            assert!(output.status.success(), "{}", stderr(&output));
+        }
+        for node in &cluster.nodes {
+            node.wait_ready();
+        }
         cluster
     }
 
@@ -172,6 +210,29 @@ impl Cluster {
         for node in &cluster.nodes {
             node.wait_alive();
         }
+        cluster
+    }
+
+    /// Node `id` of a cluster that is restored from a backup of another, with a copy of that one's
+    /// secrets. It does not run yet. With `peers` it is one that others can join.
+    pub fn restored(backup: &Path, secrets: &Path, id: u64, peers: bool, flags: &[&str]) -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            folder: folder(),
+        };
+        let mut args = Vec::new();
+        if peers {
+            make_authority(cluster.path());
+            args = peer_args(cluster.path(), id);
+        }
+        let node = Node::new(cluster.path(), id, args);
+        std::fs::create_dir(node.secrets().parent().expect("no folder")).expect("no folder");
+        std::fs::copy(secrets, node.secrets()).expect("no secrets");
+        let mut command = vec!["restore".to_owned(), format!("--from={}", backup.display())];
+        command.extend(node.command_line().into_iter().skip(1));
+        command.extend(flags.iter().map(|&flag| flag.to_owned()));
+        run_ok(command);
+        cluster.nodes.push(node);
         cluster
     }
 

@@ -97,8 +97,10 @@ impl Node {
             format!("--secrets={}", self.secrets().display()),
             format!("--listen={}", self.clients.address()),
             format!("--http={}", self.http.address()),
-            "--courier=file".to_owned(),
         ];
+        if !self.args.iter().any(|arg| arg.starts_with("--courier=")) {
+            args.push("--courier=file".to_owned());
+        }
         if self.args.iter().any(|arg| arg.starts_with("--peer-cert")) {
             args.push(format!("--peer-listen={}", self.peers.address()));
         }

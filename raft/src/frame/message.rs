@@ -37,8 +37,8 @@ const MAX_MEMBERS: u32 = 1024;
 const MAX_CONFIGS: u32 = 8;
 const MAX_ADDRESS_BYTES: usize = 1024;
 /// The most files of a checkpoint that a follower may ask for: those of all partitions that a cluster
-/// can have, a base and sixteen deltas each.
-const MAX_FILES: u32 = 4096 * 17;
+/// can have: a base, sixteen deltas, and one more of a restored partition.
+const MAX_FILES: u32 = 4096 * 18;
 
 /// Which replica a frame is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +76,8 @@ pub(crate) enum Request {
     Standing {
         replica: ReplicaId,
     },
+    /// You lead: up to which entry is everything that was acknowledged before this question?
+    ReadIndex,
 }
 
 /// What a peer answers.
@@ -93,6 +95,7 @@ pub(crate) enum Answer {
     SnapshotInstalled(Vote),
     Clock(Timestamp),
     Standing(Standing),
+    ReadIndex(u64),
 }
 
 /// Why a peer does not do what it was asked. Nothing was done.
@@ -116,6 +119,8 @@ pub(crate) enum Refusal {
     Removed,
     #[error("the sender is on another node")]
     OtherNode,
+    #[error("the replica does not lead, or has no quorum")]
+    NotLeading,
 }
 
 impl Refusal {
@@ -130,6 +135,7 @@ impl Refusal {
             Self::BadCheckpoint => writer.u8(7),
             Self::Removed => writer.u8(8),
             Self::OtherNode => writer.u8(9),
+            Self::NotLeading => writer.u8(10),
         }
     }
 
@@ -146,6 +152,7 @@ impl Refusal {
             7 => Self::BadCheckpoint,
             8 => Self::Removed,
             9 => Self::OtherNode,
+            10 => Self::NotLeading,
             _ => return Err(WireError::Invalid("refusal")),
         })
     }
@@ -176,6 +183,7 @@ impl Request {
             }
             Self::Clock => writer.u8(8),
             Self::Standing { replica } => writer.u8(9).u64(replica.0),
+            Self::ReadIndex => writer.u8(10),
         }
     }
 
@@ -206,6 +214,7 @@ impl Request {
             9 => Self::Standing {
                 replica: ReplicaId(reader.u64()?),
             },
+            10 => Self::ReadIndex,
             _ => return Err(WireError::Invalid("request")),
         })
     }
@@ -236,6 +245,7 @@ impl Answer {
                 Standing::Removed => 1,
                 Standing::Unknown => 2,
             }),
+            Self::ReadIndex(index) => writer.u8(9).u64(*index),
         }
     }
 
@@ -266,6 +276,7 @@ impl Answer {
                 2 => Standing::Unknown,
                 _ => return Err(WireError::Invalid("standing")),
             }),
+            9 => Self::ReadIndex(reader.u64()?),
             _ => return Err(WireError::Invalid("answer")),
         })
     }

@@ -182,3 +182,5 @@ impl Target {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::frames;

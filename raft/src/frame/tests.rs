@@ -129,6 +129,7 @@ fn requests() -> impl Strategy<Value = Request> {
         (any::<u64>(), votes())
             .prop_map(|(transfer, vote)| Request::SnapshotInstall { transfer, vote }),
         Just(Request::Clock),
+        Just(Request::ReadIndex),
     ]
 }
 
@@ -145,6 +146,7 @@ fn refusals() -> impl Strategy<Value = Refusal> {
         Just(Refusal::BadCheckpoint),
         Just(Refusal::Removed),
         Just(Refusal::OtherNode),
+        Just(Refusal::NotLeading),
     ]
 }
 
@@ -177,6 +179,7 @@ fn answers() -> impl Strategy<Value = Answer> {
         Just(Answer::Standing(Standing::Member)),
         Just(Answer::Standing(Standing::Removed)),
         Just(Answer::Standing(Standing::Unknown)),
+        any::<u64>().prop_map(Answer::ReadIndex),
     ]
 }
 
@@ -188,7 +191,7 @@ fn stream_outcomes() -> impl Strategy<Value = StreamOutcome> {
     ]
 }
 
-fn frames() -> impl Strategy<Value = Frame> {
+pub(crate) fn frames() -> impl Strategy<Value = Frame> {
     let target = || {
         (any::<u32>(), any::<u64>()).prop_map(|(group, replica)| Target {
             group: GroupId(group),

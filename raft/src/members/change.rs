@@ -301,8 +301,9 @@ pub(crate) async fn finish_joint(core: Arc<Core>) {
     let mut seen = None;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(JOINT_PERIOD) => {}
+            biased;
             () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(JOINT_PERIOD) => {}
         }
         let half_way = look(&core, Instant::now())
             .ok()

@@ -70,8 +70,9 @@ pub(crate) async fn watch(core: Arc<Core>) {
     let pause = core.timing.election_max;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
         }
         if *core.leadership.borrow() != Leadership::Unknown {
             continue;

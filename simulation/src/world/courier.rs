@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use rossby_api::courier::{Courier, CourierError};
+use rossby_api::courier::{Courier, CourierError, Kind};
 use rossby_domain::identifier::Identifier;
 
 /// The codes that were brought, the latest for each identifier. Clones share them.
@@ -39,5 +39,9 @@ impl Courier for Codes {
         let mut codes = self.0.lock();
         codes.insert(text(identifier).to_owned(), code.to_owned());
         Ok(())
+    }
+
+    fn name(&self, _: Kind) -> Option<&'static str> {
+        Some("simulated")
     }
 }

@@ -339,6 +339,7 @@ impl Node {
             random: Arc::new(SeededRandom::new(dice.seed_of("mailbox"))),
             limits: DoorLimits::default(),
             stored_limits: common.limits,
+            courier: Arc::new(common.codes.clone()),
             metrics: metrics(),
         })
     }

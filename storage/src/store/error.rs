@@ -106,6 +106,8 @@ pub(crate) const REMEDY_REPLICA: &str =
     "restore this node's data directory from a backup, or have this replica rebuilt from its peers";
 /// What to do about damaged bytes from a peer.
 pub(crate) const REMEDY_PEER: &str = "the transfer can be repeated; check the sender's disk";
+/// What to do about damaged bytes in a backup.
+pub(crate) const REMEDY_BACKUP: &str = "use another copy of the backup, or an earlier one";
 /// What to do about a damaged base.
 pub(crate) const REMEDY_BASE: &str = "restart the node: the base is rebuilt from the checkpoint";
 

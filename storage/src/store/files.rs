@@ -38,6 +38,12 @@ impl FileName {
     pub(crate) fn hex(&self) -> String {
         hex(&self.digest)
     }
+
+    /// How the file is called in a folder of checkpoint files.
+    #[must_use]
+    pub fn on_disk(&self) -> String {
+        self.hex() + ROWS_SUFFIX
+    }
 }
 
 /// Lower-case hexadecimal digits.
@@ -94,13 +100,18 @@ impl GroupFiles {
         let directory = checkpoints.join(group.to_string());
         disk.create_directory(&directory)
             .map_err(StoreError::io("create folder", &directory))?;
-        Ok(Arc::new(Self {
+        Ok(Self::at(disk, directory, group))
+    }
+
+    /// The files of a group in this very folder.
+    pub(crate) fn at(disk: Arc<dyn Disk>, directory: PathBuf, group: GroupId) -> Arc<Self> {
+        Arc::new(Self {
             group,
             disk,
             directory,
             kept: Mutex::default(),
             scratch: AtomicU64::default(),
-        }))
+        })
     }
 
     pub(crate) fn manifest_path(&self) -> PathBuf {

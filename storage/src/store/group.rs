@@ -274,7 +274,7 @@ impl GroupShared {
     /// Notes that the state can't be trusted any more.
     pub(crate) fn fail(&self, error: StoreError) -> StoreError {
         if !self.failed.swap(true, Ordering::AcqRel) {
-            tracing::error!(group = %self.files.group, %error, "the group's state has failed");
+            tracing::warn!(group = %self.files.group, %error, "the group's state has failed");
         }
         error
     }

@@ -23,7 +23,7 @@ use crate::codec::{self, CodecError, Versioned};
 /// build would not come to the same outcomes as the replica that wrote it.
 pub(crate) const FEATURE_LEVEL: u32 = 1;
 
-const MAGIC: &[u8; 8] = b"RSBYMNFT";
+pub(super) const MAGIC: &[u8; 8] = b"RSBYMNFT";
 const HEAD_BYTES: usize = MAGIC.len() + 4;
 const DIGEST_BYTES: usize = 32;
 

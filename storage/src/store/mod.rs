@@ -15,6 +15,7 @@
 //! | `checkpoint`, `row_file`, `merge`, `manifest`, `files` | a checkpoint and what it is made of |
 //! | `incoming`, `install` | a checkpoint on its way in, and its taking over |
 //! | `session`, `recover` | start and shutdown |
+//! | `backup` | a checkpoint in a backup, and making a state of it |
 //!
 //! Invariants:
 //! - The state is the last published checkpoint and the log after it. Nothing else is needed to
@@ -24,11 +25,14 @@
 //! - Bytes on the disk are checked before they are believed: checkpoints by digest, rows of the base
 //!   by checksum, the base as a whole by its session.
 
+mod backup;
 mod base_rows;
 mod checkpoint;
 mod error;
 mod examine;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod group;
 mod incoming;
 mod install;
@@ -59,6 +63,7 @@ use self::files::GroupFiles;
 use self::layer::Gauge;
 use self::session::Session;
 
+pub use self::backup::{Restoration, StoredCheckpoint, Verified};
 pub use self::checkpoint::{Checkpoint, CheckpointCut, WrittenCheckpoint};
 pub use self::error::StoreError;
 pub use self::examine::{CheckpointSurvey, damaged_files, examine, groups_with_files};
@@ -66,7 +71,7 @@ pub use self::files::FileName;
 pub use self::group::{Applied, GroupStore};
 pub use self::incoming::IncomingCheckpoint;
 pub use self::install::Installation;
-pub use self::reader::{PartitionDigests, Reader};
+pub use self::reader::{GroupTimes, PartitionDigests, Reader};
 
 /// The state of all groups of a node. Clones share it.
 #[derive(Debug, Clone)]

@@ -17,6 +17,15 @@ use crate::LogPosition;
 /// A digest of all rows of each partition that has any, in order.
 pub type PartitionDigests = Vec<(PartitionId, [u8; 32])>;
 
+/// What a group's state says of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GroupTimes {
+    /// The latest expiry clock; zero if no command ever carried one in.
+    pub expiry_clock: Timestamp,
+    /// When the state was restored from a backup; zero if never.
+    pub restored_at: Timestamp,
+}
+
 /// Reads a group's state, from any thread, at whatever was applied last.
 #[derive(Debug, Clone)]
 pub struct Reader {
@@ -68,17 +77,18 @@ impl Reader {
         Ok((applied.position, digests))
     }
 
-    /// The latest expiry clock of all partitions; zero if no command ever carried one in.
+    /// The latest times of all partitions.
     ///
     /// # Errors
     /// As of [`Self::query`].
-    pub fn expiry_clock(&self) -> Result<Timestamp, StoreError> {
+    pub fn times(&self) -> Result<GroupTimes, StoreError> {
         let _gate = self.shared.gate.read();
-        let mut latest = Timestamp::default();
+        let mut latest = GroupTimes::default();
         for id in self.partitions() {
             let meta = self.shared.partition(id).read().meta();
             let meta = meta.map_err(|error| self.shared.fail(error))?;
-            latest = latest.max(meta.expiry_clock);
+            latest.expiry_clock = latest.expiry_clock.max(meta.expiry_clock);
+            latest.restored_at = latest.restored_at.max(meta.restored.at);
         }
         self.shared.check()?;
         Ok(latest)

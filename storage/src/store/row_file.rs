@@ -44,7 +44,11 @@ pub(crate) enum RowFileKind {
     Delta = 2,
 }
 
-fn header(group: GroupId, partition: PartitionId, kind: RowFileKind) -> [u8; HEADER_BYTES] {
+pub(super) fn header(
+    group: GroupId,
+    partition: PartitionId,
+    kind: RowFileKind,
+) -> [u8; HEADER_BYTES] {
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_be_bytes());

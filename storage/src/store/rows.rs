@@ -165,6 +165,16 @@ pub(crate) fn boxes_after(table: Table, after: Option<&BoxId>) -> KeyRange {
     range
 }
 
+/// The rows, in a table by identifier and box, after those of `after`.
+pub(crate) fn tries_after(table: Table, after: Option<&(IdentifierHash, BoxId)>) -> KeyRange {
+    let mut range = whole(table);
+    if let Some((identifier, box_id)) = after {
+        range.start = of_try(table, identifier, box_id);
+        range.start.push(0);
+    }
+    range
+}
+
 pub(crate) fn queue(box_id: &BoxId, sequence: Sequence) -> Vec<u8> {
     Table::Queue.key(&[box_id.as_bytes(), &sequence.0.to_be_bytes()])
 }

@@ -270,10 +270,14 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
         self.read(outbox_row(identifier, box_id))
     }
 
-    fn outbox(&self, limit: u32) -> Result<Vec<(IdentifierHash, BoxId, OutboxRow)>, StoreError> {
+    fn outbox(
+        &self,
+        after: Option<&(IdentifierHash, BoxId)>,
+        limit: u32,
+    ) -> Result<Vec<(IdentifierHash, BoxId, OutboxRow)>, StoreError> {
         self.list(
             Table::Outbox,
-            &rows::whole(Table::Outbox),
+            &rows::tries_after(Table::Outbox, after),
             limit,
             |key, row| {
                 let (identifier, box_id) = rows::try_of(Table::Outbox, key)?;

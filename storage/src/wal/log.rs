@@ -12,7 +12,7 @@ use super::index::Slot;
 use super::record::{Kind, Record, span};
 use super::segment::Segment;
 use super::shared::{Done, GroupState, Inner, Item};
-use super::{Handle, LogRecord, LogState, OnDurable, WalError};
+use super::{Handle, LogRecord, LogState, OnDurable, SMALL_APPEND_BYTES, WalError};
 use crate::LogPosition;
 
 /// The log of one replica. Clones share it.
@@ -44,6 +44,12 @@ enum Source {
 }
 
 impl GroupLog {
+    /// Whose log it is.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
     /// What the log holds, submitted appends included. Nothing, if the replica was removed.
     #[must_use]
     pub fn state(&self) -> LogState {
@@ -93,7 +99,8 @@ impl GroupLog {
                 }
                 expected = Some(found.saturating_add(1));
             }
-            if needed > 0 && inner.queued_bytes.saturating_add(needed) > inner.room_bytes {
+            let small = needed <= SMALL_APPEND_BYTES;
+            if !small && inner.queued_bytes.saturating_add(needed) > inner.room_bytes {
                 inner.look_again = true;
                 return Err(WalError::DiskFull);
             }

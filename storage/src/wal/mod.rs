@@ -17,6 +17,8 @@
 
 mod error;
 mod examine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod index;
 mod ledger;
 mod log;
@@ -54,6 +56,9 @@ use crate::LogPosition;
 const DRAIN_LIMIT_BYTES: u64 = 4 << 20;
 /// Entries that may have passed [`Wal::accepts_entries`] and not been appended yet.
 const ADMITTED_BYTES: u64 = 16 << 20;
+/// Appends that are not larger go through on a full disk, as votes do: a new leader's first entry, and a
+/// change of members. A replica that could not write them would have to stop.
+const SMALL_APPEND_BYTES: u64 = 1024;
 const SEGMENT_MIN_BYTES: u64 = 16 << 10;
 const SEGMENT_MAX_BYTES: u64 = 1 << 30;
 const SEGMENT_UNIT_BYTES: u64 = 4096;
@@ -212,7 +217,8 @@ impl Wal {
         let mut inner = shared.inner.lock();
         let margin = ADMITTED_BYTES.min(u64::from(shared.segment_bytes) / 4);
         let needed = inner.queued_bytes.saturating_add(margin);
-        let accepts = needed < inner.room_bytes && inner.check_open().is_ok();
+        let room = needed < inner.room_bytes && !inner.disk_full;
+        let accepts = room && inner.check_open().is_ok();
         if !accepts {
             inner.look_again = true;
             drop(inner);

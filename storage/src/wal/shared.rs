@@ -97,6 +97,8 @@ pub(super) struct Inner {
     pub(super) queued_bytes: u64,
     /// What the queue may grow to by entries before space on disk is no longer certain.
     pub(super) room_bytes: u64,
+    /// Nothing more is let in: what is prepared has to last.
+    pub(super) disk_full: bool,
     /// The end of the last drain.
     pub(super) end: Place,
     pub(super) failure: Option<WalError>,

@@ -398,7 +398,14 @@ impl WalWriter {
         if filled >= target {
             return Ok(());
         }
-        match self.prepare((target - filled).max(FILL_STEP_BYTES)) {
+        let step = (target - filled).max(FILL_STEP_BYTES);
+        let free = self.disk.free_bytes(&self.directory);
+        let free = free.map_err(WalError::io("measure the space of", &self.directory))?;
+        if free < u64::from(step) {
+            // What is kept back on a full disk is for what can not wait.
+            return Ok(());
+        }
+        match self.prepare(step) {
             Err(failure) if failure.is_no_space() => Ok(()),
             other => other,
         }
@@ -453,6 +460,8 @@ impl WalWriter {
         let possible = free.saturating_sub(to_fill).saturating_sub(segment) / 2;
         let mut inner = self.shared.inner.lock();
         inner.room_bytes = prepared.saturating_add(possible);
+        // All that is prepared is kept then: nobody knows how long it has to last.
+        inner.disk_full = free < segment / 4;
         Ok(())
     }
 
@@ -467,7 +476,8 @@ impl WalWriter {
                 .collect();
             (std::mem::take(&mut inner.queue), waiters)
         };
-        tracing::error!(error = %failure, "the write-ahead log has stopped");
+        // Whoever runs the node says what that means for it.
+        tracing::warn!(error = %failure, "the write-ahead log has stopped");
         let queued = queue.into_iter().filter_map(|item| match item {
             Item::Done(done) => Some(done),
             Item::Record { .. } => None,

@@ -212,12 +212,15 @@ fn a_full_disk_refuses_entries_but_takes_votes_and_recovers_by_itself() {
         finish(&mut writer, one.save_vote(Bytes::from_static(b"vote"))).unwrap();
     }
     finish(&mut writer, one.truncate_after(Some(index - 2))).unwrap();
+    // A new leader's first entry: without it there would be no leader, and this replica would stop.
+    append(&one, vec![entry(2, index - 1, vec![])]).unwrap();
+    drain_all(&mut writer);
     assert!(!wal.accepts_entries());
 
     disk.set_capacity(800 << 10);
     writer.drain();
     assert!(wal.accepts_entries());
-    let told = append(&one, vec![entry(2, index - 1, vec![2; 2000])]).unwrap();
+    let told = append(&one, vec![entry(2, index, vec![2; 2000])]).unwrap();
     drain_all(&mut writer);
     told.try_recv().unwrap().unwrap();
 }

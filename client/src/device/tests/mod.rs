@@ -3,6 +3,7 @@
 mod office;
 mod receiving;
 mod registration;
+mod rotating;
 mod sending;
 
 use std::path::Path;
@@ -157,6 +158,8 @@ fn a_device_and_its_futures_can_cross_threads() {
         is_send(&device.send(to, content));
         is_send(&device.receive());
         is_send(&device.resend());
+        is_send(&device.rotate_keys());
+        is_send(&async { device.listen().unwrap().next().await.map(drop) });
     }
     let _ = check;
 }

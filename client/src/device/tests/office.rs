@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hawk::{Header, Key, PayloadHasher, RequestBuilder, ResponseBuilder, SHA256};
 use parking_lot::Mutex;
 use prost::Message as _;
-use rossby_domain::chain::KeyRecord;
+use rossby_domain::chain::{KemKey, KeyRecord};
 use rossby_domain::claim::CodeMac;
 use rossby_domain::command::{self, Command, EnvelopeDigest, Outcome, Routed};
 use rossby_domain::identifier::{Identifier, IdentifierHash};
@@ -145,6 +145,17 @@ impl Office {
     /// The code that the courier brought for a box.
     pub fn code(&self, box_id: &BoxId) -> String {
         self.state.lock().codes[box_id].clone()
+    }
+
+    /// The office was restored, and takes no token any more that was given out before.
+    pub fn restore_and_revoke(&self) {
+        let mut state = self.state.lock();
+        let mut meta = state.tables.meta().unwrap();
+        meta.restored = meta
+            .restored
+            .again(Timestamp::from_millis(1_800_000_000_000), true);
+        state.tables.put_meta(&meta).unwrap();
+        state.tokens.clear();
     }
 
     /// Puts a newer key record in the place of a box's.
@@ -495,6 +506,22 @@ impl Office {
                         v1::AcknowledgeResponse { cursor: cursor.0 }.encode_to_vec()
                     }
                     _ => return Err(refused("BEYOND_QUEUE", Retry::No)),
+                }
+            }
+            "UpdateKey" => {
+                let request = v1::UpdateKeyRequest::decode(message).unwrap();
+                let update = command::UpdateKey {
+                    device: caller()?,
+                    kem: KemKey::decode(&request.kem_key).unwrap(),
+                };
+                match self.apply(Command::UpdateKey(update)) {
+                    Ok(Outcome::KeyUpdated { last }) => {
+                        v1::UpdateKeyResponse { last: last.0 }.encode_to_vec()
+                    }
+                    Err(Rejection::KeyCounterUsed { .. }) => {
+                        return Err(refused("KEY_COUNTER_USED", Retry::Changed));
+                    }
+                    other => panic!("{other:?}"),
                 }
             }
             "Block" => {

@@ -162,7 +162,7 @@ async fn whoever_writes_first_is_known_from_then_on_but_not_added() {
     let contact = bob.device.contact(&alice.box_id()).unwrap().unwrap();
     assert!(!contact.added);
     assert_eq!(contact.label(), alice.box_id().to_string());
-    assert_eq!(contact.pinned.hash, alice.device.identity.record().head());
+    assert_eq!(contact.pinned.hash, alice.device.identity().record().head());
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use rossby_domain::time::Timestamp;
 use rossby_seams::clock::ManualClock;
 
 use super::*;
-use crate::connection::CallError;
+use crate::connection::{CallError, Retry};
 use crate::store::StoreError;
 
 #[tokio::test(start_paused = true)]
@@ -53,6 +53,33 @@ async fn a_wrong_code_is_told_and_the_right_one_still_works() {
     ));
     let again = device.register(&email(1), true).await;
     assert!(matches!(again, Err(DeviceError::AlreadyRegistered)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_not_let_in_any_more_registers_again_and_keeps_its_box() {
+    let office = Office::new();
+    let home = tempfile::tempdir().unwrap();
+    let device = new_device(&office, home.path(), 1);
+    let first = device.register(&email(1), true).await.unwrap();
+    device.authorize(&office.code(&first.box_id)).await.unwrap();
+    // Not for a service that is away: it may know the device very well.
+    for fault in [Fault::NotSent, Fault::Refused("UNAVAILABLE", Retry::Same)] {
+        office.fail_next("Fetch", fault);
+        let again = device.register(&email(1), true).await;
+        assert!(again.is_err(), "{again:?}");
+        assert!(device.receive().await.is_ok());
+    }
+    office.restore_and_revoke();
+    // Codes are rationed.
+    office.clock.advance_millis(3_600_000);
+    let again = device.register(&email(1), true).await.unwrap();
+    assert_eq!(again.box_id, first.box_id);
+    assert!(matches!(
+        device.receive().await,
+        Err(DeviceError::NotAuthorised)
+    ));
+    device.authorize(&office.code(&first.box_id)).await.unwrap();
+    assert!(device.receive().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,7 +170,10 @@ async fn contacts_are_kept_renamed_and_removed() {
         contacts[0].identifier.as_deref(),
         Some("person2@example.org")
     );
-    assert_eq!(contacts[0].pinned.hash, bob.device.identity.record().head());
+    assert_eq!(
+        contacts[0].pinned.hash,
+        bob.device.identity().record().head()
+    );
     alice.device.remove_contact(&bob.box_id()).unwrap();
     assert!(alice.device.contacts().unwrap().is_empty());
     let again = alice.device.remove_contact(&bob.box_id());
@@ -170,7 +200,7 @@ async fn another_identity_in_place_of_a_contacts_is_refused_loudly() {
     let by = LookupBy::Box(bob.box_id());
     alice.device.add_contact(&by, None, false).await.unwrap();
     // A record of someone else can not even be passed off as the box's.
-    office.show(bob.box_id(), mallory.device.identity.record().clone());
+    office.show(bob.box_id(), mallory.device.identity().record().clone());
     let shown = alice.device.add_contact(&by, None, false).await;
     assert!(matches!(shown, Err(DeviceError::Untrue(_))));
 }
@@ -189,7 +219,7 @@ async fn a_chain_that_does_not_grow_from_the_pinned_one_is_refused_loudly() {
         matches!(changed, Err(DeviceError::IdentityChanged { what, .. })
         if what.starts_with("another identity chain"))
     );
-    office.show(bob.box_id(), bob.device.identity.record().clone());
+    office.show(bob.box_id(), bob.device.identity().record().clone());
     let older = alice.device.add_contact(&by, None, false).await;
     assert!(
         matches!(older, Err(DeviceError::IdentityChanged { what, .. })
@@ -206,7 +236,7 @@ async fn an_older_encryption_key_is_refused_loudly() {
     let by = LookupBy::Box(bob.box_id());
     office.show(bob.box_id(), bob.record_with_kem(2));
     alice.device.add_contact(&by, None, false).await.unwrap();
-    office.show(bob.box_id(), bob.device.identity.record().clone());
+    office.show(bob.box_id(), bob.device.identity().record().clone());
     let older = alice.device.add_contact(&by, None, false).await;
     assert!(matches!(older, Err(DeviceError::IdentityChanged { .. })));
 }
@@ -218,9 +248,9 @@ async fn a_device_whose_encryption_key_is_hidden_is_missed_loudly() {
     let by = LookupBy::Box(bob.box_id());
     alice.device.add_contact(&by, None, false).await.unwrap();
     // Format, genesis and number of links of the real record, and no KEM keys.
-    let real = bob.device.identity.record().encode();
+    let real = bob.device.identity().record().encode();
     let hidden = KeyRecord::decode(&[&real[..99], &[0]].concat()).unwrap();
-    assert_eq!(hidden.head(), bob.device.identity.record().head());
+    assert_eq!(hidden.head(), bob.device.identity().record().head());
     office.show(bob.box_id(), hidden);
     let missed = alice.device.add_contact(&by, None, false).await;
     assert!(

@@ -14,12 +14,12 @@ use crate::crypto::kem::KemSecret;
 impl Person {
     /// This person's record with one more device, which has no KEM key yet.
     pub fn record_with_device(&self, seed: u8) -> KeyRecord {
-        self.with_device(self.device.identity.record(), seed)
+        self.with_device(self.device.identity().record(), seed)
     }
 
     /// A record of this person with one more device.
     fn with_device(&self, record: &KeyRecord, seed: u8) -> KeyRecord {
-        let identity = &self.device.identity;
+        let identity = self.device.identity();
         let key = SigningKey::from_bytes(&[seed; 32])
             .verifying_key()
             .to_bytes();
@@ -43,7 +43,7 @@ impl Person {
 
     /// This person's record with another KEM key.
     pub fn record_with_kem(&self, counter: u64) -> KeyRecord {
-        let identity = &self.device.identity;
+        let identity = self.device.identity();
         let secret = KemSecret::generate(&SeededRandom::new(counter)).unwrap();
         let public = secret.public_key().unwrap();
         let statement = KemKey::statement(&identity.device(), SUITE_XWING, counter, &public);

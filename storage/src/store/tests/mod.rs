@@ -1,5 +1,6 @@
 //! The store as a whole: against the plain model, through power loss, damage and transfer.
 
+mod backup;
 mod bases;
 mod crash;
 mod damage;

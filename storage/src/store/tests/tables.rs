@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use rossby_domain::claim::{Claim, CodeBudget, CodeMac, PendingClaim};
+use rossby_domain::claim::{Claim, CodeBudget, CodeMac, Delivery, PendingClaim};
 use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::identifier::IdentifierHash;
@@ -209,6 +209,7 @@ fn pending(v: u8) -> PendingClaim {
         discoverable: false,
         attempts_left: v,
         expires_at: at(v),
+        delivery: [Delivery::Normal, Delivery::Delayed, Delivery::Failed][usize::from(v) % 3],
     }
 }
 
@@ -281,7 +282,9 @@ fn shown<T: ReadTables<Error: std::fmt::Debug>>(tables: &T) -> Vec<String> {
         }
     }
     for limit in [0, 2, 100] {
-        all.push(format!("{:?}", tables.outbox(limit).unwrap()));
+        for after in [None, Some(&(identifier(1), box_id(1)))] {
+            all.push(format!("{:?}", tables.outbox(after, limit).unwrap()));
+        }
         for after in [None, Some(&box_id(0)), Some(&box_id(KINDS))] {
             all.push(format!("{:?}", tables.intents(after, limit).unwrap()));
         }

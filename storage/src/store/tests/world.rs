@@ -313,7 +313,13 @@ impl Model {
         assert_eq!(digests, self.digests());
         let clocks = self.tables.values().map(|tables| tables.meta().unwrap());
         let latest = clocks.map(|meta| meta.expiry_clock).max().unwrap();
-        assert_eq!(reader.expiry_clock().unwrap(), latest);
+        assert_eq!(reader.times().unwrap().expiry_clock, latest);
+        self.check_answers(group);
+    }
+
+    /// Whether the group answers as the model does.
+    pub(super) fn check_answers(&self, group: &GroupStore) {
+        let reader = group.reader();
         let now = Timestamp::from_millis(self.now);
         for person in 0..PEOPLE {
             let fetch = Query::Fetch {
@@ -325,6 +331,7 @@ impl Model {
             let id = partition(person);
             let outbox = Query::Outbox {
                 partition: id,
+                after: None,
                 limit: 5,
             };
             for query in [

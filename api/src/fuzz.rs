@@ -1,0 +1,429 @@
+//! What holds for what comes through the doors, whatever it is. For the fuzzer (`fuzz/targets/`) and
+//! for the tests that replay its corpus; never in a release.
+//!
+//! Each function panics if something that must hold does not, and says whether the input was
+//! accepted.
+
+use bytes::Bytes;
+use prost::Message;
+use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, GroupId, PartitionId};
+use rossby_domain::time::Timestamp;
+use rossby_proto::v1;
+use rossby_seams::random::SeededRandom;
+
+use crate::call::RpcPath;
+use crate::hawk::{
+    Credentials, Guard, GuardConfig, HawkRefusal, MAX_HEADER_BYTES, Presented, Reign, SignedRequest,
+};
+use crate::rpc::{SealedCode, parse_registration};
+use crate::secrets::{ClusterSecrets, KEY_BYTES, SealPurpose, Token};
+use crate::{admin, convert, peer};
+
+const HOST: &str = "rossby";
+const MESSAGE: &[u8] = b"message";
+
+fn secrets() -> Option<ClusterSecrets> {
+    ClusterSecrets::generate(&SeededRandom::new(1)).ok()
+}
+
+fn address() -> Option<DeviceAddress> {
+    Some(DeviceAddress {
+        box_id: BoxId::derive(PartitionId::new(3).ok()?, &[0xab; 32]),
+        device: DeviceId::from_bytes([0xcd; 16]),
+    })
+}
+
+/// An `authorization` header. After a first byte that is even, the rest is one: whatever it is, it
+/// does not get past the guard. After one that is odd, the rest is three times, for which a right one
+/// is made: it gets past once at most.
+pub fn hawk_header(data: &[u8]) -> bool {
+    let (Some((mode, rest)), Some(secrets), Some(address)) =
+        (data.split_first(), secrets(), address())
+    else {
+        return false;
+    };
+    let token = secrets.token(&address, 1);
+    if mode % 2 == 1 {
+        return signed_at(rest, address, &token);
+    }
+    let Ok(text) = std::str::from_utf8(rest) else {
+        return false;
+    };
+    let Ok(presented) = Presented::parse(text) else {
+        return false;
+    };
+    assert!(text.len() <= MAX_HEADER_BYTES);
+    assert!(text.contains(&format!("id=\"{}\"", presented.address())));
+    assert!(text.contains(&format!("ts=\"{}\"", presented.ts_secs())));
+    let now = Timestamp::from_millis(presented.ts_secs().saturating_mul(1000));
+    let admitted = admit(&guard(), text, &token, reign(Timestamp::default()), now);
+    assert!(matches!(admitted, Err(HawkRefusal::NotAuthenticated)));
+    true
+}
+
+fn guard() -> Guard {
+    Guard::new(GuardConfig {
+        host: HOST.to_owned(),
+        window_ms: 60_000,
+        ahead_ms: 2_000,
+        nonces: 100,
+    })
+}
+
+fn reign(since: Timestamp) -> Reign {
+    Reign {
+        group: GroupId(1),
+        term: 1,
+        since,
+    }
+}
+
+fn admit(
+    guard: &Guard,
+    text: &str,
+    token: &Token,
+    reign: Reign,
+    now: Timestamp,
+) -> Result<(), HawkRefusal> {
+    let presented = Presented::parse(text).map_err(|_| HawkRefusal::NotAuthenticated)?;
+    let credentials = Credentials {
+        tokens: vec![token.clone()],
+        known: true,
+    };
+    guard
+        .admit(presented, RpcPath::Send, MESSAGE, credentials, reign, now)
+        .map(drop)
+}
+
+fn signed_at(times: &[u8], address: DeviceAddress, token: &Token) -> bool {
+    let (times, _) = times.as_chunks::<8>();
+    let [ts, now, since] = times else {
+        return false;
+    };
+    let millis = |bytes: &[u8; 8]| Timestamp::from_millis(u64::from_be_bytes(*bytes));
+    let signed = SignedRequest {
+        address,
+        token: token.as_bytes(),
+        host: HOST,
+        path: RpcPath::Send,
+        // As many digits as the reader takes.
+        ts_secs: u64::from_be_bytes(*ts) % 100_000_000_000,
+        nonce: "abcdefgh",
+    };
+    let Ok(text) = signed.authorization(MESSAGE) else {
+        return false;
+    };
+    let (guard, reign, now) = (guard(), reign(millis(since)), millis(now));
+    let first = admit(&guard, &text, token, reign, now);
+    assert!(!matches!(first, Err(HawkRefusal::NotAuthenticated)));
+    if first.is_ok() {
+        let again = admit(&guard, &text, token, reign, now);
+        assert!(matches!(again, Err(HawkRefusal::Replayed)));
+    }
+    first.is_ok()
+}
+
+/// A message of a device, an operator or a peer, or a text that the service itself sealed: the first
+/// byte says which.
+pub fn request(data: &[u8]) -> bool {
+    let Some((kind, bytes)) = data.split_first() else {
+        return false;
+    };
+    let bytes = Bytes::copy_from_slice(bytes);
+    match kind % 13 {
+        0 => message(&bytes, parse_registration),
+        1 => message(&bytes, |request: v1::AuthorizeRequest| {
+            convert::box_id(&request.box_id)?;
+            convert::device_id(&request.device_id)?;
+            convert::fixed::<64>(&request.signature, "signature")?;
+            convert::identifier(request.identifier.as_ref())
+        }),
+        2 => message(&bytes, |request: v1::LookupKeyRequest| request.by.ok_or(())),
+        3 => {
+            let counted = convert::count_fields(&bytes, 1);
+            message(&bytes, |request: v1::SendRequest| {
+                counted.inspect(|counted| assert_eq!(*counted, request.envelopes.len()))
+            })
+        }
+        4 => message(&bytes, |request: v1::FetchRequest| {
+            Ok::<_, ()>(request.after)
+        }),
+        5 => message(&bytes, |request: v1::AcknowledgeRequest| {
+            Ok::<_, ()>(request.upto)
+        }),
+        6 => message(&bytes, |request: v1::BlockRequest| {
+            convert::box_id(&request.box_id)
+        }),
+        7 => message(&bytes, admin::plan),
+        8 => message(&bytes, peer::placement),
+        9 => message(&bytes, |request: v1::RelayRequest| {
+            request.path.parse::<RpcPath>()
+        }),
+        10 => sealed_code(&bytes),
+        11 => sealed(&bytes),
+        _ => message(&bytes, admin::members_order),
+    }
+}
+
+/// A message that can be read is written so that it reads back; then it is judged.
+fn message<M: Message + Default + Clone + PartialEq, T, E>(
+    bytes: &Bytes,
+    judge: impl FnOnce(M) -> Result<T, E>,
+) -> bool {
+    let Ok(found) = convert::decode::<M>(bytes) else {
+        return false;
+    };
+    let again = convert::decode::<M>(&convert::encode(&found));
+    assert!(again.is_ok_and(|again| again == found));
+    judge(found).is_ok()
+}
+
+fn sealed_code(bytes: &[u8]) -> bool {
+    let Ok(code) = SealedCode::decode(bytes) else {
+        return false;
+    };
+    let again = SealedCode::decode(&code.encode());
+    assert!(
+        again.is_ok_and(|again| again.identifier == code.identifier && again.code == code.code)
+    );
+    true
+}
+
+/// Nobody seals without the key: what opens was sealed with it.
+fn sealed(bytes: &[u8]) -> bool {
+    let Some(secrets) = secrets() else {
+        return false;
+    };
+    let opened = secrets.open(SealPurpose::Code, b"row", bytes);
+    assert!(
+        opened
+            .as_ref()
+            .map_or(true, |text| text.as_slice() == MESSAGE)
+    );
+    opened.is_ok()
+}
+
+/// The content of `cluster.keys`. Nothing of it is repeated in an error.
+pub fn cluster_keys(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return false;
+    };
+    match ClusterSecrets::decode(text) {
+        Ok(found) => {
+            let written = found.encode();
+            let again = ClusterSecrets::decode(&written);
+            assert!(again.is_ok_and(|again| *again.encode() == *written));
+            true
+        }
+        Err(error) => {
+            let told = error.to_string();
+            let secret = |word: &str| word.len() >= KEY_BYTES;
+            assert!(
+                text.split_whitespace()
+                    .filter(|word| secret(word))
+                    .all(|word| !told.contains(word))
+            );
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "../../fuzz/replay.rs"]
+mod replay;
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::{Signer as _, SigningKey};
+    use rossby_domain::chain::{Genesis, KemKey, KeyRecord, SUITE_XWING};
+    use rossby_domain::identifier::Identifier;
+    use rossby_domain::ids::NodeId;
+    use rossby_domain::statement;
+    use zeroize::Zeroizing;
+
+    use super::replay::{replay, seed, with};
+    use super::*;
+
+    #[test]
+    fn the_corpus_of_hawk_headers_holds() {
+        replay("hawk_header", hawk_header);
+    }
+
+    #[test]
+    fn the_corpus_of_requests_holds() {
+        replay("request", request);
+    }
+
+    #[test]
+    fn the_corpus_of_cluster_keys_holds() {
+        replay("cluster_keys", cluster_keys);
+    }
+
+    #[test]
+    fn real_headers_are_accepted() {
+        let secrets = secrets().unwrap();
+        let other = secrets.token(&address().unwrap(), 2);
+        let signed = SignedRequest {
+            address: address().unwrap(),
+            token: other.as_bytes(),
+            host: HOST,
+            path: RpcPath::Send,
+            ts_secs: 1_700_000_000,
+            nonce: "abcdefgh",
+        };
+        let text = signed.authorization(MESSAGE).unwrap();
+        seed(
+            "hawk_header",
+            "seed-header",
+            &with(0, text.as_bytes()),
+            hawk_header,
+        );
+        let times = [1_700_000_000_u64, 1_700_000_000_500, 1_600_000_000_000];
+        let times: Vec<u8> = times.iter().flat_map(|time| time.to_be_bytes()).collect();
+        seed("hawk_header", "seed-times", &with(1, &times), hawk_header);
+    }
+
+    fn registration() -> v1::RegisterRequest {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let public = |seed| {
+            SigningKey::from_bytes(&[seed; 32])
+                .verifying_key()
+                .to_bytes()
+        };
+        let genesis = Genesis {
+            device_key: public(1),
+            recovery_key: public(2),
+            nonce: [3; 32],
+        };
+        // Any bytes below the modulus are an ML-KEM key; zeroes are.
+        let kem_public = Bytes::from(vec![0; 1216]);
+        let signed = KemKey::statement(&genesis.device(), SUITE_XWING, 1, &kem_public);
+        let kem = KemKey {
+            suite: SUITE_XWING,
+            counter: 1,
+            public: kem_public.clone(),
+            signature: key.sign(&signed).to_bytes(),
+        };
+        let record = KeyRecord::new(genesis, kem).unwrap();
+        let phone = Identifier::phone("+491701234567").unwrap();
+        let signed = statement::register(&record.genesis_hash(), &phone, true, &kem_public);
+        v1::RegisterRequest {
+            key_record: record.encode().into(),
+            identifier: Some(wire_phone()),
+            discoverable: true,
+            signature: key.sign(&signed).to_bytes().to_vec().into(),
+        }
+    }
+
+    fn wire_phone() -> v1::Identifier {
+        v1::Identifier {
+            kind: Some(v1::identifier::Kind::Phone("+491701234567".to_owned())),
+        }
+    }
+
+    fn check(kind: u8, name: &str, message: &impl Message) {
+        let bytes = with(kind, &convert::encode(message));
+        seed("request", &format!("seed-{name}"), &bytes, request);
+    }
+
+    #[test]
+    fn real_requests_are_accepted() {
+        let address = address().unwrap();
+        let box_id = convert::id_bytes(address.box_id.as_bytes());
+        let device_id = convert::id_bytes(address.device.as_bytes());
+        check(0, "register", &registration());
+        let authorize = v1::AuthorizeRequest {
+            box_id: box_id.clone(),
+            device_id: device_id.clone(),
+            identifier: Some(wire_phone()),
+            code: "12345678".to_owned(),
+            signature: vec![1; 64].into(),
+        };
+        check(1, "authorize", &authorize);
+        let by = Some(v1::lookup_key_request::By::Identifier(wire_phone()));
+        check(2, "lookup", &v1::LookupKeyRequest { by });
+        let envelope = v1::OutgoingEnvelope {
+            recipient_box_id: box_id.clone(),
+            counter: 1,
+            chain_version: 2,
+            ttl_ms: Some(3),
+            body: Bytes::from_static(b"sealed"),
+        };
+        let envelopes = vec![envelope.clone(), envelope];
+        check(3, "send", &v1::SendRequest { envelopes });
+        check(
+            4,
+            "fetch",
+            &v1::FetchRequest {
+                after: 5,
+                ..Default::default()
+            },
+        );
+        check(5, "acknowledge", &v1::AcknowledgeRequest { upto: 6 });
+        check(
+            6,
+            "block",
+            &v1::BlockRequest {
+                box_id,
+                blocked: true,
+            },
+        );
+        let init = v1::InitClusterRequest {
+            cluster_name: "rossby".to_owned(),
+            partition_count: 256,
+            ..Default::default()
+        };
+        check(7, "init", &init);
+        let create = v1::CreateReplicaRequest {
+            cluster_id: "7b2f9d1c-55e0-4c2d-9f6a-0d1e2f3a4b5c".to_owned(),
+            cluster_name: "rossby".to_owned(),
+            partition_count: 256,
+            group_id: 1,
+            replica_id: 2,
+            ..Default::default()
+        };
+        let order = admin::MembersOrder::Add(NodeId(4), "10.0.0.4:7472".to_owned());
+        check(12, "members", &admin::members_request(GroupId(1), &order));
+        check(8, "create-replica", &create);
+        let relay = v1::RelayRequest {
+            path: RpcPath::Send.as_str().to_owned(),
+            authorization: "Hawk".to_owned(),
+            ..Default::default()
+        };
+        check(9, "relay", &relay);
+        let code = SealedCode {
+            identifier: Identifier::email("a@b.example").unwrap(),
+            code: Zeroizing::new("00012345".to_owned()),
+        };
+        seed("request", "seed-code", &with(10, &code.encode()), request);
+        let sealed = secrets().unwrap();
+        let sealed = sealed.seal(&SeededRandom::new(2), SealPurpose::Code, b"row", MESSAGE);
+        seed(
+            "request",
+            "seed-sealed",
+            &with(11, &sealed.unwrap()),
+            request,
+        );
+    }
+
+    #[test]
+    fn real_cluster_keys_are_accepted() {
+        let mut secrets = secrets().unwrap();
+        seed(
+            "cluster_keys",
+            "seed-new",
+            secrets.encode().as_bytes(),
+            cluster_keys,
+        );
+        let random = SeededRandom::new(3);
+        secrets
+            .rotate(crate::secrets::KeyPurpose::Token, &random)
+            .unwrap();
+        seed(
+            "cluster_keys",
+            "seed-rotated",
+            secrets.encode().as_bytes(),
+            cluster_keys,
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! What holds for what servers answer, and for addresses of servers. See [`crate::fuzz`].
+
+use prost::Message;
+use rossby_proto::v1;
+
+use super::hawk::parse_reply_header;
+use super::{Refusal, ServerAddress};
+use crate::crypto::recovery;
+
+/// The first byte says what the rest is: 0 a `server-authorization` header, 1 the details of a status, 2
+/// a server's address, 3 a recovery key's text, 4 and more a reply.
+pub fn reply(data: &[u8]) -> bool {
+    let Some((mode, rest)) = data.split_first() else {
+        return false;
+    };
+    let text = std::str::from_utf8(rest);
+    match mode % 9 {
+        0 => text.is_ok_and(|text| parse_reply_header(text, None).is_some()),
+        1 => {
+            let details = rest.to_vec().into();
+            let status = tonic::Status::with_details(tonic::Code::Internal, "words", details);
+            Refusal::of_status(&status).is_some_and(judged)
+        }
+        2 => text.is_ok_and(server),
+        3 => text.is_ok_and(recovery_key),
+        4 => message::<v1::LookupKeyResponse>(rest).is_some(),
+        5 => message::<v1::FetchResponse>(rest).is_some(),
+        6 => message::<v1::AuthorizeResponse>(rest).is_some(),
+        7 => message::<v1::SendResponse>(rest).is_some(),
+        _ => message::<v1::Refusal>(rest)
+            .map(Refusal::of_outcome)
+            .is_some_and(judged),
+    }
+}
+
+fn message<M: Message + Default + PartialEq>(bytes: &[u8]) -> Option<M> {
+    let found = M::decode(bytes).ok()?;
+    let again = M::decode(found.encode_to_vec().as_slice());
+    assert!(again.is_ok_and(|again| again == found));
+    Some(found)
+}
+
+/// What passes by itself is the service's state, and what may be tried again nobody has done.
+fn judged(refusal: Refusal) -> bool {
+    assert!(!refusal.is_passing() || refusal.is_about_the_service());
+    assert!(
+        !refusal.is_unavailable() || !refusal.leaves_outcome_unknown() || refusal.is_about_time()
+    );
+    true
+}
+
+fn server(text: &str) -> bool {
+    let Ok(address) = text.parse::<ServerAddress>() else {
+        return false;
+    };
+    assert!(
+        address
+            .to_string()
+            .parse::<ServerAddress>()
+            .is_ok_and(|again| again.uri() == address.uri())
+    );
+    true
+}
+
+fn recovery_key(text: &str) -> bool {
+    let Ok(seed) = recovery::from_text(text) else {
+        return false;
+    };
+    let again = recovery::from_text(&recovery::to_text(&seed));
+    assert!(again.is_ok_and(|again| again.expose() == seed.expose()));
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::secret::Secret;
+    use crate::fuzz::replay::{replay, seed, with};
+
+    #[test]
+    fn the_corpus_of_replies_holds() {
+        replay("reply", reply);
+    }
+
+    fn check(mode: u8, name: &str, bytes: &[u8]) {
+        seed("reply", &format!("seed-{name}"), &with(mode, bytes), reply);
+    }
+
+    #[test]
+    fn real_replies_are_accepted() {
+        let digest = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let header = format!("Hawk mac=\"{digest}\", hash=\"{digest}\"");
+        check(0, "header", header.as_bytes());
+        check(2, "server", b"https://rossby.example.org:7470");
+        let key = recovery::to_text(&Secret::new([7; 32]));
+        check(3, "recovery", key.as_bytes());
+        let lookup = v1::LookupKeyResponse {
+            box_id: vec![1; 16].into(),
+            key_record: vec![2; 40].into(),
+            next_counter: 3,
+        };
+        check(4, "lookup", &lookup.encode_to_vec());
+        let envelope = v1::Envelope {
+            sequence: 1,
+            sender_box_id: vec![1; 16].into(),
+            body: vec![2; 20].into(),
+            ..Default::default()
+        };
+        let fetched = v1::FetchResponse {
+            envelopes: vec![envelope],
+            more: true,
+            status: Some(v1::QueueStatus::default()),
+        };
+        check(5, "fetched", &fetched.encode_to_vec());
+        let refusal = v1::Refusal {
+            code: "WRONG_CODE".to_owned(),
+            message: "words".to_owned(),
+            retry: v1::Retry::Changed.into(),
+            retry_after_ms: Some(5),
+            ..Default::default()
+        };
+        check(8, "refusal", &refusal.encode_to_vec());
+        let details = tonic_types::ErrorDetails::with_error_info(
+            "WRONG_CODE",
+            "rossby",
+            [("attempts_left".to_owned(), "3".to_owned())],
+        );
+        let status = <tonic::Status as tonic_types::StatusExt>::with_error_details(
+            tonic::Code::Aborted,
+            "words",
+            details,
+        );
+        check(1, "status", status.details());
+    }
+}

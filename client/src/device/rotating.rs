@@ -1,0 +1,157 @@
+//! Rotating the device's KEM key.
+//!
+//! ```text
+//!   make a key, store it ──► UpdateKey ──► put it into the own record ──► erase what nobody seals to
+//!          ▲                    │
+//!          └── the same again ◄─┘ no answer: this time or the next, under the same counter
+//! ```
+//!
+//! A key is stored before anybody can seal to it. It is erased when nothing sealed to it can come any
+//! more: the service takes envelopes for the current key and the one before, and says, with each new key,
+//! up to which place there may be some for older ones. Once that is acknowledged, the older keys go.
+
+use bytes::Bytes;
+use rossby_domain::chain::{KemKey, KeyRecord};
+use rossby_domain::ids::Sequence;
+use rossby_proto::v1;
+
+use super::contacts::LookupBy;
+use super::{Device, DeviceError, identity_row};
+use crate::connection::UpdateKey;
+use crate::envelope::ChainPoint;
+use crate::identity::Identity;
+use crate::store::{Batch, MarksRow, RetiringRow};
+
+/// The device's KEM key after a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotated {
+    /// The counter of the new key.
+    pub counter: u64,
+    /// How many private keys this device still has: the current one, the one before, and those that
+    /// mail may still wait for.
+    pub kept: usize,
+}
+
+impl Device {
+    /// Gives this device a new KEM key. After an error the key is kept, and the next call goes on
+    /// with the same one.
+    ///
+    /// # Errors
+    /// [`DeviceError::Call`], [`DeviceError::Store`], [`DeviceError::IdentityChanged`] if the service
+    /// shows another chain for this box than its own.
+    pub async fn rotate_keys(&self) -> Result<Rotated, DeviceError> {
+        let _one_at_a_time = self.rotating.lock().await;
+        let signer = self.signer()?;
+        let mut caught_up = false;
+        loop {
+            let key = self.key_to_publish()?;
+            let request = v1::UpdateKeyRequest {
+                kem_key: Bytes::from(key.encode()),
+            };
+            let reply = self.connection.call::<UpdateKey>(&request, Some(&signer));
+            match reply.await {
+                Ok(response) => return self.published(key, Sequence(response.last)),
+                // This home is older than the device: an old copy was put back.
+                Err(error)
+                    if !caught_up
+                        && error
+                            .refusal()
+                            .is_some_and(|refusal| refusal.code == "KEY_COUNTER_USED") =>
+                {
+                    self.renew_own_record().await?;
+                    caught_up = true;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The key that was made and not published yet, or else a new one. It is stored.
+    fn key_to_publish(&self) -> Result<KemKey, DeviceError> {
+        if let Some(key) = self.identity().unpublished()? {
+            return Ok(key);
+        }
+        let random = self.environment.random.as_ref();
+        self.change_identity(|_, identity| Ok(identity.with_new_kem(random)?))?;
+        let made = self.identity().unpublished()?;
+        made.ok_or(DeviceError::Damaged("identity"))
+    }
+
+    /// Takes the own record from the service: it must grow from the one that is known.
+    async fn renew_own_record(&self) -> Result<(), DeviceError> {
+        let own = self.signer()?.address;
+        let found = self.lookup(&LookupBy::Box(own.box_id)).await?;
+        let known = ChainPoint::head(self.identity().record());
+        let is_own = known.is_on(&found.record) && found.record.device(&own.device).is_some();
+        if !is_own {
+            return Err(DeviceError::IdentityChanged {
+                box_id: own.box_id,
+                what: "another identity chain was shown for this device's own box",
+            });
+        }
+        self.change_identity(|_, identity| Ok(identity.with_record(found.record)))
+    }
+
+    /// The service has the key: it goes into the own record, and what nobody can seal to any more goes.
+    fn published(&self, key: KemKey, last: Sequence) -> Result<Rotated, DeviceError> {
+        let counter = key.counter;
+        self.change_identity(|batch, identity| {
+            let record = with_key(identity, key)?;
+            let keys = record.device(&identity.device());
+            let oldest = keys.and_then(|keys| keys.previous_kem.as_ref());
+            let below = oldest.map_or(counter, |previous| previous.counter);
+            let retiring = batch.get::<RetiringRow>(&())?.unwrap_or_default();
+            let retiring = RetiringRow {
+                below: retiring.below.max(below),
+                upto: retiring.upto.max(last),
+            };
+            batch.put(&(), &retiring)?;
+            Ok(identity.with_record(record))
+        })?;
+        self.erase_retired()?;
+        Ok(Rotated {
+            counter,
+            kept: self.identity().kem_keys().len(),
+        })
+    }
+
+    /// Erases the keys that nothing can be sealed to that is still to come.
+    pub(super) fn erase_retired(&self) -> Result<(), DeviceError> {
+        let marks = self.store.get::<MarksRow>(&())?.unwrap_or_default();
+        let Some(retiring) = self.store.get::<RetiringRow>(&())? else {
+            return Ok(());
+        };
+        if marks.acknowledged < retiring.upto {
+            return Ok(());
+        }
+        self.change_identity(|batch, identity| {
+            batch.remove::<RetiringRow>(&())?;
+            Ok(identity.without_kem_below(retiring.below))
+        })
+    }
+
+    /// Changes the device's keys, on the disk before in memory.
+    fn change_identity(
+        &self,
+        change: impl FnOnce(&mut Batch<'_>, &Identity) -> Result<Identity, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let mut held = self.identity.write();
+        let changed = self.store.write(|batch| {
+            let changed = change(batch, &held)?;
+            batch.put(&(), &identity_row(&changed))?;
+            Ok::<_, DeviceError>(changed)
+        })?;
+        *held = changed.into();
+        Ok(())
+    }
+}
+
+/// The identity's record with a key that was published.
+fn with_key(identity: &Identity, key: KemKey) -> Result<KeyRecord, DeviceError> {
+    let device = identity.device();
+    let known = identity.record().device(&device);
+    if known.is_some_and(|keys| keys.kem.is_same_key(&key)) {
+        return Ok(identity.record().clone());
+    }
+    Ok(identity.record().with_kem(&device, key)?)
+}

@@ -1,0 +1,106 @@
+//! Rotating keys: whatever is lost on the way, one key at a time, and no mail is lost by it.
+
+use super::*;
+use crate::connection::Retry;
+
+impl Person {
+    /// The counters of the private keys that the device has.
+    fn kept(&self) -> Vec<u64> {
+        let identity = self.device.identity();
+        identity.kem_keys().iter().map(|(of, _)| *of).collect()
+    }
+
+    async fn rotate(&self) -> u64 {
+        self.device.rotate_keys().await.unwrap().counter
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mail_for_the_key_before_opens_and_the_next_is_sealed_for_the_new_one() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    alice.say(&bob, "zero").await;
+    assert_eq!(bob.rotate().await, 2);
+    // Alice knows only the key before, which is still taken.
+    alice.say(&bob, "one").await;
+    assert_eq!(bob.kept(), [1, 2], "the key before is still sealed to");
+    assert_eq!(bob.hear().await, ["zero", "one"]);
+    assert_eq!(bob.kept(), [1, 2]);
+    let bob = bob.reopen(&office, 8);
+    assert_eq!(bob.rotate().await, 3);
+    // Now hers is too old: she is told, and seals again.
+    let sends = office.calls("Send");
+    alice.say(&bob, "two").await;
+    assert_eq!(office.calls("Send"), sends + 2);
+    assert_eq!(bob.hear().await, ["two"]);
+    assert_eq!(bob.kept(), [2, 3], "what nobody seals to is erased");
+    let record = bob.device.identity().record().clone();
+    assert_eq!(KeyRecord::decode(&record.encode()).unwrap(), record);
+    assert_eq!(bob.reopen(&office, 9).kept(), [2, 3], "on the disk too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_key_is_kept_until_all_that_may_be_sealed_to_it_is_acknowledged() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    alice.say(&bob, "one").await;
+    for counter in 2..5 {
+        assert_eq!(bob.rotate().await, counter);
+    }
+    assert_eq!(bob.kept(), [1, 2, 3, 4]);
+    let bob = bob.reopen(&office, 8);
+    assert_eq!(bob.kept(), [1, 2, 3, 4]);
+    assert_eq!(bob.hear().await, ["one"]);
+    assert_eq!(bob.kept(), [3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotation_that_was_cut_off_goes_on_with_the_same_key() {
+    for fault in [Fault::NotSent, Fault::RequestLost, Fault::ReplyLost] {
+        let office = Office::new();
+        let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+        (0..40).for_each(|_| office.fail_next("UpdateKey", fault.clone()));
+        assert!(bob.device.rotate_keys().await.is_err());
+        assert_eq!(bob.kept(), [1, 2], "it was stored before it was sent");
+        // Whether the service has it or not, mail for either key opens.
+        alice.say(&bob, "one").await;
+        let bob = bob.reopen(&office, 8);
+        assert_eq!(bob.hear().await, ["one"]);
+        let counter = loop {
+            if let Ok(rotated) = bob.device.rotate_keys().await {
+                break rotated.counter;
+            }
+        };
+        assert_eq!(counter, 2, "{fault:?}");
+        assert_eq!(bob.kept(), [1, 2]);
+        alice.say(&bob, "two").await;
+        assert_eq!(bob.hear().await, ["two"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_home_takes_up_its_record_and_rotates_on() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let backup = bob.back_up();
+    assert_eq!(bob.rotate().await, 2);
+    let bob = bob.restore(backup, &office, 8);
+    assert_eq!(
+        bob.rotate().await,
+        3,
+        "the counter that was used is passed over"
+    );
+    alice.say(&bob, "one").await;
+    assert_eq!(bob.hear().await, ["one"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_rotation_is_told_and_changes_nothing_else() {
+    let office = Office::new();
+    let bob = person(&office, 2).await;
+    office.fail_next("UpdateKey", Fault::Refused("BAD_SIGNATURE", Retry::No));
+    let refused = bob.device.rotate_keys().await;
+    assert!(matches!(refused, Err(DeviceError::Call(_))));
+    assert_eq!(bob.device.identity().published_counter(), 1);
+    assert_eq!(bob.rotate().await, 2);
+}

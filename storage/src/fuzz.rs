@@ -1,0 +1,273 @@
+//! What holds for the decoders of this crate, whatever they are given. For the fuzzer
+//! (`fuzz/targets/`) and for the tests that replay its corpus; never in a release.
+//!
+//! Each function panics if something that must hold does not, and says whether the input was
+//! accepted. Where bytes are guarded by a checksum, most inputs get a right one: what lies behind
+//! it must hold too, should it ever be made by chance, by an attacker or by a bug.
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+
+use rossby_domain::chain::KeyRecord;
+use rossby_domain::claim::{Claim, CodeBudget, PendingClaim};
+use rossby_domain::dedupe::SenderRow;
+use rossby_domain::envelope::Envelope;
+use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::tables::{Meta, OutboxRow, QueueState};
+use rossby_seams::disk::{Disk, MemoryDisk};
+
+use crate::codec::{Batch, Versioned, decode_value, encode_value};
+use crate::datadir::{DataDirectory, FORMAT};
+
+pub use crate::store::fuzz::{manifest, row_file};
+pub use crate::wal::fuzz::wal;
+
+/// An entry of the log, or a value of a table: the first byte says which.
+pub fn entry(data: &[u8]) -> bool {
+    let Some((kind, bytes)) = data.split_first() else {
+        return false;
+    };
+    match kind % 12 {
+        0 => value::<Batch>(bytes),
+        1 => value::<Claim>(bytes),
+        2 => value::<KeyRecord>(bytes),
+        3 => value::<Profile>(bytes),
+        4 => value::<Envelope>(bytes),
+        5 => value::<QueueState>(bytes),
+        6 => value::<SenderRow>(bytes),
+        7 => value::<PendingClaim>(bytes),
+        8 => value::<CodeBudget>(bytes),
+        9 => value::<OutboxRow>(bytes),
+        10 => value::<Intent>(bytes),
+        _ => value::<Meta>(bytes),
+    }
+}
+
+/// What is read is written so that it reads back, in a form of which there is one only.
+fn value<T: Versioned + PartialEq + Debug>(bytes: &[u8]) -> bool {
+    let Ok(value) = decode_value::<T>(bytes) else {
+        return false;
+    };
+    let written = encode_value(&value).unwrap_or_default();
+    assert_eq!(decode_value::<T>(&written).as_ref(), Ok(&value));
+    true
+}
+
+/// The identity file of a data directory. After a first byte that is odd, the rest gets a right
+/// first line.
+pub fn identity(data: &[u8]) -> bool {
+    let Some((mode, rest)) = data.split_first() else {
+        return false;
+    };
+    let mut file = Vec::new();
+    if mode % 2 == 1 {
+        let checksum = crc32c::crc32c(rest);
+        let head = format!("rossby data directory format={FORMAT} crc32c={checksum:08x}\n");
+        file.extend_from_slice(head.as_bytes());
+    }
+    file.extend_from_slice(rest);
+    let disk = MemoryDisk::default();
+    let folder = Path::new("/data");
+    let written = disk
+        .create_directory(folder)
+        .and_then(|()| disk.create(&folder.join("node"))?.write_all_at(&file, 0));
+    assert!(written.is_ok());
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let Ok(mut opened) = DataDirectory::open(Arc::clone(&disk), folder) else {
+        return false;
+    };
+    let Some(found) = opened.identity().cloned() else {
+        return false;
+    };
+    assert!(opened.save(found.clone()).is_ok());
+    drop(opened);
+    let again = DataDirectory::open(disk, folder);
+    assert!(again.is_ok_and(|again| again.identity() == Some(&found)));
+    true
+}
+
+#[cfg(test)]
+#[path = "../../fuzz/replay.rs"]
+pub(crate) mod replay;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rossby_domain::claim::{CodeMac, Delivery};
+    use rossby_domain::command::{Enqueue, EnvelopeDigest, Expire, MarkCodeSent, OpenClaim};
+    use rossby_domain::identifier::IdentifierHash;
+    use rossby_domain::ids::{
+        BoxId, ClusterId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, NodeId,
+        PartitionCount, PartitionId, ReplicaId, Sequence,
+    };
+    use rossby_domain::time::Timestamp;
+    use rossby_domain::{Command, Routed};
+
+    use super::*;
+    use crate::datadir::{ClusterIdentity, HeldReplica, Identity};
+
+    use super::replay::{replay, seed, with};
+
+    #[test]
+    fn the_corpus_of_entries_holds() {
+        replay("entry", entry);
+    }
+
+    #[test]
+    fn the_corpus_of_identity_files_holds() {
+        replay("identity", identity);
+    }
+
+    fn box_id() -> BoxId {
+        BoxId::derive(PartitionId::new(5).unwrap(), &[1; 32])
+    }
+
+    fn envelope_id() -> EnvelopeId {
+        EnvelopeId {
+            sender: DeviceAddress {
+                box_id: box_id(),
+                device: DeviceId::from_bytes([2; 16]),
+            },
+            counter: Counter(3),
+        }
+    }
+
+    fn batch() -> Batch {
+        let identifier = IdentifierHash::from_bytes([4; 32]);
+        let body = Bytes::from_static(b"sealed");
+        let commands = [
+            Command::Enqueue(Enqueue {
+                recipient: box_id(),
+                id: envelope_id(),
+                chain_version: 1,
+                ttl_ms: Some(60_000),
+                digest: EnvelopeDigest::of(&box_id(), 1, Some(60_000), &body),
+                body: body.clone(),
+            }),
+            Command::OpenClaim(OpenClaim {
+                identifier,
+                box_id: box_id(),
+                discoverable: true,
+                code: CodeMac([5; 32]),
+                sealed_code: body,
+            }),
+            Command::MarkCodeSent(MarkCodeSent {
+                identifier,
+                box_id: box_id(),
+                serial: 9,
+            }),
+            Command::Expire(Expire { limit: 256 }),
+        ];
+        let routed = |command| Routed {
+            partition: box_id().partition(),
+            epoch: Epoch(1),
+            command,
+        };
+        Batch {
+            stamp: Timestamp::from_millis(1_700_000_000_000),
+            may_expire: true,
+            commands: commands.into_iter().map(routed).collect(),
+        }
+    }
+
+    fn check<T: Versioned>(kind: u8, value: &T) {
+        let bytes = with(kind, &encode_value(value).unwrap());
+        seed("entry", &format!("seed-{kind}"), &bytes, entry);
+    }
+
+    #[test]
+    fn real_entries_and_values_are_accepted() {
+        let at = Timestamp::from_millis(1_700_000_000_000);
+        check(0, &batch());
+        let code = CodeMac([5; 32]);
+        let claim = Claim {
+            box_id: box_id(),
+            generation: 2,
+            discoverable: true,
+            code: Some(code),
+        };
+        check(1, &claim);
+        check(3, &Profile::default());
+        let envelope = Envelope {
+            sequence: Sequence(1),
+            id: envelope_id(),
+            enqueued_at: at,
+            expires_at: at.plus_millis(1),
+            body: Bytes::from_static(b"sealed"),
+        };
+        check(4, &envelope);
+        check(5, &QueueState::default());
+        check(6, &SenderRow::default());
+        let pending = PendingClaim {
+            code,
+            serial: 1,
+            discoverable: false,
+            attempts_left: 5,
+            expires_at: at,
+            delivery: Delivery::Delayed,
+        };
+        check(7, &pending);
+        let budget = CodeBudget {
+            day_start: at,
+            sent_today: 1,
+            next_at: at,
+        };
+        check(8, &budget);
+        let row = OutboxRow {
+            serial: 1,
+            sealed: Bytes::from_static(b"sealed"),
+            expires_at: at,
+        };
+        check(9, &row);
+        let device = envelope_id().sender.device;
+        check(
+            10,
+            &Intent {
+                device,
+                expires_at: at,
+            },
+        );
+        check(11, &Meta::default());
+    }
+
+    #[test]
+    fn a_real_identity_file_is_accepted() {
+        let mut full = Identity::new(NodeId(3));
+        full.cluster = Some(ClusterIdentity {
+            id: "7b2f9d1c-55e0-4c2d-9f6a-0d1e2f3a4b5c"
+                .parse::<ClusterId>()
+                .unwrap(),
+            name: "rossby".to_owned(),
+            partitions: PartitionCount::new(256).unwrap(),
+            secrets_check: Some("check".to_owned()),
+        });
+        let (group, replica) = (GroupId(1), ReplicaId(3));
+        full.replicas.insert(HeldReplica {
+            group,
+            replica,
+            initialise: true,
+        });
+        let full = full.without(GroupId(2), ReplicaId(9));
+        for (name, written) in [("new", Identity::new(NodeId(1))), ("full", full)] {
+            let disk = MemoryDisk::default();
+            let folder = Path::new("/data");
+            let mut opened = DataDirectory::open(Arc::new(disk.clone()), folder).unwrap();
+            opened.save(written).unwrap();
+            let bytes = rossby_seams::disk::read(&disk, &folder.join("node")).unwrap();
+            let body = bytes.splitn(2, |byte| *byte == b'\n').nth(1).unwrap();
+            seed(
+                "identity",
+                &format!("seed-{name}-whole"),
+                &with(0, &bytes),
+                identity,
+            );
+            seed(
+                "identity",
+                &format!("seed-{name}-body"),
+                &with(1, body),
+                identity,
+            );
+        }
+    }
+}
