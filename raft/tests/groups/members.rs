@@ -83,6 +83,16 @@ impl World {
         self.nodes.values().find(|node| node.id != leader).unwrap()
     }
 
+    /// Waits until a node has applied who the members are: one that never learnt it has nobody to ask
+    /// what became of it.
+    async fn acquainted(&self, node: NodeId) {
+        self.until("the node knows the members", |world| {
+            let status = world.nodes[&node].group.status();
+            status.applied_index.is_some() && !status.members.is_empty()
+        })
+        .await;
+    }
+
     /// Waits until these nodes are the members, each with a vote, as all of them see it.
     async fn settled(&self, nodes: &[u64]) {
         let expected: Vec<_> = nodes.iter().map(|node| (NodeId(*node), true)).collect();
@@ -208,6 +218,7 @@ async fn a_group_grows_changes_and_shrinks_under_load_and_loses_no_letter() {
 async fn a_replica_that_was_cut_off_when_it_was_removed_ends_for_good_and_disturbs_nobody() {
     let mut world = World::three().await;
     let gone = world.follower().await.id;
+    world.acquainted(gone).await;
     world.network.isolate(gone);
     assert_eq!(world.order(&remove(gone)).await, Ok(2));
     world.send(1, 1).await;
@@ -236,8 +247,9 @@ async fn a_dead_node_comes_back_after_it_was_replaced_and_ends_whoever_it_was() 
             true => world.leader().await.id,
             false => world.follower().await.id,
         };
+        world.acquainted(dead).await;
         let old = world.nodes[&dead].group.replica();
-        let disk = world.kill(dead, PowerLoss::DropUnsynced);
+        let disk = world.kill(dead, PowerLoss::KeepAll);
         // Never through four voters.
         let new = dead.0 + 3;
         assert_eq!(world.order(&replace(dead, new)).await, Ok(3));
