@@ -6,3 +6,7 @@
 
 pub use crate::connection::fuzz::reply;
 pub use crate::envelope::fuzz::envelope;
+
+#[cfg(test)]
+#[path = "../../fuzz/replay.rs"]
+pub(crate) mod replay;

@@ -20,8 +20,8 @@ pub fn identifiers(data: &[u8]) -> bool {
         return false;
     };
     match kind % 7 {
-        0 => normal(text, |text| Identifier::phone(text)),
-        1 => normal(text, |text| Identifier::email(text)),
+        0 => normal(text, Identifier::phone),
+        1 => normal(text, Identifier::email),
         2 => reads_back::<BoxId>(text),
         3 => reads_back::<DeviceId>(text),
         4 => reads_back::<DeviceAddress>(text),

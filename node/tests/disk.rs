@@ -155,20 +155,12 @@ fn a_full_disk_refuses_writes_by_name_serves_reads_and_recovers_by_itself() {
     let (status, _) = node.page("/readyz").unwrap();
     assert_eq!(status, 200);
 
-    // Killed and started on the full disk; then ended in good order, filled to the last byte, and
-    // started again.
-    for kill in [true, false] {
-        if kill {
-            node.kill();
-        } else {
-            node.terminate();
-            disks[0].fill();
-        }
-        node.start();
-        node.wait_ready();
-        assert!(!pair.write());
-        pair.read();
-    }
+    // Killed on the full disk, it starts and serves reads.
+    node.kill();
+    node.start();
+    node.wait_ready();
+    assert!(!pair.write());
+    pair.read();
     disks[0].free();
     pair.resend();
     eventually("the metric says so", || {
@@ -188,6 +180,34 @@ fn a_full_disk_refuses_writes_by_name_serves_reads_and_recovers_by_itself() {
     let data = node.data().display().to_string();
     let output = run(["check", "--data", &data]);
     assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn a_node_starts_on_a_disk_that_somebody_else_filled_to_the_last_byte() {
+    let Some((mut cluster, disks)) = on_small_disks(1) else {
+        return;
+    };
+    let mut pair = Pair::new(&cluster);
+    assert!(pair.write());
+    let node = cluster.node(1);
+    for kill in [false, true] {
+        eventually("the reserve is held", || {
+            (metric(node, "rossby_disk_reserve_held") > 0.0).then_some(())
+        });
+        if kill {
+            node.kill();
+        } else {
+            node.terminate();
+        }
+        disks[0].fill();
+        node.start();
+        node.wait_ready();
+        assert!(pair.read() > 0);
+        assert!(!pair.write());
+        disks[0].free();
+        pair.resend();
+    }
+    pair.assert_all_came();
 }
 
 #[test]

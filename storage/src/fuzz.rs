@@ -89,7 +89,7 @@ pub fn identity(data: &[u8]) -> bool {
 
 #[cfg(test)]
 #[path = "../../fuzz/replay.rs"]
-mod replay;
+pub(crate) mod replay;
 
 #[cfg(test)]
 mod tests {

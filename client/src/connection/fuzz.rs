@@ -72,14 +72,10 @@ fn recovery_key(text: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "../../../fuzz/replay.rs"]
-mod replay;
-
-#[cfg(test)]
 mod tests {
-    use super::replay::{replay, seed, with};
     use super::*;
     use crate::crypto::secret::Secret;
+    use crate::fuzz::replay::{replay, seed, with};
 
     #[test]
     fn the_corpus_of_replies_holds() {

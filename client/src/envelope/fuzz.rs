@@ -156,15 +156,11 @@ fn opened(inner: &[u8]) -> Option<bool> {
 }
 
 #[cfg(test)]
-#[path = "../../../fuzz/replay.rs"]
-mod replay;
-
-#[cfg(test)]
 mod tests {
     use super::super::content::File;
     use super::super::open::{decrypt, unwrap_key};
-    use super::replay::{replay, seed, with};
     use super::*;
+    use crate::fuzz::replay::{replay, seed, with};
 
     #[test]
     fn the_corpus_of_envelopes_holds() {

@@ -135,21 +135,13 @@ fn open(report: &mut Report, data: &Path, disk: &Arc<dyn Disk>) -> Result<Opened
     }
 }
 
-/// The founder's plan counts until its group has members.
 fn look_at_plan(report: &mut Report, directory: &DataDirectory) {
     match Founding::read(directory) {
         Ok(plan) => {
             let members = plan.iter().flat_map(|plan| plan.members.values());
             report.planned_nodes = members.map(|member| member.node.0).collect();
         }
-        Err(error) if report.member_nodes().is_empty() => {
-            report.find(Severity::Damage, None, error);
-        }
-        Err(error) => report.find(
-            Severity::Note,
-            None,
-            format!("{error}; it is not needed any more"),
-        ),
+        Err(error) => report.find(Severity::Damage, None, error),
     }
 }
 

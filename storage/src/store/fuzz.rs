@@ -124,13 +124,9 @@ fn rewrite(files: &Arc<GroupFiles>, partition: PartitionId, kind: RowFileKind, r
             let again = read(files, pin.name(), partition, kind);
             assert!(again.is_some_and(|again| again == rows));
         }
-        Err(error) => assert!(false, "rows that were read can't be written: {error}"),
+        Err(error) => unreachable!("rows that were read can't be written: {error}"),
     }
 }
-
-#[cfg(test)]
-#[path = "../../../fuzz/replay.rs"]
-mod replay;
 
 #[cfg(test)]
 mod tests {
@@ -140,7 +136,7 @@ mod tests {
     use super::*;
     use crate::LogPosition;
 
-    use super::replay::{replay, seed, with};
+    use crate::fuzz::replay::{replay, seed, with};
 
     #[test]
     fn the_corpus_of_manifests_holds() {

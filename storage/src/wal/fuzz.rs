@@ -224,14 +224,10 @@ fn prepare(disk: &MemoryDisk, number: u32) -> Result<Segment, WalError> {
 }
 
 #[cfg(test)]
-#[path = "../../../fuzz/replay.rs"]
-mod replay;
-
-#[cfg(test)]
 mod tests {
     use super::*;
 
-    use super::replay::{replay, seed, with};
+    use crate::fuzz::replay::{replay, seed, with};
 
     #[test]
     fn the_corpus_of_logs_holds() {
