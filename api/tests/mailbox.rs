@@ -454,8 +454,8 @@ async fn a_request_has_a_most_of_envelopes_and_an_envelope_a_most_of_bytes() {
         .send(
             &anna,
             vec![
-                envelope(&bert, 1, &vec![1; most + 1]),
-                envelope(&bert, 2, &vec![1; most]),
+                envelope(&bert, 1, &vec![0xff; most + 1]),
+                envelope(&bert, 2, &vec![0xff; most]),
             ],
         )
         .await

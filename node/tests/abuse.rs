@@ -358,10 +358,14 @@ fn what_can_not_be_read_is_refused() {
         for length in (0..40).chain([100, 1000, 10_000]) {
             let mut noise = vec![0; length];
             random.fill(&mut noise).unwrap();
-            // Some noise is an honest request to acknowledge nothing.
-            let honest = v1::AcknowledgeRequest::decode(&noise[..]).is_ok();
+            // Some noise is an honest request to acknowledge nothing, or to be told of what comes.
+            let honest = |path| match path {
+                RpcPath::Acknowledge => v1::AcknowledgeRequest::decode(&noise[..]).is_ok(),
+                RpcPath::Subscribe => v1::SubscribeRequest::decode(&noise[..]).is_ok(),
+                _ => false,
+            };
             let paths = RpcPath::ALL.into_iter();
-            for path in paths.filter(|path| !honest || *path != RpcPath::Acknowledge) {
+            for path in paths.filter(|path| !honest(*path)) {
                 match abuser.call_rightly(path, noise.clone()) {
                     Ok(_) => {}
                     Err(WireError::Refused(refusal)) => {
@@ -390,7 +394,7 @@ fn what_can_not_be_read_is_refused() {
             "/rossby.v1.Peer/Describe",
         ] {
             match abuser.call(path, "", None) {
-                Err(WireError::Lost(_)) => {}
+                Err(WireError::NotSent(_)) => {}
                 other => panic!("{path}: {other:?}"),
             }
         }

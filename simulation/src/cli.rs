@@ -49,7 +49,7 @@ pub struct Cli {
     #[arg(long)]
     pub no_faults: bool,
     /// How many worlds run at a time; as many as there are processors if not given.
-    #[arg(long, value_name = "J", requires = "seeds")]
+    #[arg(long, value_name = "J", conflicts_with = "seed")]
     pub jobs: Option<NonZeroUsize>,
     /// Plants a bug, to see that it is found. Only in builds with the feature planted-bugs.
     #[arg(long, value_name = "BUG", value_parser = bug)]

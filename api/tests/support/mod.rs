@@ -370,6 +370,19 @@ impl World {
         self.group.reader().digests().unwrap().1
     }
 
+    /// The digests, once the leader has done all that it does by itself.
+    pub async fn quiet_digests(&self) -> Vec<(PartitionId, [u8; 32])> {
+        let (mut looks, mut last) = (0, self.digests());
+        self.eventually("the state is quiet", || {
+            let next = self.digests();
+            looks = if next == last { looks + 1 } else { 0 };
+            last = next;
+            looks == 10
+        })
+        .await;
+        self.digests()
+    }
+
     /// Waits until `holds` does.
     pub async fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let waited = tokio::time::timeout(STUCK, async {

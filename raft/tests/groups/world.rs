@@ -374,6 +374,16 @@ pub fn sequence(reply: &Reply) -> Sequence {
     }
 }
 
+/// It begins with its sender, and is of a version that no service knows: it is not read for the keys
+/// that it is sealed to.
+fn body(sender: u8, bytes: usize) -> Bytes {
+    let mut body = vec![0xff; bytes];
+    if let Some(first) = body.first_mut() {
+        *first = sender;
+    }
+    Bytes::from(body)
+}
+
 /// A letter to the box that [`World::new`] made. The same again is the same letter.
 pub fn letter(sender: u8, counter: u64, bytes: usize) -> (PartitionId, Command) {
     let address = DeviceAddress {
@@ -391,7 +401,7 @@ pub fn letter(sender: u8, counter: u64, bytes: usize) -> (PartitionId, Command) 
         chain_version: 0,
         ttl_ms: None,
         digest: EnvelopeDigest(digest),
-        body: Bytes::from(vec![sender; bytes]),
+        body: body(sender, bytes),
     });
     (partition(), command)
 }

@@ -267,7 +267,7 @@ fn files_stay_as_long_as_somebody_reads_them() {
             .all(|file| checkpoint.read(file, 0, 100).is_ok())
     };
     for counter in 10..20 {
-        let letters = [0, 1, 2].map(|to| letter(3, to, counter, Bytes::from(vec![1; 3000])));
+        let letters = [0, 1, 2].map(|to| letter(3, to, counter, Bytes::from(vec![0xff; 3000])));
         model.append(1, letters.into());
         model.catch_up(&mut leader.group);
         leader.checkpoint();
