@@ -153,7 +153,6 @@ impl World {
                 secrets: Arc::clone(&secrets),
                 partitions,
                 cluster_name: HOST.to_owned(),
-                clock: Arc::new(clock.clone()),
                 random: random.clone(),
                 limits: DoorLimits::default(),
                 stored_limits: limits,
@@ -166,7 +165,6 @@ impl World {
                 limits,
                 secrets: Arc::clone(&secrets),
                 courier,
-                clock: Arc::new(clock.clone()),
                 random: random.clone(),
                 metrics,
             });
@@ -265,14 +263,14 @@ impl World {
         Ok(R::decode(reply.message).unwrap())
     }
 
-    /// What a signed request at the present time is made of.
+    /// What a signed request at the service's time is made of.
     pub fn sign<'a>(&self, who: &'a Resident, path: RpcPath, nonce: &'a str) -> SignedRequest<'a> {
         SignedRequest {
             address: who.address,
             token: &who.token,
             host: HOST,
             path,
-            ts_secs: self.clock.now().as_secs(),
+            ts_secs: self.group.service_time().as_secs(),
             nonce,
         }
     }

@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod clocks;
 mod expiry;
 mod faults;
 mod members;

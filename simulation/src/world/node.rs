@@ -335,7 +335,6 @@ impl Node {
             secrets: Arc::clone(&common.secrets),
             partitions: common.partitions,
             cluster_name: CLUSTER_NAME.to_owned(),
-            clock: self.clock.clone(),
             random: Arc::new(SeededRandom::new(dice.seed_of("mailbox"))),
             limits: DoorLimits::default(),
             stored_limits: common.limits,
@@ -352,7 +351,6 @@ impl Node {
             limits: common.limits,
             secrets: Arc::clone(&common.secrets),
             courier: Arc::new(common.codes.clone()),
-            clock: self.clock.clone(),
             random: Arc::new(SeededRandom::new(dice.seed_of("workers"))),
             metrics: metrics(),
         };
