@@ -228,7 +228,7 @@ pub trait Operator: Send + Sync + 'static {
     async fn confirm_time(&self, group: GroupId) -> Result<Option<ClockJump>, OperatorError>;
 
     /// A checkpoint of a group here that holds everything acknowledged before the call; or, `as_it_is`,
-    /// the last one that there is.
+    /// what this node has applied.
     ///
     /// # Errors
     /// [`OperatorError`], saying what is to be done.

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use rossby_client::connection::Patience;
 use rossby_client::device::{Delivery, LookupBy};
 use rossby_client::envelope::Content;
 use support::people::{Person, email};
@@ -206,6 +207,45 @@ fn no_acknowledged_letter_is_lost_while_a_cluster_grows_and_a_dead_node_is_repla
 }
 
 #[test]
+fn a_single_node_without_a_door_for_peers_is_restarted_with_one_and_grows() {
+    let mut cluster = Cluster::single();
+    let runtime = Runtime::new().unwrap();
+    let (ada, ben) = runtime.block_on(async {
+        let ada = Person::with_box(&cluster, email("ada"), 0).await;
+        let ben = Person::with_box(&cluster, email("ben"), 0).await;
+        let by = LookupBy::Identifier(ben.identifier.clone());
+        ada.device.add_contact(&by, None, false).await.unwrap();
+        let content = Content::Text("before".to_owned());
+        let sent = ada.device.send(&ben.box_id(), &content).await.unwrap();
+        assert!(matches!(sent.delivery, Delivery::Delivered(_)), "{sent:?}");
+        (ada, ben)
+    });
+    support::make_authority(cluster.path());
+    let door = support::peer_args(cluster.path(), 1);
+    cluster.node(1).terminate();
+    cluster.node(1).args().extend(door);
+    cluster.node(1).start();
+    cluster.node(1).wait_ready();
+    for id in [2, 3] {
+        cluster.add_waiting(id);
+        let new = cluster.at(id);
+        cluster.order_ok(1, &["add-node", &new]);
+        cluster.node(id).wait_ready();
+    }
+    // The first node is not needed any more.
+    cluster.node(1).kill();
+    let others: Vec<_> = [2, 3]
+        .map(|id| format!("http://{}", cluster.node(id).client_address()))
+        .into();
+    runtime.block_on(async {
+        let ben = ben.reopened(&others, Patience::default());
+        let received = ben.device.receive().await.unwrap();
+        assert!(received.interrupted.is_none(), "{received:?}");
+        assert_eq!(ben.texts_from(&ada.box_id()), ["before"]);
+    });
+}
+
+#[test]
 fn a_wiped_node_is_refused_under_its_old_id_and_says_how_to_come_back() {
     let mut cluster = Cluster::of(3);
     let leader = cluster.leader();
@@ -283,7 +323,17 @@ fn wrong_orders_are_refused_with_what_to_do() {
     // Another node's number.
     cluster.add_waiting(2);
     let other = cluster.at(2).replace("2=", "3=");
-    refused(&mut cluster, &["add-node", &other, "--patience", "1"], 4);
+    let said = refused(&mut cluster, &["add-node", &other], 5);
+    assert!(said.contains("number and address"), "{said}");
+    // No peer listens there: it is the door of the devices.
+    let door = format!("2={}", cluster.node(1).client_address());
+    let said = refused(&mut cluster, &["add-node", &door], 5);
+    assert!(said.contains("--peer-listen"), "{said}");
+    // A node of another cluster's authority.
+    let stranger = Cluster::waiting(1);
+    let place = stranger.at(1);
+    let said = refused(&mut cluster, &["add-node", &place], 5);
+    assert!(said.contains("authority"), "{said}");
     // A node that is no member has nothing to say about members.
     let output = cluster.order(2, &["remove-node", "1"]);
     assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));

@@ -21,7 +21,7 @@ use rossby_raft::{Advance, ChangeError, Leadership, Member, Newcomer, Order};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::init::{describe, failed, place, refused, unavailable};
+use super::init::{describe, failed, no_majority, place, refused, unavailable};
 use super::node::{Membership, Missed, Node, NodeError};
 
 /// How long one call may carry an order on, at the leader and as the node that hands it on waits.
@@ -51,7 +51,9 @@ impl Node {
         let leader = match membership.group.leadership() {
             Leadership::Here { .. } => return self.lead_members(group, order).await,
             Leadership::Elsewhere(leader) => leader,
-            Leadership::Unknown => return Err(unavailable("the group has no leader now")),
+            Leadership::Unknown => {
+                return Err(unavailable(no_majority("the group has no leader now")));
+            }
         };
         let peers = self.peers()?;
         let connection = peers
@@ -283,7 +285,8 @@ fn of_change(error: ChangeError) -> OperatorError {
     match error {
         ChangeError::Refused(_) => OperatorError::Refused(text),
         // It is given again, to whoever leads then.
-        ChangeError::NotLeader { .. } | ChangeError::NoQuorum => OperatorError::Unavailable(text),
+        ChangeError::NotLeader { .. } => OperatorError::Unavailable(text),
+        ChangeError::NoQuorum => OperatorError::Unavailable(no_majority(text)),
         ChangeError::Unknown => OperatorError::Unknown(text),
         ChangeError::Stopped => OperatorError::Failed(text),
     }

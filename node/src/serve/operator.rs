@@ -15,6 +15,7 @@ use rossby_raft::{
 };
 use tokio::time::Instant;
 
+use super::init::no_majority;
 use super::node::{Membership, Node};
 
 /// How long a new leader may take.
@@ -127,7 +128,8 @@ impl Operator for Node {
         let Membership { place, group, .. } = self.member_of(group)?;
         let now = self.parts.clock.now();
         let checkpoint = if as_it_is {
-            group.last_checkpoint().await.map_err(of_checkpoint)?
+            let made = group.checkpoint_of_applied().await;
+            made.map_err(of_checkpoint)?
         } else {
             let deadline = Instant::now() + CATCH_UP_TIMEOUT;
             let made = group.checkpoint_of_now(deadline).await;
@@ -170,7 +172,7 @@ fn of_propose(error: ProposeError) -> OperatorError {
             leader: Some(leader),
         } => OperatorError::Refused(format!("{leader} leads the group: give the order there")),
         ProposeError::NotLeader { leader: None } | ProposeError::NoQuorum => {
-            OperatorError::Unavailable(error.to_string())
+            OperatorError::Unavailable(no_majority(error))
         }
         ProposeError::ClockUnsafe | ProposeError::Overloaded | ProposeError::DiskFull => {
             OperatorError::Unavailable(error.to_string())
@@ -186,8 +188,8 @@ fn of_backup(error: BackupError) -> OperatorError {
     match error {
         BackupError::Read(ReadError::Stopped) => OperatorError::Failed(error.to_string()),
         BackupError::Read(_) => OperatorError::Unavailable(format!(
-            "{error}, so it is not known what was acknowledged; a backup of what this node has is to be \
-             had with --as-it-is"
+            "{error}, so it is not known what was acknowledged. Start the nodes that are down; if a \
+             majority is lost for good, take what this node has with --as-it-is"
         )),
         BackupError::Checkpoint(error) => of_checkpoint(error),
     }
