@@ -20,6 +20,7 @@ use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
 use rossby_domain::ids::BoxId;
 use serde_json::Value;
+use support::faults::SmallDisk;
 use support::people::{Person, email};
 use support::{Cluster, Node, eventually, run, run_ok, stderr};
 use tokio::runtime::Runtime;
@@ -362,7 +363,9 @@ fn what_is_not_whole_or_not_ours_is_refused_and_nothing_is_written() {
     assert_eq!(none.status.code(), Some(3), "{}", stderr(&none));
     let taken = try_restore(&backup, &cluster.nodes()[0].data(), &secrets);
     assert_eq!(taken.status.code(), Some(10), "{}", stderr(&taken));
-    assert!(!data.exists());
+    let inside = try_restore(&backup, &backup.join("data"), &secrets);
+    assert_eq!(inside.status.code(), Some(2), "{}", stderr(&inside));
+    assert!(!data.exists() && !backup.join("data").exists());
     let left = fs::read_dir(folder.path()).unwrap().filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();
         name.to_string_lossy().contains("restoring")
@@ -418,6 +421,57 @@ fn a_backup_goes_only_where_it_harms_nothing() {
     cluster.node(1).kill();
     assert_eq!(try_back_up(&cluster.nodes()[0], &backup).0, Some(4));
     assert!(verify(&backup).status.success());
+}
+
+#[test]
+fn a_target_that_is_full_or_becomes_full_gives_no_backup_and_keeps_the_earlier_one() {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let disk_at = folder.path().join("disk");
+    // So many files that the disk has no room for more in the middle of the copying.
+    let Some(disk) = SmallDisk::mount_with(&disk_at, "size=16m,nr_inodes=100") else {
+        return;
+    };
+    let (cluster, ada, ben) = single_with_backup(&runtime, &folder.path().join("elsewhere"));
+    let node = &cluster.nodes()[0];
+    let backup = disk_at.join("backup");
+    let refused = || {
+        let (code, said) = try_back_up(node, &backup);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("make room"), "{said}");
+    };
+    refused();
+    let verified = verify(&backup);
+    assert_eq!(verified.status.code(), Some(10), "{}", stderr(&verified));
+    assert!(
+        stderr(&verified).contains("never finished"),
+        "{}",
+        stderr(&verified)
+    );
+    let tried = try_restore(&backup, &folder.path().join("data"), &node.secrets());
+    assert_eq!(tried.status.code(), Some(10), "{}", stderr(&tried));
+    // With room the same again copies only what is missing.
+    disk.remount("nr_inodes=10000");
+    let done = back_up(node, &backup);
+    let (copied, all) = (
+        done["copied_files"].as_u64().unwrap(),
+        done["files"].as_u64().unwrap(),
+    );
+    assert!(copied > 0 && copied < all, "{done}");
+    let whole = |backup: &Path| -> Value {
+        let verified = verify(backup);
+        assert!(verified.status.success(), "{}", stderr(&verified));
+        serde_json::from_slice(&verified.stdout).unwrap()
+    };
+    let earlier = whole(&backup);
+    // Full to the last byte: the earlier backup stays what it was.
+    runtime.block_on(tell(&ada, &ben.box_id(), "late"));
+    disk.fill();
+    refused();
+    assert_eq!(whole(&backup), earlier);
+    disk.free();
+    back_up(node, &backup);
+    assert_ne!(whole(&backup), earlier);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -293,6 +294,43 @@ fn a_wiped_node_is_refused_under_its_old_id_and_says_how_to_come_back() {
         "{}",
         cluster.node(wiped).log()
     );
+}
+
+#[test]
+fn an_order_whose_node_dies_is_not_said_to_have_failed() {
+    let mut cluster = Cluster::single();
+    cluster.node(1).pause();
+    let data = cluster.node(1).data().display().to_string();
+    let socket = format!("{data}/admin.sock");
+    let connected = || {
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+        sockets
+            .lines()
+            .filter(|line| line.ends_with(&socket))
+            .count()
+    };
+    let before = connected();
+    let order = ["cluster", "remove-node", "9", "--patience", "1"];
+    let child = support::rossby()
+        .args(order)
+        .args(["--data", &data])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It looks first whether there is a node, then gives the order.
+    eventually("the order is given", || {
+        (connected() >= before + 2).then_some(())
+    });
+    cluster.node(1).kill();
+    let output = child.wait_with_output().unwrap();
+    let said = stderr(&output);
+    match output.status.code() {
+        Some(6) => assert!(said.contains("give the same order again"), "{said}"),
+        // It was not out yet.
+        Some(4) => assert!(said.contains("nothing was changed"), "{said}"),
+        other => panic!("{other:?}: {said}"),
+    }
 }
 
 #[test]

@@ -327,14 +327,6 @@ fn of_connect(error: ConnectError) -> OperatorError {
     }
 }
 
-/// What to do when no majority answers.
-pub(super) fn no_majority(text: impl std::fmt::Display) -> String {
-    format!(
-        "{text}: start the nodes that are down (`rossby cluster status` names them); if a majority is \
-         lost for good, take what this node has with `rossby backup --as-it-is` and restore it"
-    )
-}
-
 pub(super) fn refused(text: impl ToString) -> OperatorError {
     OperatorError::Refused(text.to_string())
 }

@@ -8,6 +8,7 @@
 //!                                               └─ catching up, handed over, done ──► the operator
 //! ```
 
+use std::error::Error as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use rossby_raft::{Advance, ChangeError, Leadership, Member, Newcomer, Order};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::init::{describe, failed, no_majority, place, refused, unavailable};
+use super::init::{describe, failed, place, refused, unavailable};
 use super::node::{Membership, Missed, Node, NodeError};
 
 /// How long one call may carry an order on, at the leader and as the node that hands it on waits.
@@ -51,9 +52,7 @@ impl Node {
         let leader = match membership.group.leadership() {
             Leadership::Here { .. } => return self.lead_members(group, order).await,
             Leadership::Elsewhere(leader) => leader,
-            Leadership::Unknown => {
-                return Err(unavailable(no_majority("the group has no leader now")));
-            }
+            Leadership::Unknown => return Err(unavailable("the group has no leader now")),
         };
         let peers = self.peers()?;
         let connection = peers
@@ -64,8 +63,15 @@ impl Node {
         let asking = client.change_members(members_request(group, &order));
         match tokio::time::timeout(ANYWHERE, asking).await {
             Ok(Ok(response)) => Ok(members_answer(&response.into_inner())),
+            // Its own words would not say who went away.
+            Ok(Err(status)) if status.source().is_some() => Err(OperatorError::Unknown(format!(
+                "node {}, which led, went away before it answered",
+                leader.node
+            ))),
             Ok(Err(status)) => Err(OperatorError::of_peer(&status)),
-            Err(_) => Err(unavailable("the leader does not answer")),
+            Err(_) => Err(OperatorError::Unknown(
+                "the leader does not answer".to_owned(),
+            )),
         }
     }
 
@@ -285,8 +291,7 @@ fn of_change(error: ChangeError) -> OperatorError {
     match error {
         ChangeError::Refused(_) => OperatorError::Refused(text),
         // It is given again, to whoever leads then.
-        ChangeError::NotLeader { .. } => OperatorError::Unavailable(text),
-        ChangeError::NoQuorum => OperatorError::Unavailable(no_majority(text)),
+        ChangeError::NotLeader { .. } | ChangeError::NoQuorum => OperatorError::Unavailable(text),
         ChangeError::Unknown => OperatorError::Unknown(text),
         ChangeError::Stopped => OperatorError::Failed(text),
     }

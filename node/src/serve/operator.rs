@@ -15,7 +15,6 @@ use rossby_raft::{
 };
 use tokio::time::Instant;
 
-use super::init::no_majority;
 use super::node::{Membership, Node};
 
 /// How long a new leader may take.
@@ -27,8 +26,11 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Node {
     pub(super) fn member_of(&self, group: GroupId) -> Result<&Membership, OperatorError> {
-        let membership = self.membership().ok_or_else(|| {
-            OperatorError::Refused("this node belongs to no cluster yet".to_owned())
+        // Asked first: what it belongs to is known by then.
+        let begun = self.has_begun();
+        let membership = self.membership().ok_or_else(|| match begun {
+            true => OperatorError::Refused("this node belongs to no cluster yet".to_owned()),
+            false => OperatorError::Unavailable("this node is starting".to_owned()),
         })?;
         if membership.group.id() == group {
             Ok(membership)
@@ -47,6 +49,7 @@ impl Node {
 #[async_trait]
 impl Operator for Node {
     fn status(&self) -> NodeStatus {
+        let begun = self.has_begun();
         let membership = self.membership();
         let removed = self.removed();
         let missed = self.advice_if_missed();
@@ -54,6 +57,7 @@ impl Operator for Node {
             (Some(_), ..) => Standing::Removed,
             (None, Some(_), _) => Standing::Member,
             (None, None, Some(_)) => Standing::Missed,
+            (None, None, None) if !begun => Standing::Starting,
             (None, None, None) => Standing::Waiting,
         };
         NodeStatus {
@@ -172,7 +176,7 @@ fn of_propose(error: ProposeError) -> OperatorError {
             leader: Some(leader),
         } => OperatorError::Refused(format!("{leader} leads the group: give the order there")),
         ProposeError::NotLeader { leader: None } | ProposeError::NoQuorum => {
-            OperatorError::Unavailable(no_majority(error))
+            OperatorError::Unavailable(error.to_string())
         }
         ProposeError::ClockUnsafe | ProposeError::Overloaded | ProposeError::DiskFull => {
             OperatorError::Unavailable(error.to_string())
