@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rossby_domain::ids::{GroupId, ReplicaId};
 use rossby_storage::LogPosition;
 
-use crate::observe::{Observation, ReplicaEvent, What};
+use crate::observe::{Observation, ReplicaEvent};
 
 /// Names a replica.
 pub type Id = (GroupId, ReplicaId);
@@ -87,14 +87,8 @@ pub struct ReplicaLogs {
 impl ReplicaLogs {
     /// Takes in an observation.
     pub fn take_in(&mut self, observation: &Observation) {
-        if let What::Replica {
-            group,
-            replica,
-            event,
-        } = &observation.what
-        {
-            let log = self.logs.entry((*group, *replica)).or_default();
-            log.take_in(event);
+        if let Some((id, event)) = observation.of_replica() {
+            self.logs.entry(id).or_default().take_in(event);
         }
     }
 
