@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rossby_domain::ids::{GroupId, ReplicaId};
 use rossby_storage::LogPosition;
 
-use super::{Invariant, Violation, broken, show};
+use super::{Invariant, show};
+use crate::known::Known;
 use crate::observe::{Observation, ReplicaEvent, What, Who};
 
 /// The members since one entry.
@@ -115,44 +116,34 @@ impl Invariant for Membership {
         "membership"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, observation: &Observation, _: &Known) -> Result<(), String> {
         let who = observation.who;
-        let holds = match &observation.what {
-            What::Replica {
-                group,
-                replica,
-                event,
-            } => match event {
-                ReplicaEvent::Members {
-                    at,
-                    voters,
-                    learners,
-                } => {
-                    let (voters, learners) = (voters.clone(), learners.clone());
-                    self.members(*group, *at, Members { voters, learners })
-                }
-                ReplicaEvent::Leads { term } => {
-                    self.reigns.insert((*group, *replica, *term));
-                    self.leads_on(*group, *replica)
-                }
-                ReplicaEvent::Started(_) => self.started(*group, *replica, who),
-                _ => Ok(()),
-            },
+        if observation.what == What::Wiped {
             // Nothing that lived there may live again.
-            What::Wiped => {
-                let homes = self.homes.values_mut();
-                for home in homes.filter(|home| **home == who) {
-                    *home = Who::World;
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+            let homes = self.homes.values_mut();
+            homes
+                .filter(|home| **home == who)
+                .for_each(|home| *home = Who::World);
+        }
+        let Some(((group, replica), event)) = observation.of_replica() else {
+            return Ok(());
         };
-        holds.map_err(|what| broken(self, observation.at, what))
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
+        match event {
+            ReplicaEvent::Members {
+                at,
+                voters,
+                learners,
+            } => {
+                let (voters, learners) = (voters.clone(), learners.clone());
+                self.members(group, *at, Members { voters, learners })
+            }
+            ReplicaEvent::Leads { term } => {
+                self.reigns.insert((group, replica, *term));
+                self.leads_on(group, replica)
+            }
+            ReplicaEvent::Started(_) => self.started(group, replica, who),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -272,7 +272,7 @@ impl Node {
         let started = self.begin().await;
         if let Err(error) = &started {
             self.saw(What::StartRefused {
-                reason: error.to_string(),
+                reason: whole(error),
             });
         }
         started
@@ -393,6 +393,20 @@ impl Node {
         let life = self.live(boot, &data, replica).await?;
         Ok(self.enter(Process::Runs(life), ended)?)
     }
+}
+
+/// An error with all that it came from.
+fn whole(error: &LifeError) -> String {
+    let first = std::error::Error::source(error);
+    let sources = std::iter::successors(first, |error| error.source());
+    // Some say what they came from themselves.
+    sources.fold(error.to_string(), |said, source| {
+        let source = source.to_string();
+        match said.contains(&source) {
+            true => said,
+            false => format!("{said}: {source}"),
+        }
+    })
 }
 
 fn has_log(data: &DataDirectory) -> Result<bool, LifeError> {
