@@ -255,7 +255,9 @@ impl Node {
             return Ok(());
         }
         if self.parts.peers.is_some() {
-            info!("this node belongs to no cluster yet: waiting for `rossby cluster init`");
+            info!(
+                "this node belongs to no cluster yet: waiting for `rossby cluster init`, or `rossby cluster add-node`"
+            );
             return Ok(());
         }
         let founding = match Founding::read(data)? {
@@ -280,7 +282,9 @@ impl Node {
     pub(super) fn removed(&self) -> Option<String> {
         self.removed.get().map(|(cluster, replica)| {
             format!(
-                "this node was removed from cluster {cluster} (its replica {replica} can not come back):                  stop it, or start it with an empty directory and add it as a new node with `rossby                  cluster add-node`"
+                "this node was removed from cluster {cluster} (its replica {replica} can not come back): \
+                 stop it, or start it with an empty directory and add it as a new node with `rossby \
+                 cluster add-node`"
             )
         })
     }
@@ -575,10 +579,11 @@ fn removed_from(identity: Option<&Identity>) -> Option<(ClusterId, ReplicaId)> {
 
 /// Gives a new group its first members, if that was not done before.
 async fn initialize(data: &DataDirectory, group: &Group) -> Result<(), NodeError> {
+    // Read first: whether damage to it is noticed must not hang on how soon the group tells its members.
+    let founding = Founding::read(data)?.ok_or_else(|| PlanError::missing(data))?;
     if !group.status().members.is_empty() {
         return Ok(());
     }
-    let founding = Founding::read(data)?.ok_or_else(|| PlanError::missing(data))?;
     match group.initialize(founding.members).await {
         Ok(()) | Err(InitializeError::AlreadyInitialized) => Ok(()),
         Err(error) => Err(error.into()),

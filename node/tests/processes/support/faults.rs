@@ -1,0 +1,144 @@
+//! Disks that are full, slow or broken, under real nodes.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::eventually;
+
+/// A small file system in memory, mounted on a folder until this is dropped.
+pub struct SmallDisk {
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts one; `None`, said aloud, where that is not allowed.
+    pub fn mount(folder: &Path, mebibytes: u32) -> Option<Self> {
+        Self::mount_with(folder, &format!("size={mebibytes}m"))
+    }
+
+    /// The same, with options of tmpfs.
+    pub fn mount_with(folder: &Path, options: &str) -> Option<Self> {
+        fs::create_dir_all(folder).expect("no folder to mount on");
+        let mounted = mount(folder, &format!("{options},mode=0700"));
+        if !mounted {
+            eprintln!(
+                "SKIPPED: no file system can be mounted here (not root?), so no disk was filled"
+            );
+        }
+        mounted.then(|| Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// Changes its options while it is in use.
+    pub fn remount(&self, options: &str) {
+        let mounted = mount(&self.folder, &format!("remount,{options}"));
+        assert!(mounted, "it can't be mounted anew");
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.folder.join("filler")
+    }
+
+    /// Fills it up to the last byte.
+    pub fn fill(&self) {
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(self.filler())
+            .expect("no filler");
+        for length in [1 << 20, 4096] {
+            loop {
+                match file.write(&vec![7; length]) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+
+    /// Makes room again.
+    pub fn free(&self) {
+        fs::remove_file(self.filler()).expect("no filler");
+    }
+}
+
+fn mount(folder: &Path, options: &str) -> bool {
+    Command::new("mount")
+        .args(["-t", "tmpfs", "-o", options, "rossby-test"])
+        .arg(folder)
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a node may still have files open.
+        let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
+    }
+}
+
+/// Whether `strace` works here. Not being able to is a failure where the suite must be whole.
+pub fn strace_works() -> bool {
+    let works = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "true"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !works {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "strace is needed to inject errors of the disk: install it (apt-get install strace), and \
+             allow ptrace"
+        );
+        eprintln!("SKIPPED: no strace here, so no error of the disk was injected");
+    }
+    works
+}
+
+/// Changes what a kind of system call does in a running process, until this is dropped.
+pub struct Injection(Child);
+
+impl Injection {
+    /// For example `fdatasync:error=EIO`.
+    pub fn into(node: &super::Node, what: &str) -> Self {
+        let call = what.split(':').next().expect("no system call");
+        let child = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null"])
+            .args(["-e", &format!("trace={call}")])
+            .args(["-e", &format!("inject={what}")])
+            .args(["-p", &node.pid().as_raw_nonzero().to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("strace did not start");
+        let tasks = format!("/proc/{}/task", node.pid().as_raw_nonzero());
+        eventually("strace holds every thread of the node", || {
+            let all = fs::read_dir(&tasks).ok()?;
+            let held = |entry: std::io::Result<fs::DirEntry>| {
+                let status = fs::read_to_string(entry.ok()?.path().join("status")).ok()?;
+                let tracer = status.lines().find(|line| line.starts_with("TracerPid:"))?;
+                (!tracer.ends_with("\t0")).then_some(())
+            };
+            all.map(held).collect::<Option<Vec<()>>>().map(drop)
+        });
+        Self(child)
+    }
+}
+
+impl Drop for Injection {
+    fn drop(&mut self) {
+        // strace lets go of the process when it is told to end.
+        if let Ok(pid) = i32::try_from(self.0.id())
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.0.wait();
+    }
+}
