@@ -26,7 +26,7 @@ use rossby_domain::{Answer, Query};
 use rossby_proto::v1;
 use rossby_raft::{Blocking, Group, Groups, GroupsConfig, Leadership, Member, Timing};
 use rossby_seams::base::MemoryBase;
-use rossby_seams::clock::{Clock, ManualClock};
+use rossby_seams::clock::ManualClock;
 use rossby_seams::disk::MemoryDisk;
 use rossby_seams::random::{OsRandom, SeededRandom};
 use rossby_seams::transport::{LinkAcceptor, MemoryNetwork};
