@@ -57,7 +57,7 @@ fn fetch() -> (RpcPath, Vec<u8>) {
     (RpcPath::Fetch, message.encode_to_vec())
 }
 
-async fn leader<'a>(world: &'a World, fits: impl Fn(&Node) -> bool) -> &'a Node {
+async fn leader(world: &World, fits: impl Fn(&Node) -> bool) -> &Node {
     let leads = |node: &Node| fits(node) && node.group.leads_surely();
     world
         .eventually("a node leads", || world.nodes.iter().any(leads))
@@ -118,6 +118,7 @@ async fn years_ahead_and_set_right(nodes: u64) {
     let mut captured = Vec::new();
     while world.group.reader().times().unwrap().clock < right.plus_millis(YEARS_MS) {
         captured.push(insist(&world, &anna, fetch()).await.0);
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
     world.clock.set(right.plus_millis(60_000));

@@ -74,7 +74,7 @@ async fn a_jump_blocks_expiry_until_it_is_confirmed(nodes: u64) {
         now: LATER,
     };
     assert_eq!(leader.group.status().expiry_blocked, Some(jump));
-    assert!(!leader.group.expires_by().is_some());
+    assert!(leader.group.expires_by().is_none());
     // Letters come and go, and none is hidden.
     world.send(1, 2).await;
     assert_eq!(queue(leader).await, [(1, 1, 1), (1, 2, 2)]);
@@ -128,7 +128,7 @@ async fn a_clock_that_jumps_while_its_node_leads_expires_nothing_and_heals_when_
     let world = with_a_letter(1).await;
     world.set_clocks(LATER);
     let leader = world.leader().await;
-    assert!(!leader.group.expires_by().is_some());
+    assert!(leader.group.expires_by().is_none());
     world.send(1, 2).await;
     assert_eq!(world.expire().await, 0);
     assert_eq!(queue(leader).await, [(1, 1, 1), (1, 2, 2)]);
