@@ -94,8 +94,8 @@ pub(crate) mod replay;
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use rossby_domain::claim::{CodeMac, Delivery};
     use rossby_domain::chain::{KemKey, SUITE_XWING};
+    use rossby_domain::claim::{CodeMac, Delivery};
     use rossby_domain::command::{
         Enqueue, EnvelopeDigest, Expire, MarkCodeSent, MarkCodeUnsent, OpenClaim, UpdateKey,
     };
