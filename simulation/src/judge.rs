@@ -1,12 +1,14 @@
 //! All invariants over one world, and the story of how one was broken.
 
 use crate::invariants::{self, Invariant, Violation};
-use crate::observe::Observation;
+use crate::known::Known;
+use crate::observe::{Observation, SimTime};
 use crate::timeline::Timeline;
 
 /// Watches a world until something does not hold.
 pub struct Judge {
     invariants: Vec<Box<dyn Invariant>>,
+    known: Known,
     timeline: Timeline,
 }
 
@@ -19,22 +21,33 @@ impl std::fmt::Debug for Judge {
 
 impl Default for Judge {
     fn default() -> Self {
-        Self {
-            invariants: invariants::all(),
-            timeline: Timeline::default(),
-        }
+        Self::of(invariants::all())
     }
 }
 
 impl Judge {
+    /// A judge of these.
+    #[must_use]
+    pub fn of(invariants: Vec<Box<dyn Invariant>>) -> Self {
+        Self {
+            invariants,
+            known: Known::default(),
+            timeline: Timeline::default(),
+        }
+    }
+
     /// Takes in what happened next.
     ///
     /// # Errors
     /// The first invariant that does not hold any more. Nothing may be observed after that.
     pub fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
         self.timeline.push(observation);
-        let mut invariants = self.invariants.iter_mut();
-        invariants.try_for_each(|invariant| invariant.observe(observation))
+        for invariant in &mut self.invariants {
+            let holds = invariant.observe(observation, &self.known);
+            holds.map_err(|what| broken(&**invariant, Some(observation.at), what))?;
+        }
+        self.known.learn(observation);
+        Ok(())
     }
 
     /// Judges the history as a whole, when the world has ended.
@@ -42,14 +55,26 @@ impl Judge {
     /// # Errors
     /// The first invariant that did not hold.
     pub fn finish(&mut self) -> Result<(), Violation> {
-        let mut invariants = self.invariants.iter_mut();
-        invariants.try_for_each(|invariant| invariant.finish())
+        for invariant in &mut self.invariants {
+            let held = invariant.finish(&self.known);
+            held.map_err(|what| broken(&**invariant, None, what))?;
+        }
+        Ok(())
     }
 
     /// What happened last, for people.
     #[must_use]
     pub fn timeline(&self) -> String {
         self.timeline.render()
+    }
+}
+
+fn broken(invariant: &dyn Invariant, at: Option<SimTime>, what: String) -> Violation {
+    let invariant = invariant.name();
+    Violation {
+        invariant,
+        at,
+        what,
     }
 }
 
@@ -61,17 +86,10 @@ mod tests {
     use crate::invariants::story::{Story, legal};
     use crate::observe::ReplicaEvent;
 
-    fn judge(story: &Story) -> Result<(), Violation> {
-        let mut judge = Judge::default();
-        let mut observations = story.observations.iter();
-        observations.try_for_each(|observation| judge.observe(observation))?;
-        judge.finish()
-    }
-
     proptest! {
         #[test]
         fn a_legal_history_passes_all_invariants(story in legal()) {
-            prop_assert_eq!(judge(&story), Ok(()));
+            prop_assert_eq!(story.judged_by(Judge::default()), Ok(()));
         }
     }
 
@@ -81,7 +99,7 @@ mod tests {
         story.replica(1, ReplicaEvent::Leads { term: 3 });
         story.wait(41);
         story.replica(2, ReplicaEvent::Leads { term: 3 });
-        let violation = judge(&story).unwrap_err().to_string();
+        let violation = story.judged_by(Judge::default()).unwrap_err().to_string();
         assert_eq!(
             violation,
             "election safety broken at 0.043s: replicas 1 and 2 both lead group 1 in term 3"

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   world (seed) ──► observations ──► judge ──► invariants (one file each) ──► Violation
-//!                         │                          └── oracle: what clients did and know
+//!                         │                          └── known: oracle (what clients did and know)
+//!                         │                                     and the replicas' logs
 //!                         └──► trace (same seed, same lines) and timeline (for people)
 //! ```
 //!
@@ -12,7 +13,9 @@
 
 pub mod invariants;
 pub mod judge;
+pub mod known;
 pub mod observe;
 pub mod oracle;
+pub mod replica_logs;
 pub mod timeline;
 pub mod world;

@@ -57,6 +57,21 @@ pub struct Observation {
     pub what: What,
 }
 
+impl Observation {
+    /// The replica that this befell, and what it was, if it is about one.
+    #[must_use]
+    pub fn of_replica(&self) -> Option<((GroupId, ReplicaId), &ReplicaEvent)> {
+        match &self.what {
+            What::Replica {
+                group,
+                replica,
+                event,
+            } => Some(((*group, *replica), event)),
+            _ => None,
+        }
+    }
+}
+
 /// Whom an observation is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Who {

@@ -28,7 +28,7 @@ pub struct Call {
 #[derive(Debug, Clone)]
 pub struct Finished<'a> {
     /// The call.
-    pub call: Call,
+    pub call: &'a Call,
     /// How it ended.
     pub result: &'a Result<Response, Failure>,
     /// When it ended.
@@ -160,12 +160,12 @@ impl BoxStory {
 impl Oracle {
     /// The call that an observation ends, if it does.
     #[must_use]
-    pub fn finished<'a>(&self, observation: &'a Observation) -> Option<Finished<'a>> {
+    pub fn finished<'a>(&'a self, observation: &'a Observation) -> Option<Finished<'a>> {
         let What::Returned { call, result } = &observation.what else {
             return None;
         };
         Some(Finished {
-            call: self.open.get(call)?.clone(),
+            call: self.open.get(call)?,
             result,
             ended: self.now,
             ended_at: observation.at,
@@ -212,6 +212,12 @@ impl Oracle {
     #[must_use]
     pub fn mailbox(&self, id: &BoxId) -> Option<&BoxStory> {
         self.boxes.get(id)
+    }
+
+    /// A letter, if anybody has had to do with it.
+    #[must_use]
+    pub fn letter(&self, to: &BoxId, id: &EnvelopeId) -> Option<&Letter> {
+        self.mailbox(to)?.letters.get(id)
     }
 
     /// All boxes.

@@ -577,10 +577,11 @@ fn removed_from(identity: Option<&Identity>) -> Option<(ClusterId, ReplicaId)> {
 
 /// Gives a new group its first members, if that was not done before.
 async fn initialize(data: &DataDirectory, group: &Group) -> Result<(), NodeError> {
+    // Read first: whether damage to it is noticed must not hang on how soon the group tells its members.
+    let founding = Founding::read(data)?.ok_or_else(|| PlanError::missing(data))?;
     if !group.status().members.is_empty() {
         return Ok(());
     }
-    let founding = Founding::read(data)?.ok_or_else(|| PlanError::missing(data))?;
     match group.initialize(founding.members).await {
         Ok(()) | Err(InitializeError::AlreadyInitialized) => Ok(()),
         Err(error) => Err(error.into()),

@@ -11,12 +11,15 @@ use rossby_domain::ids::NodeId;
 use rossby_seams::disk::{Disk, DiskFile, DiskLock, MemoryDisk};
 use rossby_seams::transport::MemoryNetwork;
 
+use super::world::PATIENCE;
+
 /// What a test sees of the checkpoints on a node's disk, and does to them.
 #[derive(Debug, Default)]
 pub struct Tap {
     staged: AtomicU64,
     breaks: Mutex<Breaks>,
     held: Mutex<bool>,
+    waiting: AtomicU64,
     released: Condvar,
 }
 
@@ -48,12 +51,20 @@ impl Tap {
         self.breaks.lock().after.len()
     }
 
-    /// From now on no checkpoint of the node's own is written, until [`Self::release`].
+    /// From now on no checkpoint of the node's own is written, and no state is recovered, until
+    /// [`Self::release`].
     pub fn hold(&self) {
         *self.held.lock() = true;
     }
 
-    /// Lets checkpoints be written again.
+    /// Waits until something is held back. Leaves the thread to others meanwhile.
+    pub async fn has_held(&self) {
+        while self.waiting.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Lets all go on.
     pub fn release(&self) {
         *self.held.lock() = false;
         self.released.notify_all();
@@ -61,9 +72,11 @@ impl Tap {
 
     fn pass(&self) {
         let mut held = self.held.lock();
-        while *held {
-            self.released.wait(&mut held);
-        }
+        self.waiting.fetch_add(u64::from(*held), Ordering::SeqCst);
+        let ended = self
+            .released
+            .wait_while_for(&mut held, |held| *held, 2 * PATIENCE);
+        assert!(!ended.timed_out(), "never released");
     }
 
     fn came_in(&self, bytes: u64) {
@@ -128,6 +141,9 @@ impl Disk for SlowDisk {
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        if directory.starts_with("/checkpoints") {
+            self.tap.pass();
+        }
         self.disk.list(directory)
     }
 

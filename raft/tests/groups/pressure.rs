@@ -12,6 +12,7 @@ use rossby_raft::{Leadership, ProposeError};
 use rossby_seams::disk::{Disk as _, PowerLoss};
 use tokio::time::Instant;
 
+use super::disk::{Breaks, Tap};
 use super::world::{Settings, World, letter, member, queue, sequence};
 
 const BUDGET: u64 = 4 << 20;
@@ -190,4 +191,25 @@ async fn an_idle_group_does_not_keep_the_log_of_a_busy_one() {
         })
         .await;
     assert_eq!(queue(world.leader().await).await.len(), 150);
+}
+
+#[tokio::test]
+async fn a_long_recovery_does_not_keep_the_other_tasks_of_a_node_from_running() {
+    let settings = Settings {
+        nodes: 1,
+        ..Settings::default()
+    };
+    let mut world = World::new(settings).await;
+    world.send(1, 1).await;
+    let disk = world.kill(NodeId(1), PowerLoss::DropUnsynced);
+    let tap = Tap::new(Breaks::default());
+    tap.hold();
+    world.next_tap = Some(tap.clone());
+    // On one thread: if the start keeps it, nobody ever lets the start go on.
+    let other = async {
+        tap.has_held().await;
+        tap.release();
+    };
+    tokio::join!(world.start(NodeId(1), disk), other);
+    assert_eq!(queue(world.leader().await).await.len(), 1);
 }

@@ -43,8 +43,11 @@ pub const WAL: WalOptions = WalOptions {
 };
 
 /// Long enough that only a hang reaches it, on however slow a machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// When that is over.
 pub fn patience() -> Instant {
-    Instant::now() + Duration::from_secs(30)
+    Instant::now() + PATIENCE
 }
 
 /// A node that runs.
@@ -89,6 +92,8 @@ pub struct World {
     /// A node that is started now is cut off, for a moment, after so many bytes of checkpoints have
     /// come in.
     pub breaks_after: Vec<u64>,
+    /// What the next node is started with, instead.
+    pub next_tap: Option<Arc<Tap>>,
 }
 
 pub fn replica(node: NodeId) -> ReplicaId {
@@ -111,6 +116,7 @@ impl World {
             settings,
             nodes: BTreeMap::new(),
             breaks_after: Vec::new(),
+            next_tap: None,
         };
         for node in (1..=settings.nodes).map(NodeId) {
             world.start(node, MemoryDisk::default()).await;
@@ -152,11 +158,12 @@ impl World {
         now: Timestamp,
     ) {
         let sync_delay = self.settings.sync_delay;
-        let tap = Tap::new(Breaks {
+        let breaks = Breaks {
             network: self.network.clone(),
             node: id,
             after: self.breaks_after.clone(),
-        });
+        };
+        let tap = self.next_tap.take().unwrap_or_else(|| Tap::new(breaks));
         let shared: Arc<dyn Disk> = Arc::new(SlowDisk {
             disk: disk.clone(),
             sync_delay,

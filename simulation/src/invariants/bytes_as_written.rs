@@ -1,38 +1,34 @@
 //! P8, second half: whatever happens to a disk, no page ever shows a letter that nobody sent, or
 //! other bytes than those that were sent.
 
-use super::{Invariant, Violation, broken};
+use super::Invariant;
+use crate::known::Known;
 use crate::observe::{Observation, Request, Response};
 use crate::oracle::{Finished, Oracle};
 
 /// See the file's head.
 #[derive(Debug, Default)]
-pub struct BytesAsWritten {
-    oracle: Oracle,
-}
+pub struct BytesAsWritten;
 
-impl BytesAsWritten {
-    fn check(&self, finished: &Finished<'_>) -> Result<(), String> {
-        let (Request::Fetch { device, .. }, Ok(Response::Page { envelopes, .. })) =
-            (&finished.call.request, finished.result)
-        else {
-            return Ok(());
+fn check(oracle: &Oracle, finished: &Finished<'_>) -> Result<(), String> {
+    let (Request::Fetch { device, .. }, Ok(Response::Page { envelopes, .. })) =
+        (&finished.call.request, finished.result)
+    else {
+        return Ok(());
+    };
+    for seen in envelopes {
+        let letter = oracle.letter(&device.box_id, &seen.id);
+        let Some(letter) = letter.filter(|letter| !letter.tries.is_empty()) else {
+            return Err(format!("a page shows {seen}, which nobody sent"));
         };
-        for seen in envelopes {
-            let mailbox = self.oracle.mailbox(&device.box_id);
-            let letter = mailbox.and_then(|mailbox| mailbox.letters.get(&seen.id));
-            let Some(letter) = letter.filter(|letter| !letter.tries.is_empty()) else {
-                return Err(format!("a page shows {seen}, which nobody sent"));
-            };
-            if !letter.tries.iter().any(|tried| tried.text == seen.text) {
-                return Err(format!(
-                    "a page shows {seen}, but it was sent as ({})",
-                    letter.tries.first().map_or(seen.text, |tried| tried.text)
-                ));
-            }
+        if !letter.tries.iter().any(|tried| tried.text == seen.text) {
+            return Err(format!(
+                "a page shows {seen}, but it was sent as ({})",
+                letter.tries.first().map_or(seen.text, |tried| tried.text)
+            ));
         }
-        Ok(())
     }
+    Ok(())
 }
 
 impl Invariant for BytesAsWritten {
@@ -40,17 +36,9 @@ impl Invariant for BytesAsWritten {
         "P8 bytes as written"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        if let Some(finished) = self.oracle.finished(observation) {
-            self.check(&finished)
-                .map_err(|what| broken(self, observation.at, what))?;
-        }
-        self.oracle.learn(observation);
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
+        let finished = known.clients.finished(observation);
+        finished.map_or(Ok(()), |finished| check(&known.clients, &finished))
     }
 }
 
@@ -64,7 +52,7 @@ mod tests {
     proptest! {
         #[test]
         fn legal_histories_pass(story in legal()) {
-            prop_assert_eq!(caught(BytesAsWritten::default(), &story), None);
+            prop_assert_eq!(caught(BytesAsWritten, &story), None);
         }
 
         #[test]
@@ -73,7 +61,7 @@ mod tests {
                 page.first_mut().map(|seen| seen.text = Digest::of(b"forged"))
             });
             if let Some(changed) = changed {
-                prop_assert!(caught(BytesAsWritten::default(), &changed).is_some());
+                prop_assert!(caught(BytesAsWritten, &changed).is_some());
             }
         }
     }
@@ -83,6 +71,6 @@ mod tests {
         let mut story = Story::default();
         let seen = story.seen(1, 1, 1, "text");
         story.page(1, 0, vec![seen], 1);
-        assert!(caught(BytesAsWritten::default(), &story).is_some());
+        assert!(caught(BytesAsWritten, &story).is_some());
     }
 }

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use rossby_domain::ids::GroupId;
 use rossby_storage::LogPosition;
 
-use super::replica_logs::{Id, ReplicaLogs};
-use super::{Invariant, Violation, broken, show};
-use crate::observe::{Observation, ReplicaEvent, What};
+use super::{Invariant, show};
+use crate::known::Known;
+use crate::observe::{Observation, ReplicaEvent};
+use crate::replica_logs::{Id, ReplicaLog};
 
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct Commit {
-    logs: ReplicaLogs,
     /// The term of each committed entry that anybody has told of.
     committed: BTreeMap<(GroupId, u64), u64>,
     /// What each replica knows to be committed in this life.
@@ -22,7 +22,12 @@ pub struct Commit {
 }
 
 impl Commit {
-    fn commits(&mut self, id: Id, upto: LogPosition) -> Result<(), String> {
+    fn commits(
+        &mut self,
+        id: Id,
+        log: Option<&ReplicaLog>,
+        upto: LogPosition,
+    ) -> Result<(), String> {
         let before = self.known.insert(id, upto);
         if let Some(before) = before.filter(|before| before.index > upto.index) {
             return Err(format!(
@@ -33,7 +38,7 @@ impl Commit {
             ));
         }
         self.note(id, upto)?;
-        let Some(log) = self.logs.get(&id).cloned() else {
+        let Some(log) = log else {
             return Ok(());
         };
         // What lies between is committed with it.
@@ -66,8 +71,8 @@ impl Commit {
         ))
     }
 
-    fn leads(&self, id: Id, term: u64) -> Result<(), String> {
-        let Some(log) = self.logs.get(&id) else {
+    fn leads(&self, id: Id, log: Option<&ReplicaLog>, term: u64) -> Result<(), String> {
+        let Some(log) = log else {
             return Ok(());
         };
         let first = log.purged().map_or(0, |purged| purged + 1);
@@ -94,32 +99,21 @@ impl Invariant for Commit {
         "commitment"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        self.logs.take_in(observation);
-        let What::Replica {
-            group,
-            replica,
-            event,
-        } = &observation.what
-        else {
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
+        let Some((id, event)) = observation.of_replica() else {
             return Ok(());
         };
-        let id = (*group, *replica);
-        let holds = match event {
+        let log = known.logs.get(&id);
+        match event {
             ReplicaEvent::Started(_) => {
                 self.known.remove(&id);
                 Ok(())
             }
-            ReplicaEvent::Committed { upto } => self.commits(id, *upto),
+            ReplicaEvent::Committed { upto } => self.commits(id, log, *upto),
             ReplicaEvent::Applied { position, .. } => self.note(id, *position),
-            ReplicaEvent::Leads { term } => self.leads(id, *term),
+            ReplicaEvent::Leads { term } => self.leads(id, log, *term),
             _ => Ok(()),
-        };
-        holds.map_err(|what| broken(self, observation.at, what))
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
+        }
     }
 }
 

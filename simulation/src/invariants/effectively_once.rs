@@ -6,26 +6,23 @@ use std::collections::BTreeSet;
 use rossby_domain::Rejection;
 use rossby_domain::ids::{BoxId, EnvelopeId, Sequence};
 
-use super::{Invariant, Violation, broken};
+use super::Invariant;
+use crate::known::Known;
 use crate::observe::{Digest, Failure, Observation, Request, Response, Seen};
 use crate::oracle::{Finished, Letter, Oracle};
 
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct EffectivelyOnce {
-    oracle: Oracle,
     /// Letters of which a reply said that they are not and never will be stored.
     ruled_out: BTreeSet<(BoxId, EnvelopeId)>,
 }
 
 impl EffectivelyOnce {
-    fn letter(&self, to: &BoxId, id: &EnvelopeId) -> Option<&Letter> {
-        self.oracle.mailbox(to)?.letters.get(id)
-    }
-
-    fn shown(&self, to: &BoxId, seen: &Seen) -> Result<(), String> {
-        self.placed(to, &seen.id, seen.sequence)?;
-        let Some(letter) = self.letter(to, &seen.id) else {
+    fn shown(&self, oracle: &Oracle, to: &BoxId, seen: &Seen) -> Result<(), String> {
+        let letter = oracle.letter(to, &seen.id);
+        self.placed((to, &seen.id), letter, seen.sequence)?;
+        let Some(letter) = letter else {
             return Ok(());
         };
         if let Some((delivered, ..)) = letter.delivered
@@ -43,14 +40,19 @@ impl EffectivelyOnce {
         }
     }
 
-    fn placed(&self, to: &BoxId, id: &EnvelopeId, at: Sequence) -> Result<(), String> {
+    fn placed(
+        &self,
+        (to, id): (&BoxId, &EnvelopeId),
+        letter: Option<&Letter>,
+        at: Sequence,
+    ) -> Result<(), String> {
         let counter = id.counter;
         if self.ruled_out.contains(&(*to, *id)) {
             return Err(format!(
                 "letter {counter} stands at {at}, after its sender was told that it never will"
             ));
         }
-        match self.letter(to, id).and_then(|letter| letter.place) {
+        match letter.and_then(|letter| letter.place) {
             Some((place, _)) if place != at => Err(format!(
                 "letter {counter} of one sender stands at {place} and at {at}"
             )),
@@ -60,13 +62,14 @@ impl EffectivelyOnce {
 
     fn delivered(
         &self,
-        to: &BoxId,
-        id: &EnvelopeId,
+        oracle: &Oracle,
+        (to, id): (&BoxId, &EnvelopeId),
         text: (Digest, Option<u64>),
         at: Sequence,
     ) -> Result<(), String> {
-        self.placed(to, id, at)?;
-        let Some(letter) = self.letter(to, id) else {
+        let letter = oracle.letter(to, id);
+        self.placed((to, id), letter, at)?;
+        let Some(letter) = letter else {
             return Ok(());
         };
         if let Some((before, ttl_ms, _)) = letter.delivered
@@ -86,44 +89,7 @@ impl EffectivelyOnce {
         }
     }
 
-    /// A "no" to a letter which was known to be stored before the call began is wrong, unless it is
-    /// about another text. The letter that it rules out for ever, if it does.
-    fn rejected(
-        &self,
-        finished: &Finished<'_>,
-        rejection: &Rejection,
-    ) -> Result<Option<(BoxId, EnvelopeId)>, String> {
-        let Request::Send { to, id, text, .. } = &finished.call.request else {
-            return Ok(None);
-        };
-        let Some(letter) = self.letter(to, id) else {
-            return Ok(None);
-        };
-        let told = |what: &str| Err(format!("letter {} {what} is told: {rejection}", id.counter));
-        let known_before = letter
-            .place
-            .is_some_and(|(_, since)| since < finished.call.began);
-        match (rejection, letter.place) {
-            (Rejection::NotAccepted { .. }, Some((at, _))) => {
-                told(&format!("stands at {at}, but its sender"))
-            }
-            (Rejection::NotAccepted { .. }, None) => Ok(Some((*to, *id))),
-            (Rejection::CounterReused { .. }, _) if is_stored_as(letter, *text) => {
-                told("is stored, but a retry of the same")
-            }
-            (
-                Rejection::EnvelopeTooLarge { .. }
-                | Rejection::StaleKeyRecord { .. }
-                | Rejection::SenderShareFull
-                | Rejection::QueueFull,
-                _,
-            ) if known_before => told("was stored, but a retry of it"),
-            _ => Ok(None),
-        }
-    }
-
-    /// The letter that the reply rules out for ever, if it does.
-    fn check(&self, finished: &Finished<'_>) -> Result<Option<(BoxId, EnvelopeId)>, String> {
+    fn check(&mut self, oracle: &Oracle, finished: &Finished<'_>) -> Result<(), String> {
         match (&finished.call.request, finished.result) {
             (
                 Request::Send {
@@ -133,17 +99,54 @@ impl EffectivelyOnce {
                     ttl_ms,
                 },
                 Ok(Response::Sent { sequence }),
-            ) => self.delivered(to, id, (*text, *ttl_ms), *sequence)?,
+            ) => self.delivered(oracle, (to, id), (*text, *ttl_ms), *sequence),
             (Request::Send { .. }, Err(Failure::Rejected(rejection))) => {
-                return self.rejected(finished, rejection);
+                self.ruled_out
+                    .extend(rejected(oracle, finished, rejection)?);
+                Ok(())
             }
             (Request::Fetch { device, .. }, Ok(Response::Page { envelopes, .. })) => {
                 let mut seen = envelopes.iter();
-                seen.try_for_each(|seen| self.shown(&device.box_id, seen))?;
+                seen.try_for_each(|seen| self.shown(oracle, &device.box_id, seen))
             }
-            _ => {}
+            _ => Ok(()),
         }
-        Ok(None)
+    }
+}
+
+/// A "no" to a letter which was known to be stored before the call began is wrong, unless it is
+/// about another text. The letter that it rules out for ever, if it does.
+fn rejected(
+    oracle: &Oracle,
+    finished: &Finished<'_>,
+    rejection: &Rejection,
+) -> Result<Option<(BoxId, EnvelopeId)>, String> {
+    let Request::Send { to, id, text, .. } = &finished.call.request else {
+        return Ok(None);
+    };
+    let Some(letter) = oracle.letter(to, id) else {
+        return Ok(None);
+    };
+    let told = |what: &str| Err(format!("letter {} {what} is told: {rejection}", id.counter));
+    let known_before = letter
+        .place
+        .is_some_and(|(_, since)| since < finished.call.began);
+    match (rejection, letter.place) {
+        (Rejection::NotAccepted { .. }, Some((at, _))) => {
+            told(&format!("stands at {at}, but its sender"))
+        }
+        (Rejection::NotAccepted { .. }, None) => Ok(Some((*to, *id))),
+        (Rejection::CounterReused { .. }, _) if is_stored_as(letter, *text) => {
+            told("is stored, but a retry of the same")
+        }
+        (
+            Rejection::EnvelopeTooLarge { .. }
+            | Rejection::StaleKeyRecord { .. }
+            | Rejection::SenderShareFull
+            | Rejection::QueueFull,
+            _,
+        ) if known_before => told("was stored, but a retry of it"),
+        _ => Ok(None),
     }
 }
 
@@ -162,19 +165,9 @@ impl Invariant for EffectivelyOnce {
         "P2 effectively once"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        if let Some(finished) = self.oracle.finished(observation) {
-            let ruled_out = self
-                .check(&finished)
-                .map_err(|what| broken(self, observation.at, what))?;
-            self.ruled_out.extend(ruled_out);
-        }
-        self.oracle.learn(observation);
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
+        let finished = known.clients.finished(observation);
+        finished.map_or(Ok(()), |finished| self.check(&known.clients, &finished))
     }
 }
 

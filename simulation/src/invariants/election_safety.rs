@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use rossby_domain::ids::{GroupId, ReplicaId};
 
-use super::{Invariant, Violation, broken};
-use crate::observe::{Observation, ReplicaEvent, What};
+use super::Invariant;
+use crate::known::Known;
+use crate::observe::{Observation, ReplicaEvent};
 
 /// See the file's head.
 #[derive(Debug, Default)]
@@ -31,26 +32,16 @@ impl Invariant for ElectionSafety {
         "election safety"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        let What::Replica {
-            group,
-            replica,
-            event,
-        } = &observation.what
-        else {
+    fn observe(&mut self, observation: &Observation, _: &Known) -> Result<(), String> {
+        let Some(((group, replica), event)) = observation.of_replica() else {
             return Ok(());
         };
-        let won = match event {
-            ReplicaEvent::Leads { term } => self.won(*group, *term, *replica),
+        match event {
+            ReplicaEvent::Leads { term } => self.won(group, *term, replica),
             // A follower that accepts a leader names it too.
-            ReplicaEvent::Voted(vote) if vote.won => self.won(*group, vote.term, vote.candidate),
+            ReplicaEvent::Voted(vote) if vote.won => self.won(group, vote.term, vote.candidate),
             _ => Ok(()),
-        };
-        won.map_err(|what| broken(self, observation.at, what))
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
+        }
     }
 }
 

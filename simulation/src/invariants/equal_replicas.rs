@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use rossby_domain::ids::{GroupId, PartitionId, ReplicaId};
 use rossby_storage::LogPosition;
 
-use super::{Invariant, Violation, broken, show};
-use crate::observe::{Digest, Observation, ReplicaEvent, What};
+use super::{Invariant, show};
+use crate::known::Known;
+use crate::observe::{Digest, Observation, ReplicaEvent};
 
 /// See the file's head.
 #[derive(Debug, Default)]
@@ -19,35 +20,28 @@ impl Invariant for EqualReplicas {
         "P10 equal replicas"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        let What::Replica {
-            group,
-            replica,
-            event:
-                ReplicaEvent::State {
-                    at,
-                    partition,
-                    digest,
-                },
-        } = &observation.what
+    fn observe(&mut self, observation: &Observation, _: &Known) -> Result<(), String> {
+        let Some(((group, replica), event)) = observation.of_replica() else {
+            return Ok(());
+        };
+        let ReplicaEvent::State {
+            at,
+            partition,
+            digest,
+        } = event
         else {
             return Ok(());
         };
-        let key = (*group, *at, *partition);
-        let (other, known) = *self.states.entry(key).or_insert((*replica, *digest));
+        let key = (group, *at, *partition);
+        let (other, known) = *self.states.entry(key).or_insert((replica, *digest));
         if known == *digest {
             return Ok(());
         }
-        let what = format!(
+        Err(format!(
             "at {} partition {partition} is {known} on replica {other} and {digest} on replica \
              {replica} of group {group}",
             show(*at)
-        );
-        Err(broken(self, observation.at, what))
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
+        ))
     }
 }
 

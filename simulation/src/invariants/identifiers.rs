@@ -7,14 +7,14 @@ use rossby_domain::Rejection;
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::BoxId;
 
-use super::{Invariant, Violation, broken};
+use super::Invariant;
+use crate::known::Known;
 use crate::observe::{Failure, Observation, Request, Response, What};
-use crate::oracle::{Finished, Oracle};
+use crate::oracle::Finished;
 
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct Identifiers {
-    oracle: Oracle,
     /// The boxes that were asked to be verified for each.
     asked: BTreeMap<IdentifierHash, BTreeSet<BoxId>>,
     owners: BTreeMap<IdentifierHash, (BoxId, Option<u64>)>,
@@ -87,7 +87,7 @@ impl Invariant for Identifiers {
         "P5 one box per identifier"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
         if let What::Called {
             request: Request::Verify { identifier, box_id },
             ..
@@ -95,16 +95,8 @@ impl Invariant for Identifiers {
         {
             self.asked.entry(*identifier).or_default().insert(*box_id);
         }
-        if let Some(finished) = self.oracle.finished(observation) {
-            self.check(&finished)
-                .map_err(|what| broken(self, observation.at, what))?;
-        }
-        self.oracle.learn(observation);
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
+        let finished = known.clients.finished(observation);
+        finished.map_or(Ok(()), |finished| self.check(&finished))
     }
 }
 

@@ -9,10 +9,11 @@ use rossby_domain::Rejection;
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId};
 
+use super::Invariant;
 use super::versions::Versions;
-use super::{Invariant, Violation, broken, broken_at_end};
+use crate::known::Known;
 use crate::observe::{Failure, Observation, Request, Response, What};
-use crate::oracle::{Finished, Oracle};
+use crate::oracle::{Finished, Moment};
 
 /// Something whose level only goes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,15 +44,13 @@ impl fmt::Display for Key {
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct Linearizable {
-    oracle: Oracle,
     objects: BTreeMap<Key, Versions>,
     /// The letters that were ever sent to each box.
     sent: BTreeMap<BoxId, BTreeSet<EnvelopeId>>,
 }
 
 impl Linearizable {
-    fn called(&mut self, request: &Request) {
-        let now = self.oracle.now();
+    fn called(&mut self, request: &Request, now: Moment) {
         let (key, level) = match request {
             Request::Send { to, id, .. } => {
                 self.sent.entry(*to).or_default().insert(*id);
@@ -151,25 +150,23 @@ impl Invariant for Linearizable {
         "P4 linearizable"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
         if let What::Called { request, .. } = &observation.what {
-            self.called(request);
+            self.called(request, known.clients.now());
         }
-        if let Some(finished) = self.oracle.finished(observation) {
-            let holds = match finished.result {
-                Ok(response) => self.answered(&finished, response),
-                Err(Failure::Rejected(rejection)) => self.rejected(&finished, rejection),
-                Err(_) => Ok(()),
-            };
-            holds.map_err(|what| broken(self, observation.at, what))?;
+        let Some(finished) = known.clients.finished(observation) else {
+            return Ok(());
+        };
+        match finished.result {
+            Ok(response) => self.answered(&finished, response),
+            Err(Failure::Rejected(rejection)) => self.rejected(&finished, rejection),
+            Err(_) => Ok(()),
         }
-        self.oracle.learn(observation);
-        Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), Violation> {
+    fn finish(&mut self, known: &Known) -> Result<(), String> {
         // Which letter made which end of the queue is known only now.
-        for (id, mailbox) in self.oracle.boxes() {
+        for (id, mailbox) in known.clients.boxes() {
             let queue = self.objects.entry(Key::Queue(*id)).or_default();
             for letter in mailbox.letters.values() {
                 if let (Some((place, _)), Some(first)) = (letter.place, letter.tries.first()) {
@@ -178,12 +175,11 @@ impl Invariant for Linearizable {
             }
         }
         let mut objects = self.objects.iter();
-        let wrong = objects.find_map(|(key, object)| Some((*key, object.check().err()?)));
-        let Some((key, level)) = wrong else {
-            return Ok(());
-        };
-        let what = format!("no points in time explain when {key} became {level}");
-        Err(broken_at_end(self, what))
+        objects.try_for_each(|(key, object)| {
+            let explained = object.check();
+            explained
+                .map_err(|level| format!("no points in time explain when {key} became {level}"))
+        })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Liveness after healing: when all faults are over, the service comes back within a bounded time,
 //! and from then on every call is answered, with success or with a final "no".
 
-use super::{Invariant, Violation, broken, broken_at_end};
+use super::Invariant;
+use crate::known::Known;
 use crate::observe::{CallId, Failure, Observation, SimTime, What};
 use crate::oracle::Oracle;
 
@@ -14,7 +15,6 @@ pub const ANSWER_MS: u64 = 10_000;
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct Liveness {
-    oracle: Oracle,
     healed_at: Option<SimTime>,
     answered: bool,
     now: SimTime,
@@ -22,9 +22,9 @@ pub struct Liveness {
 
 impl Liveness {
     /// A call that has been under way for too long, since it began or since all was healed.
-    fn hangs(&self, now: SimTime) -> Option<CallId> {
+    fn hangs(&self, oracle: &Oracle, now: SimTime) -> Option<CallId> {
         let healed = self.healed_at?;
-        let mut open = self.oracle.open();
+        let mut open = oracle.open();
         let hanging = open.find(|(_, call)| {
             let since = call.began_at.max(healed);
             now.0.saturating_sub(since.0) > ANSWER_MS
@@ -32,7 +32,7 @@ impl Liveness {
         hanging.map(|(id, _)| *id)
     }
 
-    fn check(&mut self, observation: &Observation) -> Result<(), String> {
+    fn check(&mut self, oracle: &Oracle, observation: &Observation) -> Result<(), String> {
         let Some(healed) = self.healed_at else {
             return Ok(());
         };
@@ -42,13 +42,13 @@ impl Liveness {
                 "{who} stops by itself after all faults were over: {reason}"
             ));
         }
-        if let Some(call) = self.hangs(observation.at) {
+        if let Some(call) = self.hangs(oracle, observation.at) {
             return Err(format!(
                 "call {} has no answer after {ANSWER_MS} ms without a fault",
                 call.0
             ));
         }
-        let Some(finished) = self.oracle.finished(observation) else {
+        let Some(finished) = oracle.finished(observation) else {
             return Ok(());
         };
         match finished.result {
@@ -70,25 +70,24 @@ impl Invariant for Liveness {
         "liveness"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        self.check(observation)
-            .map_err(|what| broken(self, observation.at, what))?;
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
+        self.check(&known.clients, observation)?;
         if observation.what == What::Healed {
             self.healed_at = Some(observation.at);
         }
         self.now = observation.at;
-        self.oracle.learn(observation);
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), Violation> {
+    fn finish(&mut self, _: &Known) -> Result<(), String> {
         let Some(healed) = self.healed_at else {
             return Ok(());
         };
         let lasted = self.now.0.saturating_sub(healed.0);
         if lasted > SETTLE_MS && !self.answered {
-            let what = format!("no call was answered in {lasted} ms without a fault");
-            return Err(broken_at_end(self, what));
+            return Err(format!(
+                "no call was answered in {lasted} ms without a fault"
+            ));
         }
         Ok(())
     }

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use rossby_domain::ids::GroupId;
 use rossby_storage::LogPosition;
 
-use super::replica_logs::{Id, ReplicaLogs};
-use super::{Invariant, Violation, broken, show};
-use crate::observe::{Digest, Observation, ReplicaEvent, What};
+use super::{Invariant, show};
+use crate::known::Known;
+use crate::observe::{Digest, Observation, ReplicaEvent};
+use crate::replica_logs::{Id, ReplicaLog};
 
 /// What an entry is, and what it stands after.
 #[derive(Debug, Clone, Copy)]
@@ -20,16 +21,17 @@ struct Entry {
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct LogMatching {
-    logs: ReplicaLogs,
     entries: BTreeMap<(GroupId, LogPosition), Entry>,
 }
 
 impl LogMatching {
-    fn appended(&mut self, id: Id, position: LogPosition, digest: Digest) -> Result<(), String> {
-        let before = self
-            .logs
-            .get(&id)
-            .and_then(|log| log.before(position.index));
+    fn appended(
+        &mut self,
+        id: Id,
+        log: Option<&ReplicaLog>,
+        (position, digest): (LogPosition, Digest),
+    ) -> Result<(), String> {
+        let before = log.and_then(|log| log.before(position.index));
         let known = self
             .entries
             .entry((id.0, position))
@@ -66,22 +68,13 @@ impl Invariant for LogMatching {
         "log matching"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        if let What::Replica {
-            group,
-            replica,
-            event: ReplicaEvent::Appended { position, entry },
-        } = &observation.what
-        {
-            self.appended((*group, *replica), *position, *entry)
-                .map_err(|what| broken(self, observation.at, what))?;
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
+        match observation.of_replica() {
+            Some((id, ReplicaEvent::Appended { position, entry })) => {
+                self.appended(id, known.logs.get(&id), (*position, *entry))
+            }
+            _ => Ok(()),
         }
-        self.logs.take_in(observation);
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
     }
 }
 

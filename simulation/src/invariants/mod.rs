@@ -16,7 +16,6 @@ mod no_send_lost;
 mod one_order;
 mod power_loss;
 mod purge;
-mod replica_logs;
 mod state_machine_safety;
 #[cfg(test)]
 pub(crate) mod story;
@@ -27,6 +26,7 @@ use std::fmt;
 
 use rossby_storage::LogPosition;
 
+use crate::known::Known;
 use crate::observe::{Observation, SimTime};
 
 /// A broken promise.
@@ -56,17 +56,20 @@ pub trait Invariant: Send {
     /// Its name, as reports show it.
     fn name(&self) -> &'static str;
 
-    /// Takes in what happened next.
+    /// Judges what happened next by what is `known` from all that came before it.
     ///
     /// # Errors
-    /// [`Violation`], if it does not hold any more. Nothing more may be observed after that.
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation>;
+    /// What was seen and what should have been, if it does not hold any more. Nothing more may be
+    /// observed after that.
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String>;
 
-    /// Judges the history as a whole, when the world has ended.
+    /// Judges the history as a whole, when the world has ended. Most have said all by then.
     ///
     /// # Errors
-    /// [`Violation`], if it did not hold.
-    fn finish(&mut self) -> Result<(), Violation>;
+    /// What was seen and what should have been, if it did not hold.
+    fn finish(&mut self, _known: &Known) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// All invariants, each at its beginning. Those of the log come first: what breaks there shows later
@@ -90,24 +93,6 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<linearizable::Linearizable>::default(),
         Box::<liveness::Liveness>::default(),
     ]
-}
-
-/// A violation that this observation shows.
-fn broken(invariant: &dyn Invariant, at: SimTime, what: String) -> Violation {
-    Violation {
-        invariant: invariant.name(),
-        at: Some(at),
-        what,
-    }
-}
-
-/// A violation that only the whole history shows.
-fn broken_at_end(invariant: &dyn Invariant, what: String) -> Violation {
-    Violation {
-        invariant: invariant.name(),
-        at: None,
-        what,
-    }
 }
 
 /// A log position as reports show it.

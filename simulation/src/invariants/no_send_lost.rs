@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 
 use rossby_domain::ids::{DeviceAddress, Sequence};
 
-use super::{Invariant, Violation, broken, broken_at_end};
+use super::Invariant;
+use crate::known::Known;
 use crate::observe::{Observation, Request, Response, Seen};
 use crate::oracle::{BoxStory, Finished, Letter, Moment, Oracle};
 
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct NoSendLost {
-    oracle: Oracle,
     /// Up to where each device has read its box in calls that began after all faults were over.
     read_upto: BTreeMap<DeviceAddress, Sequence>,
 }
@@ -75,21 +75,21 @@ impl<'a> Covered<'a> {
     }
 }
 
-impl NoSendLost {
-    fn check(&self, covered: &Covered<'_>) -> Result<(), String> {
-        let delivered = |letter: &Letter| letter.delivered.map(|(.., since)| since);
-        match covered.missing(&self.oracle, delivered) {
-            Some(at) => Err(format!(
-                "letter {at} was answered \"delivered\", is not acknowledged and can not have \
-                 expired, but the page of device {} lacks it",
-                covered.device.device
-            )),
-            None => Ok(()),
-        }
+fn check(oracle: &Oracle, covered: &Covered<'_>) -> Result<(), String> {
+    let delivered = |letter: &Letter| letter.delivered.map(|(.., since)| since);
+    match covered.missing(oracle, delivered) {
+        Some(at) => Err(format!(
+            "letter {at} was answered \"delivered\", is not acknowledged and can not have \
+             expired, but the page of device {} lacks it",
+            covered.device.device
+        )),
+        None => Ok(()),
     }
+}
 
-    fn note_read(&mut self, covered: &Covered<'_>) {
-        let healed = self.oracle.healed();
+impl NoSendLost {
+    fn note_read(&mut self, oracle: &Oracle, covered: &Covered<'_>) {
+        let healed = oracle.healed();
         if healed.is_none_or(|healed| covered.finished.call.began < healed) {
             return;
         }
@@ -130,24 +130,22 @@ impl Invariant for NoSendLost {
         "P1 no send lost"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        let finished = self.oracle.finished(observation);
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
+        let finished = known.clients.finished(observation);
         if let Some(covered) = finished.as_ref().and_then(Covered::of) {
-            self.check(&covered)
-                .map_err(|what| broken(self, observation.at, what))?;
-            self.note_read(&covered);
+            check(&known.clients, &covered)?;
+            self.note_read(&known.clients, &covered);
         }
-        self.oracle.learn(observation);
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), Violation> {
-        if self.oracle.healed().is_none() {
+    fn finish(&mut self, known: &Known) -> Result<(), String> {
+        if known.clients.healed().is_none() {
             return Ok(());
         }
-        let mut boxes = self.oracle.boxes();
+        let mut boxes = known.clients.boxes();
         let unread = boxes.find_map(|(_, mailbox)| self.unread(mailbox));
-        unread.map_or(Ok(()), |what| Err(broken_at_end(self, what)))
+        unread.map_or(Ok(()), Err)
     }
 }
 

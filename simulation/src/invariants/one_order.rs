@@ -5,21 +5,26 @@ use std::collections::BTreeMap;
 
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Sequence};
 
-use super::{Invariant, Violation, broken};
+use super::Invariant;
+use crate::known::Known;
 use crate::observe::{Observation, Request, Response, Seen, SimTime};
 use crate::oracle::{BoxStory, Finished, Oracle};
 
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct OneOrder {
-    oracle: Oracle,
     /// Where the letters of each sender stand.
     senders: BTreeMap<(BoxId, DeviceAddress), BTreeMap<Counter, Sequence>>,
 }
 
 impl OneOrder {
-    fn stands(&mut self, to: &BoxId, id: &EnvelopeId, at: Sequence) -> Result<(), String> {
-        let mailbox = self.oracle.mailbox(to);
+    fn stands(
+        &mut self,
+        oracle: &Oracle,
+        (to, id): (&BoxId, &EnvelopeId),
+        at: Sequence,
+    ) -> Result<(), String> {
+        let mailbox = oracle.mailbox(to);
         if let Some(other) = mailbox.and_then(|mailbox| mailbox.places.get(&at))
             && other != id
         {
@@ -47,8 +52,8 @@ impl OneOrder {
 
     fn page(
         &mut self,
-        device: &DeviceAddress,
-        after: Sequence,
+        oracle: &Oracle,
+        (device, after): (&DeviceAddress, Sequence),
         envelopes: &[Seen],
         now: SimTime,
     ) -> Result<(), String> {
@@ -58,11 +63,11 @@ impl OneOrder {
                 return Err(format!("a page shows {seen} behind {last}"));
             }
             last = seen.sequence;
-            self.stands(&device.box_id, &seen.id, seen.sequence)?;
+            self.stands(oracle, (&device.box_id, &seen.id), seen.sequence)?;
         }
         let empty = BoxStory::default();
-        let mailbox = self.oracle.mailbox(&device.box_id).unwrap_or(&empty);
-        if self.oracle.any_may_have_expired(mailbox, now) {
+        let mailbox = oracle.mailbox(&device.box_id).unwrap_or(&empty);
+        if oracle.any_may_have_expired(mailbox, now) {
             return Ok(());
         }
         // Purged is only what all devices have acknowledged, and that is always a beginning.
@@ -79,13 +84,13 @@ impl OneOrder {
         Ok(())
     }
 
-    fn check(&mut self, finished: &Finished<'_>) -> Result<(), String> {
+    fn check(&mut self, oracle: &Oracle, finished: &Finished<'_>) -> Result<(), String> {
         match (&finished.call.request, finished.result) {
             (Request::Send { to, id, .. }, Ok(Response::Sent { sequence })) => {
-                self.stands(to, id, *sequence)
+                self.stands(oracle, (to, id), *sequence)
             }
             (Request::Fetch { device, after }, Ok(Response::Page { envelopes, .. })) => {
-                self.page(device, *after, envelopes, finished.ended_at)
+                self.page(oracle, (device, *after), envelopes, finished.ended_at)
             }
             _ => Ok(()),
         }
@@ -97,17 +102,9 @@ impl Invariant for OneOrder {
         "P3 one order"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        if let Some(finished) = self.oracle.finished(observation) {
-            self.check(&finished)
-                .map_err(|what| broken(self, observation.at, what))?;
-        }
-        self.oracle.learn(observation);
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
+        let finished = known.clients.finished(observation);
+        finished.map_or(Ok(()), |finished| self.check(&known.clients, &finished))
     }
 }
 

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rossby_storage::LogPosition;
 
-use super::replica_logs::{Id, ReplicaLogs};
-use super::{Invariant, Violation, broken, show};
+use super::{Invariant, show};
+use crate::known::Known;
 use crate::observe::{Observation, Recovered, ReplicaEvent, What, Who};
+use crate::replica_logs::{Id, ReplicaLog};
 
 /// What a replica has promised to keep.
 #[derive(Debug, Default, Clone, Copy)]
@@ -26,27 +27,30 @@ struct Promised {
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct PowerLoss {
-    logs: ReplicaLogs,
     promised: BTreeMap<Id, Promised>,
     /// Nodes whose disks the world has damaged.
     damaged: BTreeSet<Who>,
 }
 
 impl PowerLoss {
-    fn take_in(&mut self, id: Id, event: &ReplicaEvent) -> Result<(), String> {
+    fn take_in(
+        &mut self,
+        id: Id,
+        log: Option<&ReplicaLog>,
+        event: &ReplicaEvent,
+    ) -> Result<(), String> {
         let promised = self.promised.entry(id).or_default();
         match event {
-            ReplicaEvent::Flushed { upto } => {
-                // What is being truncated is no longer promised, though its sync may still end.
-                let log = self.logs.get(&id);
-                if log.and_then(|log| log.term(upto.index)) == Some(upto.term) {
-                    let before = promised.log.filter(|log| log.index > upto.index);
-                    promised.log = before.or(Some(*upto));
-                }
+            // What is being truncated is no longer promised, though its sync may still end.
+            ReplicaEvent::Flushed { upto }
+                if log.and_then(|log| log.term(upto.index)) == Some(upto.term) =>
+            {
+                let before = promised.log.filter(|log| log.index > upto.index);
+                promised.log = before.or(Some(*upto));
             }
             ReplicaEvent::Truncated { after } => {
                 let kept = after.and_then(|index| {
-                    let term = self.logs.get(&id)?.term(index)?;
+                    let term = log?.term(index)?;
                     Some(LogPosition { term, index })
                 });
                 promised.log = match (promised.log, after) {
@@ -122,10 +126,13 @@ impl Invariant for PowerLoss {
         "P8 power loss"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
         let who = observation.who;
         let unharmed = !self.damaged.contains(&who);
-        let holds = match &observation.what {
+        if let Some((id, event)) = observation.of_replica() {
+            return self.take_in(id, known.logs.get(&id), event);
+        }
+        match &observation.what {
             What::BitFlipped { .. } => {
                 self.damaged.insert(who);
                 Ok(())
@@ -136,26 +143,15 @@ impl Invariant for PowerLoss {
             What::DamageDetected { reason } if unharmed => Err(format!(
                 "{who}, whose disk is sound, reports damage: {reason}"
             )),
-            What::Replica {
-                group,
-                replica,
-                event,
-            } => self.take_in((*group, *replica), event),
             _ => Ok(()),
-        };
-        holds.map_err(|what| broken(self, observation.at, what))?;
-        self.logs.take_in(observation);
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariants::Violation;
     use crate::invariants::story::{Story, appended, at, caught, found, node};
     use crate::observe::Digest;
 

@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use rossby_domain::ids::{BoxId, DeviceAddress, Sequence};
 use rossby_domain::query::QueueStatus;
 
+use super::Invariant;
 use super::no_send_lost::Covered;
-use super::{Invariant, Violation, broken};
+use crate::known::Known;
 use crate::observe::{Observation, Request, Response};
-use crate::oracle::{Finished, Letter, Moment, Oracle};
+use crate::oracle::{BoxStory, Finished, Letter, Moment, Oracle};
 
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct Purge {
-    oracle: Oracle,
     /// The cursors that replies have shown, and when.
     cursors: BTreeMap<DeviceAddress, Vec<(Moment, Sequence)>>,
     /// What replies said was purged from each box, added up.
@@ -25,11 +25,12 @@ pub struct Purge {
 impl Purge {
     fn cursor(
         &mut self,
+        oracle: &Oracle,
         finished: &Finished<'_>,
         device: &DeviceAddress,
         cursor: Sequence,
     ) -> Result<(), String> {
-        let mailbox = self.oracle.mailbox(&device.box_id);
+        let mailbox = oracle.mailbox(&device.box_id);
         let asked = mailbox.map_or(Sequence(0), |mailbox| mailbox.asked(device));
         if cursor > asked {
             return Err(format!(
@@ -52,9 +53,9 @@ impl Purge {
 
     fn acknowledged(
         &mut self,
+        oracle: &Oracle,
         finished: &Finished<'_>,
-        device: &DeviceAddress,
-        upto: Sequence,
+        (device, upto): (&DeviceAddress, Sequence),
         (cursor, purged): (Sequence, u32),
     ) -> Result<(), String> {
         if cursor < upto {
@@ -63,11 +64,11 @@ impl Purge {
                 device.device
             ));
         }
-        self.cursor(finished, device, cursor)?;
+        self.cursor(oracle, finished, device, cursor)?;
         let total = self.purged.entry(device.box_id).or_default();
         *total += u64::from(purged);
-        let mailbox = self.oracle.mailbox(&device.box_id);
-        let lowest = mailbox.map_or(Sequence(0), crate::oracle::BoxStory::lowest_asked);
+        let mailbox = oracle.mailbox(&device.box_id);
+        let lowest = mailbox.map_or(Sequence(0), BoxStory::lowest_asked);
         if *total > lowest.0 {
             return Err(format!(
                 "{total} letters were purged, but not all devices acknowledged more than {lowest}"
@@ -76,52 +77,17 @@ impl Purge {
         Ok(())
     }
 
-    fn queue(
-        &self,
-        finished: &Finished<'_>,
-        device: &DeviceAddress,
-        status: &QueueStatus,
-    ) -> Result<(), String> {
-        let Some(mailbox) = self.oracle.mailbox(&device.box_id) else {
-            return Ok(());
-        };
-        if self.oracle.any_may_have_expired(mailbox, finished.ended_at) {
-            return Ok(());
-        }
-        if status.expired_total > 0 {
-            return Err(format!(
-                "{} letters are said to have expired, though the time of none is over",
-                status.expired_total
-            ));
-        }
-        let kept = mailbox.places.range(mailbox.lowest_asked().next()..);
-        let known = kept.filter(|(_, id)| {
-            let letter = mailbox.letters.get(id);
-            let since = letter.and_then(known_since);
-            since.is_some_and(|since| since < finished.call.began)
-        });
-        let known = known.count() as u64;
-        if status.depth < known {
-            return Err(format!(
-                "the queue is said to hold {} letters, but {known} must be in it",
-                status.depth
-            ));
-        }
-        Ok(())
-    }
-
-    fn check(&mut self, finished: &Finished<'_>) -> Result<(), String> {
+    fn check(&mut self, oracle: &Oracle, finished: &Finished<'_>) -> Result<(), String> {
         match (&finished.call.request, finished.result) {
             (
                 Request::Acknowledge { device, upto },
                 Ok(Response::Acknowledged { cursor, purged }),
-            ) => self.acknowledged(finished, device, *upto, (*cursor, *purged)),
+            ) => self.acknowledged(oracle, finished, (device, *upto), (*cursor, *purged)),
             (Request::Fetch { device, .. }, Ok(Response::Page { status, .. })) => {
-                self.cursor(finished, device, status.cursor)?;
-                self.queue(finished, device, status)?;
+                self.cursor(oracle, finished, device, status.cursor)?;
+                queue(oracle, finished, device, status)?;
                 let covered = Covered::of(finished);
-                let missing =
-                    covered.and_then(|covered| covered.missing(&self.oracle, known_since));
+                let missing = covered.and_then(|covered| covered.missing(oracle, known_since));
                 missing.map_or(Ok(()), |at| {
                     Err(format!(
                         "letter {at} was there and is gone for device {}, which has not acknowledged \
@@ -135,6 +101,40 @@ impl Purge {
     }
 }
 
+fn queue(
+    oracle: &Oracle,
+    finished: &Finished<'_>,
+    device: &DeviceAddress,
+    status: &QueueStatus,
+) -> Result<(), String> {
+    let Some(mailbox) = oracle.mailbox(&device.box_id) else {
+        return Ok(());
+    };
+    if oracle.any_may_have_expired(mailbox, finished.ended_at) {
+        return Ok(());
+    }
+    if status.expired_total > 0 {
+        return Err(format!(
+            "{} letters are said to have expired, though the time of none is over",
+            status.expired_total
+        ));
+    }
+    let kept = mailbox.places.range(mailbox.lowest_asked().next()..);
+    let known = kept.filter(|(_, id)| {
+        let letter = mailbox.letters.get(id);
+        let since = letter.and_then(known_since);
+        since.is_some_and(|since| since < finished.call.began)
+    });
+    let known = known.count() as u64;
+    if status.depth < known {
+        return Err(format!(
+            "the queue is said to hold {} letters, but {known} must be in it",
+            status.depth
+        ));
+    }
+    Ok(())
+}
+
 /// When it was first known that a letter is stored.
 fn known_since(letter: &Letter) -> Option<Moment> {
     letter.place.map(|(_, since)| since)
@@ -145,17 +145,9 @@ impl Invariant for Purge {
         "P6 cursors and purges"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        if let Some(finished) = self.oracle.finished(observation) {
-            self.check(&finished)
-                .map_err(|what| broken(self, observation.at, what))?;
-        }
-        self.oracle.learn(observation);
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
+        let finished = known.clients.finished(observation);
+        finished.map_or(Ok(()), |finished| self.check(&known.clients, &finished))
     }
 }
 

@@ -6,21 +6,26 @@ use std::collections::BTreeMap;
 use rossby_domain::ids::GroupId;
 use rossby_storage::LogPosition;
 
-use super::replica_logs::{Id, ReplicaLogs};
-use super::{Invariant, Violation, broken, show};
-use crate::observe::{Digest, Observation, ReplicaEvent, What};
+use super::{Invariant, show};
+use crate::known::Known;
+use crate::observe::{Digest, Observation, ReplicaEvent};
+use crate::replica_logs::{Id, ReplicaLog};
 
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct StateMachineSafety {
-    logs: ReplicaLogs,
     applied: BTreeMap<(GroupId, u64), (LogPosition, Digest)>,
     /// Up to where the state of each replica goes.
     states: BTreeMap<Id, Option<LogPosition>>,
 }
 
 impl StateMachineSafety {
-    fn applies(&mut self, id: Id, position: LogPosition, entry: Digest) -> Result<(), String> {
+    fn applies(
+        &mut self,
+        id: Id,
+        log: Option<&ReplicaLog>,
+        (position, entry): (LogPosition, Digest),
+    ) -> Result<(), String> {
         let key = (id.0, position.index);
         let known = *self.applied.entry(key).or_insert((position, entry));
         if known != (position, entry) {
@@ -33,7 +38,6 @@ impl StateMachineSafety {
                 known.1
             ));
         }
-        let log = self.logs.get(&id);
         if let Some(term) = log.and_then(|log| log.term(position.index))
             && term != position.term
         {
@@ -80,31 +84,21 @@ impl Invariant for StateMachineSafety {
         "state machine safety"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        if let What::Replica {
-            group,
-            replica,
-            event,
-        } = &observation.what
-        {
-            let id = (*group, *replica);
-            let holds = match event {
-                ReplicaEvent::Applied { position, entry } => self.applies(id, *position, *entry),
-                ReplicaEvent::CheckpointInstalled { at } => self.jumps(id, *at),
-                ReplicaEvent::Started(found) => {
-                    self.states.insert(id, found.applied);
-                    Ok(())
-                }
-                _ => Ok(()),
-            };
-            holds.map_err(|what| broken(self, observation.at, what))?;
+    fn observe(&mut self, observation: &Observation, known: &Known) -> Result<(), String> {
+        let Some((id, event)) = observation.of_replica() else {
+            return Ok(());
+        };
+        match event {
+            ReplicaEvent::Applied { position, entry } => {
+                self.applies(id, known.logs.get(&id), (*position, *entry))
+            }
+            ReplicaEvent::CheckpointInstalled { at } => self.jumps(id, *at),
+            ReplicaEvent::Started(found) => {
+                self.states.insert(id, found.applied);
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        self.logs.take_in(observation);
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
     }
 }
 

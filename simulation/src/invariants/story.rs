@@ -14,6 +14,7 @@ use rossby_domain::time::Timestamp;
 use rossby_storage::LogPosition;
 
 use super::{Invariant, Violation};
+use crate::judge::Judge;
 use crate::observe::{
     CallId, ClientId, Digest, Failure, Observation, Recovered, ReplicaEvent, Request, Response,
     Seen, SimTime, Vote, What, Who,
@@ -30,10 +31,8 @@ pub struct Story {
 }
 
 /// What an invariant makes of a story.
-pub fn caught(mut invariant: impl Invariant, story: &Story) -> Option<Violation> {
-    let mut observations = story.observations.iter();
-    let observed = observations.try_for_each(|observation| invariant.observe(observation));
-    observed.and_then(|()| invariant.finish()).err()
+pub fn caught(invariant: impl Invariant + 'static, story: &Story) -> Option<Violation> {
+    story.judged_by(Judge::of(vec![Box::new(invariant)])).err()
 }
 
 pub fn box_id(number: u8) -> BoxId {
@@ -104,6 +103,13 @@ fn identifier(number: u8) -> IdentifierHash {
 }
 
 impl Story {
+    /// What a judge makes of it.
+    pub fn judged_by(&self, mut judge: Judge) -> Result<(), Violation> {
+        let mut observations = self.observations.iter();
+        observations.try_for_each(|observation| judge.observe(observation))?;
+        judge.finish()
+    }
+
     pub fn push(&mut self, who: Who, what: What) {
         self.now += 1;
         let at = SimTime(self.now);

@@ -3,16 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use rossby_domain::ids::{GroupId, ReplicaId};
-
-use super::{Invariant, Violation, broken};
-use crate::observe::{Observation, Recovered, ReplicaEvent, Vote, What};
+use super::Invariant;
+use crate::known::Known;
+use crate::observe::{Observation, Recovered, ReplicaEvent, Vote};
+use crate::replica_logs::Id;
 
 /// See the file's head.
 #[derive(Debug, Default)]
 pub struct VoteDurability {
     /// The last vote that each replica has promised.
-    promised: BTreeMap<(GroupId, ReplicaId), Vote>,
+    promised: BTreeMap<Id, Vote>,
 }
 
 /// Whether a replica that promised `before` may hold `after` later on.
@@ -27,7 +27,7 @@ fn may_follow(before: &Vote, after: &Vote) -> bool {
 }
 
 impl VoteDurability {
-    fn voted(&mut self, id: (GroupId, ReplicaId), vote: Vote) -> Result<(), String> {
+    fn voted(&mut self, id: Id, vote: Vote) -> Result<(), String> {
         let before = self.promised.insert(id, vote);
         match before {
             Some(before) if !may_follow(&before, &vote) => Err(format!(
@@ -38,7 +38,7 @@ impl VoteDurability {
         }
     }
 
-    fn started(&mut self, id: (GroupId, ReplicaId), found: &Recovered) -> Result<(), String> {
+    fn started(&mut self, id: Id, found: &Recovered) -> Result<(), String> {
         let Some(promised) = self.promised.get(&id).copied() else {
             return Ok(());
         };
@@ -65,31 +65,22 @@ impl Invariant for VoteDurability {
         "vote durability"
     }
 
-    fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
-        let What::Replica {
-            group,
-            replica,
-            event,
-        } = &observation.what
-        else {
+    fn observe(&mut self, observation: &Observation, _: &Known) -> Result<(), String> {
+        let Some((id, event)) = observation.of_replica() else {
             return Ok(());
         };
-        let id = (*group, *replica);
-        let kept = match event {
+        match event {
             ReplicaEvent::Voted(vote) => self.voted(id, *vote),
             ReplicaEvent::Started(found) => self.started(id, found),
             _ => Ok(()),
-        };
-        kept.map_err(|what| broken(self, observation.at, what))
-    }
-
-    fn finish(&mut self) -> Result<(), Violation> {
-        Ok(())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rossby_domain::ids::ReplicaId;
+
     use super::*;
     use crate::invariants::story::{Story, caught, found, vote, won};
 

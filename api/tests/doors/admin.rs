@@ -1,0 +1,181 @@
+//! The admin socket: who can open it, and what stays in place.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hyper_util::rt::TokioIo;
+use rossby_api::admin::{
+    AdminListener, BackupSource, InitPlan, MembersOrder, MembersProgress, NodeStatus, Operator,
+    OperatorError, Standing,
+};
+use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
+use rossby_domain::time::Timestamp;
+use rossby_proto::v1;
+use rossby_proto::v1::admin_client::AdminClient;
+use rossby_raft::ClockJump;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+struct Node;
+
+#[async_trait]
+impl Operator for Node {
+    fn status(&self) -> NodeStatus {
+        let version = "1.2.3".to_owned();
+        NodeStatus {
+            node: NodeId(4),
+            version,
+            cluster: None,
+            groups: Vec::new(),
+            standing: Standing::Waiting,
+            advice: None,
+        }
+    }
+
+    async fn init_cluster(&self, plan: InitPlan) -> Result<ClusterId, OperatorError> {
+        Err(OperatorError::Refused(format!(
+            "{} nodes are too few",
+            plan.nodes.len()
+        )))
+    }
+
+    async fn transfer_leader(
+        &self,
+        _: GroupId,
+        to: Option<NodeId>,
+    ) -> Result<NodeId, OperatorError> {
+        Ok(to.unwrap_or(NodeId(9)))
+    }
+
+    async fn digests(
+        &self,
+        _: GroupId,
+    ) -> Result<(u64, Vec<(PartitionId, [u8; 32])>), OperatorError> {
+        Ok((17, vec![(PartitionId::new(3).unwrap(), [5; 32])]))
+    }
+
+    async fn change_members(
+        &self,
+        _: GroupId,
+        order: MembersOrder,
+    ) -> Result<MembersProgress, OperatorError> {
+        Err(OperatorError::Refused(format!("{order:?}")))
+    }
+
+    async fn checkpoint(&self, _: GroupId) -> Result<u64, OperatorError> {
+        Err(OperatorError::Unavailable("no quorum".to_owned()))
+    }
+
+    async fn confirm_time(&self, group: GroupId) -> Result<Option<ClockJump>, OperatorError> {
+        let at = |millis| Timestamp::from_millis(millis);
+        Ok((group == GroupId(1)).then(|| ClockJump {
+            last: at(5),
+            now: at(700_000_000),
+        }))
+    }
+
+    async fn backup(&self, _: GroupId, _: bool) -> Result<BackupSource, OperatorError> {
+        Err(OperatorError::Unavailable("no quorum".to_owned()))
+    }
+}
+
+async fn client(path: &Path) -> AdminClient<Channel> {
+    let path = path.to_owned();
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let path = path.clone();
+        async move {
+            tokio::net::UnixStream::connect(path)
+                .await
+                .map(TokioIo::new)
+        }
+    });
+    let channel = Endpoint::from_static("http://node")
+        .connect_with_connector(connector)
+        .await;
+    AdminClient::new(channel.unwrap())
+}
+
+#[tokio::test]
+async fn the_socket_is_the_owners_alone_and_goes_away_with_the_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let stop = CancellationToken::new();
+    // What a killed node left behind is in nobody's way.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let listener = AdminListener::bind(&path).unwrap();
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let served = tokio::spawn(listener.serve(Arc::new(Node), stop.clone()));
+    let status = client(&path)
+        .await
+        .status(v1::StatusRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((status.node_id, status.cluster_id.as_str()), (4, ""));
+    stop.cancel();
+    served.await.unwrap().unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_file_under_the_sockets_name_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    std::fs::write(&path, "mine").unwrap();
+    assert!(AdminListener::bind(&path).is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+}
+
+#[tokio::test]
+async fn orders_reach_the_node_and_refusals_come_back_typed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let listener = AdminListener::bind(&path).unwrap();
+    tokio::spawn(listener.serve(Arc::new(Node), CancellationToken::new()));
+    let mut client = client(&path).await;
+
+    let mut init = v1::InitClusterRequest {
+        cluster_name: "c".to_owned(),
+        partition_count: 3,
+        nodes: Vec::new(),
+    };
+    let status = client.init_cluster(init.clone()).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    init.partition_count = 4;
+    let status = client.init_cluster(init).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+
+    let transfer = v1::TransferLeaderRequest {
+        group_id: 1,
+        to_node_id: 0,
+    };
+    let leader = client
+        .transfer_leader(transfer)
+        .await
+        .unwrap()
+        .into_inner()
+        .leader_node_id;
+    assert_eq!(leader, 9);
+    let digests = client
+        .partition_digests(v1::PartitionDigestsRequest { group_id: 1 })
+        .await;
+    let digests = digests.unwrap().into_inner();
+    assert_eq!((digests.applied_index, digests.digests.len()), (17, 1));
+    let status = client
+        .checkpoint(v1::CheckpointRequest { group_id: 1 })
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    for (group_id, last_ms) in [(1, Some(5)), (2, None)] {
+        let confirmed = client
+            .confirm_time(v1::ConfirmTimeRequest { group_id })
+            .await;
+        let jump = confirmed.unwrap().into_inner().jump;
+        assert_eq!(jump.map(|jump| jump.last_ms), last_ms);
+    }
+}

@@ -1,0 +1,23 @@
+//! The doors of nodes in memory, from the admin socket to the couriers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod admin;
+mod attacks;
+mod couriers;
+mod expiry;
+mod gateway;
+mod grpc;
+mod keys;
+mod leaders;
+mod mailbox;
+mod peers;
+mod registration;
+mod subscribe;
+mod support;

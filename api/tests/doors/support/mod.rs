@@ -1,0 +1,504 @@
+//! A node in memory, real but for its disk, clock and network: WAL, store and Raft group behind the
+//! mailbox service, with workers and a courier that hands its codes to the test.
+
+mod device;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use prometheus_client::registry::Registry;
+use prost::Message;
+use rossby_api::courier::{Courier, CourierError, Kind};
+use rossby_api::hawk::SignedRequest;
+use rossby_api::{
+    ApiError, Call, CallError, CallReply, ClusterSecrets, Code, DoorLimits, MailboxConfig,
+    MailboxService, Metrics, RpcPath, Workers,
+};
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{DeviceAddress, GroupId, NodeId, PartitionCount, PartitionId, ReplicaId};
+use rossby_domain::limits::Limits;
+use rossby_domain::time::Timestamp;
+use rossby_domain::{Answer, Query};
+use rossby_proto::v1;
+use rossby_raft::{Blocking, Group, Groups, GroupsConfig, Leadership, Member, Timing};
+use rossby_seams::base::MemoryBase;
+use rossby_seams::clock::{Clock, ManualClock};
+use rossby_seams::disk::MemoryDisk;
+use rossby_seams::random::{OsRandom, SeededRandom};
+use rossby_seams::transport::{LinkAcceptor, MemoryNetwork};
+use rossby_storage::store::Store;
+use rossby_storage::wal::{Wal, WalOptions};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use device::{TestDevice, phone_of};
+
+/// The cluster's name, which requests are signed for.
+pub const HOST: &str = "test.rossby";
+const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const GROUP: GroupId = GroupId(1);
+/// Nothing here takes this long unless it is stuck.
+const STUCK: Duration = Duration::from_secs(20);
+
+/// What a refused call is told.
+pub type Refusal = ApiError;
+
+/// A courier that hands codes to the test, unless it is told to fail.
+struct ToTest {
+    codes: mpsc::UnboundedSender<(Identifier, String)>,
+    failures: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Courier for ToTest {
+    async fn deliver(&self, identifier: &Identifier, code: &str) -> Result<(), CourierError> {
+        let spend = |left: u64| left.checked_sub(1);
+        if self
+            .failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend)
+            .is_ok()
+        {
+            return Err(std::io::Error::other("the courier is ill").into());
+        }
+        let handed = self.codes.send((identifier.clone(), code.to_owned()));
+        handed.map_err(|_| std::io::Error::other("the test is over").into())
+    }
+
+    fn name(&self, _: Kind) -> Option<&'static str> {
+        Some("test")
+    }
+}
+
+/// An authorised device.
+#[derive(Clone)]
+pub struct Resident {
+    pub device: Arc<TestDevice>,
+    pub address: DeviceAddress,
+    pub token: [u8; 32],
+}
+
+/// One node: its service and its replica.
+pub struct Node {
+    pub id: NodeId,
+    pub service: Arc<MailboxService>,
+    pub group: Arc<Group>,
+    /// Held, since a replica ends with them.
+    _groups: Arc<Groups>,
+}
+
+/// A cluster. The first of its nodes was elected first; calls go there unless said otherwise.
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub group: Arc<Group>,
+    pub network: MemoryNetwork,
+    pub clock: ManualClock,
+    pub secrets: Arc<ClusterSecrets>,
+    pub partitions: PartitionCount,
+    codes: Mutex<mpsc::UnboundedReceiver<(Identifier, String)>>,
+    nonces: AtomicU64,
+    failures: Arc<AtomicU64>,
+    workers: Vec<Workers>,
+    stop: CancellationToken,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl World {
+    /// A node with the default limits.
+    pub async fn new() -> Self {
+        Self::with_limits(Limits::default()).await
+    }
+
+    /// A node whose partitions are taken over with these limits.
+    pub async fn with_limits(limits: Limits) -> Self {
+        Self::of_nodes(1, limits).await
+    }
+
+    /// This many nodes.
+    pub async fn of_nodes(count: u64, limits: Limits) -> Self {
+        let (clock, network) = (ManualClock::new(START), MemoryNetwork::new());
+        let random = Arc::new(SeededRandom::new(11));
+        let secrets = Arc::new(ClusterSecrets::generate(random.as_ref()).unwrap());
+        let partitions = PartitionCount::new(4).unwrap();
+        let (sender, codes) = mpsc::unbounded_channel();
+        let failures = Arc::new(AtomicU64::new(0));
+        let mut nodes = Vec::new();
+        let mut workers = Vec::new();
+        for (groups, group) in start_groups(count, &clock, &network).await {
+            let metrics = Metrics::register(&mut Registry::default());
+            let served = Arc::clone(&group);
+            let courier = Arc::new(ToTest {
+                codes: sender.clone(),
+                failures: failures.clone(),
+            });
+            let service = MailboxService::new(MailboxConfig {
+                directory: Arc::new(move |_: PartitionId| Some(Arc::clone(&served))),
+                secrets: Arc::clone(&secrets),
+                partitions,
+                cluster_name: HOST.to_owned(),
+                clock: Arc::new(clock.clone()),
+                random: random.clone(),
+                limits: DoorLimits::default(),
+                stored_limits: limits,
+                courier: courier.clone(),
+                metrics: Arc::clone(&metrics),
+            });
+            workers.push(Workers {
+                group: Arc::clone(&group),
+                partitions,
+                limits,
+                secrets: Arc::clone(&secrets),
+                courier,
+                clock: Arc::new(clock.clone()),
+                random: random.clone(),
+                metrics,
+            });
+            let id = NodeId(group.replica().0);
+            nodes.push(Node {
+                id,
+                service: Arc::new(service),
+                group,
+                _groups: groups,
+            });
+        }
+        let led = |node: &Node| matches!(node.group.leadership(), Leadership::Here { .. });
+        nodes.sort_by_key(|node| !led(node));
+        let group = Arc::clone(&nodes[0].group);
+        let mut world = Self {
+            nodes,
+            group,
+            network,
+            clock,
+            secrets,
+            partitions,
+            codes: Mutex::new(codes),
+            nonces: AtomicU64::new(0),
+            failures,
+            workers,
+            stop: CancellationToken::new(),
+        };
+        world.start_workers();
+        world
+            .eventually("the leader takes over all partitions", || {
+                partitions
+                    .all()
+                    .all(|partition| world.group.epoch(partition).is_some())
+            })
+            .await;
+        // Past the time that a new leader refuses.
+        world.clock.advance_millis(10_000);
+        world
+    }
+
+    /// All nodes' workers rest, as in an outage.
+    pub fn stop_workers(&self) {
+        self.stop.cancel();
+    }
+
+    /// They start anew.
+    pub fn start_workers(&mut self) {
+        self.stop = CancellationToken::new();
+        for workers in &self.workers {
+            workers.clone().spawn(&TaskTracker::new(), &self.stop);
+        }
+    }
+
+    /// Runs a call as it comes.
+    pub async fn call(
+        &self,
+        path: RpcPath,
+        authorization: Option<String>,
+        message: Vec<u8>,
+    ) -> Result<CallReply, Refusal> {
+        match self.nodes[0]
+            .call(path, authorization, message, false)
+            .await
+        {
+            Ok(reply) => Ok(reply),
+            Err(CallError::Refused(error)) => Err(error),
+            Err(CallError::Elsewhere(member)) => panic!("{member} leads"),
+        }
+    }
+
+    /// An unsigned call.
+    pub async fn plain<M: Message, R: Message + Default>(
+        &self,
+        path: RpcPath,
+        message: &M,
+    ) -> Result<R, Refusal> {
+        let reply = self.call(path, None, message.encode_to_vec()).await?;
+        assert_eq!(reply.server_authorization, None);
+        Ok(R::decode(reply.message).unwrap())
+    }
+
+    /// A signed call, whose reply must be vouched for.
+    pub async fn signed<M: Message, R: Message + Default>(
+        &self,
+        who: &Resident,
+        path: RpcPath,
+        message: &M,
+    ) -> Result<R, Refusal> {
+        let message = message.encode_to_vec();
+        let nonce = self.nonce();
+        let signed = self.sign(who, path, &nonce);
+        let header = signed.authorization(&message).unwrap();
+        let reply = self.call(path, Some(header), message).await?;
+        let vouched = reply.server_authorization.unwrap();
+        assert!(signed.is_vouched(&reply.message, &vouched));
+        Ok(R::decode(reply.message).unwrap())
+    }
+
+    /// What a signed request at the present time is made of.
+    pub fn sign<'a>(&self, who: &'a Resident, path: RpcPath, nonce: &'a str) -> SignedRequest<'a> {
+        SignedRequest {
+            address: who.address,
+            token: &who.token,
+            host: HOST,
+            path,
+            ts_secs: self.clock.now().as_secs(),
+            nonce,
+        }
+    }
+
+    /// A nonce that was not used before.
+    pub fn nonce(&self) -> String {
+        format!("nonce-{:08}", self.nonces.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The courier's next deliveries fail, this many.
+    pub fn fail_deliveries(&self, count: u64) {
+        self.failures.store(count, Ordering::SeqCst);
+    }
+
+    /// How many deliveries are still to fail.
+    pub fn deliveries_to_fail(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst)
+    }
+
+    /// The next code that the courier brings, once its delivery is in the log too.
+    pub async fn next_code(&self) -> (Identifier, String) {
+        let mut codes = self.codes.lock().await;
+        let delivered = tokio::time::timeout(STUCK, codes.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        self.eventually("the code is marked sent", || {
+            self.partitions.all().all(|partition| {
+                let query = Query::Outbox {
+                    partition,
+                    after: None,
+                    limit: 1,
+                };
+                let answer = self.group.read_local(partition, &query).unwrap();
+                answer == Answer::Outbox(Vec::new())
+            })
+        })
+        .await;
+        delivered
+    }
+
+    /// Registers a device and authorises it.
+    pub async fn resident(&self, number: u8, phone: &str, discoverable: bool) -> Resident {
+        let device = Arc::new(TestDevice::new(number));
+        let request = device.register(phone, discoverable);
+        let registered: v1::RegisterResponse =
+            self.plain(RpcPath::Register, &request).await.unwrap();
+        let (_, code) = self.next_code().await;
+        let request = device.authorize(&registered.box_id, phone, &code);
+        let authorised: v1::AuthorizeResponse =
+            self.plain(RpcPath::Authorize, &request).await.unwrap();
+        let address = device.address(&registered.box_id);
+        let token = device.open_token(&address, &authorised);
+        Resident {
+            device,
+            address,
+            token,
+        }
+    }
+
+    /// Sends envelopes; the outcomes.
+    pub async fn send(
+        &self,
+        who: &Resident,
+        envelopes: Vec<v1::OutgoingEnvelope>,
+    ) -> Result<Vec<v1::SendOutcome>, Refusal> {
+        let request = v1::SendRequest { envelopes };
+        let response: v1::SendResponse = self.signed(who, RpcPath::Send, &request).await?;
+        Ok(response.outcomes)
+    }
+
+    /// Fetches what waits after the cursor.
+    pub async fn fetch(&self, who: &Resident) -> v1::FetchResponse {
+        let request = v1::FetchRequest {
+            after: 0,
+            max_envelopes: 0,
+        };
+        self.signed(who, RpcPath::Fetch, &request).await.unwrap()
+    }
+
+    /// Blocks a sender.
+    pub async fn block(&self, who: &Resident, other: &Resident) -> Result<(), Refusal> {
+        let box_id = other.address.box_id.as_bytes().to_vec().into();
+        let request = v1::BlockRequest {
+            box_id,
+            blocked: true,
+        };
+        self.signed::<_, v1::BlockResponse>(who, RpcPath::Block, &request)
+            .await
+            .map(|_| ())
+    }
+
+    /// A digest of every partition.
+    pub fn digests(&self) -> Vec<(PartitionId, [u8; 32])> {
+        self.group.reader().digests().unwrap().1
+    }
+
+    /// The digests, once the leader has done all that it does by itself.
+    pub async fn quiet_digests(&self) -> Vec<(PartitionId, [u8; 32])> {
+        let (mut looks, mut last) = (0, self.digests());
+        self.eventually("the state is quiet", || {
+            let next = self.digests();
+            looks = if next == last { looks + 1 } else { 0 };
+            last = next;
+            looks == 10
+        })
+        .await;
+        self.digests()
+    }
+
+    /// Waits until `holds` does.
+    pub async fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let waited = tokio::time::timeout(STUCK, async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        assert!(waited.await.is_ok(), "never happened: {what}");
+    }
+}
+
+/// The code of a refusal.
+pub fn code_of<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Code {
+    result.unwrap_err().code()
+}
+
+/// An envelope to a box.
+pub fn envelope(to: &Resident, counter: u64, body: &[u8]) -> v1::OutgoingEnvelope {
+    v1::OutgoingEnvelope {
+        recipient_box_id: to.address.box_id.as_bytes().to_vec().into(),
+        counter,
+        chain_version: 0,
+        ttl_ms: None,
+        body: body.to_vec().into(),
+    }
+}
+
+/// The refusal of an outcome.
+pub fn refusal(outcome: &v1::SendOutcome) -> &v1::Refusal {
+    match outcome.result.as_ref().unwrap() {
+        v1::send_outcome::Result::Refusal(refusal) => refusal,
+        v1::send_outcome::Result::Sequence(sequence) => panic!("stored at {sequence}"),
+    }
+}
+
+/// The sequence of an outcome.
+pub fn sequence(outcome: &v1::SendOutcome) -> u64 {
+    match outcome.result.as_ref().unwrap() {
+        v1::send_outcome::Result::Sequence(sequence) => *sequence,
+        v1::send_outcome::Result::Refusal(refusal) => panic!("refused: {}", refusal.code),
+    }
+}
+
+impl Node {
+    /// Runs a call at this node.
+    pub async fn call(
+        &self,
+        path: RpcPath,
+        authorization: Option<String>,
+        message: Vec<u8>,
+        relayed: bool,
+    ) -> Result<CallReply, CallError> {
+        let call = Call {
+            path,
+            authorization,
+            message: message.into(),
+            deadline: Instant::now() + DoorLimits::default().call_timeout(),
+            remote: None,
+            relayed,
+        };
+        // Boxed: the types of all that a call can do are too deep for the compiler otherwise.
+        tokio::time::timeout(STUCK, Box::pin(self.service.handle(call)))
+            .await
+            .unwrap()
+    }
+}
+
+/// Starts a group with a replica on each of `count` nodes, and waits until one leads.
+async fn start_groups(
+    count: u64,
+    clock: &ManualClock,
+    network: &MemoryNetwork,
+) -> Vec<(Arc<Groups>, Arc<Group>)> {
+    let mut started = Vec::new();
+    let mut members = BTreeMap::new();
+    for number in 1..=count {
+        let (node, replica) = (NodeId(number), ReplicaId(number));
+        let groups = node_in_memory(node, clock, network);
+        network.register(node, Arc::clone(&groups) as Arc<dyn LinkAcceptor>);
+        let group = groups.start(GROUP, replica).await.unwrap();
+        let peer_address = format!("node-{number}:7000");
+        members.insert(
+            replica,
+            Member {
+                node,
+                peer_address,
+                ..Member::default()
+            },
+        );
+        started.push((groups, group));
+    }
+    started[0].1.initialize(members).await.unwrap();
+    let mut waits: Vec<_> = started
+        .iter()
+        .map(|(_, group)| group.watch_leadership())
+        .collect();
+    for leadership in &mut waits {
+        let known = leadership.wait_for(|now| *now != Leadership::Unknown);
+        tokio::time::timeout(STUCK, known).await.unwrap().unwrap();
+    }
+    started
+}
+
+fn node_in_memory(node: NodeId, clock: &ManualClock, network: &MemoryNetwork) -> Arc<Groups> {
+    let disk = Arc::new(MemoryDisk::default());
+    let options = WalOptions {
+        segment_bytes: 4 * 1024 * 1024,
+        ..WalOptions::default()
+    };
+    let (wal, mut writer) = Wal::open(disk.clone(), Path::new("/wal"), options).unwrap();
+    std::thread::spawn(move || while writer.run_once() {});
+    let base = Arc::new(MemoryBase::default());
+    let store = Store::open(disk, Path::new("/checkpoints"), base).unwrap();
+    Groups::new(GroupsConfig {
+        node,
+        timing: Timing::lan(),
+        clock: Arc::new(clock.clone()),
+        random: Arc::new(OsRandom),
+        transport: network.transport(node),
+        wal,
+        store,
+        blocking: Blocking::Threads,
+        checkpoint_log_bytes: 64 * 1024 * 1024,
+        overlay_budget_bytes: 256 * 1024 * 1024,
+    })
+}

@@ -1,0 +1,273 @@
+//! Enqueue: how an envelope gets into a queue, and each way in which it does not.
+
+use bytes::Bytes;
+use rossby_domain::dedupe::WINDOW;
+use rossby_domain::ids::{Counter, DeviceAddress};
+use rossby_domain::limits::Limits;
+use rossby_domain::tables::Tables as _;
+use rossby_domain::{Answer, Command, Query, Rejection};
+
+use crate::common;
+use crate::common::device_id;
+use crate::common::world::{
+    DAY_MS, MINUTE_MS, address, box_id, enqueued, letter, short_lived, sized_letter, two_people,
+};
+
+#[test]
+fn letters_are_fetched_in_the_order_they_were_sent() {
+    let mut world = two_people(Limits::default());
+    for (counter, text) in [(1, "one"), (2, "two"), (7, "three")] {
+        world
+            .send(letter(address(1), box_id(2), counter, text))
+            .unwrap();
+    }
+    let expected = [(1, "one"), (2, "two"), (3, "three")].map(|(n, t)| (n, t.to_owned()));
+    assert_eq!(world.inbox(address(2)), expected);
+    // Fetching moves nothing.
+    assert_eq!(world.inbox(address(2)), expected);
+}
+
+#[test]
+fn a_retry_gets_the_first_outcome_and_makes_no_second_envelope() {
+    let mut world = two_people(Limits::default());
+    let sent = letter(address(1), box_id(2), 1, "hello");
+    assert_eq!(world.send(sent.clone()), enqueued(1));
+    assert_eq!(world.send(sent.clone()), enqueued(1));
+    assert_eq!(world.inbox(address(2)).len(), 1);
+    // Nor once it was purged.
+    world.acknowledge(address(2), 1).unwrap();
+    assert_eq!(world.send(sent), enqueued(1));
+    assert_eq!(world.inbox(address(2)), []);
+}
+
+#[test]
+fn a_retry_gets_the_first_outcome_though_the_chain_has_changed_or_the_queue_is_full() {
+    let mut world = two_people(Limits {
+        queue_envelopes: 1,
+        ..Limits::default()
+    });
+    let sent = letter(address(1), box_id(2), 1, "hello");
+    assert_eq!(world.send(sent.clone()), enqueued(1));
+    let second = letter(address(1), box_id(2), 2, "more");
+    assert_eq!(
+        world.refused(Command::Enqueue(second)),
+        Rejection::SenderShareFull
+    );
+    assert_eq!(world.send(sent.clone()), enqueued(1));
+
+    let longer = common::add(&common::record(2), 9, 2).unwrap();
+    world.tables.update_key_record(&box_id(2), &longer).unwrap();
+    assert_eq!(world.send(sent), enqueued(1));
+}
+
+#[test]
+fn a_counter_used_for_another_text_is_refused() {
+    let mut world = two_people(Limits::default());
+    world
+        .send(letter(address(1), box_id(2), 4, "hello"))
+        .unwrap();
+    let other = letter(address(1), box_id(2), 4, "another");
+    assert_eq!(
+        world.refused(Command::Enqueue(other)),
+        Rejection::CounterReused { next: Counter(5) }
+    );
+}
+
+#[test]
+fn a_counter_that_was_passed_over_is_not_accepted() {
+    let mut world = two_people(Limits::default());
+    world
+        .send(letter(address(1), box_id(2), 4, "hello"))
+        .unwrap();
+    for counter in [0, 3] {
+        let passed = letter(address(1), box_id(2), counter, "late");
+        assert_eq!(
+            world.refused(Command::Enqueue(passed)),
+            Rejection::NotAccepted { next: Counter(5) }
+        );
+    }
+}
+
+#[test]
+fn a_counter_older_than_the_window_is_forgotten() {
+    let mut world = two_people(Limits::default());
+    let last = WINDOW as u64 + 1;
+    for counter in 1..=last {
+        world
+            .send(letter(address(1), box_id(2), counter, "hello"))
+            .unwrap();
+    }
+    let first = letter(address(1), box_id(2), 1, "hello");
+    assert_eq!(
+        world.refused(Command::Enqueue(first)),
+        Rejection::CounterForgotten {
+            next: Counter(last + 1)
+        }
+    );
+    assert_eq!(
+        world.send(letter(address(1), box_id(2), 2, "hello")),
+        enqueued(2)
+    );
+}
+
+#[test]
+fn an_unknown_an_inactive_and_a_blocking_box_look_the_same() {
+    let mut world = two_people(Limits::default());
+    let sent = letter(address(1), box_id(2), 1, "hello");
+    world.send(sent.clone()).unwrap();
+    world.block(2, 1, true).unwrap();
+    world.create_box(4, 4).unwrap();
+
+    let to = |to, counter| Command::Enqueue(letter(address(1), box_id(to), counter, "hello"));
+    assert_eq!(world.refused(to(3, 1)), Rejection::UnknownBox);
+    assert_eq!(world.refused(to(4, 1)), Rejection::UnknownBox);
+    assert_eq!(world.refused(to(2, 2)), Rejection::UnknownBox);
+    // Even the retry of what was stored before the block, and what is refused otherwise.
+    assert_eq!(world.refused(Command::Enqueue(sent)), Rejection::UnknownBox);
+    let large = Bytes::from(vec![0; 1 << 20]);
+    let large = Command::Enqueue(sized_letter(address(1), box_id(2), 2, large));
+    assert_eq!(world.refused(large), Rejection::UnknownBox);
+    for seen in [2, 3, 4] {
+        let query = Query::KeyRecord {
+            box_id: box_id(seen),
+            sender: address(1),
+        };
+        assert_eq!(world.query(&query), Answer::KeyRecord(None));
+    }
+
+    world.block(2, 1, false).unwrap();
+    assert_eq!(
+        world.send(letter(address(1), box_id(2), 2, "again")),
+        enqueued(2)
+    );
+}
+
+#[test]
+fn an_envelope_too_large_is_refused_before_a_stale_one() {
+    let mut world = two_people(Limits {
+        envelope_bytes: 4,
+        ..Limits::default()
+    });
+    let mut large = letter(address(1), box_id(2), 1, "hello");
+    large.chain_version = 1;
+    assert_eq!(
+        world.refused(Command::Enqueue(large)),
+        Rejection::EnvelopeTooLarge { limit_bytes: 4 }
+    );
+    assert_eq!(
+        world.send(letter(address(1), box_id(2), 1, "hell")),
+        enqueued(1)
+    );
+}
+
+#[test]
+fn an_envelope_for_another_chain_version_is_refused_and_consumes_no_counter() {
+    let mut world = two_people(Limits::default());
+    let mut stale = letter(address(1), box_id(2), 1, "hello");
+    stale.chain_version = 1;
+    assert_eq!(
+        world.refused(Command::Enqueue(stale)),
+        Rejection::StaleKeyRecord { current: 0 }
+    );
+    assert_eq!(
+        world.send(letter(address(1), box_id(2), 1, "hello")),
+        enqueued(1)
+    );
+}
+
+#[test]
+fn a_share_counts_bytes_too() {
+    let mut world = two_people(Limits {
+        queue_bytes: 40,
+        ..Limits::default()
+    });
+    world
+        .send(letter(address(1), box_id(2), 1, "12345"))
+        .unwrap();
+    let more = Command::Enqueue(letter(address(1), box_id(2), 2, "123456"));
+    assert_eq!(world.refused(more), Rejection::SenderShareFull);
+    assert_eq!(
+        world.send(letter(address(1), box_id(2), 2, "12345")),
+        enqueued(2)
+    );
+}
+
+#[test]
+fn a_full_queue_is_refused() {
+    let limits = Limits {
+        queue_envelopes: 2,
+        sender_share_percent: 50,
+        ..Limits::default()
+    };
+    let mut world = two_people(limits);
+    world.register(3);
+    world.send(letter(address(1), box_id(2), 1, "one")).unwrap();
+    world.send(letter(address(3), box_id(2), 1, "two")).unwrap();
+    let third = Command::Enqueue(letter(address(2), box_id(2), 1, "three"));
+    assert_eq!(world.refused(third), Rejection::QueueFull);
+}
+
+#[test]
+fn expired_envelopes_make_room_at_once() {
+    let mut world = two_people(Limits {
+        queue_envelopes: 4,
+        ..Limits::default()
+    });
+    world
+        .send(short_lived(
+            letter(address(1), box_id(2), 1, "one"),
+            MINUTE_MS,
+        ))
+        .unwrap();
+    let second = letter(address(1), box_id(2), 2, "two");
+    let refused = world.refused(Command::Enqueue(second.clone()));
+    assert_eq!(refused, Rejection::SenderShareFull);
+    world.wait(MINUTE_MS);
+    assert_eq!(world.send(second), enqueued(2));
+    let status = world.page(address(2), 0, 10).unwrap().status;
+    assert_eq!(
+        (status.depth, status.bytes, status.expired_total),
+        (1, 3, 1)
+    );
+}
+
+#[test]
+fn a_ttl_is_capped_by_the_limit() {
+    let mut world = two_people(Limits::default());
+    let sent = short_lived(letter(address(1), box_id(2), 1, "hello"), u64::MAX);
+    world.send(sent).unwrap();
+    let envelope = world.page(address(2), 0, 1).unwrap().envelopes.remove(0);
+    assert_eq!(
+        envelope.expires_at.millis_since(envelope.enqueued_at),
+        30 * DAY_MS
+    );
+}
+
+#[test]
+fn a_sender_box_gets_a_quarter_of_a_queue_whatever_its_devices() {
+    let mut world = two_people(Limits {
+        queue_envelopes: 8,
+        ..Limits::default()
+    });
+    let second_device = DeviceAddress {
+        box_id: box_id(1),
+        device: device_id(77),
+    };
+    world.send(letter(address(1), box_id(2), 1, "one")).unwrap();
+    world
+        .send(letter(second_device, box_id(2), 1, "two"))
+        .unwrap();
+    for sender in [address(1), second_device] {
+        let third = Command::Enqueue(letter(sender, box_id(2), 2, "three"));
+        assert_eq!(world.refused(third), Rejection::SenderShareFull);
+    }
+    // Others still have theirs, and what the recipient acknowledged counts no more.
+    world
+        .send(letter(address(2), box_id(2), 1, "to myself"))
+        .unwrap();
+    world.acknowledge(address(2), 1).unwrap();
+    assert_eq!(
+        world.send(letter(second_device, box_id(2), 2, "three")),
+        enqueued(4)
+    );
+}

@@ -1,0 +1,19 @@
+//! The rules, command by command and as a whole, over one partition in memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod chain;
+mod common;
+mod doubted_time;
+mod enqueue;
+mod keys;
+mod mailbox;
+mod model;
+mod ownership;
+mod parsers;
+mod registration;
+mod restored;

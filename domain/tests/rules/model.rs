@@ -1,0 +1,396 @@
+//! Random histories of a partition against a plain model of the promises (DESIGN 1):
+//!
+//! - P2: a retry never makes a second envelope, and is never answered for another text;
+//! - P3: one order per box, the same for all its devices, keeping each sender's order;
+//! - P5: an identifier belongs to at most one box;
+//! - P6: a cursor never goes back, and nothing leaves before every device has acknowledged it or it
+//!   expired, by a clock that its leader trusted;
+//!
+//! and that the same commands give the same tables, and that a rejection changes nothing.
+//!
+//! `ROSSBY_LONG=1` runs many more histories.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::Config;
+use rossby_domain::command::{Acknowledge, Block, Enqueue, EnvelopeDigest, Expire};
+use rossby_domain::ids::{Counter, DeviceAddress, EnvelopeId, Sequence};
+use rossby_domain::limits::Limits;
+use rossby_domain::profile::DeviceState;
+use rossby_domain::tables::{ReadTables as _, Tables as _};
+use rossby_domain::{Answer, Command, Outcome, Query, Rejection, Reply};
+
+use crate::common::model::{Model, ModelBox};
+use crate::common::steps::{BOXES, NUMBERS, Send, Step, device, directory, limits, mail};
+use crate::common::world::{
+    DAY_MS, World, address, box_id, identifier, open_claim, open_hidden_claim, verify_claim,
+};
+use crate::common::{self, add, record};
+
+/// The rules, twice, beside the model.
+struct Run {
+    world: World,
+    twin: World,
+    model: Model,
+    sent: Vec<(u8, u8, Enqueue)>,
+}
+
+impl Run {
+    fn new(limits: Limits) -> Self {
+        let mut world = World::new(limits);
+        for seed in BOXES {
+            world.register(seed);
+            // Linking a device has no command yet.
+            let mut profile = world.tables.profile(&box_id(seed)).unwrap().unwrap();
+            let state = DeviceState {
+                authorised: true,
+                cursor: Sequence(0),
+                token_generation: 1,
+            };
+            profile.devices.insert(device(seed, true).device, state);
+            world.tables.put_profile(&box_id(seed), &profile).unwrap();
+        }
+        let last_generation = world.tables.meta().unwrap().last_generation;
+        let mut model = Model::new(limits, world.now, last_generation);
+        for seed in BOXES {
+            let cursors = [false, true]
+                .map(|second| (device(seed, second).device, 0))
+                .into();
+            model.boxes.insert(
+                seed,
+                ModelBox {
+                    cursors,
+                    ..ModelBox::default()
+                },
+            );
+        }
+        Self {
+            twin: world.clone(),
+            world,
+            model,
+            sent: Vec::new(),
+        }
+    }
+
+    /// Applies to both; a rejection must have changed nothing but the clock.
+    fn apply(&mut self, command: Command) -> Reply {
+        self.carry_time();
+        let mut before = self.world.tables.clone();
+        let reply = self.world.apply(command.clone());
+        assert_eq!(
+            self.twin.apply(command),
+            reply,
+            "the twin answers otherwise"
+        );
+        if reply.is_err() && !matches!(reply, Err(Rejection::WrongCode { .. })) {
+            let mut meta = before.meta().unwrap();
+            meta.clock = meta.clock.max(self.world.now);
+            meta.expiry_clock = self.model.expired_by;
+            before.put_meta(&meta).unwrap();
+            assert_eq!(self.world.tables, before, "a rejection changed something");
+        }
+        reply
+    }
+
+    /// A command carries the time, if its leader trusts it, to mail as well.
+    fn carry_time(&mut self) {
+        if self.world.may_expire {
+            self.model.expired_by = self.model.now;
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Send(send) => self.send(send),
+            Step::Burst(send, count) => (0..*count).for_each(|_| self.send(send)),
+            Step::Retry(index) => {
+                if !self.sent.is_empty() {
+                    let (from, to, sent) = index.get(&self.sent).clone();
+                    self.deliver(from, to, sent);
+                }
+            }
+            Step::Acknowledge {
+                seed,
+                second,
+                upto,
+                beyond,
+            } => {
+                self.acknowledge(*seed, device(*seed, *second), upto, *beyond);
+            }
+            Step::Block { by, other, blocked } => {
+                let (box_id, other_id) = (box_id(*by), box_id(*other));
+                let block = Block {
+                    box_id,
+                    other: other_id,
+                    blocked: *blocked,
+                };
+                assert_eq!(self.apply(Command::Block(block)), Ok(Outcome::BlockChanged));
+                let list = &mut self.model.boxes.get_mut(by).unwrap().blocked;
+                if *blocked {
+                    list.insert(*other)
+                } else {
+                    list.remove(other)
+                };
+            }
+            Step::Extend { seed } => self.extend(*seed),
+            Step::OpenClaim {
+                seed,
+                number,
+                code,
+                discoverable,
+            } => {
+                let open = if *discoverable {
+                    open_claim
+                } else {
+                    open_hidden_claim
+                };
+                let reply = self.apply(open(*seed, *number, *code));
+                let expected = self.model.open_claim(*seed, *number, *code, *discoverable);
+                assert_eq!(reply, expected);
+            }
+            Step::VerifyClaim { seed, number, code } => self.verify(*seed, *number, *code),
+            Step::Wait { millis } => {
+                self.model.now = self.model.now.plus_millis(*millis);
+                self.world.now = self.model.now;
+                self.twin.now = self.model.now;
+            }
+            Step::Expire { limit } => {
+                let reply = self.apply(Command::Expire(Expire { limit: *limit }));
+                let Ok(Outcome::Expired { removed, .. }) = reply else {
+                    panic!("{reply:?}")
+                };
+                assert!(removed <= *limit);
+            }
+            Step::Trust { clock } => {
+                self.world.may_expire = *clock;
+                self.twin.may_expire = *clock;
+            }
+        }
+    }
+
+    fn send(&mut self, send: &Send) {
+        let sender = device(send.from, send.second);
+        let target = self.model.boxes.get(&send.to);
+        let log = target.map_or(&[][..], |target| &target.log);
+        let last = log
+            .iter()
+            .rev()
+            .find(|letter| letter.sent.id.sender == sender);
+        let last = last.map_or(0, |letter| letter.sent.id.counter.0);
+        let current = target.map_or(0, |target| target.chain_version);
+        let recipient = box_id(send.to);
+        let chain_version = if send.stale { current + 1 } else { current };
+        let body = Bytes::from(vec![send.text; send.length]);
+        let sent = Enqueue {
+            recipient,
+            id: EnvelopeId {
+                sender,
+                counter: Counter(last.saturating_add_signed(send.step)),
+            },
+            chain_version,
+            ttl_ms: send.ttl_ms,
+            digest: EnvelopeDigest::of(&recipient, chain_version, send.ttl_ms, &body),
+            body,
+        };
+        self.sent.push((send.from, send.to, sent.clone()));
+        self.deliver(send.from, send.to, sent);
+    }
+
+    fn deliver(&mut self, from: u8, to: u8, sent: Enqueue) {
+        self.carry_time();
+        let expected = self.model.send(from, to, &sent);
+        assert_eq!(self.apply(Command::Enqueue(sent)), expected);
+    }
+
+    fn acknowledge(&mut self, seed: u8, device: DeviceAddress, upto: &Index, beyond: u64) {
+        let length = self
+            .model
+            .boxes
+            .get(&seed)
+            .map_or(0, |target| target.log.len());
+        let upto = upto.index(length + 1) as u64 + beyond;
+        let expected = self.model.acknowledge(seed, &device, upto);
+        let command = Acknowledge {
+            device,
+            upto: Sequence(upto),
+        };
+        let reply = self
+            .apply(Command::Acknowledge(command))
+            .map(|outcome| match outcome {
+                Outcome::Acknowledged { cursor, .. } => cursor.0,
+                other => panic!("{other:?}"),
+            });
+        assert_eq!(reply, expected);
+    }
+
+    fn extend(&mut self, seed: u8) {
+        let target = self.model.boxes.get_mut(&seed).unwrap();
+        // Changing the chain has no command yet. Eight devices are enough.
+        if target.chain_version < 7 {
+            target.chain_version += 1;
+            let added = 1..=target.chain_version as u8;
+            let longer = added.fold(record(seed), |r, n| add(&r, seed + 10 * n, seed).unwrap());
+            for world in [&mut self.world, &mut self.twin] {
+                world
+                    .tables
+                    .update_key_record(&box_id(seed), &longer)
+                    .unwrap();
+            }
+        }
+    }
+
+    fn verify(&mut self, seed: u8, number: u8, code: u8) {
+        let reply = self.apply(verify_claim(seed, number, code));
+        let expected = self.model.verify_claim(seed, number, code);
+        // An expired code is forgotten some time later.
+        let forgotten = (Err(Rejection::NoCodeRequested), Err(Rejection::CodeExpired));
+        assert!(
+            reply == expected || (reply.clone(), expected.clone()) == forgotten,
+            "{reply:?} instead of {expected:?}"
+        );
+    }
+
+    /// All that can be seen must be as the model says.
+    fn check(&self) {
+        let expired_by = if self.world.may_expire {
+            self.model.now
+        } else {
+            self.model.expired_by
+        };
+        for (seed, target) in &self.model.boxes {
+            for second in [false, true] {
+                let device = device(*seed, second);
+                let page = self.world.page(device, 0, u32::MAX).unwrap();
+                let shown = page
+                    .envelopes
+                    .iter()
+                    .map(|e| (e.sequence.0, e.id, e.body.clone()));
+                let expected = target.shown_to(&device.device, expired_by);
+                let expected = expected
+                    .into_iter()
+                    .map(|(n, sent)| (n, sent.id, sent.body));
+                assert!(shown.eq(expected), "box {seed}, second device: {second}");
+                assert!(!page.more);
+                assert_eq!(page.status.cursor.0, target.cursors[&device.device]);
+                assert_eq!(page.status.last.0, target.log.len() as u64);
+            }
+        }
+        for number in NUMBERS {
+            let query = Query::VerifiedClaim(identifier(number));
+            let owner = self.model.owners.get(&number);
+            let expected = owner.map(|owner| (box_id(owner.seed), owner.generation));
+            assert_eq!(self.world.query(&query), Answer::VerifiedClaim(expected));
+        }
+    }
+
+    /// Once all time is over nothing may be left, and every count must be back at zero.
+    fn check_the_end(&mut self) {
+        assert_eq!(
+            self.world.tables, self.twin.tables,
+            "the twin's tables differ"
+        );
+        self.world.now = self.model.now.plus_millis(100 * DAY_MS);
+        self.world.may_expire = true;
+        self.world.expire_all();
+        for (seed, target) in &self.model.boxes {
+            let state = self
+                .world
+                .tables
+                .queue_state(&box_id(*seed))
+                .unwrap()
+                .unwrap_or_default();
+            assert_eq!((state.depth, state.bytes), (0, 0));
+            assert_eq!(state.last.0, target.log.len() as u64);
+            assert!(state.expired_total <= state.last.0);
+            let left = self
+                .world
+                .tables
+                .envelopes(&box_id(*seed), Sequence(0), 1, 0)
+                .unwrap();
+            assert_eq!(left, []);
+            for sender in BOXES {
+                let rows = self
+                    .world
+                    .tables
+                    .senders_of(&box_id(*seed), &box_id(sender))
+                    .unwrap();
+                assert!(
+                    rows.iter()
+                        .all(|(_, row)| (row.waiting, row.waiting_bytes) == (0, 0))
+                );
+            }
+        }
+        assert_eq!(self.world.tables.due(self.world.now, 1).unwrap(), []);
+        assert_eq!(self.world.tables.outbox(None, 1).unwrap(), []);
+        for number in NUMBERS.map(identifier) {
+            assert_eq!(self.world.tables.pending_claims(&number, 1).unwrap(), []);
+            assert_eq!(self.world.tables.code_budget(&number).unwrap(), None);
+        }
+    }
+}
+
+fn config() -> Config {
+    let cases = if std::env::var_os("ROSSBY_LONG").is_some() {
+        5_000
+    } else {
+        120
+    };
+    Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn every_history_of_letters_is_as_the_promises_say(
+        limits in limits(),
+        steps in prop::collection::vec(mail(), 1..60),
+    ) {
+        follow(limits, &steps);
+    }
+
+    #[test]
+    fn every_history_of_claims_is_as_the_promises_say(
+        limits in limits(),
+        steps in prop::collection::vec(directory(), 1..60),
+    ) {
+        follow(limits, &steps);
+    }
+
+    #[test]
+    fn letters_and_claims_do_not_disturb_each_other(
+        limits in limits(),
+        steps in prop::collection::vec(prop_oneof![3 => mail(), 2 => directory()], 1..100),
+    ) {
+        follow(limits, &steps);
+    }
+}
+
+fn follow(limits: Limits, steps: &[Step]) {
+    let mut run = Run::new(limits);
+    for step in steps {
+        run.step(step);
+        run.check();
+    }
+    run.check_the_end();
+}
+
+#[test]
+fn a_second_device_holds_back_the_purge() {
+    let mut run = Run::new(Limits::default());
+    run.world
+        .send(common::world::letter(address(1), box_id(2), 1, "hello"))
+        .unwrap();
+    let purged = |reply| match reply {
+        Ok(Outcome::Acknowledged { purged, .. }) => purged,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(purged(run.world.acknowledge(device(2, false), 1)), 0);
+    assert_eq!(run.world.inbox(device(2, true)), [(1, "hello".to_owned())]);
+    assert_eq!(purged(run.world.acknowledge(device(2, true), 1)), 1);
+}

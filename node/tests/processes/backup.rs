@@ -1,0 +1,441 @@
+//! Backups of running nodes, and clusters restored from them: with real processes and real devices.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rossby_client::connection::Patience;
+use rossby_client::device::Delivery;
+use rossby_client::envelope::Content;
+use rossby_domain::ids::BoxId;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::support::people::{Person, email};
+use crate::support::{Cluster, Node, eventually, run, run_ok, stderr};
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// Backs a node up; what it said.
+fn back_up(node: &Node, out: &Path) -> Value {
+    let text = run_ok([
+        "backup".as_ref(),
+        "--json".as_ref(),
+        "--data".as_ref(),
+        node.data().as_os_str(),
+        "--out".as_ref(),
+        out.as_os_str(),
+    ]);
+    serde_json::from_str(&text).unwrap()
+}
+
+fn verify(backup: &Path) -> std::process::Output {
+    run([
+        "backup".as_ref(),
+        "verify".as_ref(),
+        "--json".as_ref(),
+        backup.as_os_str(),
+    ])
+}
+
+async fn tell(from: &Person, to: &BoxId, text: &str) {
+    let sent = from.device.send(to, &Content::Text(text.to_owned())).await;
+    let sent = sent.unwrap();
+    assert!(
+        matches!(sent.delivery, Delivery::Delivered(_)),
+        "{text}: {sent:?}"
+    );
+}
+
+/// Fetches all there is; how many messages were new.
+async fn fetch(person: &Person) -> usize {
+    let received = person.device.receive().await.unwrap();
+    assert!(received.interrupted.is_none(), "{:?}", received.interrupted);
+    received.messages.len()
+}
+
+/// The same device, which now asks the nodes of another cluster.
+fn moved(person: Person, cluster: &Cluster) -> Person {
+    let nodes = cluster.nodes().iter();
+    let addresses: Vec<_> = nodes
+        .map(|node| format!("http://{}", node.client_address()))
+        .collect();
+    person.reopened(&addresses, Patience::default())
+}
+
+/// Two people who write all the time, until they are told to stop; what was acknowledged, in order.
+struct Load {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<(Person, Person)>,
+}
+
+impl Load {
+    fn start(runtime: &Runtime, from: Person, to: Person) -> Self {
+        let (stop, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&sent));
+        let task = runtime.spawn(async move {
+            let to_box = to.box_id();
+            let mut number = 0;
+            while !stopped.load(Ordering::Acquire) {
+                tell(&from, &to_box, &format!("load {number}")).await;
+                number += 1;
+                count.store(number, Ordering::Release);
+            }
+            (from, to)
+        });
+        Self { stop, sent, task }
+    }
+
+    /// How many were acknowledged by now, once it is more than `than`.
+    fn more_than(&self, than: usize) -> usize {
+        eventually("more load", || {
+            let sent = self.sent.load(Ordering::Acquire);
+            (sent > than).then_some(sent)
+        })
+    }
+}
+
+#[test]
+fn a_cluster_restored_from_an_online_backup_serves_the_devices_of_the_old_one() {
+    let runtime = runtime();
+    let mut old = Cluster::of(3);
+    let backups = tempfile::tempdir().unwrap();
+    let (ada, ben, cem) = runtime.block_on(async {
+        let ada = Person::with_box(&old, email("ada"), 0).await;
+        let ben = Person::with_box(&old, email("ben"), 1).await;
+        let cem = Person::with_box(&old, email("cem"), 2).await;
+        (ada, ben, cem)
+    });
+    let (eve, fay) = runtime.block_on(async {
+        let eve = Person::with_box(&old, email("eve"), 0).await;
+        (eve, Person::with_box(&old, email("fay"), 1).await)
+    });
+    runtime.block_on(async {
+        for number in 0..3 {
+            tell(&ada, &ben.box_id(), &format!("early {number}")).await;
+            tell(&ada, &cem.box_id(), &format!("early {number}")).await;
+        }
+        assert_eq!(fetch(&ben).await, 3);
+    });
+    let load = Load::start(&runtime, eve, fay);
+
+    // A follower first, then the leader; the second time into the same folder.
+    let leader = old.leader();
+    let follower = old
+        .nodes()
+        .iter()
+        .map(Node::id)
+        .find(|id| *id != leader)
+        .unwrap();
+    let backup = backups.path().join("rossby");
+    let before_first = load.more_than(0);
+    let first = back_up(old.node(follower), &backup);
+    assert_eq!(first["node"], follower);
+    assert!(first["copied_bytes"].as_u64() > Some(0));
+    assert_eq!(
+        fs::metadata(&backup).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+    let before = load.more_than(before_first);
+    let second = back_up(old.node(leader), &backup);
+    assert_eq!(second["node"], leader);
+    assert!(second["complete_to_ms"].as_u64() > first["complete_to_ms"].as_u64());
+    load.more_than(before + 1);
+
+    // What comes after the backup is lost, but for what a device has.
+    runtime.block_on(async {
+        for number in 0..4 {
+            tell(&ada, &ben.box_id(), &format!("late {number}")).await;
+            tell(&ada, &cem.box_id(), &format!("late {number}")).await;
+        }
+        assert_eq!(fetch(&ben).await, 4);
+    });
+    let gus = runtime.block_on(async {
+        let gus = Person::with_box(&old, email("gus"), 0).await;
+        tell(&ada, &gus.box_id(), "late").await;
+        assert_eq!(fetch(&gus).await, 1);
+        gus
+    });
+    load.stop.store(true, Ordering::Release);
+    let (_, fay) = runtime.block_on(load.task).unwrap();
+    let secrets = old.nodes()[0].secrets();
+    for id in 1..=3 {
+        old.node(id).kill();
+    }
+
+    let checked = verify(&backup);
+    assert!(checked.status.success(), "{}", stderr(&checked));
+    let mut new = Cluster::restored(&backup, &secrets, 1, true, &[]);
+    new.node(1).start();
+    new.node(1).wait_ready();
+    runtime.block_on(async {
+        let (ada, ben) = (moved(ada, &new), moved(ben, &new));
+        let (cem, fay) = (moved(cem, &new), moved(fay, &new));
+        // Ben was ahead: nothing comes twice. Cem was behind: what was before the backup is there.
+        assert_eq!(fetch(&ben).await, 0);
+        assert_eq!(fetch(&cem).await, 3);
+        // All that was acknowledged before the backup began is in it.
+        fetch(&fay).await;
+        let loads = fay.device.messages().unwrap().len();
+        assert!(loads >= before, "{loads} of {before}");
+        let lost = texts(&ben, &ada.box_id());
+        assert_eq!(lost.len(), 7);
+        // New mail reaches those ahead and those behind, and comes back.
+        for person in [&ben, &cem] {
+            tell(&ada, &person.box_id(), "new").await;
+            assert_eq!(fetch(person).await, 1);
+            assert_eq!(texts(person, &ada.box_id()).last().unwrap(), "new");
+            tell(person, &ada.box_id(), "back").await;
+        }
+        assert_eq!(fetch(&ada).await, 2);
+        assert_eq!(
+            texts(&cem, &ada.box_id()),
+            ["early 0", "early 1", "early 2", "new"]
+        );
+        // No sequence of the old cluster stands for another letter in the new one.
+        for (sequence, names) in ben.witness.seen().fetched {
+            assert_eq!(names.len(), 1, "sequence {sequence}");
+        }
+        // Who came after the backup registers again, with the same device, and has the same box.
+        let gus = moved(gus, &new);
+        assert!(gus.device.receive().await.is_err());
+        let gus_box = gus.box_id();
+        gus.join(&new).await;
+        assert_eq!(gus.box_id(), gus_box);
+        tell(&ada, &gus_box, "new").await;
+        assert_eq!(fetch(&gus).await, 1);
+        assert_eq!(texts(&gus, &ada.box_id()), ["late", "new"]);
+        // Somebody new can join, and is found.
+        let dot = Person::with_box(&new, email("dot"), 0).await;
+        tell(&dot, &ben.box_id(), "hello").await;
+        assert_eq!(fetch(&ben).await, 1);
+    });
+}
+
+fn texts(person: &Person, sender: &BoxId) -> Vec<String> {
+    person.texts_from(sender)
+}
+
+/// A node with some mail, and a backup of it.
+fn single_with_backup(runtime: &Runtime, backup: &Path) -> (Cluster, Person, Person) {
+    with_backup(runtime, Cluster::single(), backup)
+}
+
+fn with_backup(runtime: &Runtime, cluster: Cluster, backup: &Path) -> (Cluster, Person, Person) {
+    let people = runtime.block_on(async {
+        let ada = Person::with_box(&cluster, email("ada"), 0).await;
+        let ben = Person::with_box(&cluster, email("ben"), 0).await;
+        tell(&ada, &ben.box_id(), "early").await;
+        (ada, ben)
+    });
+    back_up(&cluster.nodes()[0], backup);
+    (cluster, people.0, people.1)
+}
+
+/// Tries to restore; what became of it.
+fn try_restore(backup: &Path, data: &Path, secrets: &Path) -> std::process::Output {
+    run([
+        "restore".to_owned(),
+        format!("--from={}", backup.display()),
+        format!("--data={}", data.display()),
+        format!("--secrets={}", secrets.display()),
+    ])
+}
+
+/// A copy of a folder and of the folders in it.
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+/// What is wrong, and how to make it so.
+type Damage<'a> = (&'static str, &'a dyn Fn(&Path));
+
+fn row_files(backup: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(backup.join("group-1")).unwrap();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "rows")
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn what_is_not_whole_or_not_ours_is_refused_and_nothing_is_written() {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let backup = at("backup");
+    let (cluster, ..) = single_with_backup(&runtime, &backup);
+    let secrets = cluster.nodes()[0].secrets();
+    let (other_backup, data) = (at("other"), at("data"));
+    let (other, ..) = single_with_backup(&runtime, &other_backup);
+
+    let damages: [Damage<'_>; 6] = [
+        ("a flipped bit", &|copy| {
+            let path = &row_files(copy)[1];
+            let mut bytes = fs::read(path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(path, bytes).unwrap();
+        }),
+        ("a file cut short", &|copy| {
+            let path = &row_files(copy)[0];
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+        }),
+        ("a missing file", &|copy| {
+            fs::remove_file(&row_files(copy)[2]).unwrap()
+        }),
+        ("a backup that was interrupted", &|copy| {
+            fs::remove_file(copy.join("backup")).unwrap();
+        }),
+        ("the catalogue of another backup", &|copy| {
+            fs::copy(other_backup.join("backup"), copy.join("backup")).unwrap();
+        }),
+        ("a file in the place of another", &|copy| {
+            let files = row_files(copy);
+            fs::copy(&files[0], &files[1]).unwrap();
+        }),
+    ];
+    for (number, (what, damage)) in damages.iter().enumerate() {
+        let copy = at(&format!("copy-{number}"));
+        copy_folder(&backup, &copy);
+        damage(&copy);
+        let verified = verify(&copy);
+        assert_eq!(
+            verified.status.code(),
+            Some(10),
+            "{what}: {}",
+            stderr(&verified)
+        );
+        let restored = try_restore(&copy, &data, &secrets);
+        assert_eq!(
+            restored.status.code(),
+            Some(10),
+            "{what}: {}",
+            stderr(&restored)
+        );
+        assert!(!data.exists(), "{what}");
+        // The next backup into the same folder mends it.
+        if *what != "the catalogue of another backup" {
+            back_up(&cluster.nodes()[0], &copy);
+            let mended = verify(&copy);
+            assert!(mended.status.success(), "{what}: {}", stderr(&mended));
+        }
+    }
+    let wrong = try_restore(&backup, &data, &other.nodes()[0].secrets());
+    assert_eq!(wrong.status.code(), Some(3), "{}", stderr(&wrong));
+    let none = try_restore(&backup, &data, &at("nothing"));
+    assert_eq!(none.status.code(), Some(3), "{}", stderr(&none));
+    let taken = try_restore(&backup, &cluster.nodes()[0].data(), &secrets);
+    assert_eq!(taken.status.code(), Some(10), "{}", stderr(&taken));
+    assert!(!data.exists());
+    let left = fs::read_dir(folder.path()).unwrap().filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_string_lossy().contains("restoring")
+    });
+    assert_eq!(left.count(), 0);
+}
+
+/// Tries to back a node up; the exit code, and what it said.
+fn try_back_up(node: &Node, out: &Path) -> (Option<i32>, String) {
+    let output = run([
+        "backup".to_owned(),
+        format!("--data={}", node.data().display()),
+        format!("--out={}", out.display()),
+    ]);
+    (output.status.code(), stderr(&output))
+}
+
+#[test]
+fn a_backup_goes_only_where_it_harms_nothing() {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup");
+    let (mut cluster, ..) = single_with_backup(&runtime, &backup);
+    let node = &cluster.nodes()[0];
+    let inside = node.data().join("backup");
+    assert_eq!(try_back_up(node, &inside).0, Some(2));
+    assert!(!inside.exists());
+    let around = node.data().parent().unwrap().to_owned();
+    assert_eq!(try_back_up(node, &around).0, Some(2));
+    let strange = folder.path().join("strange");
+    fs::create_dir(&strange).unwrap();
+    fs::write(strange.join("diary"), "mine").unwrap();
+    assert_eq!(try_back_up(node, &strange).0, Some(10));
+    assert_eq!(fs::read_dir(&strange).unwrap().count(), 1);
+    let (other, ..) = single_with_backup(&runtime, &folder.path().join("other"));
+    let (code, said) = try_back_up(&other.nodes()[0], &backup);
+    assert_eq!(code, Some(10), "{said}");
+    // The secrets are named, loudly, and are in no file of the backup.
+    let (code, said) = try_back_up(node, &backup);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("NOT in the backup"), "{said}");
+    assert!(
+        said.contains(&node.secrets().display().to_string()),
+        "{said}"
+    );
+    let keys = fs::read_to_string(node.secrets()).unwrap();
+    let keys: Vec<_> = keys.split('"').filter(|text| text.len() > 30).collect();
+    assert!(!keys.is_empty());
+    for path in row_files(&backup).iter().chain([&backup.join("backup")]) {
+        let text = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+        assert!(keys.iter().all(|key| !text.contains(key)));
+    }
+    cluster.node(1).kill();
+    assert_eq!(try_back_up(&cluster.nodes()[0], &backup).0, Some(4));
+    assert!(verify(&backup).status.success());
+}
+
+#[test]
+fn with_revoked_tokens_a_device_needs_a_code_and_then_goes_on() {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup");
+    // Codes are rationed, and this test has no minute to wait for the second.
+    let config = folder.path().join("rossby.toml");
+    fs::write(&config, "[limits]\ncode_pause_ms = 1\n").unwrap();
+    let flag = format!("--config={}", config.display());
+    let old = Cluster::single_with(1, &[&flag]);
+    let (mut old, ada, ben) = with_backup(&runtime, old, &backup);
+    let secrets = old.nodes()[0].secrets();
+    old.node(1).kill();
+    let mut new = Cluster::restored(&backup, &secrets, 1, false, &["--revoke-tokens"]);
+    new.node(1).start();
+    new.node(1).wait_ready();
+    runtime.block_on(async {
+        let (ada, ben) = (moved(ada, &new), moved(ben, &new));
+        assert!(ben.device.receive().await.is_err());
+        for person in [&ada, &ben] {
+            person.join(&new).await;
+        }
+        assert_eq!(fetch(&ben).await, 1);
+        tell(&ada, &ben.box_id(), "new").await;
+        assert_eq!(fetch(&ben).await, 1);
+    });
+}

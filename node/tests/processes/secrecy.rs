@@ -1,0 +1,210 @@
+//! What the post office must not know is nowhere on its disks and in its logs; nor is it in the
+//! clear on the devices'.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use rossby_client::crypto::recovery;
+use rossby_client::device::{Delivery, DeviceError, LookupBy};
+use rossby_client::envelope::{Content, File};
+use rossby_client::store::{AccountRow, IdentityRow, Passphrase, Store};
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::BoxId;
+use rossby_seams::random::{OsRandom, bytes};
+
+use crate::support::Cluster;
+use crate::support::people::{Person, code_for};
+use crate::support::search::{Secrets, files};
+
+const PHONE: &str = "+491709876504321";
+const EMAIL: &str = "quetzalcoatl.axolotl@rossby.example";
+const NOBODY: &str = "+491709999888777";
+const TEXTS: [&str; 3] = [
+    "the walrus sings at midnight, Grüße",
+    "and the pangolin answers before dawn",
+    "unread: the narwhal keeps its own counsel",
+];
+const FILE_NAME: &str = "treasure-island-map.bin";
+const MEDIA_TYPE: &str = "application/x-treasure";
+const DISPLAY_NAME: &str = "Aunt Philomena Featherstone";
+
+/// Everything that is said in the conversation.
+struct Said {
+    ada: Person,
+    ben: Person,
+    codes: Vec<String>,
+    file: [u8; 64],
+}
+
+#[test]
+fn nothing_secret_is_on_the_disks_or_in_the_logs() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut cluster = Cluster::of_with(3, &["--log=trace"]);
+    let said = runtime.block_on(converse(&cluster));
+    let (ada, ben) = (said.ada.box_id(), said.ben.box_id());
+    let homes = [said.ada.home.clone(), said.ben.home.clone()];
+    let mut secrets = secrets_of_people(said);
+    add_cluster_keys(&mut secrets, &cluster.node(1).secrets());
+
+    // In the log and in checkpoints, and, after an end in good order, in the base.
+    for id in 1..=3 {
+        let pages = ["/metrics", "/readyz"].map(|page| cluster.node(id).page(page).unwrap().1);
+        for page in pages {
+            assert_eq!(secrets.in_bytes(page.as_bytes()), [].into());
+        }
+        cluster.node(id).checkpoint();
+        cluster.node(id).terminate();
+    }
+    let mut refusals = 0;
+    for id in 1..=3 {
+        let data = cluster.node(id).data();
+        assert_search_sees_boxes(&data, &[ada, ben]);
+        assert_only_what_is_planted(&secrets, &data);
+        let log = cluster.node(id).log() + &cluster.node(id).out();
+        refusals += log
+            .matches("DEBUG rossby_api::mailbox: a call was refused")
+            .count();
+        assert_eq!(secrets.in_bytes(log.as_bytes()), [].into(), "node {id}");
+    }
+    assert!(refusals >= 3, "the logs are not at their most talkative");
+    for home in &homes {
+        assert_only_what_is_planted(&secrets, home);
+    }
+}
+
+/// Two people register (one mistypes the code), write to each other, send a file, and leave
+/// something unread; and somebody asks for people who are not there.
+async fn converse(cluster: &Cluster) -> Said {
+    let ada = Person::new(cluster, Identifier::phone(PHONE).unwrap(), 0);
+    let ben = Person::new(cluster, Identifier::email(EMAIL).unwrap(), 1);
+    let mut codes = Vec::new();
+    for person in [&ada, &ben] {
+        let registered = person.device.register(&person.identifier, true).await;
+        registered.unwrap();
+        let right = code_for(cluster, &person.identifier);
+        let wrong = format!("{:08}", (right.parse::<u64>().unwrap() + 1) % 100_000_000);
+        let refused = person.device.authorize(&wrong).await.unwrap_err();
+        assert!(is_refused(&refused, "WRONG_CODE"), "{refused}");
+        person.device.authorize(&right).await.unwrap();
+        codes.extend([right, wrong]);
+    }
+    // Refusals that a careless service would write to its log.
+    let late = Person::new(cluster, Identifier::phone(NOBODY).unwrap(), 2);
+    let taken = late.device.register(&ada.identifier, true).await;
+    assert!(is_refused(&taken.unwrap_err(), "IDENTIFIER_TAKEN"));
+    let nobody = ada
+        .device
+        .lookup(&LookupBy::Identifier(late.identifier))
+        .await;
+    assert!(matches!(nobody, Err(DeviceError::NoUser)));
+
+    let by = LookupBy::Identifier(ben.identifier.clone());
+    let name = Some(DISPLAY_NAME);
+    ada.device.add_contact(&by, name, false).await.unwrap();
+    let file: [u8; 64] = bytes(&OsRandom).unwrap();
+    let attached = File::new(FILE_NAME, MEDIA_TYPE, file.to_vec()).unwrap();
+    say(&ada, &ben, Content::Text(TEXTS[0].to_owned())).await;
+    say(&ada, &ben, Content::File(attached)).await;
+    assert_eq!(ben.device.receive().await.unwrap().messages.len(), 2);
+    say(&ben, &ada, Content::Text(TEXTS[1].to_owned())).await;
+    assert_eq!(ada.device.receive().await.unwrap().messages.len(), 1);
+    say(&ada, &ben, Content::Text(TEXTS[2].to_owned())).await;
+    Said {
+        ada,
+        ben,
+        codes,
+        file,
+    }
+}
+
+async fn say(from: &Person, to: &Person, content: Content) {
+    let sent = from.device.send(&to.box_id(), &content).await.unwrap();
+    assert!(matches!(sent.delivery, Delivery::Delivered(_)), "{sent:?}");
+}
+
+fn is_refused(error: &DeviceError, code: &str) -> bool {
+    match error {
+        DeviceError::Call(error) => error.refusal().is_some_and(|refusal| refusal.code == code),
+        _ => false,
+    }
+}
+
+/// All that only people and their devices may know.
+fn secrets_of_people(said: Said) -> Secrets {
+    let mut secrets = Secrets::default();
+    secrets.add_text("phone", PHONE.trim_start_matches("+49"));
+    secrets.add_text("phone of nobody", NOBODY.trim_start_matches("+49"));
+    secrets.add_text("email", EMAIL.split('@').next().unwrap());
+    for text in TEXTS {
+        secrets.add_text("text", text);
+    }
+    secrets.add_text("file name", FILE_NAME);
+    secrets.add_text("media type", MEDIA_TYPE);
+    secrets.add_text("display name", DISPLAY_NAME);
+    secrets.add_bytes("file", &said.file);
+    for code in &said.codes {
+        secrets.add_text("code", code);
+    }
+    for person in [said.ada, said.ben] {
+        let text = recovery::to_text(&person.device.recovery_seed());
+        secrets.add_text("recovery key", &text);
+        // Only one process, or one hand in it, may have a device's store.
+        drop(person.device);
+        let store = Store::open(&person.home, &Passphrase::none(), Arc::new(OsRandom));
+        let store = store.unwrap();
+        let identity: IdentityRow = store.get(&()).unwrap().unwrap();
+        secrets.add_bytes("signing key", identity.signing_seed.expose());
+        secrets.add_bytes("recovery seed", identity.recovery_seed.expose());
+        for (_, seed) in &identity.kem_seeds {
+            secrets.add_bytes("KEM key", seed.expose());
+        }
+        let account: AccountRow = store.get(&()).unwrap().unwrap();
+        secrets.add_bytes("token", account.access.unwrap().token.expose());
+    }
+    secrets
+}
+
+/// The keys in `cluster.keys`, which are kept apart from the data.
+fn add_cluster_keys(secrets: &mut Secrets, path: &Path) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut keys = 0;
+    for line in text.lines().skip(1).filter(|line| !line.starts_with('#')) {
+        let mut words = line.split(' ');
+        let (name, digits) = (words.next().unwrap(), words.nth(1).unwrap());
+        let digit = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+        let key: Vec<u8> = (0..digits.len()).step_by(2).map(digit).collect();
+        secrets.add_bytes(&format!("{name} of the cluster"), &key);
+        keys += 1;
+    }
+    assert_eq!(keys, 3, "pepper, token key and seal key");
+}
+
+/// The search finds every form of every secret where this test puts them, and nothing anywhere else.
+fn assert_only_what_is_planted(secrets: &Secrets, folder: &Path) {
+    let planted = folder.join("planted");
+    std::fs::write(&planted, secrets.all_forms()).unwrap();
+    let found = secrets.in_folder(folder).into_iter();
+    let (ours, others): (Vec<_>, Vec<_>) = found.partition(|(path, _)| *path == planted);
+    assert_eq!(others, []);
+    let ours: BTreeSet<_> = ours.into_iter().map(|(_, name)| name).collect();
+    assert_eq!(ours, secrets.names());
+    std::fs::remove_file(planted).unwrap();
+}
+
+/// The search sees what is rightly there, in each kind of file: so nothing hides by compression.
+fn assert_search_sees_boxes(data: &Path, boxes: &[BoxId]) {
+    let mut known = Secrets::default();
+    for box_id in boxes {
+        known.add_bytes("box", box_id.as_bytes());
+    }
+    for folder in ["wal", "checkpoints", "base"] {
+        let folder = data.join(folder);
+        assert!(!files(&folder).is_empty());
+        assert!(
+            !known.in_folder(&folder).is_empty(),
+            "no box in {}",
+            folder.display()
+        );
+    }
+}
