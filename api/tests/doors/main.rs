@@ -20,5 +20,6 @@ mod leaders;
 mod mailbox;
 mod peers;
 mod registration;
+mod relayed;
 mod subscribe;
 mod support;

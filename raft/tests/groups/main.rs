@@ -7,8 +7,11 @@
 )]
 
 mod clocks;
+mod disk;
 mod expiry;
 mod faults;
 mod members;
+mod pressure;
 mod service;
+mod shipping;
 mod world;
