@@ -218,7 +218,9 @@ impl Person {
                     Err(DeviceError::Call(error)) if error.may_pass() => {
                         self.common.codes.put_back(&self.identifier, code);
                     }
-                    Err(DeviceError::Call(_)) => break,
+                    // The code came, but not the answer that says of which box it is: only with
+                    // another code that comes again.
+                    Err(DeviceError::Call(_) | DeviceError::NotRegistered) => break,
                     Err(error) => return Err(error),
                 }
             }
