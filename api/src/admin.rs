@@ -40,6 +40,8 @@ pub struct NodeStatus {
 /// What a node is to its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
+    /// It does not know yet: it is starting.
+    Starting,
     /// It waits for one.
     Waiting,
     /// A member.
@@ -55,6 +57,7 @@ impl Standing {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Starting => "starting",
             Self::Waiting => "waiting",
             Self::Member => "member",
             Self::Missed => "missed",
@@ -228,7 +231,7 @@ pub trait Operator: Send + Sync + 'static {
     async fn confirm_time(&self, group: GroupId) -> Result<Option<ClockJump>, OperatorError>;
 
     /// A checkpoint of a group here that holds everything acknowledged before the call; or, `as_it_is`,
-    /// the last one that there is.
+    /// what this node has applied.
     ///
     /// # Errors
     /// [`OperatorError`], saying what is to be done.

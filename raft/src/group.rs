@@ -298,8 +298,17 @@ impl Group {
     /// [`BackupError`].
     pub async fn checkpoint_of_now(&self, deadline: Instant) -> Result<Checkpoint, BackupError> {
         self.core.catch_up(deadline).await?;
+        Ok(self.checkpoint_of_applied().await?)
+    }
+
+    /// A checkpoint that holds everything that this replica has applied, whether it sees a quorum
+    /// or not.
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub async fn checkpoint_of_applied(&self) -> Result<Checkpoint, CheckpointError> {
         self.core.checkpoint().await?;
-        Ok(self.last_checkpoint().await?)
+        self.last_checkpoint().await
     }
 
     /// The group's figures.

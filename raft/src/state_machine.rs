@@ -123,6 +123,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let replies = self.apply_one(&entry.log_id, entry.payload)?;
             self.witness
                 .tell(|| Deed::Applied(at, encode_payload(&payload)));
+            if let EntryPayload::Membership(membership) = &payload {
+                self.witness.tell(|| Deed::Members {
+                    at,
+                    voters: membership.get_joint_config().clone(),
+                    learners: membership.learner_ids().collect(),
+                });
+            }
             if let Some(responder) = responder {
                 responder.send(Replies(replies));
             }

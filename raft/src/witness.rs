@@ -2,6 +2,7 @@
 //!
 //! Invariant: a witness is told and never asked. Without one nothing is done or kept.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -37,6 +38,15 @@ pub enum Deed {
     Committed(LogPosition),
     /// It has applied an entry of these bytes.
     Applied(LogPosition, Bytes),
+    /// The entry that it has just applied changed the members.
+    Members {
+        /// The entry.
+        at: LogPosition,
+        /// The voters: two sets while a change of them is half-way.
+        voters: Vec<BTreeSet<ReplicaId>>,
+        /// The members without a vote.
+        learners: BTreeSet<ReplicaId>,
+    },
     /// Its manifest names this position.
     CheckpointPublished(LogPosition),
     /// It has taken over a checkpoint of another replica.

@@ -7,6 +7,8 @@
 mod deed;
 mod show;
 
+use std::collections::BTreeSet;
+
 use rossby_domain::Rejection;
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{
@@ -131,6 +133,8 @@ pub enum What {
         /// In this byte.
         offset: u64,
     },
+    /// A stopped node (`who`) got an empty disk: what it held is gone, and with it its replica.
+    Wiped,
     /// A node (`who`) met damaged bytes and said so.
     DamageDetected {
         /// What it said.
@@ -328,6 +332,17 @@ pub enum ReplicaEvent {
         /// The digest of the entry's bytes.
         entry: Digest,
     },
+    /// An entry that it applied changed the members.
+    Members {
+        /// The entry.
+        at: LogPosition,
+        /// The voters: two sets while a change of them is half-way.
+        voters: Vec<BTreeSet<ReplicaId>>,
+        /// The members without a vote.
+        learners: BTreeSet<ReplicaId>,
+    },
+    /// It has learned that it is no member any more, and has stopped for good.
+    Dismissed,
     /// The digest of a partition's rows after all entries up to here.
     State {
         /// The last entry applied.

@@ -26,7 +26,7 @@ use super::args::BackupArgs;
 use super::catalogue::{Catalogue, GroupBackup, group_folder, hex};
 use super::progress::{Progress, size};
 use super::target::{Incoming, Target, unusable};
-use crate::cluster::{connect, exit_of, order};
+use crate::cluster::{connect, exit_of, order, went_away};
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -77,8 +77,12 @@ pub(super) async fn run(args: &BackupArgs, out: &Path) -> Result<(), Failure> {
         .max_encoding_message_size(HEAD_LIMIT_BYTES);
     let status = order(STATUS_TIMEOUT, client.status(v1::StatusRequest {})).await?;
     if status.groups.is_empty() {
-        let text = "this node belongs to no cluster yet: there is nothing to back up";
-        return Err(Failure::new(Exit::Refused, text));
+        return Err(if status.standing == "starting" {
+            Failure::new(Exit::Unavailable, "this node is starting").help("try again in a moment")
+        } else {
+            let text = "this node belongs to no cluster yet: there is nothing to back up";
+            Failure::new(Exit::Refused, text)
+        });
     }
     let disk: Arc<dyn Disk> = Arc::new(FileDisk);
     let target = Target::open(disk, out, &data_of(args))?;
@@ -272,6 +276,11 @@ async fn next(
 ) -> Result<Option<Part>, Failure> {
     match tokio::time::timeout(patience, parts.message()).await {
         Ok(Ok(part)) => Ok(part.and_then(|part| part.part)),
+        Ok(Err(status)) if went_away(&status) => Err(Failure::new(
+            Exit::Unavailable,
+            "the node went away before all was copied",
+        )
+        .help("run the same again: what was copied is not copied again")),
         Ok(Err(status)) => Err(Failure::new(exit_of(&status), status.message())
             .help("run the same again: what was copied is not copied again")),
         Err(_) => Err(

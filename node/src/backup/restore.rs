@@ -29,6 +29,7 @@ use serde::Serialize;
 
 use super::args::RestoreArgs;
 use super::progress::{Progress, size};
+use super::target::refuse_inside;
 use super::verify::{WholeBackup, WholeGroup, read_all};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
@@ -58,6 +59,7 @@ struct Report {
 pub(super) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     let config = config::load(&args.config)?.config;
     refuse_taken(&config.data)?;
+    refuse_inside(&args.from, &config.data)?;
     let backup = read_all(&args.from)?;
     check_secrets(&config, &backup)?;
     let now = SystemClock.now();

@@ -152,17 +152,19 @@ fn digest_of(disk: &dyn Disk, path: &Path) -> io::Result<([u8; 32], u64)> {
     Ok((hasher.finalize().into(), length))
 }
 
-/// A backup inside the data directory would be lost with it, and fill its disk.
-fn refuse_inside(target: &Path, data: &Path) -> Result<(), Failure> {
+/// A backup inside the data directory would be lost with it, and fill its disk; a data directory inside
+/// a backup would make it something else.
+pub(super) fn refuse_inside(target: &Path, data: &Path) -> Result<(), Failure> {
     let (target, data) = (real(target), real(data));
     if target.starts_with(&data) || data.starts_with(&target) {
         let text = format!(
-            "{} and the data directory {} lie in one another",
+            "the backup {} and the data directory {} lie in one another",
             target.display(),
             data.display()
         );
-        return Err(Failure::new(Exit::Usage, text)
-            .help("choose a folder apart from the data, best on another disk"));
+        return Err(
+            Failure::new(Exit::Usage, text).help("keep them apart, best on different disks")
+        );
     }
     Ok(())
 }

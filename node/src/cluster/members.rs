@@ -8,7 +8,7 @@ use rossby_proto::v1;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::{connect, order};
+use super::{TRY_AGAIN, connect, order};
 use crate::cli::ChangeArgs;
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -85,7 +85,7 @@ fn passing(failure: &Failure) -> bool {
 
 fn gave_up(text: &str, begun: bool, wanted: &MembersOrder) -> Failure {
     if !begun {
-        return Failure::new(Exit::Unavailable, text).help("nothing was changed: try again later");
+        return Failure::new(Exit::Unavailable, text).help(TRY_AGAIN);
     }
     let failure = Failure::new(Exit::OutcomeUnknown, text);
     match wanted {

@@ -3,6 +3,7 @@
 mod members;
 mod status;
 
+use std::error::Error as _;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -22,6 +23,9 @@ use crate::output;
 /// An order that takes longer has met a node that hangs. `init` waits for every node in turn.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
 const INIT_TIMEOUT: Duration = Duration::from_secs(600);
+/// What to do when somebody who is needed does not answer.
+const TRY_AGAIN: &str = "nothing was changed: start what is down and try again. If a majority of the nodes is \
+                         lost for good: `rossby backup --as-it-is` on one that is left, then `rossby restore`";
 
 /// Runs `rossby cluster ...`.
 ///
@@ -182,12 +186,31 @@ pub async fn order<T>(
 ) -> Result<T, Failure> {
     match tokio::time::timeout(patience, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(Failure::new(exit_of(&status), status.message())),
+        Ok(Err(status)) => Err(failure_of(&status)),
         Err(_) => Err(Failure::new(
             Exit::OutcomeUnknown,
             "the node does not answer",
         )),
     }
+}
+
+fn failure_of(status: &Status) -> Failure {
+    if went_away(status) {
+        return Failure::new(
+            Exit::OutcomeUnknown,
+            "the node went away before it answered",
+        )
+        .help("give the same order again: what was done of it is not done twice");
+    }
+    match exit_of(status) {
+        Exit::Unavailable => Failure::new(Exit::Unavailable, status.message()).help(TRY_AGAIN),
+        exit => Failure::new(exit, status.message()),
+    }
+}
+
+/// Whether the connection broke, and it was not the node that said something.
+pub fn went_away(status: &Status) -> bool {
+    status.source().is_some()
 }
 
 /// The exit code for what a node said.

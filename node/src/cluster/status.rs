@@ -112,7 +112,11 @@ pub(super) fn print(status: &v1::StatusResponse, json: bool) -> Result<(), Failu
     output::line(format!("node {} (rossby {})", status.node, status.version));
     match (status.cluster, status.cluster_name) {
         (Some(id), name) => output::line(format!("cluster {} ({id})", name.unwrap_or("-"))),
-        _ => output::line("in no cluster yet: see `rossby help cluster init`"),
+        _ if status.standing == "starting" => output::line("it is starting"),
+        _ => output::line(
+            "in no cluster yet: make one with `rossby cluster init`, or run `rossby cluster add-node` on a \
+             node of one",
+        ),
     }
     if let Some(advice) = status.advice {
         output::line(format!("  {advice}"));

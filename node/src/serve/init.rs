@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rossby_api::ClusterSecrets;
 use rossby_api::admin::{InitPlan, MembersOrder, MembersProgress, OperatorError};
-use rossby_api::peer::{Connections, Description, JoinError, Joining, Placement};
+use rossby_api::peer::{ConnectError, Connections, Description, JoinError, Joining, Placement};
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, ReplicaId};
 use rossby_proto::v1;
 use rossby_raft::{Leadership, Member};
@@ -157,7 +157,7 @@ pub(super) async fn describe(
     node: NodeId,
     address: &str,
 ) -> Result<v1::DescribeResponse, OperatorError> {
-    let connection = peers.get(node, address).await.map_err(unavailable)?;
+    let connection = peers.get(node, address).await.map_err(of_connect)?;
     let mut client = connection.client();
     let described =
         tokio::time::timeout(STEP_TIMEOUT, client.describe(v1::DescribeRequest {})).await;
@@ -178,7 +178,7 @@ pub(super) async fn place(
     let connection = peers
         .get(node, &member.peer_address)
         .await
-        .map_err(unavailable)?;
+        .map_err(of_connect)?;
     let mut client = connection.client();
     match tokio::time::timeout(STEP_TIMEOUT, client.create_replica(request)).await {
         Ok(Ok(_)) => {
@@ -313,6 +313,17 @@ impl Node {
             )));
         }
         self.save_secrets(secrets).map_err(failed)
+    }
+}
+
+/// Who is not the node that was named will not be it later.
+fn of_connect(error: ConnectError) -> OperatorError {
+    match error {
+        ConnectError::Unreachable { .. } => unavailable(error),
+        ConnectError::Untrusted { .. } => refused(format!(
+            "{error}. Check that number and address belong together, that the address is that of its \
+             --peer-listen, and that its certificate comes from this cluster's authority"
+        )),
     }
 }
 

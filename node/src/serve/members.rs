@@ -8,6 +8,7 @@
 //!                                               └─ catching up, handed over, done ──► the operator
 //! ```
 
+use std::error::Error as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -62,8 +63,15 @@ impl Node {
         let asking = client.change_members(members_request(group, &order));
         match tokio::time::timeout(ANYWHERE, asking).await {
             Ok(Ok(response)) => Ok(members_answer(&response.into_inner())),
+            // Its own words would not say who went away.
+            Ok(Err(status)) if status.source().is_some() => Err(OperatorError::Unknown(format!(
+                "node {}, which led, went away before it answered",
+                leader.node
+            ))),
             Ok(Err(status)) => Err(OperatorError::of_peer(&status)),
-            Err(_) => Err(unavailable("the leader does not answer")),
+            Err(_) => Err(OperatorError::Unknown(
+                "the leader does not answer".to_owned(),
+            )),
         }
     }
 

@@ -255,7 +255,9 @@ impl Node {
             return Ok(());
         }
         if self.parts.peers.is_some() {
-            info!("this node belongs to no cluster yet: waiting for `rossby cluster init`");
+            info!(
+                "this node belongs to no cluster yet: waiting for `rossby cluster init`, or `rossby cluster add-node`"
+            );
             return Ok(());
         }
         let founding = match Founding::read(data)? {
@@ -280,7 +282,9 @@ impl Node {
     pub(super) fn removed(&self) -> Option<String> {
         self.removed.get().map(|(cluster, replica)| {
             format!(
-                "this node was removed from cluster {cluster} (its replica {replica} can not come back):                  stop it, or start it with an empty directory and add it as a new node with `rossby                  cluster add-node`"
+                "this node was removed from cluster {cluster} (its replica {replica} can not come back): \
+                 stop it, or start it with an empty directory and add it as a new node with `rossby \
+                 cluster add-node`"
             )
         })
     }

@@ -26,8 +26,11 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Node {
     pub(super) fn member_of(&self, group: GroupId) -> Result<&Membership, OperatorError> {
-        let membership = self.membership().ok_or_else(|| {
-            OperatorError::Refused("this node belongs to no cluster yet".to_owned())
+        // Asked first: what it belongs to is known by then.
+        let begun = self.has_begun();
+        let membership = self.membership().ok_or_else(|| match begun {
+            true => OperatorError::Refused("this node belongs to no cluster yet".to_owned()),
+            false => OperatorError::Unavailable("this node is starting".to_owned()),
         })?;
         if membership.group.id() == group {
             Ok(membership)
@@ -46,6 +49,7 @@ impl Node {
 #[async_trait]
 impl Operator for Node {
     fn status(&self) -> NodeStatus {
+        let begun = self.has_begun();
         let membership = self.membership();
         let removed = self.removed();
         let missed = self.advice_if_missed();
@@ -53,6 +57,7 @@ impl Operator for Node {
             (Some(_), ..) => Standing::Removed,
             (None, Some(_), _) => Standing::Member,
             (None, None, Some(_)) => Standing::Missed,
+            (None, None, None) if !begun => Standing::Starting,
             (None, None, None) => Standing::Waiting,
         };
         NodeStatus {
@@ -127,7 +132,8 @@ impl Operator for Node {
         let Membership { place, group, .. } = self.member_of(group)?;
         let now = self.parts.clock.now();
         let checkpoint = if as_it_is {
-            group.last_checkpoint().await.map_err(of_checkpoint)?
+            let made = group.checkpoint_of_applied().await;
+            made.map_err(of_checkpoint)?
         } else {
             let deadline = Instant::now() + CATCH_UP_TIMEOUT;
             let made = group.checkpoint_of_now(deadline).await;
@@ -186,8 +192,8 @@ fn of_backup(error: BackupError) -> OperatorError {
     match error {
         BackupError::Read(ReadError::Stopped) => OperatorError::Failed(error.to_string()),
         BackupError::Read(_) => OperatorError::Unavailable(format!(
-            "{error}, so it is not known what was acknowledged; a backup of what this node has is to be \
-             had with --as-it-is"
+            "{error}, so it is not known what was acknowledged. Start the nodes that are down; if a \
+             majority is lost for good, take what this node has with --as-it-is"
         )),
         BackupError::Checkpoint(error) => of_checkpoint(error),
     }

@@ -32,11 +32,15 @@ impl Node {
         }
         match self.membership() {
             Some(membership) => ready(membership),
-            None if self.parts.peers.is_some() => {
+            None if self.parts.peers.is_some() && self.has_begun() => {
                 if let Some(advice) = self.advice_if_missed() {
                     return Err(advice);
                 }
-                Err("this node belongs to no cluster yet: run `rossby cluster init`".to_owned())
+                Err(
+                    "this node belongs to no cluster yet: run `rossby cluster init`, or `rossby cluster \
+                     add-node` on a node of a cluster"
+                        .to_owned(),
+                )
             }
             None => Err("this node is starting".to_owned()),
         }

@@ -6,13 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use rossby_client::connection::Patience;
+use rossby_client::connection::{Patience, WireError};
 use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
 use rossby_domain::ids::BoxId;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use crate::support::faults::SmallDisk;
 use crate::support::people::{Person, email};
 use crate::support::{Cluster, Node, eventually, run, run_ok, stderr};
 
@@ -354,7 +355,9 @@ fn what_is_not_whole_or_not_ours_is_refused_and_nothing_is_written() {
     assert_eq!(none.status.code(), Some(3), "{}", stderr(&none));
     let taken = try_restore(&backup, &cluster.nodes()[0].data(), &secrets);
     assert_eq!(taken.status.code(), Some(10), "{}", stderr(&taken));
-    assert!(!data.exists());
+    let inside = try_restore(&backup, &backup.join("data"), &secrets);
+    assert_eq!(inside.status.code(), Some(2), "{}", stderr(&inside));
+    assert!(!data.exists() && !backup.join("data").exists());
     let left = fs::read_dir(folder.path()).unwrap().filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();
         name.to_string_lossy().contains("restoring")
@@ -410,6 +413,169 @@ fn a_backup_goes_only_where_it_harms_nothing() {
     cluster.node(1).kill();
     assert_eq!(try_back_up(&cluster.nodes()[0], &backup).0, Some(4));
     assert!(verify(&backup).status.success());
+}
+
+#[test]
+fn a_target_that_is_full_or_becomes_full_gives_no_backup_and_keeps_the_earlier_one() {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let disk_at = folder.path().join("disk");
+    // So many files that the disk has no room for more in the middle of the copying.
+    let Some(disk) = SmallDisk::mount_with(&disk_at, "size=16m,nr_inodes=100") else {
+        return;
+    };
+    let (cluster, ada, ben) = single_with_backup(&runtime, &folder.path().join("elsewhere"));
+    let node = &cluster.nodes()[0];
+    let backup = disk_at.join("backup");
+    let refused = || {
+        let (code, said) = try_back_up(node, &backup);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("make room"), "{said}");
+    };
+    refused();
+    let verified = verify(&backup);
+    assert_eq!(verified.status.code(), Some(10), "{}", stderr(&verified));
+    assert!(
+        stderr(&verified).contains("never finished"),
+        "{}",
+        stderr(&verified)
+    );
+    let tried = try_restore(&backup, &folder.path().join("data"), &node.secrets());
+    assert_eq!(tried.status.code(), Some(10), "{}", stderr(&tried));
+    // With room the same again copies only what is missing.
+    disk.remount("nr_inodes=10000");
+    let done = back_up(node, &backup);
+    let (copied, all) = (
+        done["copied_files"].as_u64().unwrap(),
+        done["files"].as_u64().unwrap(),
+    );
+    assert!(copied > 0 && copied < all, "{done}");
+    let whole = |backup: &Path| -> Value {
+        let verified = verify(backup);
+        assert!(verified.status.success(), "{}", stderr(&verified));
+        serde_json::from_slice(&verified.stdout).unwrap()
+    };
+    let earlier = whole(&backup);
+    // Full to the last byte: the earlier backup stays what it was.
+    runtime.block_on(tell(&ada, &ben.box_id(), "late"));
+    disk.fill();
+    refused();
+    assert_eq!(whole(&backup), earlier);
+    disk.free();
+    back_up(node, &backup);
+    assert_ne!(whole(&backup), earlier);
+}
+
+#[test]
+fn a_restored_node_grows_to_three_that_serve_the_letters_of_the_backup() {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup");
+    let (mut old, ada, ben) = single_with_backup(&runtime, &backup);
+    let secrets = old.node(1).secrets();
+    old.node(1).kill();
+    let mut new = Cluster::restored(&backup, &secrets, 1, true, &[]);
+    new.node(1).start();
+    new.node(1).wait_ready();
+    for id in [2, 3] {
+        new.add_waiting(id);
+        let place = new.at(id);
+        new.order_ok(1, &["add-node", &place]);
+        new.node(id).wait_ready();
+    }
+    // The restored node is lost: the two that it filled know all that it knew.
+    new.node(1).kill();
+    runtime.block_on(async {
+        let (ada, ben) = (moved(ada, &new), moved(ben, &new));
+        assert_eq!(fetch(&ben).await, 1);
+        assert_eq!(texts(&ben, &ada.box_id()), ["early"]);
+        tell(&ada, &ben.box_id(), "new").await;
+        assert_eq!(fetch(&ben).await, 1);
+        assert_eq!(texts(&ben, &ada.box_id()), ["early", "new"]);
+    });
+}
+
+#[test]
+fn a_request_that_was_recorded_before_the_restoring_is_refused_after_it() {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup");
+    let (mut old, ada, ben) = single_with_backup(&runtime, &backup);
+    // After the backup, so that nothing in it knows of these.
+    runtime.block_on(async {
+        tell(&ada, &ben.box_id(), "late").await;
+        fetch(&ben).await;
+    });
+    let recorded = [ada.witness.captured("Send"), ben.witness.captured("Fetch")];
+    let secrets = old.node(1).secrets();
+    old.node(1).kill();
+    let mut new = Cluster::restored(&backup, &secrets, 1, false, &[]);
+    new.node(1).start();
+    new.node(1).wait_ready();
+    let server = format!("http://{}", new.node(1).client_address());
+    for recorded in &recorded {
+        let answer = runtime.block_on(recorded.play_at(&server));
+        match answer {
+            Err(WireError::Refused(refusal)) => {
+                assert_eq!(refusal.code, "UNAUTHENTICATED", "{refusal:?}");
+                // Its time was not the only thing that could be wrong: this is.
+                assert!(refusal.server_time.is_some(), "{refusal:?}");
+            }
+            other => panic!("{}: {other:?}", recorded.path),
+        }
+    }
+    // The devices themselves sign anew, and go on.
+    runtime.block_on(async {
+        let (ada, ben) = (moved(ada, &new), moved(ben, &new));
+        tell(&ada, &ben.box_id(), "new").await;
+        fetch(&ben).await;
+        assert_eq!(texts(&ben, &ada.box_id()).last().unwrap(), "new");
+    });
+}
+
+#[test]
+fn the_last_node_of_a_cluster_gives_all_that_it_has() {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup");
+    let mut old = Cluster::of(2);
+    let leader = old.leader();
+    let (ada, ben) = runtime.block_on(async {
+        let ada = Person::with_box(&old, email("ada"), 0).await;
+        let ben = Person::with_box(&old, email("ben"), 1).await;
+        (ada, ben)
+    });
+    old.node(leader).checkpoint();
+    runtime.block_on(tell(&ada, &ben.box_id(), "after the last checkpoint"));
+    let secrets = old.node(leader).secrets();
+    old.node(3 - leader).kill();
+    // What needs a majority says so, and what is left to do.
+    let lost = (3 - leader).to_string();
+    let output = old.order(leader, &["remove-node", &lost, "--patience", "1"]);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("--as-it-is"),
+        "{}",
+        stderr(&output)
+    );
+    let said = run_ok([
+        "backup".to_owned(),
+        "--json".to_owned(),
+        "--as-it-is".to_owned(),
+        format!("--data={}", old.node(leader).data().display()),
+        format!("--out={}", backup.display()),
+    ]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["complete_to_ms"], Value::Null);
+    old.node(leader).kill();
+    let mut new = Cluster::restored(&backup, &secrets, 1, false, &[]);
+    new.node(1).start();
+    new.node(1).wait_ready();
+    runtime.block_on(async {
+        let (ada, ben) = (moved(ada, &new), moved(ben, &new));
+        fetch(&ben).await;
+        assert_eq!(texts(&ben, &ada.box_id()), ["after the last checkpoint"]);
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 
 use crate::gateway::relay::{Mail, Manner, PASSWORD, Relay, Security, USER};
 use crate::gateway::{Certificate, private_file, sms};
-use crate::support::{Node, eventually, rossby, stderr};
+use crate::support::{Cluster, Node, eventually, rossby, stderr};
 
 /// A service with mail and SMS.
 struct Service {
@@ -232,6 +232,40 @@ fn a_mail_that_is_put_off_comes_with_a_later_try() {
     service.relay().behave(Manner::Kind);
     let mail = service.mail();
     ok(&service.person("alice", &["authorize", &mail.code()]));
+}
+
+#[test]
+fn a_code_that_was_on_its_way_when_its_leader_died_comes_from_the_next_one() {
+    let service = Service::new();
+    service.sms.behave(sms::Manner::Hang);
+    let config = format!("--config={}", service.settings.display());
+    let mut cluster = Cluster::of_with(3, &["--courier=gateways", &config]);
+    let leader = cluster.leader();
+    let servers: Vec<_> = cluster
+        .nodes()
+        .iter()
+        .map(|node| format!("--server={}", node.client_address()))
+        .collect();
+    let mut register = vec!["register", "--phone", "+491701234567"];
+    register.extend(servers.iter().map(String::as_str));
+    ok(&service.person("bob", &register));
+    // The gateway has it, and the leader does not know that it has.
+    let first = eventually("an SMS", || service.sms.requests().pop());
+    cluster.node(leader).kill();
+    service.sms.behave(sms::Manner::Status(202));
+    let next = cluster.leader();
+    assert_ne!(next, leader);
+    eventually("the next leader has sent it", || {
+        (metric(cluster.node(next), "webhook", "sent") > 0).then_some(())
+    });
+    // However often it came: it is one code, and it is good.
+    let requests = service.sms.requests();
+    assert!(requests.len() > 1);
+    for request in &requests {
+        assert_eq!(request.code(), first.code());
+    }
+    ok(&service.person("bob", &["authorize", &first.code()]));
+    keeps_quiet(cluster.node(next), &["491701234567", &first.code()]);
 }
 
 #[test]

@@ -2,9 +2,11 @@
 //! other meanwhile.
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use rossby_client::connection::Patience;
 use rossby_client::device::{Delivery, LookupBy};
 use rossby_client::envelope::Content;
 use tokio::runtime::Runtime;
@@ -12,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::people::{Person, email};
 use crate::support::witness::assert_one_history;
-use crate::support::{Cluster, eventually, stderr};
+use crate::support::{Cluster, eventually, make_authority, peer_args, rossby, stderr};
 
 /// The nodes with a vote, and those without, as a node's status shows them.
 fn members(cluster: &mut Cluster, at: u64) -> Option<(BTreeSet<u64>, BTreeSet<u64>)> {
@@ -198,6 +200,45 @@ fn no_acknowledged_letter_is_lost_while_a_cluster_grows_and_a_dead_node_is_repla
 }
 
 #[test]
+fn a_single_node_without_a_door_for_peers_is_restarted_with_one_and_grows() {
+    let mut cluster = Cluster::single();
+    let runtime = Runtime::new().unwrap();
+    let (ada, ben) = runtime.block_on(async {
+        let ada = Person::with_box(&cluster, email("ada"), 0).await;
+        let ben = Person::with_box(&cluster, email("ben"), 0).await;
+        let by = LookupBy::Identifier(ben.identifier.clone());
+        ada.device.add_contact(&by, None, false).await.unwrap();
+        let content = Content::Text("before".to_owned());
+        let sent = ada.device.send(&ben.box_id(), &content).await.unwrap();
+        assert!(matches!(sent.delivery, Delivery::Delivered(_)), "{sent:?}");
+        (ada, ben)
+    });
+    make_authority(cluster.path());
+    let door = peer_args(cluster.path(), 1);
+    cluster.node(1).terminate();
+    cluster.node(1).args().extend(door);
+    cluster.node(1).start();
+    cluster.node(1).wait_ready();
+    for id in [2, 3] {
+        cluster.add_waiting(id);
+        let new = cluster.at(id);
+        cluster.order_ok(1, &["add-node", &new]);
+        cluster.node(id).wait_ready();
+    }
+    // The first node is not needed any more.
+    cluster.node(1).kill();
+    let others: Vec<_> = [2, 3]
+        .map(|id| format!("http://{}", cluster.node(id).client_address()))
+        .into();
+    runtime.block_on(async {
+        let ben = ben.reopened(&others, Patience::default());
+        let received = ben.device.receive().await.unwrap();
+        assert!(received.interrupted.is_none(), "{received:?}");
+        assert_eq!(ben.texts_from(&ada.box_id()), ["before"]);
+    });
+}
+
+#[test]
 fn a_wiped_node_is_refused_under_its_old_id_and_says_how_to_come_back() {
     let mut cluster = Cluster::of(3);
     let leader = cluster.leader();
@@ -248,6 +289,43 @@ fn a_wiped_node_is_refused_under_its_old_id_and_says_how_to_come_back() {
 }
 
 #[test]
+fn an_order_whose_node_dies_is_not_said_to_have_failed() {
+    let mut cluster = Cluster::single();
+    cluster.node(1).pause();
+    let data = cluster.node(1).data().display().to_string();
+    let socket = format!("{data}/admin.sock");
+    let connected = || {
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+        sockets
+            .lines()
+            .filter(|line| line.ends_with(&socket))
+            .count()
+    };
+    let before = connected();
+    let order = ["cluster", "remove-node", "9", "--patience", "1"];
+    let child = rossby()
+        .args(order)
+        .args(["--data", &data])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It looks first whether there is a node, then gives the order.
+    eventually("the order is given", || {
+        (connected() >= before + 2).then_some(())
+    });
+    cluster.node(1).kill();
+    let output = child.wait_with_output().unwrap();
+    let said = stderr(&output);
+    match output.status.code() {
+        Some(6) => assert!(said.contains("give the same order again"), "{said}"),
+        // It was not out yet.
+        Some(4) => assert!(said.contains("nothing was changed"), "{said}"),
+        other => panic!("{other:?}: {said}"),
+    }
+}
+
+#[test]
 fn wrong_orders_are_refused_with_what_to_do() {
     let mut alone = Cluster::single();
     let output = alone.order(1, &["add-node", "2=127.0.0.1:9"]);
@@ -275,7 +353,17 @@ fn wrong_orders_are_refused_with_what_to_do() {
     // Another node's number.
     cluster.add_waiting(2);
     let other = cluster.at(2).replace("2=", "3=");
-    refused(&mut cluster, &["add-node", &other, "--patience", "1"], 4);
+    let said = refused(&mut cluster, &["add-node", &other], 5);
+    assert!(said.contains("number and address"), "{said}");
+    // No peer listens there: it is the door of the devices.
+    let door = format!("2={}", cluster.node(1).client_address());
+    let said = refused(&mut cluster, &["add-node", &door], 5);
+    assert!(said.contains("--peer-listen"), "{said}");
+    // A node of another cluster's authority.
+    let stranger = Cluster::waiting(1);
+    let place = stranger.at(1);
+    let said = refused(&mut cluster, &["add-node", &place], 5);
+    assert!(said.contains("authority"), "{said}");
     // A node that is no member has nothing to say about members.
     let output = cluster.order(2, &["remove-node", "1"]);
     assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));

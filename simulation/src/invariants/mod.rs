@@ -12,6 +12,7 @@ mod identifiers;
 mod linearizable;
 mod liveness;
 mod log_matching;
+mod membership;
 mod no_send_lost;
 mod one_order;
 mod power_loss;
@@ -81,6 +82,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<vote_durability::VoteDurability>::default(),
         Box::<log_matching::LogMatching>::default(),
         Box::<commit::Commit>::default(),
+        Box::<membership::Membership>::default(),
         Box::<state_machine_safety::StateMachineSafety>::default(),
         Box::<power_loss::PowerLoss>::default(),
         Box::<equal_replicas::EqualReplicas>::default(),

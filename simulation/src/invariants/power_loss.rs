@@ -137,6 +137,10 @@ impl Invariant for PowerLoss {
                 self.damaged.insert(who);
                 Ok(())
             }
+            What::Wiped => {
+                self.damaged.remove(&who);
+                Ok(())
+            }
             What::StartRefused { reason } if unharmed => Err(format!(
                 "{who}, whose disk is sound, refuses to start: {reason}"
             )),
@@ -279,8 +283,12 @@ mod tests {
             let mut story = Story::default();
             let file = "wal".to_owned();
             story.push(node(1), What::BitFlipped { file, offset: 7 });
-            story.push(node(1), what);
+            story.push(node(1), what.clone());
             assert_eq!(caught(PowerLoss::default(), &story), None);
+            // An empty disk is sound again.
+            story.push(node(1), What::Wiped);
+            story.push(node(1), what);
+            assert!(caught(PowerLoss::default(), &story).is_some());
         }
     }
 }

@@ -42,6 +42,15 @@ pub fn events_of(replica: ReplicaId, deed: Deed) -> Vec<ReplicaEvent> {
             position,
             entry: Digest::of(&bytes),
         }],
+        Deed::Members {
+            at,
+            voters,
+            learners,
+        } => vec![ReplicaEvent::Members {
+            at,
+            voters,
+            learners,
+        }],
         Deed::CheckpointPublished(at) => vec![ReplicaEvent::CheckpointPublished { at }],
         Deed::CheckpointInstalled(at) => vec![ReplicaEvent::CheckpointInstalled { at }],
     }

@@ -1,8 +1,9 @@
 //! Observations as text: one line each, the same for the same observation.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use rossby_domain::ids::DeviceAddress;
+use rossby_domain::ids::{DeviceAddress, ReplicaId};
 use rossby_storage::LogPosition;
 
 use super::{
@@ -68,6 +69,7 @@ impl fmt::Display for What {
             Self::BitFlipped { file, offset } => {
                 write!(f, "a bit flips in byte {offset} of {file}")
             }
+            Self::Wiped => f.write_str("gets an empty disk"),
             Self::DamageDetected { reason } => write!(f, "finds damage: {reason}"),
             Self::ClockSet { offset_ms } => write!(f, "clock is set {offset_ms:+} ms off"),
             Self::Began { wall } => write!(f, "begins at {} ms", wall.as_millis()),
@@ -214,6 +216,11 @@ impl fmt::Display for Recovered {
     }
 }
 
+fn ids(replicas: &BTreeSet<ReplicaId>) -> String {
+    let ids: Vec<String> = replicas.iter().map(ToString::to_string).collect();
+    ids.join(", ")
+}
+
 impl fmt::Display for ReplicaEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = |position: &LogPosition| At(Some(*position));
@@ -228,6 +235,20 @@ impl fmt::Display for ReplicaEvent {
             Self::Purged { upto } => write!(f, "purges up to {}", at(upto)),
             Self::Committed { upto } => write!(f, "has committed up to {}", at(upto)),
             Self::Applied { position, entry } => write!(f, "applies {} ({entry})", at(position)),
+            Self::Members {
+                at: position,
+                voters,
+                learners,
+            } => {
+                let voters: Vec<String> = voters.iter().map(ids).collect();
+                let voters = voters.join(" and ");
+                write!(f, "has members {voters} since {}", at(position))?;
+                if learners.is_empty() {
+                    return Ok(());
+                }
+                write!(f, ", and {} without a vote", ids(learners))
+            }
+            Self::Dismissed => f.write_str("was removed and stops for good"),
             Self::State {
                 at: position,
                 partition,

@@ -14,7 +14,8 @@ use rossby_raft::Member;
 use rossby_seams::transport::MemoryNetwork;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::node::{Life, Node};
+use super::life::Life;
+use super::node::Node;
 
 /// The pause before a leader that can't be reached is asked for again.
 const LEADER_PAUSE: Duration = Duration::from_millis(50);
@@ -46,6 +47,11 @@ impl Doors {
     #[must_use]
     pub fn life(&self, node: NodeId) -> Option<Arc<Life>> {
         self.nodes.get(&node)?.life()
+    }
+
+    /// All processes that run.
+    pub fn lives(&self) -> impl Iterator<Item = Arc<Life>> {
+        self.nodes.values().filter_map(|node| node.life())
     }
 
     /// Has a node's process answer a call, by itself or by the leader.

@@ -3,8 +3,10 @@
 //! Each fault begins, lasts and ends by itself; several may last at a time. When the steps are
 //! over, [`Faults::heal`] ends them all for good.
 
+mod members;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rossby_domain::ids::NodeId;
@@ -18,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::dice::Dice;
 use super::node::{Common, Node};
+use super::operator::Operator;
 use super::trap::Moment;
 use super::wire::Ways;
 use crate::observe::{What, Who};
@@ -54,6 +57,9 @@ const KINDS: &[(Kind, u64)] = &[
     (Kind::SmallClockJump, 4),
     (Kind::ClockJump, 5),
     (Kind::LongClockJump, 3),
+    (Kind::ChangeOfMembers, 10),
+    (Kind::LostDisk, 5),
+    (Kind::TurnedBit, 7),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +81,9 @@ enum Kind {
     SmallClockJump,
     ClockJump,
     LongClockJump,
+    ChangeOfMembers,
+    LostDisk,
+    TurnedBit,
 }
 
 /// The faults of a world.
@@ -88,13 +97,20 @@ pub struct Faults {
     cuts: AtomicU64,
     /// Held while a clock is far off: with two of three wrong together, the cluster's time is.
     far_off: tokio::sync::Mutex<()>,
-    over: AtomicBool,
+    operator: Arc<Operator>,
+    /// A member that has lost its disk and has not been replaced yet. Locked while the members change.
+    lost: tokio::sync::Mutex<Option<NodeId>>,
 }
 
 impl Faults {
     /// The faults of these nodes.
     #[must_use]
-    pub fn new(common: Arc<Common>, nodes: Vec<Arc<Node>>, ways: Arc<Ways>) -> Self {
+    pub fn new(
+        common: Arc<Common>,
+        nodes: Vec<Arc<Node>>,
+        ways: Arc<Ways>,
+        operator: Arc<Operator>,
+    ) -> Self {
         let dice = common.dice.stream("faults");
         let turns = nodes.iter().map(|_| Arc::default()).collect();
         Self {
@@ -105,7 +121,8 @@ impl Faults {
             turns,
             cuts: AtomicU64::new(0),
             far_off: tokio::sync::Mutex::default(),
-            over: AtomicBool::new(false),
+            operator,
+            lost: tokio::sync::Mutex::default(),
         }
     }
 
@@ -144,11 +161,12 @@ impl Faults {
         self.common.recorder.saw(Who::World, what);
     }
 
+    /// One of the nodes that are no spares.
     fn some_node(&self) -> (Arc<Node>, Arc<tokio::sync::Mutex<()>>) {
-        let last = self.nodes.len().saturating_sub(1);
-        let drawn = usize::try_from(self.dice.draw()).unwrap_or_default();
-        // There is always a node.
-        let at = drawn % (last + 1);
+        let all = 0..self.nodes.len();
+        #[expect(clippy::indexing_slicing, reason = "one for each node")]
+        let used: Vec<usize> = all.filter(|at| !self.nodes[*at].is_spare()).collect();
+        let at = self.dice.pick(&used).copied().unwrap_or_default();
         #[expect(clippy::indexing_slicing, reason = "both have one for each node")]
         (Arc::clone(&self.nodes[at]), Arc::clone(&self.turns[at]))
     }
@@ -187,6 +205,9 @@ impl Faults {
             Kind::SmallClockJump => self.clock_jump(200, 8_000).await,
             Kind::ClockJump => self.far_clock_jump(11_000, 3_600_000).await,
             Kind::LongClockJump => self.far_clock_jump(8 * DAY_MS, 60 * DAY_MS).await,
+            Kind::ChangeOfMembers => self.change_members().await,
+            Kind::LostDisk => self.lose_disk(false).await,
+            Kind::TurnedBit => self.lose_disk(true).await,
         }
     }
 
@@ -465,7 +486,8 @@ impl Faults {
         node.set_clock(0);
     }
 
-    /// Ends every fault for good. Whatever still lasted must have been dropped before.
+    /// Ends every fault for good, but for what is half-way between members. Whatever still lasted must
+    /// have been dropped before.
     pub async fn heal(&self) {
         self.common.network.heal();
         self.common.network.set_usual(calm());
@@ -485,10 +507,11 @@ impl Faults {
             // Faults that were planted in a disk are gone with the process that had it open, and a
             // replica that has stopped by itself starts again.
             node.crash(PowerLoss::KeepAll);
+            if node.is_damaged() {
+                node.wipe();
+            }
             self.start(node).await;
         }
-        self.over.store(true, Ordering::SeqCst);
-        self.common.recorder.saw(Who::World, What::Healed);
     }
 }
 

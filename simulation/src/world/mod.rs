@@ -1,4 +1,4 @@
-//! A world: three nodes, their people and everything that befalls them, from one seed.
+//! A world: three nodes and a spare one, their people and everything that befalls them, from one seed.
 //!
 //! ```text
 //!   person ── device (client crate) ── wire ── doors ── mailbox service (api) ── group (raft)
@@ -16,7 +16,9 @@ pub mod courier;
 pub mod dice;
 pub mod door;
 pub mod faults;
+pub mod life;
 pub mod node;
+pub mod operator;
 pub mod person;
 pub mod recorder;
 pub mod trap;
@@ -30,10 +32,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rossby_api::ClusterSecrets;
-use rossby_domain::ids::{NodeId, PartitionCount};
+use rossby_domain::ids::{ClusterId, NodeId, PartitionCount};
 use rossby_domain::limits::Limits;
 use rossby_domain::time::Timestamp;
-use rossby_seams::random::SeededRandom;
+use rossby_seams::disk::PowerLoss;
+use rossby_seams::random::{self, SeededRandom};
 use rossby_seams::transport::MemoryNetwork;
 use rossby_seams::watch;
 use tokio::task::JoinSet;
@@ -44,6 +47,7 @@ use self::dice::Dice;
 use self::door::Doors;
 use self::faults::Faults;
 use self::node::{Common, Node};
+use self::operator::Operator;
 use self::person::{Directory, Person, PersonParts, Phase, Steps};
 use self::recorder::{Figures, Recorder};
 use self::wire::{CallIds, DeviceWire, Ways};
@@ -52,7 +56,9 @@ use crate::observe::{ClientId, Digest, ReplicaEvent, What, Who};
 
 /// What every world's clocks show when it begins.
 const NOON: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-const NODES: u64 = 3;
+/// The group is born on so many nodes, and there is a spare one.
+const MEMBERS: u64 = 3;
+const NODES: u64 = MEMBERS + 1;
 const PEOPLE: u32 = 4;
 const PARTITIONS: u16 = 4;
 /// After healing, everything must come to its end within this time of the world.
@@ -152,6 +158,7 @@ struct World {
     recorder: Arc<Recorder>,
     nodes: Vec<Arc<Node>>,
     faults: Arc<Faults>,
+    operator: Arc<Operator>,
     steps: Arc<Steps>,
     people: Mutex<Vec<Person>>,
 }
@@ -170,6 +177,7 @@ impl World {
         let common = Arc::new(Common {
             recorder: Arc::clone(recorder),
             network: network.clone(),
+            cluster: ClusterId::from_random(random::bytes(&secrets).map_err(setting)?),
             secrets: Arc::new(ClusterSecrets::generate(&secrets).map_err(setting)?),
             partitions: PartitionCount::new(PARTITIONS).map_err(setting)?,
             limits: Limits {
@@ -189,7 +197,13 @@ impl World {
             .collect();
         let ways = Arc::new(Ways::default());
         let steps = Arc::new(Steps::new(steps));
-        let faults = Faults::new(Arc::clone(&common), nodes.clone(), Arc::clone(&ways));
+        let operator = Arc::new(Operator::new(Arc::clone(&common), nodes.clone()));
+        let faults = Faults::new(
+            Arc::clone(&common),
+            nodes.clone(),
+            Arc::clone(&ways),
+            Arc::clone(&operator),
+        );
         let by_id: BTreeMap<_, _> = nodes.iter().map(|node| (node.id, node.clone())).collect();
         let doors = Arc::new(Doors::new(by_id, network));
         let (ids, directory) = (Arc::new(CallIds::default()), Arc::new(Directory::default()));
@@ -219,6 +233,7 @@ impl World {
             recorder: Arc::clone(recorder),
             nodes,
             faults: Arc::new(faults),
+            operator,
             steps,
             people: Mutex::new(people),
         })
@@ -253,6 +268,11 @@ impl World {
         }
         faults.shutdown().await;
         self.faults.heal().await;
+        if timeout(LIVENESS, self.operator.settle()).await.is_err() {
+            return self.stuck(&doings);
+        }
+        self.end_removed();
+        self.recorder.saw(Who::World, What::Healed);
         for (next, all_done) in [(Phase::Settle, PEOPLE), (Phase::Read, 2 * PEOPLE)] {
             phase.send_replace(next);
             let mut watched = done.subscribe();
@@ -279,13 +299,28 @@ impl World {
         self.recorder.accuse("liveness after healing", what);
     }
 
+    /// Nodes that were removed are of no use any more, and are stopped.
+    fn end_removed(&self) {
+        for node in &self.nodes {
+            let life = node.life();
+            if life.is_some_and(|life| life.group.is_dismissed()) {
+                node.crash(PowerLoss::KeepAll);
+            }
+        }
+    }
+
     /// Starts all nodes and brings the group to life.
     async fn found(&self) -> Result<(), String> {
         for node in &self.nodes {
             node.start().await.map_err(|error| error.to_string())?;
         }
-        let members = self.nodes.iter().map(|node| node.id);
-        let members = members.map(|id| (node::replica(id), node::member(id)));
+        let founders = || self.nodes.iter().filter(|node| node.id.0 <= MEMBERS);
+        for node in founders() {
+            let joined = node.join(node::first_replica(node.id)).await;
+            joined.map_err(|error| error.to_string())?;
+        }
+        let members = founders().map(|node| node.id);
+        let members = members.map(|id| (node::first_replica(id), node::member(id)));
         let first = self.nodes.first().and_then(|node| node.life());
         let first = first.ok_or("no node")?;
         let founded = first.group.initialize(members.collect()).await;
@@ -294,10 +329,11 @@ impl World {
 
     /// Waits until all replicas have applied the same, and shows their states.
     async fn agree(&self) {
+        // By now all that run are members, and all members run.
         let applied = || -> Vec<Option<u64>> {
-            let lives = self.nodes.iter().map(|node| node.life());
+            let lives = self.nodes.iter().filter_map(|node| node.life());
             lives
-                .map(|life| life?.group.status().applied_index)
+                .map(|life| life.group.status().applied_index)
                 .collect()
         };
         let alike = async {
@@ -326,7 +362,7 @@ impl World {
                     partition: *partition,
                     digest: Digest::of(digest),
                 };
-                let (group, replica) = (node::GROUP, node::replica(node.id));
+                let (group, replica) = (life::GROUP, life.replica());
                 self.recorder.saw(
                     Who::Node(node.id),
                     What::Replica {

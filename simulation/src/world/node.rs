@@ -1,50 +1,36 @@
 //! A node of the world: a disk that outlives its process, and a process now and then.
 //!
-//! A process here is what the `rossby` binary wires: log, state, groups, mailbox service and
-//! workers, but for the listeners. It ends without ceremony: from that moment nothing of it is seen,
-//! its disk answers no more and its links are broken, whatever its tasks still do until they notice.
+//! A process here is what the `rossby` binary wires (`life.rs`). It ends without ceremony: from that
+//! moment nothing of it is seen, its disk answers no more and its links are broken, whatever its tasks
+//! still do until they notice. What it belongs to stands in its data directory, as it does for real.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
-use rossby_api::{ClusterSecrets, DoorLimits, MailboxConfig, MailboxService, Metrics, Workers};
-use rossby_domain::ids::{GroupId, NodeId, PartitionCount, PartitionId, ReplicaId};
+use rossby_api::ClusterSecrets;
+use rossby_domain::ids::{ClusterId, NodeId, PartitionCount, ReplicaId};
 use rossby_domain::limits::Limits;
-use rossby_raft::{
-    Blocking, Deed, Group, Groups, GroupsConfig, Member, StartError, Timing, Witness,
-};
+use rossby_raft::{Member, Newcomer, StartError};
 use rossby_seams::base::{Base, MemoryBase};
 use rossby_seams::disk::{Disk, MemoryDisk, PowerLoss};
-use rossby_seams::random::SeededRandom;
-use rossby_seams::transport::{Link, MemoryNetwork, SharedTransport, Transport, TransportError};
-use rossby_storage::store::{Reader, Store, StoreError};
-use rossby_storage::wal::{Wal, WalError, WalOptions, WalWriter};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use rossby_seams::transport::MemoryNetwork;
+use rossby_storage::datadir::{DataDirectory, RemovedReplica};
+use rossby_storage::wal::WalError;
 
 use super::clock::WorldClock;
 use super::courier::Codes;
 use super::dice::Dice;
+use super::life::{Birth, Data, GROUP, Life, LifeError, bury};
 use super::recorder::Recorder;
-use super::trap::{Moment, Trap};
-use crate::observe::{Digest, Loss, ReplicaEvent, What, Who, events_of};
+use super::trap::Trap;
+use crate::observe::{Loss, What, Who};
 
-/// The one data group.
-pub const GROUP: GroupId = GroupId(1);
-/// The cluster's name, which is in every Hawk MAC.
-const CLUSTER_NAME: &str = "simulated";
-/// States are compared at every entry whose index is a multiple of this.
-const COMPARE_EVERY: u64 = 16;
-/// How long one sync takes, at least and at most, in milliseconds.
-const SYNC_MS: (u64, u64) = (1, 4);
-/// Between two looks whether a process has stopped by itself.
-const LOOK: Duration = Duration::from_millis(250);
+/// The data directory of every node.
+const DATA: &str = "/data";
 
 /// What all nodes have in common.
 pub struct Common {
@@ -52,6 +38,8 @@ pub struct Common {
     pub recorder: Arc<Recorder>,
     /// What connects the nodes.
     pub network: MemoryNetwork,
+    /// The cluster.
+    pub cluster: ClusterId,
     /// The cluster's secrets.
     pub secrets: Arc<ClusterSecrets>,
     /// The number of partitions.
@@ -74,18 +62,18 @@ impl std::fmt::Debug for Common {
     }
 }
 
-/// Why a process did not start.
+/// Why a node did not become a member.
 #[derive(Debug, thiserror::Error)]
-pub enum LifeError {
-    /// The log.
-    #[error("the log: {0}")]
-    Wal(#[from] WalError),
-    /// The state.
-    #[error("the state: {0}")]
-    Store(#[from] StoreError),
-    /// The group.
-    #[error("the group: {0}")]
-    Start(#[from] StartError),
+pub enum JoinError {
+    /// No process runs there.
+    #[error("nothing runs there")]
+    Off,
+    /// It holds another replica, or held one.
+    #[error("it holds replica {0}")]
+    Taken(ReplicaId),
+    /// Its process did not get that far.
+    #[error(transparent)]
+    Life(#[from] LifeError),
 }
 
 /// A node.
@@ -98,32 +86,44 @@ pub struct Node {
     /// Added to each sync, in milliseconds.
     slowness_ms: Arc<AtomicU64>,
     state: Mutex<State>,
+    /// Held while it takes a place in the group.
+    joining: tokio::sync::Mutex<()>,
 }
 
 struct State {
     disk: MemoryDisk,
     base: Arc<MemoryBase>,
-    lives: u64,
-    life: Option<Arc<Life>>,
+    /// Processes that were begun, and that were ended.
+    begun: u64,
+    ended: u64,
+    process: Process,
+    /// Bits of its disk were flipped.
+    is_damaged: bool,
 }
 
-/// A process.
-pub struct Life {
-    /// Ends with it.
-    pub gone: CancellationToken,
-    /// Its replica.
-    pub group: Arc<Group>,
-    /// Its service.
-    pub mailbox: Arc<MailboxService>,
-    groups: Arc<Groups>,
-    store: Store,
-    wal: Wal,
-    writer: JoinHandle<()>,
+/// What runs on a node.
+enum Process {
+    /// Nothing.
+    Off,
+    /// A process that belongs to no group yet, and waits to be told.
+    Waits(Data),
+    /// A process whose replica was removed from its group. It keeps its directory open, and that is all.
+    Removed(ReplicaId, #[expect(dead_code, reason = "held")] Data),
+    /// A process with a replica.
+    Runs(Arc<Life>),
 }
 
-/// The replica on a node. There is one life-long replica on each.
+/// What a process starts with.
+struct Boot {
+    disk: MemoryDisk,
+    base: Arc<MemoryBase>,
+    number: u64,
+    ended: u64,
+}
+
+/// The replica on a node that the group is born with.
 #[must_use]
-pub fn replica(node: NodeId) -> ReplicaId {
+pub fn first_replica(node: NodeId) -> ReplicaId {
     ReplicaId(node.0 + 100)
 }
 
@@ -149,22 +149,57 @@ impl Node {
             state: Mutex::new(State {
                 disk: MemoryDisk::default(),
                 base: Arc::default(),
-                lives: 0,
-                life: None,
+                begun: 0,
+                ended: 0,
+                process: Process::Off,
+                is_damaged: false,
             }),
+            joining: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Its process, if one runs.
+    /// Its process, if one runs and holds a replica.
     #[must_use]
     pub fn life(&self) -> Option<Arc<Life>> {
-        self.state.lock().life.clone()
+        match &self.state.lock().process {
+            Process::Runs(life) => Some(Arc::clone(life)),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a spare: its process belongs to no group.
+    #[must_use]
+    pub fn is_spare(&self) -> bool {
+        let state = self.state.lock();
+        matches!(state.process, Process::Waits(_) | Process::Removed(..))
+    }
+
+    /// What its process says of itself when it is asked to come; `None` if nothing runs.
+    #[must_use]
+    pub fn describe(&self) -> Option<Newcomer> {
+        match &self.state.lock().process {
+            Process::Off => None,
+            Process::Waits(_) => Some(Newcomer::Free),
+            Process::Removed(replica, _) => Some(Newcomer::Holds(*replica)),
+            Process::Runs(life) => Some(Newcomer::Holds(life.replica())),
+        }
     }
 
     /// Its disk as it is now.
     #[must_use]
     pub fn disk(&self) -> MemoryDisk {
         self.state.lock().disk.clone()
+    }
+
+    /// Its disk is damaged from now on, until it gets an empty one.
+    pub fn note_damage(&self) {
+        self.state.lock().is_damaged = true;
+    }
+
+    /// Whether its disk is damaged.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.state.lock().is_damaged
     }
 
     /// Makes each sync take this much longer from now on.
@@ -185,13 +220,17 @@ impl Node {
 
     /// Ends its process, if one runs, and leaves the disk as `loss` says.
     pub fn crash(&self, loss: PowerLoss) {
-        let life = {
+        let process = {
             let mut state = self.state.lock();
             state.disk = state.disk.crash(loss);
             state.base = copy(&state.base);
-            state.life.take()
+            state.ended += 1;
+            std::mem::replace(&mut state.process, Process::Off)
         };
-        let Some(life) = life else { return };
+        self.common.network.unregister(self.id);
+        let Process::Runs(life) = process else {
+            return;
+        };
         self.saw(What::Crashed {
             loss: match loss {
                 PowerLoss::KeepAll => Loss::None,
@@ -199,24 +238,27 @@ impl Node {
                 PowerLoss::KeepSome { .. } => Loss::Torn,
             },
         });
-        life.gone.cancel();
-        self.common.network.unregister(self.id);
-        life.writer.abort();
+        life.end();
     }
 
     /// Ends its process in good order, as `rossby` does when it is told to stop.
     pub async fn shut_down(&self) {
         let Some(life) = self.life() else { return };
-        life.groups.shutdown().await;
-        // It may have lost its power meanwhile.
-        if life.gone.is_cancelled() {
-            return;
+        if life.shut_down().await {
+            self.crash(PowerLoss::KeepAll);
         }
-        if let Err(error) = life.store.close() {
-            tracing::warn!(%error, "the base was not closed");
-        }
-        life.wal.shut_down();
+    }
+
+    /// Ends its process, and gives it an empty disk.
+    pub fn wipe(&self) {
         self.crash(PowerLoss::KeepAll);
+        {
+            let mut state = self.state.lock();
+            state.disk = MemoryDisk::default();
+            state.base = Arc::default();
+            state.is_damaged = false;
+        }
+        self.saw(What::Wiped);
     }
 
     /// Starts a process on the disk as it is.
@@ -224,14 +266,13 @@ impl Node {
     /// # Errors
     /// [`LifeError`]; it was observed, too.
     pub async fn start(&self) -> Result<(), LifeError> {
-        if self.life().is_some() {
+        if !matches!(self.state.lock().process, Process::Off) {
             return Ok(());
         }
         let started = self.begin().await;
         if let Err(error) = &started {
-            self.common.network.unregister(self.id);
             self.saw(What::StartRefused {
-                reason: error.to_string(),
+                reason: whole(error),
             });
         }
         started
@@ -242,126 +283,138 @@ impl Node {
     /// # Errors
     /// [`LifeError`]; it was not observed.
     pub async fn start_in_vain(&self) -> Result<(), LifeError> {
-        let started = self.begin().await;
-        if started.is_err() {
+        self.begin().await
+    }
+
+    fn boot(&self) -> Boot {
+        let mut state = self.state.lock();
+        state.begun += 1;
+        Boot {
+            disk: state.disk.clone(),
+            base: Arc::clone(&state.base),
+            number: state.begun,
+            ended: state.ended,
+        }
+    }
+
+    /// Goes on as what the data directory says, as `rossby_node` does.
+    async fn begin(&self) -> Result<(), LifeError> {
+        let boot = self.boot();
+        let disk: Arc<dyn Disk> = Arc::new(boot.disk.clone());
+        let data = DataDirectory::open(disk, Path::new(DATA))?;
+        data.expect(self.id, Some(self.common.cluster))?;
+        let holds = data.identity().and_then(|known| known.replica(GROUP));
+        let holds = holds.map(|held| held.replica);
+        let removed = data.identity().and_then(|known| {
+            let RemovedReplica { replica, .. } = known.removed.last()?;
+            Some(*replica)
+        });
+        let has_log = has_log(&data)?;
+        let data = Arc::new(Mutex::new(data));
+        let ended = boot.ended;
+        let process = match (holds, removed) {
+            (Some(replica), _) if !has_log => return Err(LifeError::LogLost(replica)),
+            (Some(replica), _) => match self.live(boot, &data, replica).await {
+                Err(LifeError::Start(StartError::Log(WalError::ReplicaRemoved { .. }))) => {
+                    bury(&data, replica)?;
+                    Process::Removed(replica, data)
+                }
+                life => Process::Runs(life?),
+            },
+            (None, Some(replica)) if has_log => Process::Removed(replica, data),
+            (None, _) => Process::Waits(data),
+        };
+        self.enter(process, ended)
+    }
+
+    async fn live(
+        &self,
+        boot: Boot,
+        data: &Data,
+        replica: ReplicaId,
+    ) -> Result<Arc<Life>, LifeError> {
+        let (dice, ended) = (&self.common.dice, boot.ended);
+        let birth = Birth {
+            node: self.id,
+            common: Arc::clone(&self.common),
+            clock: Arc::clone(&self.clock),
+            slowness_ms: Arc::clone(&self.slowness_ms),
+            disk: Arc::new(boot.disk),
+            base: boot.base,
+            data: Arc::clone(data),
+            dice: dice.stream(&format!("node {} life {}", self.id, boot.number)),
+        };
+        let life = birth.live(replica).await;
+        // Whoever lost its power was taken off the network then, and its successor may be on it.
+        if life.is_err() && self.state.lock().ended == ended {
             self.common.network.unregister(self.id);
         }
-        started
+        life
     }
 
-    async fn begin(&self) -> Result<(), LifeError> {
-        let (disk, base, number) = {
-            let mut state = self.state.lock();
-            state.lives += 1;
-            (state.disk.clone(), Arc::clone(&state.base), state.lives)
-        };
-        let common = &self.common;
-        let dice = common
-            .dice
-            .stream(&format!("node {} life {number}", self.id));
-        let gone = CancellationToken::new();
-        // Given up or failed half-way, nothing of it is seen any more.
-        let ends = gone.clone().drop_guard();
-        let disk: Arc<dyn Disk> = Arc::new(disk);
-        let options = WalOptions {
-            // The least that the largest entry fits into.
-            segment_bytes: 4 << 20,
-            cache_bytes: 256 << 10,
-        };
-        let (wal, writer) = Wal::open(Arc::clone(&disk), Path::new("/data/wal"), options)?;
-        let store = Store::open(disk, Path::new("/data/checkpoints"), base)?;
-        let writer = tokio::spawn(write(
-            writer,
-            dice.stream("sync"),
-            Arc::clone(&self.slowness_ms),
-        ));
-        let witness = Arc::new(LifeWitness {
-            common: Arc::clone(common),
-            node: self.id,
-            gone: gone.clone(),
-            reader: OnceLock::new(),
-        });
-        let config = GroupsConfig {
-            node: self.id,
-            timing: Timing::lan(),
-            clock: self.clock.clone(),
-            random: Arc::new(SeededRandom::new(dice.seed_of("raft"))),
-            transport: self.transport(&gone),
-            wal: wal.clone(),
-            store: store.clone(),
-            blocking: Blocking::Inline,
-            checkpoint_log_bytes: common.checkpoint_log_bytes,
-            overlay_budget_bytes: 64 << 20,
-        };
-        let groups = Groups::witnessed(config, witness.clone());
-        common.network.register(self.id, groups.clone());
-        let group = match groups.start(GROUP, replica(self.id)).await {
-            Ok(group) => group,
-            Err(error) => {
-                writer.abort();
-                return Err(error.into());
-            }
-        };
-        // Nobody but this sets it.
-        let _ = witness.reader.set(group.reader());
-        let life = Arc::new(Life {
-            mailbox: Arc::new(self.mailbox(&group, &dice)),
-            gone,
-            group,
-            groups,
-            store,
-            wal,
-            writer,
-        });
-        self.work(&life, &dice);
-        self.state.lock().life = Some(Arc::clone(&life));
-        ends.disarm();
-        tokio::spawn(look_on(life, witness));
-        Ok(())
+    /// The process is what runs, unless it lost its power while it started.
+    fn enter(&self, process: Process, ended: u64) -> Result<(), LifeError> {
+        let mut state = self.state.lock();
+        if state.ended == ended {
+            state.process = process;
+            return Ok(());
+        }
+        drop(state);
+        if let Process::Runs(life) = process {
+            life.end();
+        }
+        Err(LifeError::Ended)
     }
 
-    fn transport(&self, gone: &CancellationToken) -> SharedTransport {
-        Arc::new(LifeTransport {
-            transport: self.common.network.transport(self.id),
-            gone: gone.clone(),
-        })
-    }
-
-    fn mailbox(&self, group: &Arc<Group>, dice: &Dice) -> MailboxService {
-        let common = &self.common;
-        let served = Arc::clone(group);
-        MailboxService::new(MailboxConfig {
-            directory: Arc::new(move |_: PartitionId| Some(Arc::clone(&served))),
-            secrets: Arc::clone(&common.secrets),
-            partitions: common.partitions,
-            cluster_name: CLUSTER_NAME.to_owned(),
-            clock: self.clock.clone(),
-            random: Arc::new(SeededRandom::new(dice.seed_of("mailbox"))),
-            limits: DoorLimits::default(),
-            stored_limits: common.limits,
-            courier: Arc::new(common.codes.clone()),
-            metrics: metrics(),
-        })
-    }
-
-    fn work(&self, life: &Life, dice: &Dice) {
-        let common = &self.common;
-        let workers = Workers {
-            group: Arc::clone(&life.group),
-            partitions: common.partitions,
-            limits: common.limits,
-            secrets: Arc::clone(&common.secrets),
-            courier: Arc::new(common.codes.clone()),
-            clock: self.clock.clone(),
-            random: Arc::new(SeededRandom::new(dice.seed_of("workers"))),
-            metrics: metrics(),
+    /// Has a process that waits take its place in the group, as this replica. Twin of `join` in
+    /// `rossby_node`: doing it again does nothing.
+    ///
+    /// # Errors
+    /// [`JoinError`]. After [`JoinError::Life`] it can be tried again.
+    pub async fn join(&self, replica: ReplicaId) -> Result<(), JoinError> {
+        let _alone = self.joining.lock().await;
+        let data = match &self.state.lock().process {
+            Process::Off => return Err(JoinError::Off),
+            Process::Runs(life) if life.replica() == replica => return Ok(()),
+            Process::Runs(life) => return Err(JoinError::Taken(life.replica())),
+            Process::Removed(held, _) => return Err(JoinError::Taken(*held)),
+            Process::Waits(data) => Arc::clone(data),
         };
-        workers.spawn(&TaskTracker::new(), &life.gone);
+        let held = {
+            let data = data.lock();
+            let held = data.identity().and_then(|known| known.replica(GROUP));
+            held.map(|held| held.replica)
+        };
+        if let Some(held) = held.filter(|held| *held != replica) {
+            return Err(JoinError::Taken(held));
+        }
+        let boot = self.boot();
+        let ended = boot.ended;
+        let life = self.live(boot, &data, replica).await?;
+        Ok(self.enter(Process::Runs(life), ended)?)
     }
 }
 
-fn metrics() -> Arc<Metrics> {
-    Metrics::register(&mut prometheus_client::registry::Registry::default())
+/// An error with all that it came from.
+fn whole(error: &LifeError) -> String {
+    let first = std::error::Error::source(error);
+    let sources = std::iter::successors(first, |error| error.source());
+    // Some say what they came from themselves.
+    sources.fold(error.to_string(), |said, source| {
+        let source = source.to_string();
+        match said.contains(&source) {
+            true => said,
+            false => format!("{said}: {source}"),
+        }
+    })
+}
+
+fn has_log(data: &DataDirectory) -> Result<bool, LifeError> {
+    match data.disk().list(&data.wal()) {
+        Ok(files) => Ok(!files.is_empty()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(LifeError::Look(error)),
+    }
 }
 
 /// The base as the next process finds it. A copy, since this one's tasks may not have noticed yet
@@ -374,111 +427,4 @@ fn copy(base: &MemoryBase) -> Arc<MemoryBase> {
         let _ = copied.write(rows.collect());
     }
     Arc::new(copied)
-}
-
-/// The log's writer as a task: each drain takes the time of a sync.
-async fn write(mut writer: WalWriter, dice: Dice, slowness_ms: Arc<AtomicU64>) {
-    while !writer.is_over() {
-        writer.ready().await;
-        let slowness = slowness_ms.load(Ordering::SeqCst);
-        let (least, most) = SYNC_MS;
-        tokio::time::sleep(dice.millis(least, most) + Duration::from_millis(slowness)).await;
-        writer.drain();
-    }
-}
-
-/// Says when a replica has stopped by itself.
-async fn look_on(life: Arc<Life>, witness: Arc<LifeWitness>) {
-    loop {
-        if let Some(reason) = life.group.status().failure {
-            witness.node(What::Stopped { reason });
-            return;
-        }
-        tokio::select! {
-            biased;
-            () = life.gone.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
-        }
-    }
-}
-
-/// A way to the other nodes that ends with the process.
-#[derive(Debug)]
-struct LifeTransport {
-    transport: SharedTransport,
-    gone: CancellationToken,
-}
-
-#[async_trait]
-impl Transport for LifeTransport {
-    async fn connect(&self, node: NodeId, address: &str) -> Result<Link, TransportError> {
-        let connecting = self.transport.connect(node, address);
-        match self.gone.run_until_cancelled(connecting).await {
-            Some(connected) if !self.gone.is_cancelled() => connected,
-            _ => Err(TransportError::Unreachable {
-                node,
-                address: address.to_owned(),
-                reason: "this process has ended".to_owned(),
-            }),
-        }
-    }
-}
-
-/// Sees what a process does until it is gone.
-#[derive(Debug)]
-struct LifeWitness {
-    common: Arc<Common>,
-    node: NodeId,
-    gone: CancellationToken,
-    reader: OnceLock<Reader>,
-}
-
-impl LifeWitness {
-    fn node(&self, what: What) {
-        if !self.gone.is_cancelled() {
-            self.common.recorder.saw(Who::Node(self.node), what);
-        }
-    }
-
-    fn replica(&self, group: GroupId, replica: ReplicaId, event: ReplicaEvent) {
-        self.node(What::Replica {
-            group,
-            replica,
-            event,
-        });
-    }
-
-    fn compare(&self, group: GroupId, replica: ReplicaId) {
-        let Some(Ok((Some(at), digests))) = self.reader.get().map(Reader::digests) else {
-            return;
-        };
-        for (partition, digest) in digests {
-            let event = ReplicaEvent::State {
-                at,
-                partition,
-                digest: Digest::of(&digest),
-            };
-            self.replica(group, replica, event);
-        }
-    }
-}
-
-impl Witness for LifeWitness {
-    fn saw(&self, group: GroupId, replica: ReplicaId, deed: Deed) {
-        if let Some(moment) = Moment::of(&deed)
-            && !self.gone.is_cancelled()
-        {
-            self.common.trap.pass(self.node, moment);
-        }
-        let applied = match &deed {
-            Deed::Applied(position, _) => Some(position.index),
-            _ => None,
-        };
-        for event in events_of(replica, deed) {
-            self.replica(group, replica, event);
-        }
-        if applied.is_some_and(|index| index.is_multiple_of(COMPARE_EVERY)) {
-            self.compare(group, replica);
-        }
-    }
 }

@@ -42,9 +42,11 @@ impl Moment {
             Deed::CheckpointPublished(_) => Some(Self::Checkpoint),
             Deed::CheckpointInstalled(_) => Some(Self::Installation),
             Deed::Truncating(_) | Deed::Purging(_) => Some(Self::Drop),
-            Deed::Started { .. } | Deed::Appended(_) | Deed::Committed(_) | Deed::Applied(..) => {
-                None
-            }
+            Deed::Started { .. }
+            | Deed::Appended(_)
+            | Deed::Committed(_)
+            | Deed::Applied(..)
+            | Deed::Members { .. } => None,
         }
     }
 }

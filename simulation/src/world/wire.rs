@@ -359,8 +359,7 @@ impl DeviceWire {
             return 0;
         };
         let partition = identifier.partition(self.common.partitions);
-        let nodes = [node, NodeId(1), NodeId(2), NodeId(3)];
-        let lives = nodes.into_iter().filter_map(|node| self.doors.life(node));
+        let lives = self.doors.life(node).into_iter().chain(self.doors.lives());
         let claims = lives.filter_map(|life| {
             let query = Query::VerifiedClaim(identifier);
             match life.group.read_local(partition, &query) {

@@ -15,15 +15,13 @@ pub struct SmallDisk {
 impl SmallDisk {
     /// Mounts one; `None`, said aloud, where that is not allowed.
     pub fn mount(folder: &Path, mebibytes: u32) -> Option<Self> {
+        Self::mount_with(folder, &format!("size={mebibytes}m"))
+    }
+
+    /// The same, with options of tmpfs.
+    pub fn mount_with(folder: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(folder).expect("no folder to mount on");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o"])
-            .arg(format!("size={mebibytes}m,mode=0700"))
-            .arg("rossby-test")
-            .arg(folder)
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success());
+        let mounted = mount(folder, &format!("{options},mode=0700"));
         if !mounted {
             eprintln!(
                 "SKIPPED: no file system can be mounted here (not root?), so no disk was filled"
@@ -32,6 +30,12 @@ impl SmallDisk {
         mounted.then(|| Self {
             folder: folder.to_owned(),
         })
+    }
+
+    /// Changes its options while it is in use.
+    pub fn remount(&self, options: &str) {
+        let mounted = mount(&self.folder, &format!("remount,{options}"));
+        assert!(mounted, "it can't be mounted anew");
     }
 
     fn filler(&self) -> PathBuf {
@@ -61,6 +65,15 @@ impl SmallDisk {
     pub fn free(&self) {
         fs::remove_file(self.filler()).expect("no filler");
     }
+}
+
+fn mount(folder: &Path, options: &str) -> bool {
+    Command::new("mount")
+        .args(["-t", "tmpfs", "-o", options, "rossby-test"])
+        .arg(folder)
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 impl Drop for SmallDisk {

@@ -37,6 +37,31 @@ pub struct Seen {
     pub fetched: BTreeMap<u64, BTreeSet<(Name, Bytes)>>,
     /// What was answered to sends: recipient box and counter, the sequences that were named.
     pub stored: BTreeMap<(Bytes, u64), BTreeSet<u64>>,
+    /// The last request of each method that was answered.
+    pub answered: BTreeMap<&'static str, Captured>,
+}
+
+/// A request as it went over the wire, for whoever plays it again.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    /// The method's path.
+    pub path: &'static str,
+    message: Bytes,
+    authorization: Option<String>,
+}
+
+impl Captured {
+    /// Sends the very same to a server.
+    pub async fn play_at(&self, server: &str) -> Result<WireReply, WireError> {
+        let exchange = Exchange {
+            server: &server.parse().expect("not an address"),
+            path: self.path,
+            message: self.message.clone(),
+            authorization: self.authorization.clone(),
+            timeout: super::PATIENCE,
+        };
+        GrpcWire::new(None).exchange(exchange).await
+    }
 }
 
 /// The witness of one device. Clones see the same.
@@ -60,6 +85,12 @@ impl Witness {
         self.seen.lock().expect("a witness failed").clone()
     }
 
+    /// The last request to a method that was answered.
+    pub fn captured(&self, method: &str) -> Captured {
+        let seen = self.seen();
+        seen.answered.get(method).expect("nothing to play").clone()
+    }
+
     /// Forgets the tries so far.
     pub fn forget_tries(&self) {
         self.seen.lock().expect("a witness failed").tries.clear();
@@ -76,6 +107,12 @@ impl Witness {
         let method = exchange.path.rsplit('/').next().unwrap_or_default();
         seen.tries.push((method, ending));
         let Ok(reply) = result else { return };
+        let captured = Captured {
+            path: exchange.path,
+            message: exchange.message.clone(),
+            authorization: exchange.authorization.clone(),
+        };
+        seen.answered.insert(method, captured);
         match method {
             "Fetch" => seen.note_fetched(&reply.message),
             "Send" => seen.note_stored(&reply.message),
