@@ -184,7 +184,10 @@ impl Groups {
         }
         let config = &self.config;
         let log = config.wal.log(group, replica)?;
-        let state = config.store.group(group)?;
+        // Long, if the base has to be rebuilt; the node's other tasks go on.
+        let store = config.store.clone();
+        let recovered = config.blocking.run(move || store.group(group)).await;
+        let state = recovered.map_err(|error| StartError::Recovery(error.to_string()))??;
         check_recovered(&log, &state)?;
         let reader = state.reader();
         let witness = Line::new(self.witness.as_ref(), group, replica);

@@ -148,6 +148,18 @@ impl Cluster {
         cluster
     }
 
+    /// A single node that was never started.
+    pub fn unborn(id: u64) -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            folder: folder(),
+        };
+        cluster
+            .nodes
+            .push(Node::new(cluster.path(), id, Vec::new()));
+        cluster
+    }
+
     /// A running cluster of `count` nodes, each looked after by `prepare` before it starts.
     pub fn prepared(count: u64, flags: &[&str], mut prepare: impl FnMut(&Node)) -> Self {
         let mut cluster = Self {
