@@ -23,15 +23,15 @@ use crate::book::AddressBook;
 use crate::clock_quorum::ClockQuorum;
 use crate::core::Core;
 use crate::expiry::Expiry;
-use crate::inbound::{Heard, Inbound, InboundConfig, Replica};
+use crate::heard::Heard;
+use crate::inbound::{Inbound, InboundConfig, Replica};
 use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::runtime::with_random;
 use crate::shipping::Shipping;
-use crate::state_machine::StateMachine;
+use crate::state_machine::{Raft, StateMachine};
 use crate::timing::Timing;
-use crate::types::Raft;
 use crate::witness::{Deed, Line, SavedVote, Witness};
 use crate::{Group, Member};
 
