@@ -138,6 +138,20 @@ impl Office {
         self.state.lock().codes[box_id].clone()
     }
 
+    /// A backup of all that the office holds.
+    pub fn back_up(&self) -> impl FnOnce() {
+        let (backup, office) = (self.state.lock().tables.clone(), Weak::clone(&self.me));
+        move || {
+            let office = office.upgrade().unwrap();
+            let tables = &mut office.state.lock().tables;
+            *tables = backup;
+            let mut meta = tables.meta().unwrap();
+            let now = office.clock.now();
+            meta.restored = meta.restored.again(now, false);
+            tables.put_meta(&meta).unwrap();
+        }
+    }
+
     /// The office was restored, and takes no token any more that was given out before.
     pub fn restore_and_revoke(&self) {
         let mut state = self.state.lock();
