@@ -55,6 +55,8 @@ pub struct Listener<'a> {
     stream: Option<OpenStream>,
     /// When the stream was opened.
     opened_at: Instant,
+    /// Whether the device has not asked yet, since then, what key the service shows for it.
+    is_new: bool,
     /// The page that came last, until it is stored.
     page: Option<v1::FetchResponse>,
     /// The last sequence of the stream that is stored.
@@ -86,6 +88,7 @@ impl Device {
             signer: self.signer()?,
             stream: None,
             opened_at: Instant::now(),
+            is_new: false,
             page: None,
             after: Sequence(0),
             // Its acknowledgement may have been lost.
@@ -122,6 +125,12 @@ impl Listener<'_> {
                     return Ok(heard);
                 }
                 continue;
+            }
+            if self.is_new {
+                // On an open stream, so that it costs nobody time who is away. The next one makes up
+                // for an error.
+                let _ = self.device.keep_key_published().await;
+                self.is_new = false;
             }
             if !self.more || self.unacknowledged_pages >= MAX_UNACKNOWLEDGED_PAGES {
                 self.acknowledge().await;
@@ -207,6 +216,7 @@ impl Listener<'_> {
                 self.after = Sequence(0);
                 self.stream = Some(stream);
                 self.opened_at = Instant::now();
+                self.is_new = true;
                 match first {
                     Ok(page) => {
                         let status = status_of(page.status);

@@ -16,11 +16,14 @@ const YEARS_AHEAD: Timestamp = NOON.plus_millis(10 * 365 * DAY_MS);
 const A_MINUTE_LATER: Timestamp = NOON.plus_millis(60_000);
 
 async fn lone_node() -> World {
-    World::new(Settings {
+    let world = World::new(Settings {
         nodes: 1,
         ..Settings::default()
     })
-    .await
+    .await;
+    // So that mail may expire by the noon of the log.
+    leader_who_knows_the_time(&world).await;
+    world
 }
 
 fn hours(node: &Node) -> Option<Hours> {
@@ -55,6 +58,7 @@ fn expiry_clock(node: &Node) -> Timestamp {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_clocks_of_three_that_were_years_ahead_leave_a_group_that_serves_on() {
     let world = World::three().await;
+    leader_who_knows_the_time(&world).await;
     world.send(1, 1).await;
     let expiry_before = expiry_clock(world.leader().await);
     for id in [NodeId(1), NodeId(2)] {
