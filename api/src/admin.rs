@@ -588,5 +588,6 @@ fn group_status(status: GroupStatus) -> v1::GroupStatus {
         failure: status.failure.unwrap_or_default(),
         expiry_blocked: status.expiry_blocked.map(clock_jump),
         joint: status.joint,
+        time_ahead_ms: status.time_ahead_ms,
     }
 }

@@ -57,7 +57,13 @@ pub fn hawk_header(data: &[u8]) -> bool {
     assert!(text.contains(&format!("id=\"{}\"", presented.address())));
     assert!(text.contains(&format!("ts=\"{}\"", presented.ts_secs())));
     let now = Timestamp::from_millis(presented.ts_secs().saturating_mul(1000));
-    let admitted = admit(&guard(), text, &token, reign(Timestamp::default()), now);
+    let admitted = admit(
+        &guard(),
+        text,
+        &token,
+        reign(Timestamp::default(), now),
+        now,
+    );
     assert!(matches!(admitted, Err(HawkRefusal::NotAuthenticated)));
     true
 }
@@ -71,11 +77,12 @@ fn guard() -> Guard {
     })
 }
 
-fn reign(since: Timestamp) -> Reign {
+fn reign(since: Timestamp, covered: Timestamp) -> Reign {
     Reign {
         group: GroupId(1),
         term: 1,
         since,
+        covered,
     }
 }
 
@@ -114,7 +121,8 @@ fn signed_at(times: &[u8], address: DeviceAddress, token: &Token) -> bool {
     let Ok(text) = signed.authorization(MESSAGE) else {
         return false;
     };
-    let (guard, reign, now) = (guard(), reign(millis(since)), millis(now));
+    let (guard, now) = (guard(), millis(now));
+    let reign = reign(millis(since), now);
     let first = admit(&guard, &text, token, reign, now);
     assert!(!matches!(first, Err(HawkRefusal::NotAuthenticated)));
     if first.is_ok() {

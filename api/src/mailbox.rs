@@ -14,7 +14,6 @@ use bytes::Bytes;
 use rossby_domain::ids::{PartitionCount, PartitionId};
 use rossby_domain::limits::Limits;
 use rossby_raft::{Group, Member, ProposeError, ReadError};
-use rossby_seams::clock::Clock;
 use rossby_seams::random::Random;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -58,8 +57,6 @@ pub struct MailboxConfig {
     pub partitions: PartitionCount,
     /// The cluster's name: the host in the Hawk MAC.
     pub cluster_name: String,
-    /// The clock that requests are held against.
-    pub clock: Arc<dyn Clock>,
     /// Where codes and sealing nonces come from.
     pub random: Arc<dyn Random>,
     /// Limits of the doors.

@@ -156,4 +156,7 @@ pub struct GroupStatus {
     /// On the leader: the jump of its clock for which no mail expires, until the clock is set right
     /// or the time confirmed ([`crate::Group::confirm_time`]).
     pub expiry_blocked: Option<ClockJump>,
+    /// On the leader: how far the service's time is ahead of this node's clock, in milliseconds; zero
+    /// if by no more than clocks may differ. Clocks were wrong when it was written to the log.
+    pub time_ahead_ms: u64,
 }

@@ -17,7 +17,7 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use rossby_domain::time::Timestamp;
-use rossby_domain::{Reply, Routed};
+use rossby_domain::{Command, Reply, Routed};
 use rossby_storage::codec::Batch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -260,8 +260,8 @@ impl Drain {
     }
 
     async fn submit(&self, batch: Vec<Waiting>, slot: OwnedSemaphorePermit) {
-        let stamp = match self.stamp(&batch).await {
-            Ok(stamp) => stamp,
+        let own = match self.own_clock(&batch).await {
+            Ok(own) => own,
             Err(error) => return refuse(batch, &error),
         };
         let mut commands = Vec::new();
@@ -277,9 +277,12 @@ impl Drain {
         if callers.is_empty() {
             return;
         }
+        let removes = |routed: &Routed| matches!(routed.command, Command::Expire(_));
+        let stamped = self.core.stamp(Some(own), commands.iter().any(removes));
+        let (stamp, may_expire) = stamped.unwrap_or((own, false));
         let proposal = match Proposal::new(&Batch {
             stamp,
-            may_expire: self.core.may_expire_by(stamp),
+            may_expire,
             commands,
         }) {
             Ok(proposal) => proposal,
@@ -304,14 +307,14 @@ impl Drain {
             let outcome = timeout_at(last_deadline, outcome).await;
             drop(slot);
             match outcome {
-                Ok(Ok(result)) => core.hand_out(callers, result),
+                Ok(Ok(result)) => core.hand_out(callers, stamp, result),
                 Ok(Err(_)) | Err(_) => answer_all(callers, &ProposeError::Unknown),
             }
         });
     }
 
-    /// The time for an entry, if this node may lead and stamp now.
-    async fn stamp(&self, batch: &[Waiting]) -> Result<Timestamp, ProposeError> {
+    /// This node's clock, if it may lead and stamp now.
+    async fn own_clock(&self, batch: &[Waiting]) -> Result<Timestamp, ProposeError> {
         self.core.admit()?;
         let patience = Instant::now() + CLOCK_WAIT;
         let first = batch.iter().map(|waiting| waiting.deadline).min();
@@ -328,10 +331,12 @@ impl Core {
     fn hand_out(
         &self,
         callers: Vec<(usize, oneshot::Sender<Outcome>)>,
+        stamp: Timestamp,
         result: ClientWriteResult<TypeConfig>,
     ) {
         match result {
             Ok(written) => {
+                self.note_committed(&written, stamp);
                 let mut replies = written.data.0.into_iter();
                 for (count, answer) in callers {
                     let own: Vec<Reply> = replies.by_ref().take(count).collect();

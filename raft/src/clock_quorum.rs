@@ -107,6 +107,11 @@ impl ClockQuorum {
         }
     }
 
+    /// What a clock that is never set shows.
+    pub(crate) fn running(&self) -> Duration {
+        self.clock.running()
+    }
+
     /// The time, if it may be stamped on a command of a group with these voters.
     pub(crate) fn judge_now(&self, voters: &[NodeId]) -> (Timestamp, Verdict) {
         let now = Instant::now();

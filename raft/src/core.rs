@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Query};
-use rossby_seams::clock::Clock;
 use rossby_seams::watch;
 use rossby_storage::store::{Reader, Store};
 use rossby_storage::wal::Wal;
@@ -28,6 +27,7 @@ use crate::expiry::Expiry;
 use crate::heard::Heard;
 use crate::links::Links;
 use crate::ownership::Ownership;
+use crate::service_time::ServiceTime;
 use crate::shipping::Shipping;
 use crate::state_machine::Raft;
 use crate::timing::Timing;
@@ -48,7 +48,6 @@ pub(crate) struct Core {
     pub(crate) watches: Arc<BoxWatches>,
     pub(crate) wal: Wal,
     pub(crate) store: Store,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) clocks: Arc<ClockQuorum>,
     pub(crate) links: Links,
     pub(crate) book: Arc<AddressBook>,
@@ -63,6 +62,7 @@ pub(crate) struct Core {
     pub(crate) handing_over: AtomicBool,
     pub(crate) failure: Mutex<Option<String>>,
     pub(crate) expiry: Expiry,
+    pub(crate) time: ServiceTime,
     /// Whether this replica was removed from the group, and has ended.
     pub(crate) dismissed: CancellationToken,
     pub(crate) stop: CancellationToken,
@@ -72,7 +72,6 @@ pub(crate) struct Core {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reign {
     pub(crate) term: u64,
-    pub(crate) since: Timestamp,
     pub(crate) began: Instant,
 }
 

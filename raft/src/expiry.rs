@@ -21,7 +21,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ServerState;
 use parking_lot::Mutex;
 use rossby_domain::time::{DAY_MS, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -87,7 +86,7 @@ impl Expiry {
     }
 
     /// The same, of a time that is to be stamped.
-    fn stamp(&self, term: u64, now: Timestamp) -> bool {
+    pub(crate) fn stamp(&self, term: u64, now: Timestamp) -> bool {
         let mut known = self.0.lock();
         let Some(known) = known.as_mut().filter(|known| known.term == term) else {
             return false;
@@ -97,6 +96,16 @@ impl Expiry {
             known.last = known.last.max(now);
         }
         may_expire
+    }
+
+    /// What mail may expire by, if by anything: this node's clock. But if that is further behind the last
+    /// time than a jump, clocks were wrong then or are now, and the service's time goes on from there.
+    pub(crate) fn time(&self, term: u64, own: Timestamp, service: Timestamp) -> Timestamp {
+        let known = (*self.0.lock()).filter(|known| known.term == term);
+        match known {
+            Some(known) if known.last.millis_since(own) > MAX_JUMP_MS => service,
+            _ => own,
+        }
     }
 
     fn jump(&self, term: u64, now: Timestamp) -> Option<ClockJump> {
@@ -113,24 +122,6 @@ impl Expiry {
 }
 
 impl Core {
-    /// The term, if this replica leads.
-    fn led_term(&self) -> Option<u64> {
-        self.with_metrics(|metrics| {
-            (metrics.state == ServerState::Leader).then_some(metrics.current_term)
-        })
-    }
-
-    /// Whether mail may expire by a command that is stamped with `now`.
-    pub(crate) fn may_expire_by(&self, now: Timestamp) -> bool {
-        self.led_term()
-            .is_some_and(|term| self.expiry.stamp(term, now))
-    }
-
-    /// Whether mail may expire now; not here if this replica does not lead.
-    pub(crate) fn may_expire(&self) -> bool {
-        self.read_time() > Timestamp::default()
-    }
-
     /// The time by which a read may hide what has expired, beyond what the log says; zero if none.
     /// A clock that the others do not confirm hides nothing: a device would acknowledge what stands
     /// behind the hidden letter, and with it the letter.
@@ -147,15 +138,27 @@ impl Core {
     }
 
     fn read_time_of(&self, now: Timestamp, verdict: Verdict) -> Timestamp {
-        match self.led_term() {
-            Some(term) if verdict == Verdict::InStep && self.expiry.may_expire(term, now) => now,
-            _ => Timestamp::default(),
+        let Some(term) = self.led_term().filter(|_| verdict == Verdict::InStep) else {
+            return Timestamp::default();
+        };
+        let by = self.expiry_time(term, now, verdict);
+        if self.expiry.may_expire(term, by) {
+            by
+        } else {
+            Timestamp::default()
         }
+    }
+
+    fn expiry_time(&self, term: u64, own: Timestamp, verdict: Verdict) -> Timestamp {
+        let service = self.service_time_of(own, verdict);
+        self.expiry.time(term, own, service)
     }
 
     /// The jump for which expiry is blocked, if it is.
     pub(crate) fn clock_jump(&self) -> Option<ClockJump> {
-        self.expiry.jump(self.led_term()?, self.clock.now())
+        let (own, verdict) = self.clocks.judge_now(&self.voter_nodes());
+        let term = self.led_term()?;
+        self.expiry.jump(term, self.expiry_time(term, own, verdict))
     }
 
     /// Learns the group's time, once in a term. All that earlier leaders committed must be applied:
@@ -168,18 +171,11 @@ impl Core {
             self.fail(&format!("the state can not be read: {error}"));
             ReadError::Stopped
         })?;
-        let last = times.expiry_clock;
-        self.expiry.learn(term, last);
-        // An earlier leader's clock may have been ahead of ours: what it took in up to then is its reign.
-        // So is all that came in before the state was restored, of which it knows nothing.
-        if let Some(reign) = self
-            .reign
-            .lock()
-            .as_mut()
-            .filter(|reign| reign.term == term)
-        {
-            reign.since = reign.since.max(last).max(times.restored_at);
-        }
+        // What came in before the state was restored was an earlier leader's too, of which it knows
+        // nothing.
+        let since = times.clock.max(times.restored_at);
+        self.time.learn(term, since, self.clocks.running());
+        self.expiry.learn(term, times.expiry_clock);
         Ok(())
     }
 
@@ -206,7 +202,8 @@ impl Core {
         let term = self
             .led_term()
             .ok_or(ProposeError::NotLeader { leader: None })?;
-        let jump = self.expiry.confirm(term, now);
+        let by = self.expiry_time(term, now, verdict);
+        let jump = self.expiry.confirm(term, by);
         if let Some(jump) = jump {
             tracing::warn!(
                 group = %self.id,
@@ -225,6 +222,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut was_blocked = false;
+    let mut was_ahead = false;
     loop {
         tokio::select! {
             biased;
@@ -233,7 +231,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
             _ = ticks.tick() => {}
         }
         let Leadership::Here { term } = *leadership.borrow_and_update() else {
-            was_blocked = false;
+            (was_blocked, was_ahead) = (false, false);
             continue;
         };
         if !core.expiry.knows(term)
@@ -259,6 +257,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
             _ => {}
         }
         was_blocked = jump.is_some();
+        was_ahead = core.say_if_ahead(was_ahead);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::batcher::Batcher;
 use crate::box_watch::BoxWatch;
 use crate::core::{Core, Metrics, leader_member};
 use crate::expiry::{self, ClockJump};
+use crate::service_time::Hours;
 use crate::{Member, checkpoints, leadership, members};
 
 /// A running replica of a group.
@@ -201,18 +202,43 @@ impl Group {
         self.core.leads_surely()
     }
 
-    /// When this replica became leader in the present term: by its clock or, once a read was
-    /// confirmed, by the latest stamp of an earlier leader if that is later. A new leader refuses
-    /// Hawk timestamps from before this, since it does not know the old leader's nonces.
+    /// The term, if this replica leads as far as it knows.
     #[must_use]
-    pub fn leader_since(&self) -> Option<Timestamp> {
-        let term = self.core.with_metrics(|metrics| {
-            (metrics.state == ServerState::Leader).then_some(metrics.current_term)
-        })?;
-        let reign = *self.core.reign.lock();
-        reign
-            .filter(|reign| reign.term == term)
-            .map(|reign| reign.since)
+    pub fn led_term(&self) -> Option<u64> {
+        self.core.led_term()
+    }
+
+    /// The signed times that this replica answers for as leader of a term; `None` if it does not
+    /// lead, or before a first read was confirmed.
+    #[must_use]
+    pub fn hours(&self, term: u64) -> Option<Hours> {
+        (self.core.led_term() == Some(term)).then(|| self.core.time.hours(term))?
+    }
+
+    /// Moves [`Hours::covered`] up to `until` if it is not there: by a stamp in the log, in a partition
+    /// that this group owns. (It stays below if `until` is ahead of the service's time.)
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub async fn cover(
+        &self,
+        partition: PartitionId,
+        until: Timestamp,
+        deadline: Instant,
+    ) -> Result<(), ProposeError> {
+        self.core.cover(partition, until, deadline).await
+    }
+
+    /// The service's time: this node's clock or, if that is behind the log or out of step, the
+    /// log's time and what has passed since.
+    #[must_use]
+    pub fn service_time(&self) -> Timestamp {
+        self.core.service_time()
+    }
+
+    /// The same, but waits a little for the peers' clocks if they are not known yet.
+    pub async fn service_time_by(&self, deadline: Instant) -> Timestamp {
+        self.core.service_time_by(deadline).await
     }
 
     /// Brings the group to life with these members, all of them voters. Once, on one replica.
@@ -252,11 +278,12 @@ impl Group {
         leadership::transfer(&self.core, to, deadline).await
     }
 
-    /// Whether mail may expire by this node's clock: this replica leads, knows the group's time, and
-    /// its clock is not far beyond it.
+    /// The time by which mail may expire now; `None` if this replica does not lead, does not know the
+    /// group's time, or doubts its clock.
     #[must_use]
-    pub fn may_expire(&self) -> bool {
-        self.core.may_expire()
+    pub fn expires_by(&self) -> Option<Timestamp> {
+        let time = self.core.read_time();
+        (time > Timestamp::default()).then_some(time)
     }
 
     /// Takes this node's clock for right on the operator's word, so that mail expires again; the
@@ -315,6 +342,7 @@ impl Group {
     #[must_use]
     pub fn status(&self) -> GroupStatus {
         let expiry_blocked = self.core.clock_jump();
+        let time_ahead_ms = self.core.time_ahead_ms();
         self.core.with_metrics(|metrics| {
             let index = |id: &Option<crate::types::LogId>| id.as_ref().map(|id| id.index);
             let membership = &metrics.membership_config;
@@ -353,6 +381,7 @@ impl Group {
                 removed: self.is_dismissed(),
                 failure: self.core.failure.lock().clone(),
                 expiry_blocked,
+                time_ahead_ms,
             }
         })
     }

@@ -29,6 +29,7 @@ use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::runtime::with_random;
+use crate::service_time::ServiceTime;
 use crate::shipping::Shipping;
 use crate::state_machine::{Raft, StateMachine};
 use crate::timing::Timing;
@@ -222,7 +223,6 @@ impl Groups {
             watches,
             wal: config.wal.clone(),
             store: config.store.clone(),
-            clock: config.clock.clone(),
             clocks: self.clocks.clone(),
             links: self.links.clone(),
             book,
@@ -237,6 +237,7 @@ impl Groups {
             handing_over: AtomicBool::new(false),
             failure: Mutex::default(),
             expiry: Expiry::default(),
+            time: ServiceTime::default(),
             dismissed: CancellationToken::new(),
             stop: self.stop.child_token(),
         };

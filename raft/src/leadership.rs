@@ -81,11 +81,9 @@ impl Core {
             Leadership::Here { term } => {
                 let mut reign = self.reign.lock();
                 if reign.is_none_or(|reign| reign.term != *term) {
-                    let (since, began) = (self.clock.now(), Instant::now());
                     *reign = Some(Reign {
                         term: *term,
-                        since,
-                        began,
+                        began: Instant::now(),
                     });
                     self.handing_over.store(false, Ordering::Release);
                 }

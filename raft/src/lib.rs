@@ -12,7 +12,7 @@
 //! Invariants:
 //! - What commands mean is not known here: they are bytes with a partition, and replies.
 //! - Time enters a command when the leader proposes it, and only while its clock is in step with a
-//!   quorum's (`clock_quorum.rs`). Mail expires by it only if it does not run far ahead of the log
+//!   quorum's (`clock_quorum.rs`). It never goes back (`service_time.rs`). Mail expires by it only if it does not run far ahead of the log
 //!   (`expiry.rs`).
 //! - A caller is told that nothing happened only if that is certain; otherwise the outcome is
 //!   unknown.
@@ -45,6 +45,7 @@ mod ownership;
 mod reads;
 mod restored;
 mod runtime;
+mod service_time;
 mod shipping;
 mod state_machine;
 #[cfg(test)]
@@ -66,6 +67,7 @@ pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
 pub use members::{Advance, ChangeError, MAX_VOTERS, Members, Newcomer, Order, Refused, Seat};
 pub use restored::{begin_restored_log, replicas_in, sole_member};
+pub use service_time::Hours;
 pub use survey::{ReplicaFault, ReplicaSurvey, members_of, survey};
 pub use timing::Timing;
 pub use types::EntryError;

@@ -1,8 +1,8 @@
-//! The wall clock.
+//! The wall clock, and one that only runs.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rossby_domain::time::Timestamp;
 
@@ -10,6 +10,10 @@ use rossby_domain::time::Timestamp;
 pub trait Clock: Send + Sync + 'static {
     /// The present instant.
     fn now(&self) -> Timestamp;
+
+    /// How long it is since some instant of the past, by a clock that is never set: for measuring
+    /// what has passed while the time of day jumps.
+    fn running(&self) -> Duration;
 }
 
 /// The operating system's clock.
@@ -28,32 +32,48 @@ impl Clock for SystemClock {
             .unwrap_or_default();
         Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
+
+    fn running(&self) -> Duration {
+        static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGUN.elapsed()
+    }
 }
 
 /// A clock that stands still until it is told to move. Clones share the hand.
 #[derive(Debug, Clone, Default)]
-pub struct ManualClock(Arc<AtomicU64>);
+pub struct ManualClock {
+    hand: Arc<AtomicU64>,
+    run: Arc<AtomicU64>,
+}
 
 impl ManualClock {
     /// A clock that shows `start`.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
-        Self(Arc::new(AtomicU64::new(start.as_millis())))
+        Self {
+            hand: Arc::new(AtomicU64::new(start.as_millis())),
+            run: Arc::default(),
+        }
     }
 
-    /// Moves the hand to `now`, forwards or back.
+    /// Moves the hand to `now`, forwards or back, in no time.
     pub fn set(&self, now: Timestamp) {
-        self.0.store(now.as_millis(), Ordering::SeqCst);
+        self.hand.store(now.as_millis(), Ordering::SeqCst);
     }
 
-    /// Moves the hand forwards.
+    /// Moves the hand forwards, as time passes.
     pub fn advance_millis(&self, millis: u64) {
-        self.0.fetch_add(millis, Ordering::SeqCst);
+        self.hand.fetch_add(millis, Ordering::SeqCst);
+        self.run.fetch_add(millis, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+        Timestamp::from_millis(self.hand.load(Ordering::SeqCst))
+    }
+
+    fn running(&self) -> Duration {
+        Duration::from_millis(self.run.load(Ordering::SeqCst))
     }
 }

@@ -21,10 +21,10 @@ pub struct GuardConfig {
     pub host: String,
     /// How old a request may be, in milliseconds.
     pub window_ms: u64,
-    /// How far ahead of this node's clock a request may be, in milliseconds.
+    /// How far ahead of the service's time a request may be, in milliseconds.
     ///
-    /// Small on purpose: what an earlier leader accepted lies at most this far ahead of its end, so
-    /// this is also how long a new leader has to refuse what it can't know to be new.
+    /// Small on purpose: what an earlier leader accepted lies at most this far ahead of the log's time,
+    /// so this is also how long a new leader has to refuse what it can't know to be new.
     pub ahead_ms: u64,
     /// Nonces remembered at a time.
     pub nonces: u32,
@@ -37,8 +37,12 @@ pub struct Reign {
     pub group: GroupId,
     /// In this term.
     pub term: u64,
-    /// Since when.
+    /// What an earlier leader may have admitted was signed for this and [`GuardConfig::ahead_ms`] more, or
+    /// before.
     pub since: Timestamp,
+    /// Later leaders will know that this one may have admitted what was signed up to this and
+    /// [`GuardConfig::ahead_ms`] more.
+    pub covered: Timestamp,
 }
 
 /// The tokens that a device may use.
@@ -66,6 +70,13 @@ pub enum HawkRefusal {
         server_time: Timestamp,
         /// From when on that will be accepted.
         wait: Duration,
+    },
+    /// All is well, but later leaders would not know that it was admitted: the log has to show this
+    /// time first.
+    #[error("signed for a time that the log does not cover yet")]
+    NotCovered {
+        /// What [`Reign::covered`] must be.
+        until: Timestamp,
     },
     /// The very same request was admitted before.
     #[error("a request was played again")]
@@ -120,7 +131,7 @@ impl Guard {
     }
 
     /// Admits a request once: by its MAC, its payload, its time and its nonce, in this order. Only a
-    /// request with the right MAC leaves a trace here.
+    /// request with the right MAC leaves a trace here. `now` is the service's time.
     ///
     /// # Errors
     /// [`HawkRefusal`].
@@ -135,7 +146,7 @@ impl Guard {
     ) -> Result<Caller, HawkRefusal> {
         let token = self.matching_token(&presented, path, message, credentials)?;
         self.check_time(presented.ts_secs(), reign, now)?;
-        self.record(&presented, reign, now)?;
+        self.record(&presented, reign)?;
         Ok(Caller {
             presented,
             path,
@@ -228,7 +239,12 @@ impl Guard {
         let too_new = signed > now.plus_millis(self.config.ahead_ms);
         let before_reign = signed <= reign.since.plus_millis(self.config.ahead_ms);
         if !too_old && !too_new && !before_reign {
-            return Ok(());
+            let until = signed.as_millis().saturating_sub(self.config.ahead_ms);
+            let until = Timestamp::from_millis(until);
+            if until <= reign.covered {
+                return Ok(());
+            }
+            return Err(HawkRefusal::NotCovered { until });
         }
         let first_of_reign = reign.since.plus_millis(self.config.ahead_ms).as_secs() + 1;
         let server_time = now.max(Timestamp::from_millis(first_of_reign.saturating_mul(1000)));
@@ -239,13 +255,13 @@ impl Guard {
         })
     }
 
-    fn record(
-        &self,
-        presented: &Presented,
-        reign: Reign,
-        now: Timestamp,
-    ) -> Result<(), HawkRefusal> {
-        let floor = now.as_millis().saturating_sub(self.config.window_ms) / 1000;
+    fn record(&self, presented: &Presented, reign: Reign) -> Result<(), HawkRefusal> {
+        // Nothing is forgotten by a time that may be taken back, as long as the log does not show it.
+        let floor = reign
+            .covered
+            .as_millis()
+            .saturating_sub(self.config.window_ms)
+            / 1000;
         let mut reigns = self.reigns.lock();
         let fresh = || (reign.term, Nonces::new(self.config.nonces));
         let (term, nonces) = reigns.entry(reign.group).or_insert_with(fresh);
@@ -268,3 +284,6 @@ impl Guard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,6 +128,7 @@ mod tests {
         group: GroupId(1),
         term: 1,
         since: Timestamp::from_millis((NOW_SECS - 600) * 1000),
+        covered: Timestamp::from_millis(NOW_SECS * 1000),
     };
 
     fn address() -> DeviceAddress {
@@ -296,6 +297,7 @@ mod tests {
         let reign_2 = Reign {
             term: 2,
             since: Timestamp::from_millis(NOW_SECS * 1000),
+            covered: Timestamp::from_millis((NOW_SECS + 1) * 1000),
             ..REIGN
         };
         // As far ahead as the old leader admits.

@@ -22,12 +22,12 @@ const NO_GENERATION: u64 = u64::MAX;
 pub(super) struct Confirmed(Mutex<HashMap<GroupId, u64>>);
 
 impl Confirmed {
-    fn contains(&self, reign: &Reign) -> bool {
-        self.0.lock().get(&reign.group) == Some(&reign.term)
+    fn contains(&self, led: &Led) -> bool {
+        self.0.lock().get(&led.group.id()) == Some(&led.term)
     }
 
-    fn insert(&self, reign: &Reign) {
-        self.0.lock().insert(reign.group, reign.term);
+    fn insert(&self, led: &Led) {
+        self.0.lock().insert(led.group.id(), led.term);
     }
 }
 
@@ -57,17 +57,15 @@ impl MailboxService {
         let generation = self
             .token_generation(&led, partition, &address, call.deadline)
             .await?;
-        let credentials = self.credentials(&address, generation);
-        // Asked again: by now it is known what the leader before has stamped.
-        let since = led.group.leader_since().unwrap_or_default();
-        let reign = Reign {
-            since: led.reign.since.max(since),
-            ..led.reign
+        let admit = || self.admit(call, &led, presented.clone(), generation);
+        let admitted = match admit().await {
+            Err(HawkRefusal::NotCovered { until }) => {
+                let covering = led.group.cover(partition, until, call.deadline);
+                covering.await?;
+                admit().await
+            }
+            other => other,
         };
-        let now = self.config.clock.now();
-        let admitted =
-            self.guard
-                .admit(presented, call.path, &call.message, credentials, reign, now);
         match admitted {
             Ok(caller) => {
                 let standing = Standing {
@@ -81,6 +79,27 @@ impl MailboxService {
         }
     }
 
+    /// Holds a request against the time and what was admitted before.
+    async fn admit(
+        &self,
+        call: &Call,
+        led: &Led,
+        presented: Presented,
+        generation: Option<u64>,
+    ) -> Result<Caller, HawkRefusal> {
+        let credentials = self.credentials(presented.address(), generation);
+        let hours = led.group.hours(led.term).ok_or(HawkRefusal::ReignOver)?;
+        let reign = Reign {
+            group: led.group.id(),
+            term: led.term,
+            since: hours.since,
+            covered: hours.covered,
+        };
+        let now = led.group.service_time_by(call.deadline).await;
+        self.guard
+            .admit(presented, call.path, &call.message, credentials, reign, now)
+    }
+
     /// The generation of the tokens that a device may use now; `None` for none.
     async fn token_generation(
         &self,
@@ -91,9 +110,9 @@ impl MailboxService {
     ) -> Result<Option<u64>, Failure> {
         // Without a round to the quorum per call: a leader that surely leads and has caught up once
         // in its term has applied all that was ever acknowledged.
-        if !self.confirmed.contains(&led.reign) || !led.group.leads_surely() {
+        if !self.confirmed.contains(led) || !led.group.leads_surely() {
             led.group.linearize(deadline).await?;
-            self.confirmed.insert(&led.reign);
+            self.confirmed.insert(led);
         }
         let query = Query::DeviceAuth(*address);
         let Answer::DeviceAuth(generation) = led.group.read_local(partition, &query)? else {
@@ -120,7 +139,9 @@ async fn refused(refusal: HawkRefusal, deadline: Instant) -> ApiError {
     match refusal {
         HawkRefusal::NotAuthenticated => error,
         HawkRefusal::Replayed => error.with_detail("this very request was received before"),
-        HawkRefusal::ReignOver => ApiError::unavailable(refusal.to_string()),
+        HawkRefusal::ReignOver | HawkRefusal::NotCovered { .. } => {
+            ApiError::unavailable(refusal.to_string())
+        }
         HawkRefusal::Overloaded => Code::Overloaded.into(),
         HawkRefusal::WrongTime { server_time, wait } => {
             let error = error

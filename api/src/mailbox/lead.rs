@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::{Failure, MailboxService};
 use crate::error::{ApiError, Code};
-use crate::hawk::Reign;
 
 /// Kept from a deadline, so that our typed answer comes before the caller's own timer fires.
 const ANSWER_MARGIN: Duration = Duration::from_millis(50);
@@ -18,7 +17,8 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 /// A group that this node leads.
 pub(crate) struct Led {
     pub group: Arc<Group>,
-    pub reign: Reign,
+    /// The term.
+    pub term: u64,
 }
 
 impl MailboxService {
@@ -50,13 +50,8 @@ impl MailboxService {
             let leadership = changes.borrow_and_update().clone();
             match leadership {
                 Leadership::Here { term } => {
-                    if let Some(since) = group.leader_since() {
-                        let reign = Reign {
-                            group: group.id(),
-                            term,
-                            since,
-                        };
-                        return Ok(Led { group, reign });
+                    if group.led_term() == Some(term) {
+                        return Ok(Led { group, term });
                     }
                 }
                 Leadership::Elsewhere(member) => return Err(Failure::NotLeader(Some(member))),
@@ -97,9 +92,16 @@ impl MailboxService {
         Ok(led.group.read(partition, &query, deadline).await?)
     }
 
-    /// What a client is told of a rejection.
-    pub(crate) fn refusal(&self, rejection: &rossby_domain::Rejection, unknown: Code) -> ApiError {
-        ApiError::of_rejection(rejection, unknown, self.config.clock.now())
+    /// What a client is told of a rejection, by the time of the partition that it came from.
+    pub(crate) fn refusal(
+        &self,
+        partition: PartitionId,
+        rejection: &rossby_domain::Rejection,
+        unknown: Code,
+    ) -> ApiError {
+        let group = self.config.directory.group(partition);
+        let now = group.map(|group| group.service_time());
+        ApiError::of_rejection(rejection, unknown, now.unwrap_or_default())
     }
 }
 

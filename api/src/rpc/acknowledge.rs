@@ -30,6 +30,8 @@ pub(crate) async fn acknowledge(
             cursor: cursor.0,
         })),
         Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service.refusal(&rejection, Code::Unauthenticated).into()),
+        Err(rejection) => Err(service
+            .refusal(partition, &rejection, Code::Unauthenticated)
+            .into()),
     }
 }

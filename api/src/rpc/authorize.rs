@@ -104,7 +104,9 @@ async fn verify_claim(
     match service.propose(partition, command, call.deadline).await? {
         Ok(Outcome::ClaimVerified { generation }) => Ok(generation),
         Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service.refusal(&rejection, Code::NoCodeRequested).into()),
+        Err(rejection) => Err(service
+            .refusal(partition, &rejection, Code::NoCodeRequested)
+            .into()),
     }
 }
 
@@ -130,7 +132,9 @@ async fn activate(
     {
         Ok(Outcome::BoxActivated { token_generation }) => Ok(token_generation),
         Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service.refusal(&rejection, Code::NoCodeRequested).into()),
+        Err(rejection) => Err(service
+            .refusal(authorization.home, &rejection, Code::NoCodeRequested)
+            .into()),
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) async fn block(
     {
         Ok(Outcome::BlockChanged) => Ok(convert::encode(&v1::BlockResponse {})),
         Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service.refusal(&rejection, Code::Unauthenticated).into()),
+        Err(rejection) => Err(service
+            .refusal(partition, &rejection, Code::Unauthenticated)
+            .into()),
     }
 }

@@ -119,7 +119,9 @@ async fn claim_device(
     {
         Ok(Outcome::DeviceClaimed { box_id }) => Ok(box_id),
         Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service.refusal(&rejection, Code::Internal).into()),
+        Err(rejection) => Err(service
+            .refusal(partition, &rejection, Code::Internal)
+            .into()),
     }
 }
 
@@ -154,7 +156,9 @@ async fn create_box(
     {
         Ok(Outcome::BoxCreated) => Ok(()),
         Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service.refusal(&rejection, Code::Internal).into()),
+        Err(rejection) => Err(service
+            .refusal(partition, &rejection, Code::Internal)
+            .into()),
     }
 }
 
@@ -194,6 +198,8 @@ async fn open_claim(
     {
         Ok(Outcome::ClaimOpened) => Ok(()),
         Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service.refusal(&rejection, Code::Internal).into()),
+        Err(rejection) => Err(service
+            .refusal(partition, &rejection, Code::Internal)
+            .into()),
     }
 }

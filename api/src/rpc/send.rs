@@ -112,7 +112,11 @@ fn parcels(
         };
         if wire.body.len() > usize::try_from(limit_bytes).unwrap_or(usize::MAX) {
             let rejection = Rejection::EnvelopeTooLarge { limit_bytes };
-            *fate = Some(Err(service.refusal(&rejection, Code::UnknownRecipient)));
+            *fate = Some(Err(service.refusal(
+                partition,
+                &rejection,
+                Code::UnknownRecipient,
+            )));
             continue;
         }
         let group = service.group(partition)?;
@@ -193,7 +197,8 @@ fn fate(
         Ok(Outcome::Enqueued { sequence }) => Ok(Ok(sequence.0)),
         Ok(other) => Err(unexpected_outcome(&other)),
         Err(rejection) => {
-            let mut error = service.refusal(&rejection, Code::UnknownRecipient);
+            let partition = recipient.partition();
+            let mut error = service.refusal(partition, &rejection, Code::UnknownRecipient);
             if let Rejection::StaleKeyRecord { .. } = rejection {
                 error = with_current_record(group, caller, recipient, error);
             }

@@ -33,6 +33,8 @@ pub(crate) async fn update_key(
             Ok(convert::encode(&v1::UpdateKeyResponse { last: last.0 }))
         }
         Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service.refusal(&rejection, Code::Unauthenticated).into()),
+        Err(rejection) => Err(service
+            .refusal(partition, &rejection, Code::Unauthenticated)
+            .into()),
     }
 }

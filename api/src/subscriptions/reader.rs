@@ -63,7 +63,7 @@ impl BoxReader {
         let watch = led.group.watch_box(device.box_id);
         Self {
             group: led.group,
-            term: led.reign.term,
+            term: led.term,
             partition,
             device,
             generation,

@@ -116,6 +116,7 @@ impl CourierWorker {
         waiting: &mut BTreeSet<Sending>,
     ) -> Result<(), Trouble> {
         let mut after = None;
+        let now = workers.group.service_time();
         loop {
             let query = Query::Outbox {
                 partition,
@@ -132,7 +133,7 @@ impl CourierWorker {
             for item in items {
                 let sending = (item.identifier, item.box_id, item.serial);
                 waiting.insert(sending);
-                if item.expires_at > workers.clock.now() && self.is_due(&sending) {
+                if item.expires_at > now && self.is_due(&sending) {
                     self.begin(workers, partition, sending, &item);
                 }
             }

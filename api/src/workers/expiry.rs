@@ -40,13 +40,13 @@ impl Worker for Expiry {
     const PERIOD: Duration = Duration::from_secs(1);
 
     async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
-        if !workers.group.may_expire() {
+        let Some(now) = workers.group.expires_by() else {
             self.told = None;
             return Ok(());
-        }
-        self.tell(workers).await?;
+        };
+        self.tell(workers, now).await?;
         for partition in workers.partitions.all() {
-            if !is_due(workers, partition)? {
+            if !is_due(workers, partition, now)? {
                 continue;
             }
             finisher::finish(workers, partition).await?;
@@ -61,8 +61,8 @@ impl Worker for Expiry {
 }
 
 impl Expiry {
-    async fn tell(&mut self, workers: &Workers) -> Result<(), Trouble> {
-        let (term, now) = (workers.group.status().term, workers.clock.now());
+    async fn tell(&mut self, workers: &Workers, now: Timestamp) -> Result<(), Trouble> {
+        let term = workers.group.led_term().unwrap_or_default();
         let is_told = self
             .told
             .is_some_and(|(in_term, at)| in_term == term && now.millis_since(at) < TELL_MS);
@@ -93,12 +93,12 @@ pub async fn tell_time(
     Ok(())
 }
 
-fn is_due(workers: &Workers, partition: PartitionId) -> Result<bool, Trouble> {
+fn is_due(workers: &Workers, partition: PartitionId, now: Timestamp) -> Result<bool, Trouble> {
     match workers
         .group
         .read_local(partition, &Query::NextDue(partition))?
     {
-        Answer::NextDue(at) => Ok(at.is_some_and(|at| at <= workers.clock.now())),
+        Answer::NextDue(at) => Ok(at.is_some_and(|at| at <= now)),
         _ => Err(Trouble::Other("unexpected answer to NextDue")),
     }
 }

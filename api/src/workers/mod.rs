@@ -28,7 +28,6 @@ use rossby_domain::ids::{PartitionCount, PartitionId};
 use rossby_domain::limits::Limits;
 use rossby_domain::{Command, Reply};
 use rossby_raft::{Group, ProposeError, ReadError};
-use rossby_seams::clock::Clock;
 use rossby_seams::random::{Random, bytes};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -57,8 +56,6 @@ pub struct Workers {
     pub secrets: Arc<ClusterSecrets>,
     /// Who brings codes to people.
     pub courier: Arc<dyn Courier>,
-    /// Tells whether something is due.
-    pub clock: Arc<dyn Clock>,
     /// Spreads the workers of different nodes in time.
     pub random: Arc<dyn Random>,
     /// Where deliveries are counted.

@@ -10,6 +10,7 @@
 
 mod admin;
 mod attacks;
+mod clocks;
 mod couriers;
 mod expiry;
 mod gateway;

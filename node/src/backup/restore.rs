@@ -62,7 +62,9 @@ pub(super) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     refuse_inside(&args.from, &config.data)?;
     let backup = read_all(&args.from)?;
     check_secrets(&config, &backup)?;
-    let now = SystemClock.now();
+    let made_at = Timestamp::from_millis(backup.catalogue.made_at_ms);
+    let latest = backup.groups.iter().map(|group| group.verified.latest);
+    let now = service_time(SystemClock.now(), made_at, latest);
     check_clock(&backup, now)?;
     let bytes = backup.catalogue.bytes();
     let parent = parent_of(&config.data);
@@ -266,6 +268,17 @@ fn check_secrets(config: &Config, backup: &WholeBackup) -> Result<(), Failure> {
     Err(Failure::new(Exit::Config, text).help(help))
 }
 
+/// The service's time now. It may have been ahead of the clocks when the backup was made, and what was signed
+/// then and later must not be taken by the new cluster.
+fn service_time(
+    clock: Timestamp,
+    made_at: Timestamp,
+    latest: impl Iterator<Item = Timestamp>,
+) -> Timestamp {
+    let ahead_ms = latest.map(|latest| latest.millis_since(made_at)).max();
+    clock.plus_millis(ahead_ms.unwrap_or_default())
+}
+
 fn check_clock(backup: &WholeBackup, now: Timestamp) -> Result<(), Failure> {
     let groups = backup.groups.iter();
     let earliest = groups
@@ -349,4 +362,18 @@ fn beside(data: &Path) -> PathBuf {
 
 fn failed(path: &Path, error: &io::Error) -> Failure {
     Failure::new(Exit::Storage, format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_was_ahead_of_its_clocks_is_restored_as_far_ahead() {
+        let at = Timestamp::from_millis;
+        let now = |latest: &[u64]| service_time(at(700), at(500), latest.iter().copied().map(at));
+        assert_eq!(now(&[]), at(700));
+        assert_eq!(now(&[100, 500]), at(700));
+        assert_eq!(now(&[100, 90_500, 800]), at(90_700));
+    }
 }

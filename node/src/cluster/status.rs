@@ -32,6 +32,8 @@ struct GroupView<'a> {
     failure: Option<&'a str>,
     /// The jump of the leader's clock for which no mail expires.
     expiry_blocked: Option<JumpView>,
+    /// How far the service's time is ahead of the leader's clock.
+    time_ahead_ms: u64,
     /// A change of voters is half-way.
     joint: bool,
     members: Vec<MemberView<'a>>,
@@ -86,6 +88,7 @@ fn group_view(group: &v1::GroupStatus) -> GroupView<'_> {
             last_ms: jump.last_ms,
             now_ms: jump.now_ms,
         }),
+        time_ahead_ms: group.time_ahead_ms,
         joint: group.joint,
         members: group
             .members
@@ -151,6 +154,12 @@ fn print_group(group: &GroupView<'_>) {
         output::line(
             "    set the clock right, or say that it is: `rossby cluster confirm-time` on this node",
         );
+    }
+    if group.time_ahead_ms > 0 {
+        output::line(format!(
+            "  the service's time is {} s ahead of this node's clock: clocks were wrong once, or are now",
+            group.time_ahead_ms / 1000
+        ));
     }
     if group.joint {
         output::line("  a change of voters is half-way: both the old and the new ones must agree");

@@ -94,6 +94,11 @@ fn encode_membership(encoder: &mut DescriptorEncoder<'_>, membership: &Membershi
             status.expiry_blocked.is_some().into(),
         ),
         (
+            "rossby_time_ahead_seconds",
+            "How far the service's time is ahead of the clock of this node, the leader",
+            status.time_ahead_ms / 1000,
+        ),
+        (
             "rossby_raft_members",
             "Members of the group",
             status.members.len() as u64,

@@ -376,7 +376,6 @@ impl Node {
             limits: self.parts.config.limits,
             secrets: Arc::clone(&secrets),
             courier,
-            clock: Arc::clone(&self.parts.clock),
             random: Arc::clone(&self.parts.random),
             metrics: Arc::clone(&self.parts.metrics),
         };
@@ -441,7 +440,6 @@ impl Node {
             secrets,
             partitions: cluster.partitions,
             cluster_name: cluster.name.clone(),
-            clock: Arc::clone(&self.parts.clock),
             random: Arc::clone(&self.parts.random),
             limits: self.parts.config.doors,
             stored_limits: self.parts.config.limits,

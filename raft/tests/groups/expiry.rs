@@ -29,7 +29,7 @@ impl World {
     async fn leader_who_knows_the_time(&self) -> &Node {
         self.leader_where(|node| {
             let blocked = node.group.status().expiry_blocked.is_some();
-            node.group.leads_surely() && (blocked || node.group.may_expire())
+            node.group.leads_surely() && (blocked || node.group.expires_by().is_some())
         })
         .await
     }
@@ -74,7 +74,7 @@ async fn a_jump_blocks_expiry_until_it_is_confirmed(nodes: u64) {
         now: LATER,
     };
     assert_eq!(leader.group.status().expiry_blocked, Some(jump));
-    assert!(!leader.group.may_expire());
+    assert!(leader.group.expires_by().is_none());
     // Letters come and go, and none is hidden.
     world.send(1, 2).await;
     assert_eq!(queue(leader).await, [(1, 1, 1), (1, 2, 2)]);
@@ -120,7 +120,7 @@ async fn a_week_of_rest_is_no_jump_also_if_only_the_log_knows_the_time() {
     world.send(1, 2).await;
     world.restart_at(NOON.plus_millis(14 * DAY_MS)).await;
     let leader = world.leader_who_knows_the_time().await;
-    assert!(leader.group.may_expire());
+    assert!(leader.group.expires_by().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,13 +128,13 @@ async fn a_clock_that_jumps_while_its_node_leads_expires_nothing_and_heals_when_
     let world = with_a_letter(1).await;
     world.set_clocks(LATER);
     let leader = world.leader().await;
-    assert!(!leader.group.may_expire());
+    assert!(leader.group.expires_by().is_none());
     world.send(1, 2).await;
     assert_eq!(world.expire().await, 0);
     assert_eq!(queue(leader).await, [(1, 1, 1), (1, 2, 2)]);
     // What was stamped with the wrong time hides nothing later.
     world.set_clocks(NOON.plus_millis(DAY_MS));
-    assert!(leader.group.may_expire());
+    assert!(leader.group.expires_by().is_some());
     world.send(1, 3).await;
     world.expire().await;
     assert_eq!(queue(leader).await.len(), 3);

@@ -271,7 +271,8 @@ async fn a_reign_begins_no_earlier_than_what_the_leader_before_has_stamped() {
     old.group.transfer_leader(None, soon).await.unwrap();
     let new = world.leader_where(|node| node.id != old.id).await;
     new.group.linearize(soon).await.unwrap();
-    assert!(new.group.leader_since().unwrap() >= ahead);
+    let term = new.group.led_term().unwrap();
+    assert!(new.group.hours(term).unwrap().since >= ahead);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

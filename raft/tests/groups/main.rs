@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod clocks;
 mod disk;
 mod expiry;
 mod faults;

@@ -103,8 +103,8 @@ async fn a_follower_refuses_and_names_the_leader() {
         "{refused:?}"
     );
     assert!(!follower.group.leads_surely());
-    assert_eq!(follower.group.leader_since(), None);
-    assert!(leader.group.leader_since().is_some());
+    assert_eq!(follower.group.led_term(), None);
+    assert!(leader.group.led_term().is_some());
     let local = follower
         .group
         .read_local(partition(), &Query::Ownership(partition()));

@@ -1,6 +1,7 @@
 //! The wall clocks of a world: its time, and how far each is from it.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use rossby_domain::time::Timestamp;
 use rossby_seams::clock::Clock;
@@ -42,5 +43,9 @@ impl Clock for WorldClock {
         let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let right = self.wall.as_millis().saturating_add(elapsed);
         Timestamp::from_millis(right.saturating_add_signed(self.offset()))
+    }
+
+    fn running(&self) -> Duration {
+        self.begun.elapsed()
     }
 }

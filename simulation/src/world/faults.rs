@@ -33,8 +33,6 @@ const MID_WRITE_PATIENCE: Duration = Duration::from_secs(3);
 const MOMENT_PATIENCE: Duration = Duration::from_secs(15);
 /// How far ahead a failing operation may lie.
 const MID_OPERATION: u64 = 40;
-/// How long it takes until no node remembers what a clock showed before it was set.
-const SAMPLES_FORGOTTEN: Duration = Duration::from_secs(6);
 /// Between two tries to start a node.
 const START_AGAIN: Duration = Duration::from_secs(2);
 
@@ -95,8 +93,6 @@ pub struct Faults {
     /// Node by node: held while its process is ended or started, or its disk is at fault.
     turns: Vec<Arc<tokio::sync::Mutex<()>>>,
     cuts: AtomicU64,
-    /// Held while a clock is far off: with two of three wrong together, the cluster's time is.
-    far_off: tokio::sync::Mutex<()>,
     operator: Arc<Operator>,
     /// A member that has lost its disk and has not been replaced yet. Locked while the members change.
     lost: tokio::sync::Mutex<Option<NodeId>>,
@@ -120,7 +116,6 @@ impl Faults {
             dice,
             turns,
             cuts: AtomicU64::new(0),
-            far_off: tokio::sync::Mutex::default(),
             operator,
             lost: tokio::sync::Mutex::default(),
         }
@@ -203,8 +198,8 @@ impl Faults {
             Kind::SlowDisk => self.slow_disk().await,
             Kind::Frozen => self.frozen().await,
             Kind::SmallClockJump => self.clock_jump(200, 8_000).await,
-            Kind::ClockJump => self.far_clock_jump(11_000, 3_600_000).await,
-            Kind::LongClockJump => self.far_clock_jump(8 * DAY_MS, 60 * DAY_MS).await,
+            Kind::ClockJump => self.clock_jump(11_000, 3_600_000).await,
+            Kind::LongClockJump => self.clock_jump(8 * DAY_MS, 60 * DAY_MS).await,
             Kind::ChangeOfMembers => self.change_members().await,
             Kind::LostDisk => self.lose_disk(false).await,
             Kind::TurnedBit => self.lose_disk(true).await,
@@ -468,13 +463,6 @@ impl Faults {
             self.common.network.set_conditions(other, node.id, None);
         }
         self.off(&what);
-    }
-
-    async fn far_clock_jump(&self, least: u64, most: u64) {
-        if let Ok(_alone) = self.far_off.try_lock() {
-            self.clock_jump(least, most).await;
-            sleep(SAMPLES_FORGOTTEN).await;
-        }
     }
 
     async fn clock_jump(&self, least: u64, most: u64) {

@@ -203,7 +203,6 @@ impl Birth {
             secrets: Arc::clone(&common.secrets),
             partitions: common.partitions,
             cluster_name: CLUSTER_NAME.to_owned(),
-            clock: self.clock.clone(),
             random: Arc::new(SeededRandom::new(self.dice.seed_of("mailbox"))),
             limits: DoorLimits::default(),
             stored_limits: common.limits,
@@ -220,7 +219,6 @@ impl Birth {
             limits: common.limits,
             secrets: Arc::clone(&common.secrets),
             courier: Arc::new(common.codes.clone()),
-            clock: self.clock.clone(),
             random: Arc::new(SeededRandom::new(self.dice.seed_of("workers"))),
             metrics: metrics(),
         };

@@ -20,6 +20,8 @@ pub type PartitionDigests = Vec<(PartitionId, [u8; 32])>;
 /// What a group's state says of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GroupTimes {
+    /// The latest clock: the latest stamp of all commands.
+    pub clock: Timestamp,
     /// The latest expiry clock; zero if no command ever carried one in.
     pub expiry_clock: Timestamp,
     /// When the state was restored from a backup; zero if never.
@@ -87,6 +89,7 @@ impl Reader {
         for id in self.partitions() {
             let meta = self.shared.partition(id).read().meta();
             let meta = meta.map_err(|error| self.shared.fail(error))?;
+            latest.clock = latest.clock.max(meta.clock);
             latest.expiry_clock = latest.expiry_clock.max(meta.expiry_clock);
             latest.restored_at = latest.restored_at.max(meta.restored.at);
         }

@@ -27,7 +27,7 @@ use rossby_domain::{Answer, Query};
 use rossby_proto::v1;
 use rossby_raft::{Blocking, Group, Groups, GroupsConfig, Leadership, Member, Timing};
 use rossby_seams::base::MemoryBase;
-use rossby_seams::clock::{Clock, ManualClock};
+use rossby_seams::clock::ManualClock;
 use rossby_seams::disk::MemoryDisk;
 use rossby_seams::random::{OsRandom, SeededRandom};
 use rossby_seams::transport::{LinkAcceptor, MemoryNetwork};
@@ -154,7 +154,6 @@ impl World {
                 secrets: Arc::clone(&secrets),
                 partitions,
                 cluster_name: HOST.to_owned(),
-                clock: Arc::new(clock.clone()),
                 random: random.clone(),
                 limits: doors,
                 stored_limits: limits,
@@ -167,7 +166,6 @@ impl World {
                 limits,
                 secrets: Arc::clone(&secrets),
                 courier,
-                clock: Arc::new(clock.clone()),
                 random: random.clone(),
                 metrics,
             });
@@ -266,14 +264,14 @@ impl World {
         Ok(R::decode(reply.message).unwrap())
     }
 
-    /// What a signed request at the present time is made of.
+    /// What a signed request at the service's time is made of.
     pub fn sign<'a>(&self, who: &'a Resident, path: RpcPath, nonce: &'a str) -> SignedRequest<'a> {
         SignedRequest {
             address: who.address,
             token: &who.token,
             host: HOST,
             path,
-            ts_secs: self.clock.now().as_secs(),
+            ts_secs: self.group.service_time().as_secs(),
             nonce,
         }
     }
