@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use prost::Message;
+use rossby_domain::chain::{ChainError, KemKey};
 use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, GroupId, PartitionId};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
@@ -130,7 +131,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 13 {
+    match kind % 15 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -161,7 +162,20 @@ pub fn request(data: &[u8]) -> bool {
         }),
         10 => sealed_code(&bytes),
         11 => sealed(&bytes),
-        _ => message(&bytes, admin::members_order),
+        12 => message(&bytes, |request| {
+            let (group, order) = admin::members_order(request)?;
+            let again = admin::members_order(admin::members_request(group, &order));
+            assert!(again.is_ok_and(|again| again == (group, order)));
+            Ok::<_, admin::OperatorError>(())
+        }),
+        13 => message(&bytes, |request: v1::UpdateKeyRequest| {
+            let kem = KemKey::decode(&request.kem_key)?;
+            assert_eq!(kem.encode(), request.kem_key);
+            Ok::<_, ChainError>(())
+        }),
+        _ => message(&bytes, |request: v1::SubscribeRequest| {
+            Ok::<_, ()>(request.after)
+        }),
     }
 }
 
@@ -235,7 +249,7 @@ mod replay;
 #[cfg(test)]
 mod tests {
     use ed25519_dalek::{Signer as _, SigningKey};
-    use rossby_domain::chain::{Genesis, KemKey, KeyRecord, SUITE_XWING};
+    use rossby_domain::chain::{Genesis, KeyRecord, SUITE_XWING};
     use rossby_domain::identifier::Identifier;
     use rossby_domain::ids::NodeId;
     use rossby_domain::statement;
@@ -283,6 +297,19 @@ mod tests {
         seed("hawk_header", "seed-times", &with(1, &times), hawk_header);
     }
 
+    /// Of the device whose signing key is made from ones. Any bytes below the modulus are an ML-KEM
+    /// key; zeroes are.
+    fn kem_key(device: &DeviceId, counter: u64) -> KemKey {
+        let public = Bytes::from(vec![0; 1216]);
+        let signed = KemKey::statement(device, SUITE_XWING, counter, &public);
+        KemKey {
+            suite: SUITE_XWING,
+            counter,
+            public,
+            signature: SigningKey::from_bytes(&[1; 32]).sign(&signed).to_bytes(),
+        }
+    }
+
     fn registration() -> v1::RegisterRequest {
         let key = SigningKey::from_bytes(&[1; 32]);
         let public = |seed| {
@@ -295,15 +322,8 @@ mod tests {
             recovery_key: public(2),
             nonce: [3; 32],
         };
-        // Any bytes below the modulus are an ML-KEM key; zeroes are.
-        let kem_public = Bytes::from(vec![0; 1216]);
-        let signed = KemKey::statement(&genesis.device(), SUITE_XWING, 1, &kem_public);
-        let kem = KemKey {
-            suite: SUITE_XWING,
-            counter: 1,
-            public: kem_public.clone(),
-            signature: key.sign(&signed).to_bytes(),
-        };
+        let kem = kem_key(&genesis.device(), 1);
+        let kem_public = kem.public.clone();
         let record = KeyRecord::new(genesis, kem).unwrap();
         let phone = Identifier::phone("+491701234567").unwrap();
         let signed = statement::register(&record.genesis_hash(), &phone, true, &kem_public);
@@ -382,8 +402,30 @@ mod tests {
             replica_id: 2,
             ..Default::default()
         };
-        let order = admin::MembersOrder::Add(NodeId(4), "10.0.0.4:7472".to_owned());
-        check(12, "members", &admin::members_request(GroupId(1), &order));
+        let new = "10.0.0.4:7472".to_owned();
+        let orders = [
+            admin::MembersOrder::Add(NodeId(4), new.clone()),
+            admin::MembersOrder::Remove {
+                node: NodeId(2),
+                half_added_only: true,
+            },
+            admin::MembersOrder::Replace {
+                old: NodeId(2),
+                new: NodeId(4),
+                peer_address: new,
+            },
+        ];
+        for (name, order) in ["add", "remove", "replace"].into_iter().zip(&orders) {
+            let request = admin::members_request(GroupId(1), order);
+            check(12, &format!("members-{name}"), &request);
+        }
+        let kem_key = kem_key(&address.device, 2).encode().into();
+        check(13, "update-key", &v1::UpdateKeyRequest { kem_key });
+        let subscribe = v1::SubscribeRequest {
+            after: 7,
+            max_envelopes: 16,
+        };
+        check(14, "subscribe", &subscribe);
         check(8, "create-replica", &create);
         let relay = v1::RelayRequest {
             path: RpcPath::Send.as_str().to_owned(),

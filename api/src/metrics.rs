@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use crate::call::RpcPath;
 use crate::error::Code;
@@ -84,61 +84,56 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Arc<Self> {
         // 0.5 ms to 4 s.
         let buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_5, 2.0, 14));
-        let metrics = Self {
-            calls: Family::default(),
-            latency: Family::new_with_constructor(buckets),
-            envelopes_refused: Family::default(),
-            nonces: Gauge::default(),
-            courier: Family::default(),
-            subscriptions: Gauge::default(),
-            subscription_wakes: Counter::default(),
-            subscriptions_ended: Family::default(),
-        };
-        metrics.register_subscriptions(registry);
-        registry.register(
-            "rossby_calls",
-            "Calls answered here, by method and code (OK or an error code)",
-            metrics.calls.clone(),
-        );
-        registry.register(
-            "rossby_call_seconds",
-            "Time from a call's arrival to its answer",
-            metrics.latency.clone(),
-        );
-        registry.register(
-            "rossby_envelopes_refused",
-            "Envelopes of answered Sends that were refused, by code",
-            metrics.envelopes_refused.clone(),
-        );
-        registry.register(
-            "rossby_hawk_nonces",
-            "Nonces that this node remembers",
-            metrics.nonces.clone(),
-        );
-        registry.register(
-            "rossby_courier_deliveries",
-            "Attempts at handing over a verification code, by courier and outcome",
-            metrics.courier.clone(),
-        );
-        Arc::new(metrics)
-    }
-
-    fn register_subscriptions(&self, registry: &mut Registry) {
-        registry.register(
-            "rossby_subscriptions",
-            "Subscriptions that this node serves now",
-            self.subscriptions.clone(),
-        );
-        registry.register(
-            "rossby_subscription_wakes",
-            "Times that a change of its box woke a subscription",
-            self.subscription_wakes.clone(),
-        );
-        registry.register(
-            "rossby_subscriptions_ended",
-            "Subscriptions that have ended, by reason",
-            self.subscriptions_ended.clone(),
-        );
+        Arc::new(Self {
+            calls: figure(
+                registry,
+                "rossby_calls",
+                "Calls answered here, by method and code (OK or an error code)",
+                Family::default(),
+            ),
+            latency: figure(
+                registry,
+                "rossby_call_seconds",
+                "Time from a call's arrival to its answer",
+                Family::new_with_constructor(buckets),
+            ),
+            envelopes_refused: figure(
+                registry,
+                "rossby_envelopes_refused",
+                "Envelopes of answered Sends that were refused, by code",
+                Family::default(),
+            ),
+            nonces: figure(
+                registry,
+                "rossby_hawk_nonces",
+                "Nonces that this node remembers",
+                Gauge::default(),
+            ),
+            courier: figure(
+                registry,
+                "rossby_courier_deliveries",
+                "Attempts at handing over a verification code, by courier and outcome",
+                Family::default(),
+            ),
+            subscriptions: figure(
+                registry,
+                "rossby_subscriptions",
+                "Subscriptions that this node serves now",
+                Gauge::default(),
+            ),
+            subscription_wakes: figure(
+                registry,
+                "rossby_subscription_wakes",
+                "Times that a change of its box woke a subscription",
+                Counter::default(),
+            ),
+            subscriptions_ended: figure(
+                registry,
+                "rossby_subscriptions_ended",
+                "Subscriptions that have ended, by reason",
+                Family::default(),
+            ),
+        })
     }
 
     /// A subscription began.
@@ -189,6 +184,12 @@ impl Metrics {
             .get_or_create(&CourierLabels { courier, outcome })
             .inc();
     }
+}
+
+/// Registers a figure.
+fn figure<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, figure: M) -> M {
+    registry.register(name, help, figure.clone());
+    figure
 }
 
 #[cfg(test)]

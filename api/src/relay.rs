@@ -100,7 +100,9 @@ impl Door for Relay {
             };
             if let Some(connection) = self.reach(&leader, give_up).await? {
                 let request = request_of(call, give_up);
-                return stream::relay(&self.mailbox.places, &connection, request, give_up).await;
+                let (places, limits) = (&self.mailbox.places, &self.mailbox.config.limits);
+                let unread = Duration::from_millis(limits.subscription_unread_ms);
+                return stream::relay(places, &connection, request, give_up, unread).await;
             }
         }
     }

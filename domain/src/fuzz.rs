@@ -7,9 +7,10 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use crate::chain::KeyRecord;
+use crate::chain::{KeyRecord, MAX_DEVICES};
 use crate::identifier::Identifier;
 use crate::ids::{BoxId, ClusterId, DeviceAddress, DeviceId, NodeId};
+use crate::outside::key_counters;
 
 /// Identifiers and ids as people and files write them. The first byte says which.
 pub fn identifiers(data: &[u8]) -> bool {
@@ -70,6 +71,18 @@ pub fn key_record(data: &[u8]) -> bool {
     true
 }
 
+/// The outside of an envelope's body. What it says it is sealed to is all there: as many wraps as it
+/// says, none of them beyond the end.
+pub fn outside(body: &[u8]) -> bool {
+    let Ok(counters) = key_counters(body) else {
+        return false;
+    };
+    let wraps = body.get(46).copied().map_or(0, usize::from);
+    assert!(counters.len() <= wraps && wraps <= MAX_DEVICES);
+    assert!(body.len() >= 47 + wraps * 1192);
+    true
+}
+
 #[cfg(test)]
 #[path = "../../fuzz/replay.rs"]
 mod replay;
@@ -95,6 +108,19 @@ mod tests {
     #[test]
     fn the_corpus_of_key_records_holds() {
         replay("key_record", key_record);
+    }
+
+    #[test]
+    fn the_corpus_of_outsides_holds() {
+        replay("outside", outside);
+    }
+
+    #[test]
+    fn a_real_outside_is_accepted() {
+        let wrap = |device: u8| [[device; 16].as_slice(), &[0; 8], &[7; 1168]].concat();
+        let head = [[1, 1].as_slice(), &[5; 44], &[2]].concat();
+        let body = [head, wrap(1), wrap(2), b"ciphertext".to_vec()].concat();
+        seed("outside", "seed-two-devices", &body, outside);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) fn is_sealed_for(record: &KeyRecord, body: &[u8]) -> bool {
 }
 
 /// The devices that a body is sealed to, and under which counter.
-fn key_counters(body: &[u8]) -> Result<BTreeMap<DeviceId, u64>, WireError> {
+pub(crate) fn key_counters(body: &[u8]) -> Result<BTreeMap<DeviceId, u64>, WireError> {
     let mut reader = Reader::new(body);
     if reader.fixed()? != VERSION_AND_SUITE {
         return Err(WireError::Invalid("version"));

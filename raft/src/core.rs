@@ -25,12 +25,13 @@ use crate::book::AddressBook;
 use crate::box_watch::BoxWatches;
 use crate::clock_quorum::ClockQuorum;
 use crate::expiry::Expiry;
-use crate::inbound::Heard;
+use crate::heard::Heard;
 use crate::links::Links;
 use crate::ownership::Ownership;
 use crate::shipping::Shipping;
+use crate::state_machine::Raft;
 use crate::timing::Timing;
-use crate::types::{Raft, TypeConfig};
+use crate::types::TypeConfig;
 
 pub(crate) type Metrics = RaftMetrics<TypeConfig>;
 

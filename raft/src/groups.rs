@@ -23,15 +23,15 @@ use crate::book::AddressBook;
 use crate::clock_quorum::ClockQuorum;
 use crate::core::Core;
 use crate::expiry::Expiry;
-use crate::inbound::{Heard, Inbound, InboundConfig, Replica};
+use crate::heard::Heard;
+use crate::inbound::{Inbound, InboundConfig, Replica};
 use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::runtime::with_random;
 use crate::shipping::Shipping;
-use crate::state_machine::StateMachine;
+use crate::state_machine::{Raft, StateMachine};
 use crate::timing::Timing;
-use crate::types::Raft;
 use crate::witness::{Deed, Line, SavedVote, Witness};
 use crate::{Group, Member};
 
@@ -184,7 +184,10 @@ impl Groups {
         }
         let config = &self.config;
         let log = config.wal.log(group, replica)?;
-        let state = config.store.group(group)?;
+        // Long, if the base has to be rebuilt; the node's other tasks go on.
+        let store = config.store.clone();
+        let recovered = config.blocking.run(move || store.group(group)).await;
+        let state = recovered.map_err(|error| StartError::Recovery(error.to_string()))??;
         check_recovered(&log, &state)?;
         let reader = state.reader();
         let witness = Line::new(self.witness.as_ref(), group, replica);

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -18,36 +17,22 @@ use rossby_seams::transport::Link;
 use rossby_storage::store::{IncomingCheckpoint, Store};
 use rossby_storage::wal::Wal;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::blocking::Blocking;
 use crate::frame::{Answer, Append, Frame, FrameError, Refusal, Request, Target};
+use crate::heard::Heard;
 use crate::links::STREAM_WINDOW;
 use crate::members::{Standing, standing};
 use crate::reads;
-use crate::types::{Raft, Snapshot, Vote, snapshot_meta};
+use crate::state_machine::Raft;
+use crate::types::{Snapshot, Vote, snapshot_meta};
 
 /// Calls of one link that may be in work at a time.
 const MAX_CALLS: usize = 256;
 /// Streams that one link may have.
 const MAX_STREAMS: usize = 16_384;
-
-/// When a replica last heard from a leader. openraft does not tell.
-#[derive(Debug, Default)]
-pub(crate) struct Heard(Mutex<Option<Instant>>);
-
-impl Heard {
-    fn now(&self) {
-        *self.0.lock() = Some(Instant::now());
-    }
-
-    /// Whether that was no longer ago than `limit`.
-    pub(crate) fn within(&self, limit: Duration) -> bool {
-        self.0.lock().is_some_and(|heard| heard.elapsed() <= limit)
-    }
-}
 
 /// A replica that peers can reach.
 #[derive(Debug)]

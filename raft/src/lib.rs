@@ -33,6 +33,7 @@ mod frame;
 pub mod fuzz;
 mod group;
 mod groups;
+mod heard;
 mod inbound;
 mod leadership;
 mod links;

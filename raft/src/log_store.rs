@@ -9,10 +9,9 @@ use openraft::{LogState, OptionalSend, RaftLogReader};
 use rossby_domain::wire;
 use rossby_storage::wal::{GroupLog, LogRecord};
 
-use crate::frame::{read_vote, write_vote};
 use crate::types::{
     Entry, LogId, TypeConfig, Vote, decode_payload, encode_payload, invalid_data, log_id, position,
-    storage_failure,
+    read_vote, storage_failure, write_vote,
 };
 use crate::witness::{Deed, Line, SavedVote};
 

@@ -234,7 +234,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         // The log stays as long as this lives, so that the follower can go on from the checkpoint.
-        let _held = self.network.shipping.begin();
+        let held = self.network.shipping.begin(self.target);
         let Some(checkpoint) = snapshot.snapshot else {
             let none = CallError::Unreachable("there is no checkpoint to send".to_owned());
             return Err(self.ship_error(none.into()));
@@ -242,7 +242,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
         let sending = self.ship(vote, checkpoint);
         tokio::select! {
             biased;
-            sent = sending => sent.map(SnapshotResponse::new).map_err(|error| self.ship_error(error)),
+            sent = sending => {
+                if sent.is_ok() {
+                    held.arrived();
+                }
+                sent.map(SnapshotResponse::new).map_err(|error| self.ship_error(error))
+            }
             closed = cancel => Err(StreamingError::Closed(closed)),
         }
     }

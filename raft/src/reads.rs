@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::answers::ReadError;
 use crate::core::{Core, leader_member};
 use crate::frame::{Answer, Request, Target};
-use crate::types::Raft;
+use crate::state_machine::Raft;
 
 /// Between two tries to reach a leader.
 const TRY_AGAIN: Duration = Duration::from_millis(100);

@@ -23,6 +23,8 @@ use crate::types::{
 };
 use crate::witness::{Deed, Line};
 
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+
 /// The state of one replica.
 #[derive(Debug)]
 pub struct StateMachine {

@@ -1,5 +1,7 @@
-//! The types that openraft works with here, and their mapping to those of the storage layer.
+//! The types that openraft works with here, their bytes, and their mapping to those of the storage
+//! layer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 
@@ -10,17 +12,15 @@ use openraft::type_config::alias::{
 };
 use openraft::vote::leader_id_std;
 use rossby_domain::Reply;
-use rossby_domain::ids::ReplicaId;
-use rossby_domain::wire::WireError;
+use rossby_domain::ids::{NodeId, ReplicaId};
+use rossby_domain::wire::{Reader, WireError, Writer};
 use rossby_storage::LogPosition;
 use rossby_storage::codec::{Batch, CodecError, encode_batch};
 use rossby_storage::store::Checkpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::Member;
-use crate::frame::{read_membership, write_membership};
 use crate::runtime::Runtime;
-use crate::state_machine::StateMachine;
 
 openraft::declare_raft_types!(
     /// A Raft whose entries are batches of commands. `leader_id_std`: at most one leader per term.
@@ -34,7 +34,6 @@ openraft::declare_raft_types!(
         AsyncRuntime = Runtime,
 );
 
-pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub(crate) type LogId = LogIdOf<TypeConfig>;
 pub(crate) type Vote = VoteOf<TypeConfig>;
 pub(crate) type Entry = EntryOf<TypeConfig>;
@@ -52,6 +51,12 @@ const KIND_BATCH: u8 = 1;
 const KIND_MEMBERSHIP: u8 = 2;
 /// Version and kind.
 const ENTRY_HEADER_BYTES: usize = 2;
+
+/// The most members of a group.
+const MAX_MEMBERS: u32 = 1024;
+/// The most sets of voters in a membership: two while it changes.
+const MAX_CONFIGS: u32 = 8;
+const MAX_ADDRESS_BYTES: usize = 1024;
 
 /// Why the bytes of an entry are not an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -151,17 +156,132 @@ pub(crate) fn decode_payload(
     }
 }
 
+pub(crate) fn read_bool(reader: &mut Reader<'_>) -> Result<bool, WireError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(WireError::Invalid("flag")),
+    }
+}
+
+pub(crate) fn read_count(
+    reader: &mut Reader<'_>,
+    limit: u32,
+    what: &'static str,
+) -> Result<u32, WireError> {
+    let count = reader.u32()?;
+    if count > limit {
+        Err(WireError::TooLong(what))
+    } else {
+        Ok(count)
+    }
+}
+
+pub(crate) fn write_vote(writer: Writer, vote: &Vote) -> Writer {
+    let leader = &vote.leader_id;
+    writer
+        .u64(leader.term)
+        .u64(leader.voted_for.0)
+        .u8(u8::from(vote.committed))
+}
+
+pub(crate) fn read_vote(reader: &mut Reader<'_>) -> Result<Vote, WireError> {
+    let term = reader.u64()?;
+    let voted_for = ReplicaId(reader.u64()?);
+    Ok(if read_bool(reader)? {
+        Vote::new_committed(term, voted_for)
+    } else {
+        Vote::new(term, voted_for)
+    })
+}
+
+pub(crate) fn write_log_id(writer: Writer, id: Option<&LogId>) -> Writer {
+    match id.map(position) {
+        None => writer.u8(0),
+        Some(at) => writer.u8(1).u64(at.term).u64(at.index),
+    }
+}
+
+pub(crate) fn read_log_id(reader: &mut Reader<'_>) -> Result<Option<LogId>, WireError> {
+    if !read_bool(reader)? {
+        return Ok(None);
+    }
+    let at = LogPosition {
+        term: reader.u64()?,
+        index: reader.u64()?,
+    };
+    Ok(Some(log_id(at)))
+}
+
 /// The bytes of a membership, as entries and checkpoints hold it.
 pub(crate) fn encode_membership(membership: &Membership) -> Vec<u8> {
-    write_membership(rossby_domain::wire::Writer::default(), membership).finish()
+    write_membership(Writer::default(), membership).finish()
 }
 
 /// The membership in these bytes.
 pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, EntryError> {
-    let mut reader = rossby_domain::wire::Reader::new(bytes);
+    let mut reader = Reader::new(bytes);
     let membership = read_membership(&mut reader)?;
     reader.finish()?;
     Ok(membership)
+}
+
+fn write_membership(writer: Writer, membership: &Membership) -> Writer {
+    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    let configs = membership.get_joint_config();
+    let writer = configs
+        .iter()
+        .fold(writer.u32(count(configs.len())), |writer, voters| {
+            let writer = writer.u32(count(voters.len()));
+            voters
+                .iter()
+                .fold(writer, |writer, voter| writer.u64(voter.0))
+        });
+    let writer = writer.u32(count(membership.nodes().count()));
+    membership
+        .nodes()
+        .fold(writer, |writer, (replica, member)| {
+            writer
+                .u64(replica.0)
+                .u64(member.node.0)
+                .bytes(member.peer_address.as_bytes())
+                .bytes(member.client_address.as_bytes())
+        })
+}
+
+fn read_membership(reader: &mut Reader<'_>) -> Result<Membership, WireError> {
+    let mut configs = Vec::new();
+    for _ in 0..read_count(reader, MAX_CONFIGS, "sets of voters")? {
+        let mut voters = BTreeSet::new();
+        for _ in 0..read_count(reader, MAX_MEMBERS, "voters")? {
+            voters.insert(ReplicaId(reader.u64()?));
+        }
+        configs.push(voters);
+    }
+    let mut members = BTreeMap::new();
+    for _ in 0..read_count(reader, MAX_MEMBERS, "members")? {
+        let replica = ReplicaId(reader.u64()?);
+        let node = NodeId(reader.u64()?);
+        let peer_address = read_address(reader)?;
+        let client_address = read_address(reader)?;
+        members.insert(
+            replica,
+            Member {
+                node,
+                peer_address,
+                client_address,
+            },
+        );
+    }
+    if configs.is_empty() && members.is_empty() {
+        return Ok(Membership::default());
+    }
+    Membership::new(configs, members).map_err(|_| WireError::Invalid("membership"))
+}
+
+fn read_address(reader: &mut Reader<'_>) -> Result<String, WireError> {
+    let bytes = reader.bytes(MAX_ADDRESS_BYTES, "address")?;
+    String::from_utf8(bytes.to_vec()).map_err(|_| WireError::Invalid("address"))
 }
 
 /// Where an entry stands, as the storage layer says it.

@@ -1,12 +1,13 @@
-//! How long a node's state takes to start: fills a store with envelopes, then opens it after a
-//! shutdown in good order, and after one that was none.
+//! How long a node's state takes to start, and how much memory: fills a store with envelopes, then opens
+//! it after a shutdown in good order, and after one that was none.
 //!
 //! ```text
 //!   cargo run --release -p rossby-storage --example restart -- FOLDER [MIB]
 //! ```
 //!
-//! FOLDER must not exist; it holds about three times MIB (2048) while this runs, and is removed. The
-//! figures of docs/OPERATIONS.md are made with it.
+//! FOLDER must not exist; it holds about three times MIB (2048) while this runs, and is removed. Each
+//! step runs in a process of its own, as root with an empty page cache.
+//! The figures of docs/OPERATIONS.md are made with it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,8 +18,9 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -34,7 +36,7 @@ use rossby_domain::ids::{
 };
 use rossby_domain::limits::Limits;
 use rossby_domain::time::Timestamp;
-use rossby_domain::{Command, Routed};
+use rossby_domain::{Command as Order, Routed};
 use rossby_seams::disk::{Disk, FileDisk};
 use rossby_storage::LogPosition;
 use rossby_storage::codec::{Batch, encode_batch};
@@ -49,39 +51,97 @@ const BATCH: usize = 64;
 const ROUND_BYTES: u64 = 64 << 20;
 const CACHE_BYTES: u64 = 64 << 20;
 
+/// What a process of this program does.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Fill,
+    StartClean,
+    StartKilled,
+}
+
+const STEPS: [(Step, &str); 3] = [
+    (Step::Fill, "fill"),
+    (Step::StartClean, "start-clean"),
+    (Step::StartKilled, "start-killed"),
+];
+
 fn main() {
-    let mut args = std::env::args_os().skip(1);
-    let folder = PathBuf::from(args.next().expect("name a folder"));
-    let mib: u64 = args.next().map_or(2048, |mib| {
-        mib.to_str().and_then(|mib| mib.parse().ok()).expect("MiB")
-    });
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let folder = PathBuf::from(args.first().expect("name a folder"));
+    let mib: u64 = args
+        .get(1)
+        .map_or(2048, |mib| mib.parse().expect("a number of MiB"));
+    if let Some(name) = args.get(2) {
+        let (step, _) = STEPS.iter().find(|(_, step)| step == name).unwrap();
+        return step.run(&folder, mib << 20);
+    }
     assert!(!folder.exists(), "the folder is there already");
-    let began = Instant::now();
-    let (store, group) = open(&folder);
-    let group = fill(group, mib << 20);
-    report("filled, with all checkpoints", began.elapsed());
-    drop(group);
-    let began = Instant::now();
-    store.close().unwrap();
-    report("closed in good order", began.elapsed());
-    drop(store);
-    let began = Instant::now();
-    let opened = open(&folder);
-    report("opened after a shutdown in good order", began.elapsed());
-    // Not closed: as after a kill, or a power cut.
-    drop(opened);
-    let began = Instant::now();
-    let base = folder.join("base");
-    assert!(!Store::base_was_closed(&FileDisk, &checkpoints(&folder)).unwrap());
-    SledBase::delete(&base).unwrap();
-    let opened = open(&folder);
-    report("opened after a kill: the base is rebuilt", began.elapsed());
-    drop(opened);
+    for (_, step) in STEPS {
+        forget_cached_files();
+        let ended = Command::new(std::env::current_exe().unwrap())
+            .arg(&folder)
+            .args([&mib.to_string(), step])
+            .status();
+        assert!(ended.unwrap().success(), "{step} failed");
+    }
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-fn report(what: &str, took: Duration) {
-    println!("{:8.1} s  {what}", took.as_secs_f64());
+impl Step {
+    fn run(self, folder: &Path, bytes: u64) {
+        let began = Instant::now();
+        match self {
+            Self::Fill => {
+                let (store, group) = open(folder);
+                let (group, rows) = fill(group, bytes);
+                report("filled, with all checkpoints", began);
+                println!("{rows:10} envelopes");
+                close(&store, group);
+            }
+            Self::StartClean => {
+                let (store, group) = open(folder);
+                report("started after a shutdown in good order", began);
+                close(&store, group);
+            }
+            Self::StartKilled => {
+                // What a kill leaves, as far as the next start can tell.
+                drop(Store::open(Arc::new(FileDisk), &checkpoints(folder), base(folder)).unwrap());
+                let began = Instant::now();
+                assert!(!Store::base_was_closed(&FileDisk, &checkpoints(folder)).unwrap());
+                // As a node does.
+                SledBase::delete(&folder.join("base")).unwrap();
+                let (store, group) = open(folder);
+                report("started after a kill: the base is rebuilt", began);
+                close(&store, group);
+            }
+        }
+    }
+}
+
+fn close(store: &Store, group: GroupStore) {
+    drop(group);
+    let began = Instant::now();
+    store.close().unwrap();
+    report("closed in good order", began);
+}
+
+fn report(what: &str, began: Instant) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.unwrap_or("not known").trim();
+    println!(
+        "{:8.1} s  {what} (memory at its peak: {peak})",
+        began.elapsed().as_secs_f64()
+    );
+}
+
+/// So that what is measured is the disk too.
+fn forget_cached_files() {
+    let synced = Command::new("sync").status();
+    let dropped = std::fs::write("/proc/sys/vm/drop_caches", "1");
+    if synced.is_err() || dropped.is_err() {
+        println!("not root: files may be in the page cache");
+    }
 }
 
 fn checkpoints(folder: &Path) -> PathBuf {
@@ -91,15 +151,18 @@ fn checkpoints(folder: &Path) -> PathBuf {
 fn open(folder: &Path) -> (Store, GroupStore) {
     let disk: Arc<dyn Disk> = Arc::new(FileDisk);
     disk.create_directory(folder).unwrap();
-    let base = SledBase::open_or_replace(&folder.join("base"), CACHE_BYTES).unwrap();
-    let store = Store::open(disk, &checkpoints(folder), Arc::new(base)).unwrap();
+    let store = Store::open(disk, &checkpoints(folder), base(folder)).unwrap();
     let group = store.group(GROUP).unwrap();
     (store, group)
 }
 
+fn base(folder: &Path) -> Arc<SledBase> {
+    Arc::new(SledBase::open_or_replace(&folder.join("base"), CACHE_BYTES).unwrap())
+}
+
 /// Applies envelopes until there are so many bytes of them, with a checkpoint now and then, as a
 /// node does.
-fn fill(mut group: GroupStore, bytes: u64) -> GroupStore {
+fn fill(mut group: GroupStore, bytes: u64) -> (GroupStore, u64) {
     let partitions = PartitionCount::new(PARTITIONS).unwrap();
     let mut index = 0;
     let mut commands: Vec<Routed> = partitions
@@ -111,7 +174,7 @@ fn fill(mut group: GroupStore, bytes: u64) -> GroupStore {
                 sender_share_percent: 100,
                 ..Limits::default()
             };
-            routed(partition, Command::Adopt(Adopt { limits }))
+            routed(partition, Order::Adopt(Adopt { limits }))
         })
         .collect();
     commands.extend(partitions.all().flat_map(registration));
@@ -120,6 +183,7 @@ fn fill(mut group: GroupStore, bytes: u64) -> GroupStore {
     let mut since = 0_u64;
     let mut counter = 0;
     let mut noise = 1_u64;
+    let mut rows = 0;
     while filled < bytes {
         counter += 1;
         for chunk in partitions.all().collect::<Vec<_>>().chunks(BATCH) {
@@ -127,6 +191,7 @@ fn fill(mut group: GroupStore, bytes: u64) -> GroupStore {
                 .iter()
                 .map(|partition| letter(*partition, counter, &mut noise))
                 .collect();
+            rows += letters.len() as u64;
             filled += (letters.len() * BODY_BYTES) as u64;
             since += (letters.len() * BODY_BYTES) as u64;
             apply(&mut group, &mut index, letters);
@@ -136,7 +201,7 @@ fn fill(mut group: GroupStore, bytes: u64) -> GroupStore {
             group.cut().unwrap().write().unwrap().publish().unwrap();
         }
     }
-    group
+    (group, rows)
 }
 
 fn apply(group: &mut GroupStore, index: &mut u64, commands: Vec<Routed>) {
@@ -156,7 +221,7 @@ fn apply(group: &mut GroupStore, index: &mut u64, commands: Vec<Routed>) {
     assert!(replies.iter().all(Result::is_ok), "{replies:?}");
 }
 
-fn routed(partition: PartitionId, command: Command) -> Routed {
+fn routed(partition: PartitionId, command: Order) -> Routed {
     Routed {
         partition,
         epoch: EPOCH,
@@ -178,7 +243,7 @@ fn record(partition: PartitionId) -> KeyRecord {
     let statement = KemKey::statement(&DeviceId::of_key(&device_key), SUITE_XWING, 1, &public);
     let genesis = Genesis {
         device_key,
-        recovery_key: device_key,
+        recovery_key: SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes(),
         nonce: seed(partition),
     };
     let kem = KemKey {
@@ -204,27 +269,27 @@ fn registration(partition: PartitionId) -> Vec<Routed> {
     let identifier = IdentifierHash::from_bytes(seed(partition));
     let code = CodeMac([1; 32]);
     let commands = [
-        Command::ClaimDevice(ClaimDevice { device, box_id }),
-        Command::CreateBox(CreateBox {
+        Order::ClaimDevice(ClaimDevice { device, box_id }),
+        Order::CreateBox(CreateBox {
             box_id,
             record: record(partition),
             identifier,
             sealed_identifier: Bytes::from_static(b"sealed"),
             discoverable: true,
         }),
-        Command::OpenClaim(OpenClaim {
+        Order::OpenClaim(OpenClaim {
             identifier,
             box_id,
             discoverable: true,
             code,
             sealed_code: Bytes::from_static(b"sealed"),
         }),
-        Command::VerifyClaim(VerifyClaim {
+        Order::VerifyClaim(VerifyClaim {
             identifier,
             box_id,
             code,
         }),
-        Command::ActivateBox(ActivateBox {
+        Order::ActivateBox(ActivateBox {
             box_id,
             device,
             identifier,
@@ -240,6 +305,8 @@ fn registration(partition: PartitionId) -> Vec<Routed> {
 /// A letter to oneself, of bytes that do not compress.
 fn letter(partition: PartitionId, counter: u64, noise: &mut u64) -> Routed {
     let mut body = Vec::with_capacity(BODY_BYTES);
+    // Not a version of the envelope that the service reads keys from.
+    body.extend_from_slice(&[0xff; 8]);
     while body.len() < BODY_BYTES {
         // xorshift64: noise enough for this.
         *noise ^= *noise << 13;
@@ -261,5 +328,5 @@ fn letter(partition: PartitionId, counter: u64, noise: &mut u64) -> Routed {
         digest: EnvelopeDigest::of(&recipient, 0, None, &body),
         body,
     };
-    routed(partition, Command::Enqueue(enqueue))
+    routed(partition, Order::Enqueue(enqueue))
 }

@@ -94,13 +94,17 @@ pub(crate) mod replay;
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use rossby_domain::chain::{KemKey, SUITE_XWING};
     use rossby_domain::claim::{CodeMac, Delivery};
-    use rossby_domain::command::{Enqueue, EnvelopeDigest, Expire, MarkCodeSent, OpenClaim};
+    use rossby_domain::command::{
+        Enqueue, EnvelopeDigest, Expire, MarkCodeSent, MarkCodeUnsent, OpenClaim, UpdateKey,
+    };
     use rossby_domain::identifier::IdentifierHash;
     use rossby_domain::ids::{
         BoxId, ClusterId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, NodeId,
         PartitionCount, PartitionId, ReplicaId, Sequence,
     };
+    use rossby_domain::restored::Restored;
     use rossby_domain::time::Timestamp;
     use rossby_domain::{Command, Routed};
 
@@ -157,6 +161,21 @@ mod tests {
                 box_id: box_id(),
                 serial: 9,
             }),
+            Command::MarkCodeUnsent(MarkCodeUnsent {
+                identifier,
+                box_id: box_id(),
+                serial: 9,
+                gave_up: true,
+            }),
+            Command::UpdateKey(UpdateKey {
+                device: envelope_id().sender,
+                kem: KemKey {
+                    suite: SUITE_XWING,
+                    counter: 2,
+                    public: Bytes::from(vec![0; 1216]),
+                    signature: [6; 64],
+                },
+            }),
             Command::Expire(Expire { limit: 256 }),
         ];
         let routed = |command| Routed {
@@ -208,6 +227,11 @@ mod tests {
             delivery: Delivery::Delayed,
         };
         check(7, &pending);
+        // Version 1 has no word of the courier, which is the last byte.
+        let bytes = encode_value(&pending).unwrap();
+        let (_, earlier) = bytes.split_first().unwrap();
+        let earlier = with(1, &earlier[..earlier.len() - 1]);
+        seed("entry", "seed-7-version-1", &with(7, &earlier), entry);
         let budget = CodeBudget {
             day_start: at,
             sent_today: 1,
@@ -229,6 +253,12 @@ mod tests {
             },
         );
         check(11, &Meta::default());
+        let restored = Meta {
+            restored: Restored::default().again(at, true),
+            ..Meta::default()
+        };
+        let bytes = with(11, &encode_value(&restored).unwrap());
+        seed("entry", "seed-11-restored", &bytes, entry);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Relaying a stream: one message is asked of the leader whenever the client has room for one, so that
 //! nothing piles up here, nor on the connection that the peers share for everything else.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use rossby_proto::v1;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -14,11 +17,14 @@ use crate::peer::Connection;
 use crate::subscriptions::{Ending, Places};
 
 /// Hands a stream's call to the leader, and its messages back.
+///
+/// `unread` is how long the client may leave unread what was sent.
 pub(super) async fn relay(
     places: &Places,
     connection: &Connection,
     request: v1::RelayRequest,
     give_up: Instant,
+    unread: Duration,
 ) -> Result<CallStream, Status> {
     let room = places.take_room()?;
     let (asks, to_leader) = mpsc::channel(2);
@@ -28,7 +34,7 @@ pub(super) async fn relay(
     asks.send(open).await.map_err(|_| gone())?;
     let mut client = connection.client();
     let opening = client.relay_stream(ReceiverStream::new(to_leader));
-    let replies = match tokio::time::timeout_at(give_up, opening).await {
+    let replies = match timeout_at(give_up, opening).await {
         Ok(Ok(response)) => response.into_inner(),
         // A stream moves nothing: whatever became of it, it may be opened again.
         Ok(Err(status)) if refused_by_peer(&status) => {
@@ -39,26 +45,55 @@ pub(super) async fn relay(
         Err(_) => return Err(ApiError::unavailable("the leader did not answer in time").into()),
     };
     let (messages, stream) = mpsc::channel(1);
-    tokio::spawn(pump(places.clone(), room, asks, replies, messages));
+    let pump = Pump {
+        asks,
+        replies,
+        unread,
+    };
+    tokio::spawn(pump.run(places.clone(), room, messages));
     Ok(Box::pin(ReceiverStream::new(stream)))
 }
 
-async fn pump(
-    places: Places,
-    room: OwnedSemaphorePermit,
+type Messages = mpsc::Sender<Result<Bytes, Status>>;
+
+/// One relayed stream.
+struct Pump {
     asks: mpsc::Sender<v1::RelayStreamRequest>,
-    mut replies: Streaming<v1::RelayResponse>,
-    messages: mpsc::Sender<Result<bytes::Bytes, Status>>,
-) {
-    let passing_on = async {
+    replies: Streaming<v1::RelayResponse>,
+    unread: Duration,
+}
+
+impl Pump {
+    async fn run(self, places: Places, room: OwnedSemaphorePermit, messages: Messages) {
+        let unread = self.unread;
+        // What passes messages on ends here, and with it the stream from the leader.
+        let last = tokio::select! {
+            last = self.pass_on(&messages) => last,
+            () = messages.closed() => None,
+            () = places.closed() => Ending::Stopping.into_status(),
+        };
+        drop(room);
+        if let Some(status) = last {
+            // Who does not read learns it from the end of the stream.
+            let _ = timeout(unread, messages.send(Err(status))).await;
+        }
+    }
+
+    /// Passes message after message on; the status that it ends with, but for an end in good order.
+    async fn pass_on(mut self, messages: &Messages) -> Option<Status> {
         loop {
-            let Ok(place) = messages.reserve().await else {
-                return None;
+            // The leader has a clock of its own for that, but its word is asked for only once there is
+            // room for it.
+            let place = match timeout(self.unread, messages.reserve()).await {
+                Ok(Ok(place)) => place,
+                Ok(Err(_)) => return None,
+                Err(_) => return Ending::NotRead.into_status(),
             };
-            if asks.send(v1::RelayStreamRequest::default()).await.is_err() {
+            let ask = v1::RelayStreamRequest::default();
+            if self.asks.send(ask).await.is_err() {
                 return Some(gone());
             }
-            match replies.message().await {
+            match self.replies.message().await {
                 Ok(Some(reply)) => match answer(reply) {
                     Ok(CallReply { message, .. }) => place.send(Ok(message)),
                     Err(status) => return Some(status),
@@ -67,16 +102,6 @@ async fn pump(
                 Err(_) => return Some(gone()),
             }
         }
-    };
-    let last = tokio::select! {
-        last = passing_on => last,
-        () = messages.closed() => None,
-        () = places.closed() => Ending::Stopping.into_status(),
-    };
-    drop(room);
-    if let Some(status) = last {
-        // Who does not read learns it from the end of the stream.
-        let _ = messages.send(Err(status)).await;
     }
 }
 

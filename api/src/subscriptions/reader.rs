@@ -85,22 +85,23 @@ impl Source for BoxReader {
         if !self.leads(&self.group.leadership()) {
             return Err(Ending::NotLeading("another reign has begun".to_owned()));
         }
-        let query = Query::DeviceAuth(self.device);
-        match self.group.read_local(self.partition, &query)? {
-            Answer::DeviceAuth(Some(generation)) if generation == self.generation => {}
-            Answer::DeviceAuth(_) => return Err(Ending::Revoked),
-            _ => return Err(Ending::Failed("unexpected answer to DeviceAuth".to_owned())),
-        }
         let query = Query::Fetch {
             device: self.device,
             after,
             max_envelopes: self.limits.max_envelopes,
             max_bytes: self.limits.max_bytes,
         };
+        let page = match self.group.read_local(self.partition, &query)? {
+            Answer::Page(Some(page)) => page,
+            Answer::Page(None) => return Err(Ending::Revoked),
+            _ => return Err(Ending::Failed("unexpected answer to Fetch".to_owned())),
+        };
+        // After the page: whoever may still read now might read all that is in it.
+        let query = Query::DeviceAuth(self.device);
         match self.group.read_local(self.partition, &query)? {
-            Answer::Page(Some(page)) => Ok(page),
-            Answer::Page(None) => Err(Ending::Revoked),
-            _ => Err(Ending::Failed("unexpected answer to Fetch".to_owned())),
+            Answer::DeviceAuth(Some(generation)) if generation == self.generation => Ok(page),
+            Answer::DeviceAuth(_) => Err(Ending::Revoked),
+            _ => Err(Ending::Failed("unexpected answer to DeviceAuth".to_owned())),
         }
     }
 

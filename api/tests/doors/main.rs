@@ -19,5 +19,6 @@ mod leaders;
 mod mailbox;
 mod peers;
 mod registration;
+mod relayed;
 mod subscribe;
 mod support;

@@ -1,14 +1,13 @@
 //! Node to node over real sockets: who is let in, and what becomes of a link.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::listener::Listener;
-use rossby_api::listener::tls::{IdentityError, PeerTls, TlsError, node_name};
+use rossby_api::listener::tls::{IdentityError, PeerTls, TlsError};
 use rossby_api::peer::{Connections, PeerServer, PeerTransport};
 use rossby_api::{ApiError, Call, CallReply, CallStream, Code, Door};
 use rossby_domain::ids::{ClusterId, NodeId};
@@ -20,48 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::service::Routes;
 
+use crate::support::Authority;
+
 /// Nothing here takes as long; a test that hangs fails by it.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Authority {
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-    folder: tempfile::TempDir,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.crt"), certificate.pem()).unwrap();
-        Self {
-            issuer: rcgen::Issuer::new(params, key),
-            folder,
-        }
-    }
-
-    fn ca(&self) -> PathBuf {
-        self.folder.path().join("ca.crt")
-    }
-
-    fn issue(&self, file: &str, names: &[String]) -> (PathBuf, PathBuf) {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(names).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let path = |suffix: &str| self.folder.path().join(format!("{file}.{suffix}"));
-        std::fs::write(path("crt"), certificate.pem()).unwrap();
-        std::fs::write(path("key"), key.serialize_pem()).unwrap();
-        (path("crt"), path("key"))
-    }
-
-    /// The certificates of a node that trusts `ca`.
-    fn node(&self, node: u64, ca: &Path) -> PeerTls {
-        let (cert, key) = self.issue(&format!("node-{node}"), &[node_name(NodeId(node))]);
-        PeerTls::load(NodeId(node), &cert, &key, ca).unwrap()
-    }
-}
 
 fn cluster(n: u8) -> ClusterId {
     ClusterId::from_random([n; 16])

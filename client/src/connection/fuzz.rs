@@ -8,13 +8,13 @@ use super::{Refusal, ServerAddress};
 use crate::crypto::recovery;
 
 /// The first byte says what the rest is: 0 a `server-authorization` header, 1 the details of a status, 2
-/// a server's address, 3 a recovery key's text, 4 and more a reply.
+/// a server's address, 3 a recovery key's text, 9 the header of a stream's message, the others a reply.
 pub fn reply(data: &[u8]) -> bool {
     let Some((mode, rest)) = data.split_first() else {
         return false;
     };
     let text = std::str::from_utf8(rest);
-    match mode % 9 {
+    match mode % 12 {
         0 => text.is_ok_and(|text| parse_reply_header(text, None).is_some()),
         1 => {
             let details = rest.to_vec().into();
@@ -27,9 +27,13 @@ pub fn reply(data: &[u8]) -> bool {
         5 => message::<v1::FetchResponse>(rest).is_some(),
         6 => message::<v1::AuthorizeResponse>(rest).is_some(),
         7 => message::<v1::SendResponse>(rest).is_some(),
-        _ => message::<v1::Refusal>(rest)
+        8 => message::<v1::Refusal>(rest)
             .map(Refusal::of_outcome)
             .is_some_and(judged),
+        9 => text.is_ok_and(|text| parse_reply_header(text, Some("7")).is_some()),
+        10 => message::<v1::SubscribeResponse>(rest)
+            .is_some_and(|found| message::<v1::FetchResponse>(&found.page).is_some()),
+        _ => message::<v1::UpdateKeyResponse>(rest).is_some(),
     }
 }
 
@@ -112,6 +116,15 @@ mod tests {
             status: Some(v1::QueueStatus::default()),
         };
         check(5, "fetched", &fetched.encode_to_vec());
+        let nth = format!("{header}, ext=\"7\"");
+        check(9, "nth-header", nth.as_bytes());
+        let streamed = v1::SubscribeResponse {
+            page: fetched.encode_to_vec().into(),
+            server_authorization: nth,
+        };
+        check(10, "streamed", &streamed.encode_to_vec());
+        let updated = v1::UpdateKeyResponse { last: 12 };
+        check(11, "key-updated", &updated.encode_to_vec());
         let refusal = v1::Refusal {
             code: "WRONG_CODE".to_owned(),
             message: "words".to_owned(),

@@ -18,12 +18,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::receiving::{QueueStatus, Received, status_of};
 use super::{Device, DeviceError, Message};
-use crate::connection::{CallError, OpenStream, Signer, StreamEnd};
+use crate::connection::{CallError, OpenStream, Refusal, Retry, Signer, StreamEnd};
 use crate::store::MarksRow;
 
 /// How often in a row another listener of this device may take this one's place before it gives up:
 /// once may be an earlier try of its own that came late.
 const MAX_REPLACED: u32 = 3;
+/// A stream that lasted this long worked: what was wrong before it has passed.
+const SETTLED: Duration = Duration::from_secs(60);
 /// However long the service asks to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Acknowledged at the latest after so many pages, however fast they come.
@@ -51,6 +53,10 @@ pub struct Listener<'a> {
     device: &'a Device,
     signer: Signer,
     stream: Option<OpenStream>,
+    /// When the stream was opened.
+    opened_at: Instant,
+    /// Whether the device has not asked yet, since then, what key the service shows for it.
+    is_new: bool,
     /// The page that came last, until it is stored.
     page: Option<v1::FetchResponse>,
     /// The last sequence of the stream that is stored.
@@ -62,8 +68,10 @@ pub struct Listener<'a> {
     more: bool,
     /// What went wrong with the end of a page whose beginning was handed out.
     failed: Option<DeviceError>,
-    /// Tries since a stream last brought anything.
+    /// Tries since a stream last worked.
     tries: u32,
+    /// How often this one was replaced since a stream last lasted. That a stream brings mail says
+    /// nothing: two listeners that drive each other out hear some all the while.
     replaced: u32,
     not_before: Instant,
 }
@@ -79,6 +87,8 @@ impl Device {
             device: self,
             signer: self.signer()?,
             stream: None,
+            opened_at: Instant::now(),
+            is_new: false,
             page: None,
             after: Sequence(0),
             // Its acknowledgement may have been lost.
@@ -109,13 +119,23 @@ impl Listener<'_> {
             if let Some(heard) = self.store_page().await? {
                 return Ok(heard);
             }
+            if self.stream.is_none() {
+                // What is not acknowledged yet comes again and is recognised.
+                if let Some(heard) = self.connect().await? {
+                    return Ok(heard);
+                }
+                continue;
+            }
+            if self.is_new {
+                // On an open stream, so that it costs nobody time who is away. The next one makes up
+                // for an error.
+                let _ = self.device.keep_key_published().await;
+                self.is_new = false;
+            }
             if !self.more || self.unacknowledged_pages >= MAX_UNACKNOWLEDGED_PAGES {
                 self.acknowledge().await;
             }
             let Some(stream) = &mut self.stream else {
-                if let Some(heard) = self.connect().await? {
-                    return Ok(heard);
-                }
                 continue;
             };
             match stream.next().await {
@@ -169,7 +189,7 @@ impl Listener<'_> {
             .store_page(&self.signer, envelopes, self.after, &mut received)
             .await?;
         self.page = None;
-        (self.tries, self.replaced) = (0, 0);
+        self.tries = 0;
         if stored > self.after {
             self.after = stored;
             self.unacknowledged = Some(stored);
@@ -195,6 +215,8 @@ impl Listener<'_> {
                 let first = stream.next().await;
                 self.after = Sequence(0);
                 self.stream = Some(stream);
+                self.opened_at = Instant::now();
+                self.is_new = true;
                 match first {
                     Ok(page) => {
                         let status = status_of(page.status);
@@ -215,6 +237,9 @@ impl Listener<'_> {
         }
         self.stream = None;
         self.more = false;
+        if self.opened_at.elapsed() >= SETTLED {
+            (self.tries, self.replaced) = (0, 0);
+        }
         match end {
             StreamEnd::Over => {
                 self.not_before = Instant::now() + self.device.connection.pause_before(0)?;
@@ -225,21 +250,15 @@ impl Listener<'_> {
     }
 
     fn broken(&mut self, error: CallError, wait: Duration) -> Result<Option<Heard>, DeviceError> {
-        if let Some(refusal) = error.refusal() {
-            let wait = wait.max(refusal.retry_after.unwrap_or_default());
-            if refusal.is_about_time() {
-                // Signed for another time: the next try will be right.
-                self.pause(wait)?;
-                return Ok(None);
-            }
-            let is_replaced = refusal.code == "SUBSCRIPTION_REPLACED";
-            self.replaced += u32::from(is_replaced);
-            let again = (is_replaced && self.replaced < MAX_REPLACED) || refusal.is_passing();
-            if !again {
-                return Err(error.into());
-            }
-            return self.disconnected(error.into(), wait).map(Some);
+        let refusal = error.refusal();
+        let asked = refusal.and_then(|refusal| refusal.retry_after);
+        let wait = wait.max(asked.unwrap_or_default());
+        if refusal.is_some_and(Refusal::is_about_time) && self.tries == 0 {
+            // Signed for another time: the next try will be right.
+            self.pause(wait)?;
+            return Ok(None);
         }
+        self.replaced += u32::from(refusal.is_some_and(is_replaced));
         self.disconnected(error.into(), wait).map(Some)
     }
 
@@ -248,8 +267,11 @@ impl Listener<'_> {
         self.page = None;
         self.more = false;
         let may_pass = match &error {
+            DeviceError::Call(CallError::Refused(refusal)) if is_replaced(refusal) => {
+                self.replaced < MAX_REPLACED
+            }
             DeviceError::Call(CallError::Refused(refusal)) => {
-                refusal.is_passing() || refusal.code == "SUBSCRIPTION_REPLACED"
+                refusal.retry == Retry::Same || refusal.is_about_time()
             }
             other => other.may_pass(),
         };
@@ -268,4 +290,8 @@ impl Listener<'_> {
         self.not_before = Instant::now() + pause;
         Ok(pause)
     }
+}
+
+fn is_replaced(refusal: &Refusal) -> bool {
+    refusal.code == "SUBSCRIPTION_REPLACED"
 }

@@ -91,6 +91,8 @@ impl Device {
                 _ => {}
             }
         }
+        // Mail that came in the meantime is fetched all the same.
+        let _ = self.keep_key_published().await;
         let mut after = Sequence(0);
         loop {
             let page = match self.fetch(&signer, after).await {

@@ -22,6 +22,9 @@ use crate::envelope::ChainPoint;
 use crate::identity::Identity;
 use crate::store::{Batch, MarksRow, RetiringRow};
 
+/// The counter of a new device's key.
+const FIRST_COUNTER: u64 = 1;
+
 /// The device's KEM key after a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotated {
@@ -64,6 +67,40 @@ impl Device {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Gives the service the device's key again if it has lost it: one that was restored from an older
+    /// backup shows a key whose private half may be erased. A device that never rotated need not ask.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; the next time makes up for it.
+    pub(super) async fn keep_key_published(&self) -> Result<(), DeviceError> {
+        let identity = self.identity();
+        let device = identity.device();
+        let keys = identity.record().device(&device);
+        let Some(key) = keys.map(|keys| keys.kem.clone()) else {
+            return Ok(());
+        };
+        if key.counter <= FIRST_COUNTER {
+            return Ok(());
+        }
+        let signer = self.signer()?;
+        let found = self.lookup(&LookupBy::Box(signer.address.box_id)).await?;
+        let shown = found.record.device(&device).map(|keys| keys.kem.counter);
+        if shown.is_some_and(|shown| shown >= key.counter) {
+            return Ok(());
+        }
+        let request = v1::UpdateKeyRequest {
+            kem_key: Bytes::from(key.encode()),
+        };
+        let again = self.connection.call::<UpdateKey>(&request, Some(&signer));
+        again.await?;
+        // The key that was shown counts as the one before now. If it is erased, it must go too.
+        let is_kept = |counter| identity.kem_keys().iter().any(|(of, _)| *of == counter);
+        if shown.is_some_and(|shown| !is_kept(shown)) {
+            self.rotate_keys().await?;
+        }
+        Ok(())
     }
 
     /// The key that was made and not published yet, or else a new one. It is stored.

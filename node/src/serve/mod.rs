@@ -21,6 +21,8 @@ mod members;
 mod node;
 mod operator;
 mod ready;
+mod removal;
+mod secrets;
 mod space;
 
 use std::sync::Arc;
@@ -40,7 +42,7 @@ use crate::cli::ServeArgs;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::{output, telemetry};
-pub use node::secrets_check;
+pub use secrets::secrets_check;
 
 use disk::NodeDisk;
 use doors::{Doors, Serving};

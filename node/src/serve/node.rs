@@ -17,7 +17,6 @@ use rossby_api::courier::{
 };
 use rossby_api::peer::{Connections, NoPeers, PeerServer, PeerTransport};
 use rossby_api::{ClusterSecrets, Door, MailboxConfig, MailboxService, Metrics, Relay, Workers};
-use rossby_domain::identifier::{Identifier, IdentifierError};
 use rossby_domain::ids::{ClusterId, NodeId, PartitionCount, ReplicaId};
 use rossby_raft::{Group, InitializeError, Member, StartError};
 use rossby_seams::clock::Clock;
@@ -32,11 +31,12 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::info;
 
 use super::engine::{Engine, EngineError, EngineParts};
 use super::entrance::Entrance;
 use super::founding::{FIRST_GROUP, Founding, Place, PlanError};
+use super::removal::removed_from;
 use super::space::Space;
 use crate::config::{Config, CourierKind};
 
@@ -278,42 +278,6 @@ impl Node {
         self.has_begun() && self.membership().is_none() && self.removed.get().is_none()
     }
 
-    /// That this node was removed, and what to do, if it was.
-    pub(super) fn removed(&self) -> Option<String> {
-        self.removed.get().map(|(cluster, replica)| {
-            format!(
-                "this node was removed from cluster {cluster} (its replica {replica} can not come back): \
-                 stop it, or start it with an empty directory and add it as a new node with `rossby \
-                 cluster add-node`"
-            )
-        })
-    }
-
-    /// Writes down that a replica of this node was removed.
-    pub(super) fn bury(
-        &self,
-        data: &mut DataDirectory,
-        replica: ReplicaId,
-    ) -> Result<(), NodeError> {
-        let Some(identity) = data.identity() else {
-            return Ok(());
-        };
-        let identity = identity.without(FIRST_GROUP, replica);
-        let cluster = identity.cluster.as_ref().map(|cluster| cluster.id);
-        data.save(identity)?;
-        if let Some(cluster) = cluster {
-            self.bear_removal(cluster, replica);
-        }
-        Ok(())
-    }
-
-    fn bear_removal(&self, cluster: ClusterId, replica: ReplicaId) {
-        let _ = self.removed.set((cluster, replica));
-        if let Some(removed) = self.removed() {
-            error!("{removed}");
-        }
-    }
-
     fn plan_alone(&self, data: &DataDirectory) -> Result<Founding, NodeError> {
         let cluster = &self.parts.config.cluster;
         // The settings were checked before anything started.
@@ -383,10 +347,7 @@ impl Node {
         if self.membership.get().is_some() {
             return Ok(());
         }
-        let secrets = Arc::new(self.load_secrets()?);
-        if place.cluster.secrets_check.as_ref() != Some(&self.secrets_check(&secrets)?) {
-            return Err(self.secrets_error(&"these are the secrets of another cluster"));
-        }
+        let secrets = Arc::new(self.secrets_of(&place.cluster)?);
         let courier = self.courier()?;
         let mut identity = data
             .identity()
@@ -513,49 +474,6 @@ impl Node {
             }
         })
     }
-
-    pub(super) fn load_secrets(&self) -> Result<ClusterSecrets, NodeError> {
-        let path = &self.parts.config.secrets;
-        ClusterSecrets::load(path).map_err(|error| self.secrets_error(&error))
-    }
-
-    pub(super) fn save_secrets(&self, secrets: &ClusterSecrets) -> Result<(), NodeError> {
-        let path = &self.parts.config.secrets;
-        if let Some(folder) = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-        {
-            let made = self.parts.disk.create_directory(folder);
-            made.map_err(|error| self.secrets_error(&error))?;
-        }
-        secrets
-            .save(path)
-            .map_err(|error| self.secrets_error(&error))
-    }
-
-    /// What tells these secrets from others. With wrong secrets a node
-    /// would take known people for unknown ones, so it must never start with them.
-    pub(super) fn secrets_check(&self, secrets: &ClusterSecrets) -> Result<String, NodeError> {
-        secrets_check(secrets).map_err(|error| self.secrets_error(&error))
-    }
-
-    fn secrets_error(&self, reason: &impl ToString) -> NodeError {
-        NodeError::Secrets {
-            path: self.parts.config.secrets.display().to_string(),
-            reason: reason.to_string(),
-        }
-    }
-}
-
-/// A keyed hash of a fixed text: the same for the same secrets only.
-///
-/// # Errors
-/// None: the fixed text is an address.
-pub fn secrets_check(secrets: &ClusterSecrets) -> Result<String, IdentifierError> {
-    let fixed = Identifier::email("secrets-check@rossby.internal")?;
-    let hash = secrets.identifier_hash(&fixed);
-    let bytes = hash.as_bytes().iter();
-    Ok(bytes.map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Whether there is any log in a data directory.
@@ -568,15 +486,6 @@ fn has_log(data: &DataDirectory) -> Result<bool, NodeError> {
             source,
         }),
     }
-}
-
-/// The cluster that a node was removed from, and its last replica there.
-fn removed_from(identity: Option<&Identity>) -> Option<(ClusterId, ReplicaId)> {
-    let identity = identity?;
-    let cluster = identity.cluster.as_ref()?.id;
-    let mut removed = identity.removed.iter();
-    let last = removed.rfind(|removed| removed.group == FIRST_GROUP)?;
-    Some((cluster, last.replica))
 }
 
 /// Gives a new group its first members, if that was not done before.

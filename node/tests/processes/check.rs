@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::people::{Person, email};
 use crate::support::search::files;
-use crate::support::{self, Cluster, run, stderr};
+use crate::support::{self, Cluster, copy, run, stderr};
 
 /// Names, times and bytes of all that is in a folder.
 fn all_of(folder: &Path) -> BTreeMap<PathBuf, (i64, i64, Vec<u8>)> {
@@ -63,20 +63,6 @@ fn written(runtime: &tokio::runtime::Runtime, cluster: &mut Cluster) {
             assert!(matches!(sent.delivery, Delivery::Delivered(_)));
         }
     });
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        let kind = entry.file_type().unwrap();
-        if kind.is_dir() {
-            copy(&entry.path(), &target);
-        } else if kind.is_file() {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 fn flip(path: &Path, at: u64) {

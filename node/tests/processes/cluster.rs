@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 
-use crate::support::{self, Cluster, eventually, run, stderr};
+use crate::support::{self, Cluster, copy, eventually, run, stderr};
 
 #[test]
 fn three_nodes_become_a_cluster_that_keeps_a_leader_whoever_dies() {
@@ -190,19 +190,6 @@ fn a_node_with_the_data_of_another_cluster_is_left_out_of_a_new_one() {
         "{}",
         stderr(&output)
     );
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod members;
 mod minority;
 mod secrecy;
 mod serve;
+mod starts;
 mod support;
 mod survival;
 mod tls;

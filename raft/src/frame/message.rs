@@ -1,22 +1,20 @@
 //! The messages inside frames.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use bytes::Bytes;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult,
     TransferLeaderError, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
-use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
+use rossby_domain::ids::{GroupId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::wire::{Reader, WireError, Writer};
 use rossby_storage::LogPosition;
 use rossby_storage::store::FileName;
 
-use crate::Member;
 use crate::members::Standing;
 use crate::types::{
-    Entry, LogId, Membership, TypeConfig, Vote, decode_payload, encode_payload, log_id, position,
+    Entry, TypeConfig, Vote, decode_payload, encode_payload, log_id, position, read_bool,
+    read_count, read_log_id, read_vote, write_log_id, write_vote,
 };
 
 pub(crate) type Append = AppendEntriesRequest<TypeConfig>;
@@ -31,11 +29,6 @@ type TransferError = TransferLeaderError<TypeConfig>;
 const MAX_ENTRIES: u32 = 4096;
 /// The most bytes of an entry.
 const MAX_ENTRY_BYTES: usize = super::MAX_FRAME_BYTES;
-/// The most members of a group.
-const MAX_MEMBERS: u32 = 1024;
-/// The most sets of voters in a membership: two while it changes.
-const MAX_CONFIGS: u32 = 8;
-const MAX_ADDRESS_BYTES: usize = 1024;
 /// The most files of a checkpoint that a follower may ask for: those of all partitions that a cluster
 /// can have: a base, sixteen deltas, and one more of a restored partition.
 const MAX_FILES: u32 = 4096 * 18;
@@ -282,23 +275,6 @@ impl Answer {
     }
 }
 
-fn read_bool(reader: &mut Reader<'_>) -> Result<bool, WireError> {
-    match reader.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(WireError::Invalid("flag")),
-    }
-}
-
-fn read_count(reader: &mut Reader<'_>, limit: u32, what: &'static str) -> Result<u32, WireError> {
-    let count = reader.u32()?;
-    if count > limit {
-        Err(WireError::TooLong(what))
-    } else {
-        Ok(count)
-    }
-}
-
 /// A byte string of variable length that shares the frame's memory.
 fn read_shared(
     reader: &mut Reader<'_>,
@@ -307,42 +283,6 @@ fn read_shared(
 ) -> Result<Bytes, WireError> {
     let bytes = reader.bytes(super::MAX_FRAME_BYTES, what)?;
     Ok(frame.slice_ref(bytes))
-}
-
-pub(crate) fn write_vote(writer: Writer, vote: &Vote) -> Writer {
-    let leader = &vote.leader_id;
-    writer
-        .u64(leader.term)
-        .u64(leader.voted_for.0)
-        .u8(u8::from(vote.committed))
-}
-
-pub(crate) fn read_vote(reader: &mut Reader<'_>) -> Result<Vote, WireError> {
-    let term = reader.u64()?;
-    let voted_for = ReplicaId(reader.u64()?);
-    Ok(if read_bool(reader)? {
-        Vote::new_committed(term, voted_for)
-    } else {
-        Vote::new(term, voted_for)
-    })
-}
-
-fn write_log_id(writer: Writer, id: Option<&LogId>) -> Writer {
-    match id.map(position) {
-        None => writer.u8(0),
-        Some(at) => writer.u8(1).u64(at.term).u64(at.index),
-    }
-}
-
-fn read_log_id(reader: &mut Reader<'_>) -> Result<Option<LogId>, WireError> {
-    if !read_bool(reader)? {
-        return Ok(None);
-    }
-    let at = LogPosition {
-        term: reader.u64()?,
-        index: reader.u64()?,
-    };
-    Ok(Some(log_id(at)))
 }
 
 fn write_ballot(writer: Writer, ballot: &Ballot) -> Writer {
@@ -482,62 +422,4 @@ fn read_file(reader: &mut Reader<'_>) -> Result<FileName, WireError> {
         digest: reader.fixed()?,
         length: reader.u64()?,
     })
-}
-
-pub(crate) fn write_membership(writer: Writer, membership: &Membership) -> Writer {
-    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-    let configs = membership.get_joint_config();
-    let writer = configs
-        .iter()
-        .fold(writer.u32(count(configs.len())), |writer, voters| {
-            let writer = writer.u32(count(voters.len()));
-            voters
-                .iter()
-                .fold(writer, |writer, voter| writer.u64(voter.0))
-        });
-    let writer = writer.u32(count(membership.nodes().count()));
-    membership
-        .nodes()
-        .fold(writer, |writer, (replica, member)| {
-            writer
-                .u64(replica.0)
-                .u64(member.node.0)
-                .bytes(member.peer_address.as_bytes())
-                .bytes(member.client_address.as_bytes())
-        })
-}
-
-pub(crate) fn read_membership(reader: &mut Reader<'_>) -> Result<Membership, WireError> {
-    let mut configs = Vec::new();
-    for _ in 0..read_count(reader, MAX_CONFIGS, "sets of voters")? {
-        let mut voters = BTreeSet::new();
-        for _ in 0..read_count(reader, MAX_MEMBERS, "voters")? {
-            voters.insert(ReplicaId(reader.u64()?));
-        }
-        configs.push(voters);
-    }
-    let mut members = BTreeMap::new();
-    for _ in 0..read_count(reader, MAX_MEMBERS, "members")? {
-        let replica = ReplicaId(reader.u64()?);
-        let node = NodeId(reader.u64()?);
-        let peer_address = read_address(reader)?;
-        let client_address = read_address(reader)?;
-        members.insert(
-            replica,
-            Member {
-                node,
-                peer_address,
-                client_address,
-            },
-        );
-    }
-    if configs.is_empty() && members.is_empty() {
-        return Ok(Membership::default());
-    }
-    Membership::new(configs, members).map_err(|_| WireError::Invalid("membership"))
-}
-
-fn read_address(reader: &mut Reader<'_>) -> Result<String, WireError> {
-    let bytes = reader.bytes(MAX_ADDRESS_BYTES, "address")?;
-    String::from_utf8(bytes.to_vec()).map_err(|_| WireError::Invalid("address"))
 }

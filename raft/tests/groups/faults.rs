@@ -240,63 +240,6 @@ async fn a_node_behind_the_purged_log_is_sent_the_checkpoint() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_checkpoint_whose_shipment_breaks_off_arrives_all_the_same() {
-    let settings = Settings {
-        checkpoint_log_bytes: 4 * 1024,
-        ..Settings::default()
-    };
-    let mut world = World::new(settings).await;
-    let leader = world.leader().await.id;
-    let laggard = *world.nodes.keys().find(|node| **node != leader).unwrap();
-    let disk = world.kill(laggard, PowerLoss::KeepAll);
-    for counter in 1..=80 {
-        let replies = world.propose(vec![letter(1, counter, 90_000)]).await;
-        assert_eq!(sequence(&replies[0]).0, counter);
-    }
-    let mut checkpoint = 0;
-    for node in world.nodes.values() {
-        checkpoint = checkpoint.max(node.group.checkpoint().await.unwrap());
-    }
-    world
-        .until("the log is purged", |world| {
-            let mut nodes = world.nodes.values();
-            nodes.all(|node| node.group.status().purged_index > Some(40))
-        })
-        .await;
-
-    world.network.set_delay(Duration::from_millis(5));
-    let before = disk.used_bytes();
-    world.start(laggard, disk).await;
-    for megabytes in 1..4 {
-        world
-            .until("more of it has arrived", |world| {
-                let node = &world.nodes[&laggard];
-                node.disk.used_bytes() > before + megabytes * 1_000_000
-                    || node.group.status().applied_index >= Some(checkpoint)
-            })
-            .await;
-        world.network.isolate(laggard);
-        world.network.heal();
-    }
-    world
-        .until("the laggard has all", |world| {
-            world.nodes[&laggard].group.status().applied_index >= Some(checkpoint)
-        })
-        .await;
-    world.send(1, 81).await;
-    world
-        .until("all replicas hold the same bytes", |world| {
-            let mut digests = world
-                .nodes
-                .values()
-                .map(|node| node.group.reader().digests().unwrap());
-            let first = digests.next().unwrap();
-            digests.all(|other| other == first)
-        })
-        .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_with_a_wrong_clock_stops_stamping_and_hands_over() {
     let world = World::three().await;
     world.send(1, 1).await;

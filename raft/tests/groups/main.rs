@@ -6,8 +6,11 @@
     reason = "tests"
 )]
 
+mod disk;
 mod expiry;
 mod faults;
 mod members;
+mod pressure;
 mod service;
+mod shipping;
 mod world;

@@ -17,7 +17,7 @@ use super::world::{
     GROUP, NOON, Node, Settings, WAL, World, letter, member, patience, queue, replica,
 };
 
-fn add(node: u64) -> Order {
+pub fn add(node: u64) -> Order {
     Order::Add(member(NodeId(node)))
 }
 
@@ -28,7 +28,7 @@ fn remove(node: NodeId) -> Order {
     }
 }
 
-fn replace(old: NodeId, new: u64) -> Order {
+pub fn replace(old: NodeId, new: u64) -> Order {
     let new = member(NodeId(new));
     Order::Replace { old, new }
 }
@@ -44,7 +44,7 @@ fn later() -> Instant {
 
 impl World {
     /// Gives an order until it is done or refused, as an operator would; the number of voters.
-    async fn order(&mut self, order: &Order) -> Result<usize, Refused> {
+    pub async fn order(&mut self, order: &Order) -> Result<usize, Refused> {
         let deadline = patience();
         let mut newcomer = None;
         loop {
@@ -111,7 +111,7 @@ impl World {
 }
 
 /// Somebody who sends letters to whichever replica takes them, one after the other.
-struct Sender {
+pub struct Sender {
     groups: Arc<Mutex<Vec<Arc<Group>>>>,
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
@@ -120,6 +120,11 @@ struct Sender {
 
 impl Sender {
     fn start() -> Self {
+        Self::at_the_pace_of(Duration::from_millis(1))
+    }
+
+    /// With such a pause after each letter.
+    pub fn at_the_pace_of(pause: Duration) -> Self {
         let groups: Arc<Mutex<Vec<Arc<Group>>>> = Arc::default();
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let (all, stopped, count) = (groups.clone(), stop.clone(), answered.clone());
@@ -135,7 +140,7 @@ impl Sender {
                         break;
                     }
                 }
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(pause).await;
             }
         });
         Self {
@@ -147,7 +152,7 @@ impl Sender {
     }
 
     /// Tells it who there is now, and waits until letters get through.
-    async fn meet(&self, world: &World) {
+    pub async fn meet(&self, world: &World) {
         *self.groups.lock() = world
             .nodes
             .values()
@@ -162,7 +167,7 @@ impl Sender {
     }
 
     /// Ends it; how many letters were answered.
-    async fn end(self) -> u64 {
+    pub async fn end(self) -> u64 {
         self.stop.store(true, Ordering::SeqCst);
         self.task.await.unwrap();
         self.answered.load(Ordering::SeqCst)

@@ -1,8 +1,7 @@
 //! Three nodes in one process: real groups, real logs and stores, a network and disks in memory.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -26,12 +25,14 @@ use rossby_raft::{
 };
 use rossby_seams::base::MemoryBase;
 use rossby_seams::clock::ManualClock;
-use rossby_seams::disk::{Disk, DiskFile, DiskLock, MemoryDisk, PowerLoss};
+use rossby_seams::disk::{Disk, MemoryDisk, PowerLoss};
 use rossby_seams::random::OsRandom;
 use rossby_seams::transport::MemoryNetwork;
 use rossby_storage::store::Store;
 use rossby_storage::wal::{Wal, WalOptions, spawn_writer};
 use tokio::time::Instant;
+
+use super::disk::{Breaks, SlowDisk, Tap};
 
 pub const GROUP: GroupId = GroupId(1);
 pub const NOON: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -42,8 +43,11 @@ pub const WAL: WalOptions = WalOptions {
 };
 
 /// Long enough that only a hang reaches it, on however slow a machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// When that is over.
 pub fn patience() -> Instant {
-    Instant::now() + Duration::from_secs(30)
+    Instant::now() + PATIENCE
 }
 
 /// A node that runs.
@@ -53,85 +57,10 @@ pub struct Node {
     pub clock: ManualClock,
     pub groups: Arc<Groups>,
     pub group: Arc<Group>,
+    pub store: Store,
+    pub tap: Arc<Tap>,
     wal: Wal,
     writer: JoinHandle<()>,
-}
-
-/// A disk that takes its time to sync, as real ones do.
-#[derive(Debug)]
-struct SlowDisk {
-    disk: MemoryDisk,
-    sync_delay: Duration,
-}
-
-#[derive(Debug)]
-struct SlowFile {
-    file: Arc<dyn DiskFile>,
-    sync_delay: Duration,
-}
-
-impl SlowDisk {
-    fn slow(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        let sync_delay = self.sync_delay;
-        Arc::new(SlowFile { file, sync_delay })
-    }
-}
-
-impl Disk for SlowDisk {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.slow(self.disk.create(path)?))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.slow(self.disk.open(path)?))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        self.disk.list(directory)
-    }
-
-    fn create_directory(&self, directory: &Path) -> io::Result<()> {
-        self.disk.create_directory(directory)
-    }
-
-    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        self.disk.sync_directory(directory)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
-        self.disk.lock(path)
-    }
-
-    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        self.disk.free_bytes(path)
-    }
-}
-
-impl DiskFile for SlowFile {
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
-    }
-
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        std::thread::sleep(self.sync_delay);
-        self.file.sync_data()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
 }
 
 /// What a world is made with.
@@ -160,6 +89,11 @@ pub struct World {
     pub network: MemoryNetwork,
     pub settings: Settings,
     pub nodes: BTreeMap<NodeId, Node>,
+    /// A node that is started now is cut off, for a moment, after so many bytes of checkpoints have
+    /// come in.
+    pub breaks_after: Vec<u64>,
+    /// What the next node is started with, instead.
+    pub next_tap: Option<Arc<Tap>>,
 }
 
 pub fn replica(node: NodeId) -> ReplicaId {
@@ -181,6 +115,8 @@ impl World {
             network: MemoryNetwork::new(),
             settings,
             nodes: BTreeMap::new(),
+            breaks_after: Vec::new(),
+            next_tap: None,
         };
         for node in (1..=settings.nodes).map(NodeId) {
             world.start(node, MemoryDisk::default()).await;
@@ -222,9 +158,16 @@ impl World {
         now: Timestamp,
     ) {
         let sync_delay = self.settings.sync_delay;
+        let breaks = Breaks {
+            network: self.network.clone(),
+            node: id,
+            after: self.breaks_after.clone(),
+        };
+        let tap = self.next_tap.take().unwrap_or_else(|| Tap::new(breaks));
         let shared: Arc<dyn Disk> = Arc::new(SlowDisk {
             disk: disk.clone(),
             sync_delay,
+            tap: tap.clone(),
         });
         let (wal, writer) = Wal::open(shared.clone(), Path::new("/wal"), WAL).unwrap();
         let writer = spawn_writer(writer).unwrap();
@@ -238,7 +181,7 @@ impl World {
             random: Arc::new(OsRandom),
             transport: self.network.transport(id),
             wal: wal.clone(),
-            store,
+            store: store.clone(),
             blocking: Blocking::Threads,
             checkpoint_log_bytes: self.settings.checkpoint_log_bytes,
             overlay_budget_bytes: self.settings.overlay_budget_bytes,
@@ -251,6 +194,8 @@ impl World {
             clock,
             groups,
             group,
+            store,
+            tap,
             wal,
             writer,
         };

@@ -74,6 +74,8 @@ struct Kept {
     pins: BTreeMap<[u8; 32], usize>,
     /// The files that the manifest on the disk names, or may name.
     named: BTreeSet<[u8; 32]>,
+    /// Files that are not what their names say, until a good one takes their place.
+    damaged: BTreeSet<[u8; 32]>,
 }
 
 impl Kept {
@@ -154,6 +156,7 @@ impl GroupFiles {
         self.disk
             .rename(from, &to)
             .map_err(StoreError::io("rename", from))?;
+        kept.damaged.remove(&name.digest);
         kept.pin(name.digest);
         Ok(Pin {
             files: Arc::clone(self),
@@ -161,7 +164,12 @@ impl GroupFiles {
         })
     }
 
-    /// Pins a file if it is there and has the right length.
+    /// Notes that a file is not what its name says.
+    pub(crate) fn note_damaged(&self, name: &FileName) {
+        self.kept.lock().damaged.insert(name.digest);
+    }
+
+    /// Pins a file if it is there, has the right length and was not found to be damaged.
     pub(crate) fn pin(self: &Arc<Self>, name: &FileName) -> Result<Option<Pin>, StoreError> {
         let path = self.path(&name.digest);
         let mut kept = self.kept.lock();
@@ -169,7 +177,7 @@ impl GroupFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(StoreError::io("open", &path))?,
         };
-        if length != name.length {
+        if length != name.length || kept.damaged.contains(&name.digest) {
             return Ok(None);
         }
         kept.pin(name.digest);

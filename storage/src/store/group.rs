@@ -1,33 +1,22 @@
 //! A group's state machine.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
-use rossby_domain::ids::{BoxId, PartitionId};
+use rossby_domain::ids::BoxId;
 use rossby_domain::{Context, Reply, Routed, apply};
 
 use super::base_rows::BaseHandle;
-use super::checkpoint::{Checkpoint, CheckpointCut};
+use super::checkpoint::Checkpoint;
+use super::cut::CheckpointCut;
 use super::error::StoreError;
 use super::files::GroupFiles;
 use super::install::Installation;
 use super::layer::Gauge;
-use super::partition::Partition;
+use super::shared::{Applied, GroupShared};
 use super::{OpenToken, Reader};
 use crate::LogPosition;
 use crate::codec::{Batch, decode_batch};
-
-/// What a group has applied.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Applied {
-    /// The last applied entry.
-    pub position: Option<LogPosition>,
-    /// The last membership, as the raft layer encoded it, with its position.
-    pub membership: Option<(Option<LogPosition>, Bytes)>,
-}
 
 /// The state machine of a group: the only writer of its state.
 #[derive(Debug)]
@@ -38,38 +27,6 @@ pub struct GroupStore {
     changed: Vec<BoxId>,
 }
 
-/// A group's state.
-///
-/// Locks are taken in this order: `flow`, `applied`, `gate`, `partitions`, a partition's, `rounds`.
-#[derive(Debug)]
-pub(crate) struct GroupShared {
-    pub(crate) files: Arc<GroupFiles>,
-    pub(crate) base: BaseHandle,
-    gauge: Gauge,
-    /// Held for writing while an entry is applied.
-    pub(crate) applied: RwLock<Applied>,
-    /// Held for reading by readers, and for writing while the whole state is replaced.
-    pub(crate) gate: RwLock<()>,
-    partitions: RwLock<BTreeMap<PartitionId, Arc<Partition>>>,
-    pub(crate) rounds: Mutex<Rounds>,
-    /// Held while a checkpoint is published and moves to the base, and while one is installed.
-    pub(crate) flow: Mutex<()>,
-    /// The state machine is gone.
-    closed: AtomicBool,
-    /// Something failed on the way, so that the state in memory can't be trusted any more.
-    failed: AtomicBool,
-}
-
-/// Checkpoints: the last one, and the one on its way.
-#[derive(Debug)]
-pub(crate) struct Rounds {
-    /// The last one published or installed.
-    pub(crate) current: Option<Checkpoint>,
-    /// The round that is being written.
-    pub(crate) writing: Option<u64>,
-    next: u64,
-}
-
 impl GroupStore {
     pub(crate) fn new(
         files: Arc<GroupFiles>,
@@ -78,26 +35,7 @@ impl GroupStore {
         token: Arc<OpenToken>,
         checkpoint: Option<Checkpoint>,
     ) -> Self {
-        let applied = checkpoint
-            .as_ref()
-            .map(Checkpoint::applied)
-            .unwrap_or_default();
-        let shared = Arc::new(GroupShared {
-            files,
-            base,
-            gauge,
-            applied: RwLock::new(applied),
-            gate: RwLock::new(()),
-            partitions: RwLock::default(),
-            rounds: Mutex::new(Rounds {
-                current: checkpoint,
-                writing: None,
-                next: 0,
-            }),
-            flow: Mutex::new(()),
-            closed: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
-        });
+        let shared = Arc::new(GroupShared::new(files, base, gauge, checkpoint));
         Self {
             shared,
             token,
@@ -197,19 +135,9 @@ impl GroupStore {
         shared.check().ok()?;
         let applied = shared.applied.read().clone();
         let position = applied.position?;
-        let mut rounds = shared.rounds.lock();
-        let last = rounds.current.as_ref().map(Checkpoint::position);
-        if rounds.writing.is_some() || last >= Some(position) {
-            return None;
-        }
-        let round = rounds.next;
-        rounds.next = round.wrapping_add(1);
-        rounds.writing = Some(round);
-        let below = rounds.current.clone();
-        drop(rounds);
-        let partitions: Vec<_> = shared.partitions.read().values().cloned().collect();
-        let dirty = partitions
-            .into_iter()
+        let (round, below) = shared.rounds.lock().begin(position)?;
+        let dirty = shared.partitions().into_iter();
+        let dirty = dirty
             .filter_map(|partition| Some((Arc::clone(&partition), partition.freeze()?)))
             .collect();
         let token = Arc::clone(&self.token);
@@ -251,54 +179,7 @@ impl GroupStore {
 
 impl Drop for GroupStore {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::Release);
-        // Readers may outlive the state machine; the memory of its layers must not.
-        for partition in self.shared.partitions.write().values() {
-            partition.clear();
-        }
-    }
-}
-
-impl GroupShared {
-    /// Whether the state can still be used.
-    pub(crate) fn check(&self) -> Result<(), StoreError> {
-        if self.closed.load(Ordering::Acquire) {
-            Err(StoreError::Closed)
-        } else if self.failed.load(Ordering::Acquire) {
-            Err(StoreError::Failed)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Notes that the state can't be trusted any more.
-    pub(crate) fn fail(&self, error: StoreError) -> StoreError {
-        if !self.failed.swap(true, Ordering::AcqRel) {
-            tracing::warn!(group = %self.files.group, %error, "the group's state has failed");
-        }
-        error
-    }
-
-    /// A partition, which is made if it never was touched since the start.
-    pub(crate) fn partition(&self, id: PartitionId) -> Arc<Partition> {
-        if let Some(partition) = self.partitions.read().get(&id) {
-            return Arc::clone(partition);
-        }
-        let make = || {
-            let base = self.base.partition(self.files.group, id);
-            Arc::new(Partition::new(id, base, self.gauge.clone()))
-        };
-        Arc::clone(self.partitions.write().entry(id).or_insert_with(make))
-    }
-
-    /// Forgets what is in memory of all partitions.
-    pub(crate) fn forget_partitions(&self) {
-        self.partitions.write().clear();
-    }
-
-    /// The partitions that were touched since the start.
-    pub(crate) fn touched(&self) -> Vec<PartitionId> {
-        self.partitions.read().keys().copied().collect()
+        self.shared.close();
     }
 }
 

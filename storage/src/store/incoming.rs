@@ -26,8 +26,8 @@ pub struct IncomingCheckpoint {
     files: Arc<GroupFiles>,
     manifest: Manifest,
     bytes: Bytes,
-    /// Files that are here.
-    held: Vec<Pin>,
+    /// Files that were here before.
+    held: Vec<(PartitionId, RowFileKind, Pin)>,
     /// Files that are not, by name.
     arriving: BTreeMap<FileName, Arrival>,
 }
@@ -44,7 +44,7 @@ struct Arrival {
 
 impl IncomingCheckpoint {
     /// Begins, or resumes, receiving the checkpoint with this manifest. One at a time per group.
-    /// Blocking I/O: files that are here already are verified.
+    /// Blocking I/O, but no file is read: the peer waits, and there may be any number of them.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`], [`StoreError::Version`], [`StoreError::WrongGroup`] for a manifest
@@ -72,8 +72,8 @@ impl IncomingCheckpoint {
             arriving: BTreeMap::new(),
         };
         for (partition, kind, name) in incoming.manifest.contents() {
-            match incoming.find(partition, kind, &name)? {
-                Some(pin) => incoming.held.push(pin),
+            match incoming.files.pin(&name)? {
+                Some(pin) => incoming.held.push((partition, kind, pin)),
                 None => {
                     let arrival = incoming.resume(partition, kind, &name)?;
                     incoming.arriving.insert(name, arrival);
@@ -87,27 +87,6 @@ impl IncomingCheckpoint {
         let rows: u64 = incoming.manifest.files().map(|name| name.length).sum();
         incoming.files.check_room(to_come.saturating_add(rows))?;
         Ok(incoming)
-    }
-
-    /// A file that is here already, if all of it is as it should be.
-    fn find(
-        &self,
-        partition: PartitionId,
-        kind: RowFileKind,
-        name: &FileName,
-    ) -> Result<Option<Pin>, StoreError> {
-        let Some(pin) = self.files.pin(name)? else {
-            return Ok(None);
-        };
-        let path = self.files.path(&name.digest);
-        match verify(&self.files, path, REMEDY_REPLICA, name, partition, kind) {
-            Ok(()) => Ok(Some(pin)),
-            Err(error @ StoreError::Corrupt { .. }) => {
-                tracing::warn!(%error, "asking a peer for the damaged file");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
     }
 
     /// Goes on with a file from where an earlier transfer stopped.
@@ -194,11 +173,12 @@ impl IncomingCheckpoint {
         Ok(())
     }
 
-    /// Verifies all digests and syncs; the result can be installed. Blocking I/O.
+    /// Verifies all digests, those of files that were here before too, and syncs; the result can be
+    /// installed. Blocking I/O.
     ///
     /// # Errors
     /// [`StoreError::Transfer`] if files are missing; [`StoreError::Corrupt`] if one is not what it
-    /// should be: it is dropped, and the transfer can begin again. [`StoreError::Io`].
+    /// should be: the transfer can begin again, and asks for it. [`StoreError::Io`].
     pub fn finish(self) -> Result<Checkpoint, StoreError> {
         if !self.missing().is_empty() {
             return Err(StoreError::Transfer("files are missing"));
@@ -207,9 +187,20 @@ impl IncomingCheckpoint {
             files,
             manifest,
             bytes,
-            held: mut pins,
+            held,
             arriving,
         } = self;
+        let mut pins = Vec::with_capacity(held.len() + arriving.len());
+        for (partition, kind, pin) in held {
+            let name = *pin.name();
+            let path = files.path(&name.digest);
+            let verified = verify(&files, path, REMEDY_REPLICA, &name, partition, kind);
+            if let Err(StoreError::Corrupt { .. }) = verified {
+                files.note_damaged(&name);
+            }
+            verified?;
+            pins.push(pin);
+        }
         for (
             name,
             Arrival {

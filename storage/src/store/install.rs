@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::OpenToken;
 use super::checkpoint::Checkpoint;
 use super::error::StoreError;
-use super::group::GroupShared;
 use super::recover::fill_base;
+use super::shared::{Applied, GroupShared};
 
 /// A received checkpoint on its way to becoming a group's state.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Installation {
         });
         result.map_err(|error| shared.fail(error))?;
         shared.forget_partitions();
-        *applied = checkpoint.applied();
+        *applied = Applied::of(checkpoint);
         Ok(())
     }
 }

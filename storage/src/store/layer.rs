@@ -98,6 +98,30 @@ impl Layer {
         }
     }
 
+    /// Takes up all that `below` says and this layer does not, as if there had been one layer.
+    pub(crate) fn slide_over(&mut self, below: &Layer) {
+        for (key, old) in below.iter() {
+            let merged = match (self.get(key), old) {
+                (None, old) => Some(old.clone()),
+                (Some(Slot::Put { value, .. }), Slot::Put { born, .. }) => Some(Slot::Put {
+                    value: value.clone(),
+                    born: *born,
+                }),
+                (Some(Slot::Put { value, .. }), Slot::Deleted) => Some(Slot::Put {
+                    value: value.clone(),
+                    born: false,
+                }),
+                // Born below, deleted here: it never was.
+                (Some(Slot::Deleted), Slot::Put { born: true, .. }) => None,
+                (Some(Slot::Deleted), _) => Some(Slot::Deleted),
+            };
+            match merged {
+                Some(slot) => self.set(key.clone(), slot),
+                None => self.remove(key),
+            }
+        }
+    }
+
     fn weigh(&mut self, added: u64, removed: u64) {
         self.bytes = self.bytes.saturating_add(added).saturating_sub(removed);
         self.gauge.0.fetch_add(added, Ordering::Relaxed);

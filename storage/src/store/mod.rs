@@ -10,9 +10,9 @@
 //! |---|---|
 //! | `rows` | the keys of all tables |
 //! | `view` | domain's tables over a partition's rows |
-//! | `partition`, `layer`, `base_rows` | the rows: layers in memory over the base |
-//! | `group` | a group's state machine; `reader`: its readers |
-//! | `checkpoint`, `row_file`, `merge`, `manifest`, `files` | a checkpoint and what it is made of |
+//! | `partition`, `layers`, `layer`, `base_rows` | the rows: layers in memory over the base |
+//! | `group` | a group's state machine; `reader`: its readers; `shared`: the state itself |
+//! | `checkpoint`, `row_file`, `merge`, `manifest`, `files` | a checkpoint and what it is made of; `cut`: how it comes about |
 //! | `incoming`, `install` | a checkpoint on its way in, and its taking over |
 //! | `session`, `recover` | start and shutdown |
 //! | `backup` | a checkpoint in a backup, and making a state of it |
@@ -28,6 +28,7 @@
 mod backup;
 mod base_rows;
 mod checkpoint;
+mod cut;
 mod error;
 mod examine;
 mod files;
@@ -37,6 +38,7 @@ mod group;
 mod incoming;
 mod install;
 mod layer;
+mod layers;
 mod manifest;
 mod merge;
 mod partition;
@@ -45,6 +47,7 @@ mod recover;
 mod row_file;
 mod rows;
 mod session;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -64,14 +67,16 @@ use self::layer::Gauge;
 use self::session::Session;
 
 pub use self::backup::{Restoration, StoredCheckpoint, Verified};
-pub use self::checkpoint::{Checkpoint, CheckpointCut, WrittenCheckpoint};
+pub use self::checkpoint::Checkpoint;
+pub use self::cut::{CheckpointCut, WrittenCheckpoint};
 pub use self::error::StoreError;
 pub use self::examine::{CheckpointSurvey, damaged_files, examine, groups_with_files};
 pub use self::files::FileName;
-pub use self::group::{Applied, GroupStore};
+pub use self::group::GroupStore;
 pub use self::incoming::IncomingCheckpoint;
 pub use self::install::Installation;
 pub use self::reader::{GroupTimes, PartitionDigests, Reader};
+pub use self::shared::Applied;
 
 /// The state of all groups of a node. Clones share it.
 #[derive(Debug, Clone)]

@@ -1,27 +1,13 @@
-//! One partition's rows: two layers in memory over the base.
-//!
-//! ```text
-//!   live     what was applied since the last cut
-//!   frozen   what the checkpoint being written holds, until it has reached the base (or nothing)
-//!   base     what was in the last checkpoint that reached the base
-//! ```
-//!
-//! A read asks them in this order; a scan merges them. Invariant: `frozen` over the base shows the
-//! state at the last cut at any moment, also while `frozen` is moving down chunk by chunk.
+//! A partition of a group: its layers over its rows in the base, and who may look at them when.
 
-use std::cmp::Ordering;
-use std::iter::Peekable;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rossby_domain::ids::PartitionId;
 
 use super::base_rows::BasePartition;
-use super::error::StoreError;
-use super::layer::{Gauge, Layer, Slot};
-use super::rows::KeyRange;
+use super::layer::{Gauge, Layer};
+use super::layers::Layers;
 use super::view::View;
 
 /// A partition of a group.
@@ -34,14 +20,10 @@ pub(crate) struct Partition {
 
 impl Partition {
     pub(crate) fn new(id: PartitionId, base: BasePartition, gauge: Gauge) -> Self {
-        let layers = Layers {
-            live: Layer::new(gauge),
-            frozen: None,
-        };
         Self {
             id,
             base,
-            layers: RwLock::new(layers),
+            layers: RwLock::new(Layers::new(gauge)),
         }
     }
 
@@ -57,208 +39,21 @@ impl Partition {
 
     /// Freezes what changed since the last cut; `None` if nothing did.
     pub(crate) fn freeze(&self) -> Option<Arc<Layer>> {
-        let mut layers = self.layers.write();
-        if layers.live.is_empty() {
-            return None;
-        }
-        debug_assert!(layers.frozen.is_none(), "one round at a time");
-        let empty = Layer::new(layers.live.gauge());
-        let frozen = Arc::new(std::mem::replace(&mut layers.live, empty));
-        layers.frozen = Some(Arc::clone(&frozen));
-        Some(frozen)
+        self.layers.write().freeze()
     }
 
     /// Drops the frozen layer, which the base now holds.
     pub(crate) fn settle(&self, frozen: &Arc<Layer>) {
-        let mut layers = self.layers.write();
-        layers.frozen.take_if(|held| Arc::ptr_eq(held, frozen));
+        self.layers.write().settle(frozen);
     }
 
     /// Takes back a freeze whose checkpoint did not come about.
     pub(crate) fn thaw(&self, frozen: &Arc<Layer>) {
-        let mut layers = self.layers.write();
-        if let Some(held) = layers.frozen.take_if(|held| Arc::ptr_eq(held, frozen)) {
-            layers.live.slide_over(&held);
-        }
+        self.layers.write().thaw(frozen);
     }
 
     /// Forgets all changes: their group is closed.
     pub(crate) fn clear(&self) {
-        let mut layers = self.layers.write();
-        let gauge = layers.live.gauge();
-        *layers = Layers {
-            live: Layer::new(gauge),
-            frozen: None,
-        };
-    }
-}
-
-impl Layer {
-    /// Takes up all that `below` says and this layer does not, as if there had been one layer.
-    fn slide_over(&mut self, below: &Layer) {
-        for (key, old) in below.iter() {
-            let merged = match (self.get(key), old) {
-                (None, old) => Some(old.clone()),
-                (Some(Slot::Put { value, .. }), Slot::Put { born, .. }) => Some(Slot::Put {
-                    value: value.clone(),
-                    born: *born,
-                }),
-                (Some(Slot::Put { value, .. }), Slot::Deleted) => Some(Slot::Put {
-                    value: value.clone(),
-                    born: false,
-                }),
-                // Born below, deleted here: it never was.
-                (Some(Slot::Deleted), Slot::Put { born: true, .. }) => None,
-                (Some(Slot::Deleted), _) => Some(Slot::Deleted),
-            };
-            match merged {
-                Some(slot) => self.set(key.clone(), slot),
-                None => self.remove(key),
-            }
-        }
-    }
-}
-
-/// The layers of a partition.
-#[derive(Debug)]
-pub(crate) struct Layers {
-    live: Layer,
-    frozen: Option<Arc<Layer>>,
-}
-
-impl Layers {
-    /// What memory says of a key; `None` if it says nothing.
-    fn slot(&self, key: &[u8]) -> Option<&Slot> {
-        self.live
-            .get(key)
-            .or_else(|| self.frozen.as_ref()?.get(key))
-    }
-
-    pub(crate) fn get(
-        &self,
-        base: &BasePartition,
-        key: &[u8],
-    ) -> Result<Option<Bytes>, StoreError> {
-        match self.slot(key) {
-            Some(slot) => Ok(slot.value().cloned()),
-            None => base.get(key),
-        }
-    }
-
-    /// Sets a row.
-    pub(crate) fn put(
-        &mut self,
-        base: &BasePartition,
-        key: Vec<u8>,
-        value: Bytes,
-    ) -> Result<(), StoreError> {
-        let born = match self.live.get(&key) {
-            Some(Slot::Put { born, .. }) => *born,
-            Some(Slot::Deleted) => false,
-            None => match self.frozen.as_ref().and_then(|frozen| frozen.get(&key)) {
-                Some(slot) => slot.value().is_none(),
-                None => base.get(&key)?.is_none(),
-            },
-        };
-        self.live.set(key, Slot::Put { value, born });
-        Ok(())
-    }
-
-    /// Sets a row under a key that never was used before, so that the base need not be asked.
-    pub(crate) fn put_new(&mut self, key: Vec<u8>, value: Bytes) -> Result<(), StoreError> {
-        if self.slot(&key).is_some() {
-            return Err(StoreError::Inconsistent("a new row's key was used before"));
-        }
-        self.live.set(key, Slot::Put { value, born: true });
-        Ok(())
-    }
-
-    /// Deletes a row, if there is one.
-    pub(crate) fn delete(&mut self, key: Vec<u8>) {
-        match self.live.get(&key) {
-            Some(Slot::Put { born: true, .. }) => self.live.remove(&key),
-            _ => self.live.set(key, Slot::Deleted),
-        }
-    }
-
-    /// Visits the rows within a range in order of key, until the visitor breaks off.
-    pub(crate) fn scan(
-        &self,
-        base: &BasePartition,
-        range: &KeyRange,
-        page_rows: usize,
-        mut visit: impl FnMut(&[u8], &Bytes) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
-        if range.start >= range.end {
-            return Ok(());
-        }
-        let mut upper = Upper {
-            live: self.live.range(range).peekable(),
-            frozen: self
-                .frozen
-                .as_ref()
-                .map(|frozen| frozen.range(range).peekable()),
-        };
-        let mut lower = base.pages(range, page_rows);
-        loop {
-            let order = match (upper.peek_key(), lower.peek_key()?) {
-                (None, None) => return Ok(()),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(above), Some(below)) => above.cmp(below),
-            };
-            let flow = if order == Ordering::Greater {
-                match lower.next()? {
-                    Some((key, value)) => visit(&key, &value)?,
-                    None => ControlFlow::Continue(()),
-                }
-            } else {
-                if order == Ordering::Equal {
-                    lower.next()?;
-                }
-                match upper.next() {
-                    Some((key, Slot::Put { value, .. })) => visit(key, value)?,
-                    _ => ControlFlow::Continue(()),
-                }
-            };
-            if flow.is_break() {
-                return Ok(());
-            }
-        }
-    }
-}
-
-type Slots<'a> = Peekable<std::collections::btree_map::Range<'a, Vec<u8>, Slot>>;
-
-/// The live layer over the frozen one.
-struct Upper<'a> {
-    live: Slots<'a>,
-    frozen: Option<Slots<'a>>,
-}
-
-impl<'a> Upper<'a> {
-    fn peek_key(&mut self) -> Option<&'a [u8]> {
-        let live = self.live.peek().map(|(key, _)| key.as_slice());
-        let frozen = self
-            .frozen
-            .as_mut()
-            .and_then(|slots| slots.peek())
-            .map(|(key, _)| key.as_slice());
-        match (live, frozen) {
-            (Some(live), Some(frozen)) => Some(live.min(frozen)),
-            (one, other) => one.or(other),
-        }
-    }
-
-    fn next(&mut self) -> Option<(&'a [u8], &'a Slot)> {
-        let key = self.peek_key()?;
-        let live = self
-            .live
-            .next_if(|(candidate, _)| candidate.as_slice() == key);
-        let frozen = self
-            .frozen
-            .as_mut()
-            .and_then(|slots| slots.next_if(|(candidate, _)| candidate.as_slice() == key));
-        live.or(frozen).map(|(key, slot)| (key.as_slice(), slot))
+        self.layers.write().clear();
     }
 }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::checkpoint::Checkpoint;
 use super::error::StoreError;
-use super::group::GroupShared;
+use super::shared::GroupShared;
 use crate::LogPosition;
 
 /// A digest of all rows of each partition that has any, in order.

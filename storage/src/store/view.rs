@@ -16,7 +16,7 @@ use rossby_domain::time::Timestamp;
 
 use super::base_rows::BasePartition;
 use super::error::{REMEDY_REPLICA, StoreError};
-use super::partition::Layers;
+use super::layers::Layers;
 use super::rows::{self, KeyRange, Table};
 use crate::codec::{CodecError, Versioned, decode_value, encode_value};
 

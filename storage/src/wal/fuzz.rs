@@ -17,13 +17,14 @@ const SEGMENT_BYTES: u32 = 16 << 10;
 const SALT: u64 = 7;
 const DIRECTORY: &str = "/wal";
 
-/// A log. After a first byte of 0 the rest is the header of one record. After any other it is the
-/// records of a log, which get right checksums (see [`Script`]): what recovery accepts it accepts
-/// again, as the same.
+/// A log. After a first byte of 0 the rest is the header of one record, after one of 255 the first
+/// sector of a segment. After any other it is the records of a log, which get right checksums (see
+/// [`Script`]): what recovery accepts it accepts again, as the same.
 pub fn wal(data: &[u8]) -> bool {
     match data.split_first() {
         None => false,
         Some((0, head)) => header(head),
+        Some((255, sector)) => first_sector(sector),
         Some((mode, records)) => log(*mode, records).unwrap_or(false),
     }
 }
@@ -42,19 +43,37 @@ fn header(bytes: &[u8]) -> bool {
     found.is_some()
 }
 
+/// A log of one segment whose first sector begins with any bytes.
+fn first_sector(bytes: &[u8]) -> bool {
+    let written = || {
+        let disk = MemoryDisk::default();
+        disk.create_directory(Path::new(DIRECTORY))
+            .map_err(WalError::io("create", Path::new(DIRECTORY)))?;
+        let script = Script::begin(&disk, 1, &[])?;
+        let head = bytes.get(..SECTOR_BYTES).unwrap_or(bytes);
+        script.segment.write(head, 0)?;
+        Ok::<_, WalError>(disk)
+    };
+    written().is_ok_and(|disk| recovers(&disk))
+}
+
 fn log(mode: u8, records: &[u8]) -> Result<bool, WalError> {
     let disk = MemoryDisk::default();
     disk.create_directory(Path::new(DIRECTORY))
         .map_err(WalError::io("create", Path::new(DIRECTORY)))?;
     let mut script = Script::begin(&disk, mode, records)?;
     while script.step(&disk)? {}
+    Ok(recovers(&disk))
+}
+
+fn recovers(disk: &MemoryDisk) -> bool {
     let directory = Path::new(DIRECTORY);
-    let Ok(first) = recover(&disk, directory, SEGMENT_BYTES) else {
-        return Ok(false);
+    let Ok(first) = recover(disk, directory, SEGMENT_BYTES) else {
+        return false;
     };
-    let again = recover(&disk, directory, SEGMENT_BYTES);
+    let again = recover(disk, directory, SEGMENT_BYTES);
     assert!(again.is_ok_and(|again| summary(&again) == summary(&first)));
-    Ok(true)
+    true
 }
 
 fn summary(log: &Recovered) -> (Bytes, Place, u64, usize, Option<u32>) {
@@ -70,8 +89,12 @@ fn summary(log: &Recovered) -> (Bytes, Place, u64, usize, Option<u32>) {
 
 /// Writes records as the input says, seven bytes and a body each:
 /// kind, flags, group and replica (a nibble each), term, index, `synced_upto` (sectors), length.
+/// If bit 2 of the mode is set, two bytes come before all: the segment and the sector up to which the
+/// log was synced, as the headers of all segments tell.
 struct Script<'a> {
     input: &'a [u8],
+    /// What the headers of segments tell.
+    synced_upto: Place,
     segment: Segment,
     at: u32,
     ledger: Ledger,
@@ -88,6 +111,16 @@ impl<'a> Script<'a> {
     /// The first segment. If bit 1 of the mode is set, the input begins with the length of a ledger,
     /// which is put at its beginning as it is.
     fn begin(disk: &MemoryDisk, mode: u8, input: &'a [u8]) -> Result<Self, WalError> {
+        let (synced_upto, input) = match input.split_first_chunk() {
+            Some((&[segment, sector], rest)) if mode & 4 != 0 => {
+                let place = Place {
+                    segment: segment.into(),
+                    offset: u32::from(sector) * SECTOR_BYTES as u32,
+                };
+                (place, rest)
+            }
+            _ => (Place::default(), input),
+        };
         let (ledger, input) = match input.split_first() {
             Some((length, rest)) if mode & 2 != 0 => {
                 let length = usize::from(*length).min(rest.len());
@@ -98,7 +131,8 @@ impl<'a> Script<'a> {
         };
         let mut script = Self {
             input,
-            segment: prepare(disk, 1)?,
+            synced_upto,
+            segment: prepare(disk, 1, synced_upto)?,
             at: FIRST_RECORD,
             ledger: Ledger::decode(&ledger).unwrap_or_default(),
         };
@@ -125,7 +159,7 @@ impl<'a> Script<'a> {
         self.input = rest;
         if flags & NEW_SEGMENT != 0 && self.segment.number < 4 {
             let end = self.segment.place(self.at);
-            self.segment = prepare(disk, self.segment.number + 1)?;
+            self.segment = prepare(disk, self.segment.number + 1, self.synced_upto)?;
             self.at = FIRST_RECORD;
             let ledger = self.ledger.encode();
             self.write(Kind::Begin, GroupId(0), ReplicaId(0), None, &ledger, 0, end)?;
@@ -214,10 +248,8 @@ impl<'a> Script<'a> {
     }
 }
 
-fn prepare(disk: &MemoryDisk, number: u32) -> Result<Segment, WalError> {
+fn prepare(disk: &MemoryDisk, number: u32, synced: Place) -> Result<Segment, WalError> {
     let directory = Path::new(DIRECTORY);
-    // Prepared before anything was written, as far as its header tells.
-    let synced = Place::default();
     let mut preparation = Preparation::start(disk, directory, number, SALT, SEGMENT_BYTES, synced)?;
     preparation.step(u32::MAX)?;
     preparation.finish(disk)
@@ -283,5 +315,12 @@ mod tests {
         let ledger = Ledger::default().encode();
         let with_ledger = [&[ledger.len() as u8], ledger.as_ref(), &records[..19]].concat();
         seed("wal", "seed-ledger", &with(3, &with_ledger), wal);
+        let reached = [&[1, 2], records.as_slice()].concat();
+        seed("wal", "seed-reached", &with(5, &reached), wal);
+        let disk = MemoryDisk::default();
+        disk.create_directory(Path::new(DIRECTORY)).unwrap();
+        let sector = Script::begin(&disk, 1, &[]).unwrap().segment.read_all();
+        let sector = sector.unwrap()[..SECTOR_BYTES].to_vec();
+        seed("wal", "seed-first-sector", &with(255, &sector), wal);
     }
 }

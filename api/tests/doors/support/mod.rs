@@ -1,6 +1,7 @@
 //! A node in memory, real but for its disk, clock and network: WAL, store and Raft group behind the
 //! mailbox service, with workers and a courier that hands its codes to the test.
 
+mod authority;
 mod device;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use authority::Authority;
 pub use device::{TestDevice, phone_of};
 
 /// The cluster's name, which requests are signed for.
@@ -126,6 +128,12 @@ impl World {
 
     /// This many nodes.
     pub async fn of_nodes(count: u64, limits: Limits) -> Self {
+        let addresses = (1..=count).map(|number| format!("node-{number}:7000"));
+        Self::at_addresses(addresses.collect(), limits, DoorLimits::default()).await
+    }
+
+    /// Nodes whose peers are told that they are at these addresses, and whose doors have these limits.
+    pub async fn at_addresses(addresses: Vec<String>, limits: Limits, doors: DoorLimits) -> Self {
         let (clock, network) = (ManualClock::new(START), MemoryNetwork::new());
         let random = Arc::new(SeededRandom::new(11));
         let secrets = Arc::new(ClusterSecrets::generate(random.as_ref()).unwrap());
@@ -134,7 +142,7 @@ impl World {
         let failures = Arc::new(AtomicU64::new(0));
         let mut nodes = Vec::new();
         let mut workers = Vec::new();
-        for (groups, group) in start_groups(count, &clock, &network).await {
+        for (groups, group) in start_groups(addresses, &clock, &network).await {
             let metrics = Metrics::register(&mut Registry::default());
             let served = Arc::clone(&group);
             let courier = Arc::new(ToTest {
@@ -148,7 +156,7 @@ impl World {
                 cluster_name: HOST.to_owned(),
                 clock: Arc::new(clock.clone()),
                 random: random.clone(),
-                limits: DoorLimits::default(),
+                limits: doors,
                 stored_limits: limits,
                 courier: courier.clone(),
                 metrics: Arc::clone(&metrics),
@@ -443,20 +451,19 @@ impl Node {
     }
 }
 
-/// Starts a group with a replica on each of `count` nodes, and waits until one leads.
+/// Starts a group with a replica on a node at each of these addresses, and waits until one leads.
 async fn start_groups(
-    count: u64,
+    addresses: Vec<String>,
     clock: &ManualClock,
     network: &MemoryNetwork,
 ) -> Vec<(Arc<Groups>, Arc<Group>)> {
     let mut started = Vec::new();
     let mut members = BTreeMap::new();
-    for number in 1..=count {
+    for (number, peer_address) in (1..).zip(addresses) {
         let (node, replica) = (NodeId(number), ReplicaId(number));
         let groups = node_in_memory(node, clock, network);
         network.register(node, Arc::clone(&groups) as Arc<dyn LinkAcceptor>);
         let group = groups.start(GROUP, replica).await.unwrap();
-        let peer_address = format!("node-{number}:7000");
         members.insert(
             replica,
             Member {

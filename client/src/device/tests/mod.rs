@@ -1,5 +1,6 @@
 //! Devices among themselves, over the real rules of the service.
 
+mod listening;
 mod office;
 mod receiving;
 mod registration;
@@ -14,7 +15,7 @@ use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_seams::random::SeededRandom;
 use tempfile::TempDir;
 
-pub use self::office::{Fault, Office};
+pub use self::office::{Cut, Fault, Office};
 use super::*;
 use crate::envelope::Content;
 

@@ -1,8 +1,10 @@
 //! A post office in memory: the real rules (`rossby_domain::apply`) behind the client's wire, with
 //! faults on request.
 
+mod streams;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,10 +27,14 @@ use rossby_domain::{Context, Rejection, answer, apply};
 use rossby_proto::v1::{self, identifier::Kind, lookup_key_request::By, send_outcome};
 use rossby_seams::clock::{Clock as _, ManualClock};
 use rossby_seams::random::SeededRandom;
+use tokio::sync::watch;
+use tokio::task::yield_now;
 
-use crate::connection::{Exchange, Refusal, Retry, Wire, WireError, WireReply};
+use crate::connection::{Exchange, Refusal, Retry, Wire, WireError, WireReply, WireStream};
 use crate::crypto::kem::seal;
 use crate::crypto::token::TOKEN_INFO;
+
+pub use self::streams::Cut;
 
 const HOST: &str = "rossby";
 const PEPPER: [u8; 32] = [7; 32];
@@ -45,6 +51,8 @@ pub enum Fault {
     ReplyLost,
     /// The service can not serve now.
     Refused(&'static str, Retry),
+    /// The service wants another time than the one that was signed.
+    WrongTime,
     /// The reply comes from somebody else.
     Forged,
 }
@@ -62,11 +70,15 @@ struct State {
     next_counter: Option<u64>,
     /// What a fetch says of the sender's device from this sequence on, instead of the truth.
     garbled_from: Option<Sequence>,
+    streams: streams::Streams,
 }
 
 /// The office.
 pub struct Office {
+    me: Weak<Self>,
     state: Mutex<State>,
+    /// Something that a stream waits for has happened.
+    changes: watch::Sender<()>,
     pub clock: ManualClock,
 }
 
@@ -115,9 +127,12 @@ impl Office {
             page: 256,
             next_counter: None,
             garbled_from: None,
+            streams: streams::Streams::default(),
         };
-        let office = Arc::new(Self {
+        let office = Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             state: Mutex::new(state),
+            changes: watch::Sender::new(()),
             clock,
         });
         let adopt = Command::Adopt(command::Adopt {
@@ -145,6 +160,20 @@ impl Office {
     /// The code that the courier brought for a box.
     pub fn code(&self, box_id: &BoxId) -> String {
         self.state.lock().codes[box_id].clone()
+    }
+
+    /// A backup of all that the office holds.
+    pub fn back_up(&self) -> impl FnOnce() {
+        let (backup, office) = (self.state.lock().tables.clone(), Weak::clone(&self.me));
+        move || {
+            let office = office.upgrade().unwrap();
+            let tables = &mut office.state.lock().tables;
+            *tables = backup;
+            let mut meta = tables.meta().unwrap();
+            let now = office.clock.now();
+            meta.restored = meta.restored.again(now, false);
+            tables.put_meta(&meta).unwrap();
+        }
     }
 
     /// The office was restored, and takes no token any more that was given out before.
@@ -228,7 +257,9 @@ impl Office {
             stamp: self.clock.now(),
             may_expire: true,
         };
-        apply(&mut self.state.lock().tables, &context, routed).unwrap()
+        let outcome = apply(&mut self.state.lock().tables, &context, routed).unwrap();
+        self.changes.send_replace(());
+        outcome
     }
 
     fn ask(&self, query: &Query) -> Answer {
@@ -539,6 +570,23 @@ impl Office {
         })
     }
 
+    fn wrong_time(&self) -> WireError {
+        WireError::Refused(Box::new(Refusal {
+            server_time: Some(self.clock.now()),
+            ..refusal("UNAUTHENTICATED", Retry::Changed)
+        }))
+    }
+
+    /// What goes wrong with an exchange on this path, now.
+    fn next_fault(&self, path: &'static str) -> Option<Fault> {
+        let mut state = self.state.lock();
+        state.calls.push(path);
+        let mut faults = state.faults.iter();
+        let next = faults.position(|(failing, _)| path.ends_with(failing));
+        let (_, fault) = state.faults.remove(next?)?;
+        Some(fault)
+    }
+
     /// Who calls, by their Hawk header, held against the office's own clock.
     fn admit(&self, exchange: &Exchange<'_>) -> Result<Caller, WireError> {
         let unauthenticated = || refused("UNAUTHENTICATED", Retry::Changed);
@@ -576,12 +624,7 @@ impl Office {
             .as_millis()
             .abs_diff(u64::try_from(signed_at.as_millis()).unwrap());
         if off_by > WINDOW_MS {
-            let server_time = Some(now);
-            let refusal = Refusal {
-                server_time,
-                ..refusal("UNAUTHENTICATED", Retry::Changed)
-            };
-            return Err(WireError::Refused(Box::new(refusal)));
+            return Err(self.wrong_time());
         }
         Ok(Caller {
             address: Some(address),
@@ -591,6 +634,7 @@ impl Office {
     }
 }
 
+#[derive(Debug)]
 struct Caller {
     address: Option<DeviceAddress>,
     header: Option<Header>,
@@ -598,11 +642,13 @@ struct Caller {
 }
 
 impl Caller {
-    fn vouch(&self, path: &str, reply: &[u8]) -> Option<String> {
+    fn vouch(&self, path: &str, reply: &[u8], number: Option<u64>) -> Option<String> {
         let header = self.header.as_ref()?;
         let hash = PayloadHasher::hash("application/grpc", SHA256, reply).unwrap();
+        let number = number.map(|number| number.to_string());
         let response = ResponseBuilder::from_request_header(header, "POST", HOST, 443, path)
             .hash(&hash[..])
+            .ext(number.as_deref())
             .response();
         let key = Key::new(&self.token, SHA256).unwrap();
         Some(format!("Hawk {}", response.make_header(&key).unwrap()))
@@ -612,25 +658,20 @@ impl Caller {
 #[async_trait]
 impl Wire for Office {
     async fn exchange(&self, exchange: Exchange<'_>) -> Result<WireReply, WireError> {
-        let fault = {
-            let mut state = self.state.lock();
-            state.calls.push(exchange.path);
-            let next = state
-                .faults
-                .iter()
-                .position(|(path, _)| exchange.path.ends_with(path));
-            next.and_then(|index| state.faults.remove(index))
-                .map(|(_, fault)| fault)
-        };
+        // On its way, where whoever waits may lose patience.
+        yield_now().await;
+        let fault = self.next_fault(exchange.path);
         match &fault {
             Some(Fault::NotSent) => return Err(WireError::NotSent("no route".to_owned())),
             Some(Fault::RequestLost) => return Err(WireError::Lost("silence".to_owned())),
             Some(Fault::Refused(code, retry)) => return Err(refused(code, *retry)),
+            Some(Fault::WrongTime) => return Err(self.wrong_time()),
             _ => {}
         }
         let caller = self.admit(&exchange)?;
         let message = Bytes::from(self.dispatch(&caller, &exchange)?);
-        let server_authorization = caller.vouch(exchange.path, &message);
+        let server_authorization = caller.vouch(exchange.path, &message, None);
+        yield_now().await;
         match fault {
             Some(Fault::ReplyLost) => Err(WireError::Lost("silence".to_owned())),
             Some(Fault::Forged) => {
@@ -645,5 +686,18 @@ impl Wire for Office {
                 server_authorization,
             }),
         }
+    }
+
+    async fn open(&self, exchange: Exchange<'_>) -> Result<Box<dyn WireStream>, WireError> {
+        yield_now().await;
+        match self.next_fault(exchange.path) {
+            None => {}
+            Some(Fault::NotSent) => return Err(WireError::NotSent("no route".to_owned())),
+            Some(Fault::Refused(code, retry)) => return Err(refused(code, retry)),
+            Some(Fault::WrongTime) => return Err(self.wrong_time()),
+            Some(_) => return Err(WireError::Lost("silence".to_owned())),
+        }
+        let caller = self.admit(&exchange)?;
+        Ok(Box::new(self.stream(caller, &exchange)))
     }
 }

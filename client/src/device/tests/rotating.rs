@@ -1,7 +1,13 @@
 //! Rotating keys: whatever is lost on the way, one key at a time, and no mail is lost by it.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::*;
 use crate::connection::Retry;
+
+const LONG: Duration = Duration::from_secs(120);
 
 impl Person {
     /// The counters of the private keys that the device has.
@@ -103,4 +109,36 @@ async fn a_refused_rotation_is_told_and_changes_nothing_else() {
     assert!(matches!(refused, Err(DeviceError::Call(_))));
     assert_eq!(bob.device.identity().published_counter(), 1);
     assert_eq!(bob.rotate().await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_was_restored_is_given_the_keys_again_and_no_new_mail_is_lost() {
+    for is_listening in [false, true] {
+        let office = Office::new();
+        let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+        alice.say(&bob, "one").await;
+        assert_eq!(bob.hear().await, ["one"]);
+        let restore = office.back_up();
+        assert_eq!((bob.rotate().await, bob.rotate().await), (2, 3));
+        alice.say(&bob, "two").await;
+        assert_eq!(bob.hear().await, ["two"]);
+        assert_eq!(bob.kept(), [2, 3], "the key in the backup is erased");
+        restore();
+        if is_listening {
+            let mut listener = bob.device.listen().unwrap();
+            while timeout(LONG, listener.next()).await.is_ok() {}
+        } else {
+            bob.device.receive().await.unwrap();
+        }
+        // Carol never knew of any key; Alice knows only the one that was erased meanwhile.
+        let carol = person(&office, 3).await;
+        carol.say(&bob, "from carol").await;
+        alice.say(&bob, "from alice").await;
+        let heard = bob.hear().await;
+        assert!(heard.contains(&"from carol".to_owned()), "{heard:?}");
+        assert!(heard.contains(&"from alice".to_owned()), "{heard:?}");
+        let asked = office.calls("UpdateKey");
+        bob.device.receive().await.unwrap();
+        assert_eq!(office.calls("UpdateKey"), asked, "once is enough");
+    }
 }

@@ -1,4 +1,4 @@
-//! Disks that are full, slow or broken, under real nodes.
+//! Disks that are full, slow or broken, under real nodes, and nodes that are killed while they start.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -140,5 +140,82 @@ impl Drop for Injection {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let _ = self.0.wait();
+    }
+}
+
+/// A start of a node that is killed with SIGKILL when one of its threads enters a system call for the
+/// n-th time.
+pub struct DoomedStart {
+    strace: Child,
+}
+
+impl DoomedStart {
+    /// Starts a node's process so; the node itself must not run.
+    pub fn begin(node: &super::Node, call: &str, number: u32) -> Self {
+        let mut command = Command::new("strace");
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ROSSBY_") {
+                command.env_remove(name);
+            }
+        }
+        let strace = command
+            .args(["-f", "-qq", "-o", "/dev/null"])
+            .args(["-e", &format!("trace={call}")])
+            .args(["-e", &format!("inject={call}:signal=KILL:when={number}")])
+            .arg(env!("CARGO_BIN_EXE_rossby"))
+            .args(node.command_line())
+            .stdin(Stdio::null())
+            .stdout(node.output("out"))
+            .stderr(node.output("err"))
+            .spawn();
+        Self {
+            strace: strace.expect("strace did not start"),
+        }
+    }
+
+    /// Waits for its end. `true` if it was killed as ordered; `false` if it came as far as being
+    /// ready, and was killed only then. It must not end in any other way.
+    pub fn died(mut self, node: &super::Node) -> bool {
+        let killed = eventually("the start is killed, or comes to its end", || {
+            if let Some(status) = self.strace.try_wait().expect("no strace") {
+                // strace ends as its process did.
+                let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+                assert_eq!(
+                    signal,
+                    Some(9),
+                    "it was not killed: {status}\n{}",
+                    node.log()
+                );
+                return Some(true);
+            }
+            let ready = node
+                .page("/readyz")
+                .is_some_and(|(status, _)| status == 200);
+            ready.then_some(false)
+        });
+        if !killed {
+            self.kill();
+        }
+        killed
+    }
+
+    /// strace lets go of its process if it is killed itself; so the process must die first.
+    fn kill(&mut self) {
+        let id = self.strace.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        for child in children.unwrap_or_default().split_whitespace() {
+            if let Some(pid) = child.parse().ok().and_then(rustix::process::Pid::from_raw) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        let _ = self.strace.wait();
+    }
+}
+
+impl Drop for DoomedStart {
+    fn drop(&mut self) {
+        if matches!(self.strace.try_wait(), Ok(None)) {
+            self.kill();
+        }
     }
 }

@@ -38,6 +38,21 @@ pub fn long() -> bool {
     std::env::var_os("ROSSBY_LONG").is_some()
 }
 
+/// Copies the files of a folder, and all below it, as a backup does.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("can't make the folder");
+    for entry in std::fs::read_dir(from).expect("no such folder") {
+        let entry = entry.expect("can't list the folder");
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().expect("no type");
+        if kind.is_dir() {
+            copy(&source, &target);
+        } else if kind.is_file() {
+            std::fs::copy(source, target).expect("can't copy");
+        }
+    }
+}
+
 /// A `rossby` command, with no setting inherited from who runs the tests.
 pub fn rossby() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rossby"));
@@ -130,6 +145,18 @@ impl Cluster {
         cluster.nodes.push(Node::new(cluster.path(), id, flags));
         cluster.nodes[0].start();
         cluster.nodes[0].wait_ready();
+        cluster
+    }
+
+    /// A single node that was never started.
+    pub fn unborn(id: u64) -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            folder: folder(),
+        };
+        cluster
+            .nodes
+            .push(Node::new(cluster.path(), id, Vec::new()));
         cluster
     }
 

@@ -149,21 +149,20 @@ pub fn one_patient_try() -> Patience {
 
 /// The code that was sent last to an identifier, from whichever node's outbox.
 pub fn code_for(cluster: &Cluster, identifier: &Identifier) -> String {
-    eventually("a code", || {
-        let outboxes = cluster.nodes().iter().map(super::Node::codes);
-        let lines: Vec<String> = outboxes.flat_map(|path| lines_of(&path)).collect();
-        let mut codes: Vec<(u64, &str)> = lines
-            .iter()
-            .filter_map(|line| {
-                let mut fields = line.split('\t');
-                let at = fields.next()?.parse().ok()?;
-                let to = fields.next()?;
-                (to == identifier.as_str()).then_some((at, fields.next()?))
-            })
-            .collect();
-        codes.sort_unstable();
-        codes.pop().map(|(_, code)| code.to_owned())
-    })
+    eventually("a code", || last_code(cluster, identifier.as_str()))
+}
+
+/// The same, if there is one yet.
+pub fn last_code(cluster: &Cluster, identifier: &str) -> Option<String> {
+    let outboxes = cluster.nodes().iter().map(super::Node::codes);
+    let lines: Vec<String> = outboxes.flat_map(|path| lines_of(&path)).collect();
+    let codes = lines.iter().filter_map(|line| {
+        let mut fields = line.split('\t');
+        let at: u64 = fields.next()?.parse().ok()?;
+        let to = fields.next()?;
+        (to == identifier).then_some((at, fields.next()?))
+    });
+    codes.max().map(|(_, code)| code.to_owned())
 }
 
 fn lines_of(path: &Path) -> Vec<String> {

@@ -121,7 +121,8 @@ impl Node {
         self.child = Some(child);
     }
 
-    fn output(&self, name: &str) -> File {
+    /// A file that takes what it prints (`out`) or logs (`err`).
+    pub fn output(&self, name: &str) -> File {
         let path = self.folder.join(name);
         OpenOptions::new()
             .append(true)

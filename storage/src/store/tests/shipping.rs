@@ -153,12 +153,40 @@ fn only_files_that_are_not_here_are_asked_for() {
     let path = path.inner_path(&file);
     let handle = rossby_seams::disk::Disk::open(&follower.disk, &path).unwrap();
     handle.write_all_at(&[0xee], 40).unwrap();
+    let incoming = follower.begin(&newer);
+    assert_eq!(incoming.missing(), []);
+    assert!(matches!(incoming.finish(), Err(StoreError::Corrupt { .. })));
     let mut incoming = follower.begin(&newer);
     assert_eq!(incoming.missing(), [(file, 0)]);
     carry(&newer, &mut incoming);
     follower.group.install(incoming.finish().unwrap()).unwrap();
+    assert_eq!(follower.begin(&newer).missing(), []);
     let again = Replica::on(follower.disk.fork(PowerLoss::DropUnsynced));
     model.check(&again.group);
+}
+
+#[test]
+fn what_is_missing_is_said_without_reading_what_is_here() {
+    let (_, _leader, shipped) = leader();
+    let mut follower = Replica::new();
+    let mut incoming = follower.begin(&shipped);
+    carry(&shipped, &mut incoming);
+    follower.group.install(incoming.finish().unwrap()).unwrap();
+    let before = follower.disk.operations();
+    let incoming = follower.begin(&shipped);
+    let began = follower.disk.operations() - before;
+    assert!(incoming.finish().is_ok());
+    let finished = follower.disk.operations() - before - began;
+    // Each file is opened and measured, and the folder for what is on its way is looked at.
+    let files = shipped.files().len() as u64;
+    assert!(
+        began <= 2 * files + 3,
+        "{began} operations for {files} files"
+    );
+    assert!(
+        finished > 4 * files,
+        "only {finished} to verify {files} files"
+    );
 }
 
 #[test]

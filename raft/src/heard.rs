@@ -1,0 +1,22 @@
+//! When a replica last heard from a leader.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// When a replica last heard from a leader. openraft does not tell.
+#[derive(Debug, Default)]
+pub(crate) struct Heard(Mutex<Option<Instant>>);
+
+impl Heard {
+    /// It has, now.
+    pub(crate) fn now(&self) {
+        *self.0.lock() = Some(Instant::now());
+    }
+
+    /// Whether that was no longer ago than `limit`.
+    pub(crate) fn within(&self, limit: Duration) -> bool {
+        self.0.lock().is_some_and(|heard| heard.elapsed() <= limit)
+    }
+}
