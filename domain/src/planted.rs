@@ -16,16 +16,22 @@ pub enum Bug {
     PurgeBeforeLastDevice,
     /// A vote counts as saved before it is on disk.
     VoteNotSynced,
+    /// A checkpoint is taken as it is read, whatever its checksums and digest say.
+    DamageUnchecked,
+    /// A replica that is added gets the id that others had before it.
+    ReplicaIdReused,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::AckBeforeFsync,
         Self::ManifestBeforeDrain,
         Self::DedupeOff,
         Self::PurgeBeforeLastDevice,
         Self::VoteNotSynced,
+        Self::DamageUnchecked,
+        Self::ReplicaIdReused,
     ];
 
     /// Its name, as a command line gives it.
@@ -37,6 +43,8 @@ impl Bug {
             Self::DedupeOff => "dedupe-off",
             Self::PurgeBeforeLastDevice => "purge-before-last-device",
             Self::VoteNotSynced => "vote-not-synced",
+            Self::DamageUnchecked => "damage-unchecked",
+            Self::ReplicaIdReused => "replica-id-reused",
         }
     }
 }

@@ -150,6 +150,8 @@ pub enum What {
     Began {
         /// The wall time at [`SimTime`] 0.
         wall: Timestamp,
+        /// How long a letter waits in a box at most, in milliseconds.
+        envelope_ttl_ms: u64,
     },
     /// A fault begins.
     FaultOn(String),

@@ -100,12 +100,17 @@ fn summary(seed: u64, report: &Report) -> String {
         .collect();
     format!(
         "{verdict} seed {seed}: {:.0?} of its time, {} observations, {} reigns, {} crashes, {} other \
-         faults, {} checkpoints ({} shipped), calls {} answered, {} unknown; trace {digest}\n",
+         faults, {} disks lost ({} bits flipped, {} starts refused), {} replicas removed, {} checkpoints \
+         ({} shipped), calls {} answered, {} unknown; trace {digest}\n",
         report.lasted,
         figures.observations,
         figures.leaders,
         figures.crashes,
         figures.faults,
+        figures.disks,
+        figures.bits,
+        figures.refused,
+        figures.removed,
         figures.checkpoints,
         figures.shipped,
         figures.answered,

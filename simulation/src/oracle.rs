@@ -99,6 +99,8 @@ const SKEW_MS: i64 = 10_000;
 #[derive(Debug, Clone, Default)]
 struct Clocks {
     wall: Timestamp,
+    /// How long a letter waits at most; the design's limit if the world did not say.
+    envelope_ttl_ms: Option<u64>,
     offsets: BTreeMap<Who, i64>,
     lowest_ms: i64,
     highest_ms: i64,
@@ -128,7 +130,8 @@ impl Clocks {
 impl Letter {
     /// Whether some clock of the cluster may say that its time is over.
     fn may_have_expired(&self, clocks: &Clocks, now: SimTime) -> bool {
-        let limit = Limits::default().envelope_ttl_ms;
+        let limit = clocks.envelope_ttl_ms;
+        let limit = limit.unwrap_or_else(|| Limits::default().envelope_ttl_ms);
         let latest = clocks.shown(now, clocks.highest_ms);
         self.tries.iter().any(|tried| {
             let ttl = tried.ttl_ms.unwrap_or(limit).min(limit);
@@ -186,7 +189,13 @@ impl Oracle {
                     self.end(&begun, result);
                 }
             }
-            What::Began { wall } => self.clocks.wall = *wall,
+            What::Began {
+                wall,
+                envelope_ttl_ms,
+            } => {
+                self.clocks.wall = *wall;
+                self.clocks.envelope_ttl_ms = Some(*envelope_ttl_ms);
+            }
             What::ClockSet { offset_ms } => {
                 self.clocks.note(observation.who, Some(*offset_ms));
             }

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use rossby_domain::ids::ReplicaId;
+use rossby_domain::planted::{Bug, planted};
 use tokio::time::Instant;
 
 use crate::Member;
@@ -35,6 +36,9 @@ pub(crate) enum Standing {
 
 /// The id of a replica that is added by a leader whose last entry is at this index.
 pub(crate) fn next_replica(last_index: Option<u64>) -> ReplicaId {
+    if planted(Bug::ReplicaIdReused) {
+        return ReplicaId(FIRST_GIVEN);
+    }
     ReplicaId(FIRST_GIVEN.saturating_add(last_index.map_or(0, |index| index.saturating_add(1))))
 }
 

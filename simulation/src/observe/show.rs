@@ -72,7 +72,13 @@ impl fmt::Display for What {
             Self::Wiped => f.write_str("gets an empty disk"),
             Self::DamageDetected { reason } => write!(f, "finds damage: {reason}"),
             Self::ClockSet { offset_ms } => write!(f, "clock is set {offset_ms:+} ms off"),
-            Self::Began { wall } => write!(f, "begins at {} ms", wall.as_millis()),
+            Self::Began {
+                wall,
+                envelope_ttl_ms,
+            } => {
+                let wall = wall.as_millis();
+                write!(f, "begins at {wall} ms; letters wait {envelope_ttl_ms} ms")
+            }
             Self::FaultOn(fault) => write!(f, "fault begins: {fault}"),
             Self::FaultOff(fault) => write!(f, "fault ends: {fault}"),
             Self::Healed => f.write_str("all faults are over"),

@@ -61,6 +61,9 @@ const MEMBERS: u64 = 3;
 const NODES: u64 = MEMBERS + 1;
 const PEOPLE: u32 = 4;
 const PARTITIONS: u16 = 4;
+/// How long letters wait in worlds in which some expire, at least and at most, in milliseconds. More
+/// than clocks may be apart, so that some must not have expired.
+const SHORT_TTL_MS: (u64, u64) = (22_000, 60_000);
 /// After healing, everything must come to its end within this time of the world.
 const LIVENESS: Duration = Duration::from_secs(300);
 /// Between two looks whether something has come to its end.
@@ -154,11 +157,23 @@ fn listen_for_panics(recorder: &Arc<Recorder>) {
     }));
 }
 
+/// How long letters wait in a world: mostly as long as by the design, and in some so shortly that they
+/// expire while people look.
+fn envelope_ttl_ms(dice: &Dice) -> u64 {
+    let (least, most) = SHORT_TTL_MS;
+    if dice.permille(250) {
+        dice.between(least, most)
+    } else {
+        Limits::default().envelope_ttl_ms
+    }
+}
+
 struct World {
     recorder: Arc<Recorder>,
     nodes: Vec<Arc<Node>>,
     faults: Arc<Faults>,
     operator: Arc<Operator>,
+    envelope_ttl_ms: u64,
     steps: Arc<Steps>,
     people: Mutex<Vec<Person>>,
 }
@@ -174,6 +189,7 @@ impl World {
         let network = MemoryNetwork::seeded(dice.seed_of("network"));
         network.set_usual(faults::calm());
         let secrets = SeededRandom::new(dice.seed_of("secrets"));
+        let envelope_ttl_ms = envelope_ttl_ms(&dice.stream("limits"));
         let common = Arc::new(Common {
             recorder: Arc::clone(recorder),
             network: network.clone(),
@@ -184,6 +200,7 @@ impl World {
                 // People here ask for codes until they have a box.
                 codes_per_day: 10_000,
                 code_pause_ms: 500,
+                envelope_ttl_ms,
                 ..Limits::default()
             },
             codes: courier::Codes::default(),
@@ -234,13 +251,20 @@ impl World {
             nodes,
             faults: Arc::new(faults),
             operator,
+            envelope_ttl_ms,
             steps,
             people: Mutex::new(people),
         })
     }
 
     async fn live(&self, with_faults: bool) {
-        self.recorder.saw(Who::World, What::Began { wall: NOON });
+        self.recorder.saw(
+            Who::World,
+            What::Began {
+                wall: NOON,
+                envelope_ttl_ms: self.envelope_ttl_ms,
+            },
+        );
         if let Err(error) = self.found().await {
             return self.recorder.accuse("founding", error);
         }

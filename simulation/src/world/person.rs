@@ -23,6 +23,10 @@ use super::node::Common;
 use super::wire::{DeviceWire, address};
 use crate::observe::ClientId;
 
+/// So many of 1,000 people read seldom: so many of 1,000 times that others do.
+const SELDOM_READ_PERMILLE: u64 = 250;
+const READ_PERMILLE: u64 = 60;
+
 /// What people do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -79,6 +83,8 @@ pub struct Person {
     steps: Arc<Steps>,
     dice: Dice,
     written: u64,
+    /// Looks into the box so seldom that letters pile up there, and expire where that takes no days.
+    seldom_reads: bool,
     /// What they do now, for reports.
     pub doing: Arc<Mutex<&'static str>>,
 }
@@ -145,6 +151,7 @@ impl Person {
             common: parts.common,
             directory: parts.directory,
             steps: parts.steps,
+            seldom_reads: dice.permille(SELDOM_READ_PERMILLE),
             dice,
             written: 0,
             doing: Arc::new(Mutex::new("begins")),
@@ -211,7 +218,9 @@ impl Person {
                     Err(DeviceError::Call(error)) if error.may_pass() => {
                         self.common.codes.put_back(&self.identifier, code);
                     }
-                    Err(DeviceError::Call(_)) => break,
+                    // The code came, but not the answer that says of which box it is: only with
+                    // another code that comes again.
+                    Err(DeviceError::Call(_) | DeviceError::NotRegistered) => break,
                     Err(error) => return Err(error),
                 }
             }
@@ -221,6 +230,9 @@ impl Person {
     async fn act(&mut self) -> Result<(), PersonError> {
         match self.dice.between(0, 99) {
             0..=54 => self.write().await,
+            55..=79 if self.seldom_reads && !self.dice.permille(READ_PERMILLE) => {
+                self.write().await
+            }
             55..=79 => self.receive().await,
             80..=89 => self.look_up().await,
             _ => {

@@ -27,6 +27,14 @@ pub struct Figures {
     pub crashes: u64,
     /// Faults that began.
     pub faults: u64,
+    /// Replicas that learned that they were removed.
+    pub removed: u64,
+    /// Disks that were lost or damaged.
+    pub disks: u64,
+    /// Bits that were flipped on them.
+    pub bits: u64,
+    /// Starts that were refused.
+    pub refused: u64,
     /// Client calls that were answered.
     pub answered: u64,
     /// Client calls whose outcome is not known.
@@ -47,10 +55,14 @@ impl Figures {
                 ReplicaEvent::Leads { .. } => self.leaders += 1,
                 ReplicaEvent::CheckpointInstalled { .. } => self.shipped += 1,
                 ReplicaEvent::CheckpointPublished { .. } => self.checkpoints += 1,
+                ReplicaEvent::Dismissed => self.removed += 1,
                 _ => {}
             },
             What::Crashed { .. } => self.crashes += 1,
             What::FaultOn(_) => self.faults += 1,
+            What::Wiped => self.disks += 1,
+            What::BitFlipped { .. } => self.bits += 1,
+            What::StartRefused { .. } => self.refused += 1,
             What::Returned { result, .. } => match result {
                 Err(crate::observe::Failure::Unknown) => self.unknown += 1,
                 _ => self.answered += 1,
