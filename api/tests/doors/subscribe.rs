@@ -408,6 +408,7 @@ fn resident_bytes() -> u64 {
 
 /// The figure in docs/OPERATIONS.md.
 #[tokio::test]
+#[allow(clippy::print_stdout, reason = "its figure is what it is for")]
 #[ignore = "measures the memory that 10,000 idle streams take; run it alone"]
 async fn ten_thousand_idle_streams_fit_into_little_memory() {
     const STREAMS: u64 = 10_000;
