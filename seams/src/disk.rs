@@ -7,7 +7,6 @@
 mod file;
 mod inspection;
 mod memory;
-mod read_only;
 
 use std::fmt::Debug;
 use std::io;
@@ -17,7 +16,6 @@ use std::sync::Arc;
 pub use file::{FileDisk, ReadOnlyFileDisk};
 pub use inspection::{Inspection, WithheldChange};
 pub use memory::{DiskFault, MemoryDisk, PowerLoss};
-pub use read_only::ReadOnlyDisk;
 
 /// An open file. Reads and writes name their offset, so a handle can be shared.
 pub trait DiskFile: Send + Sync + Debug {

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::exit::{Exit, Failure};
+use crate::output::hex;
 
 const FILE: &str = "backup";
 /// Claimed while a backup is written; tells an unfinished backup from any other folder.
@@ -79,11 +80,6 @@ pub(super) fn manifest_path(folder: &Path, digest: &str) -> PathBuf {
     folder.join(format!("{digest}.manifest"))
 }
 
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl Catalogue {
     /// The catalogue in a folder; `None` if there is none.
     pub(super) fn find(disk: &dyn Disk, backup: &Path) -> Result<Option<Self>, Failure> {
@@ -122,6 +118,16 @@ impl Catalogue {
     /// Writes it, durably and in one step: from then on the folder holds this backup.
     pub(super) fn write(&self, disk: &dyn Disk, backup: &Path) -> io::Result<()> {
         disk::replace(disk, &backup.join(FILE), &seal(self)?)
+    }
+
+    /// How many files there are in all groups.
+    pub(super) fn files(&self) -> u64 {
+        self.groups.iter().map(|group| group.files).sum()
+    }
+
+    /// How many bytes they have.
+    pub(super) fn bytes(&self) -> u64 {
+        self.groups.iter().map(|group| group.bytes).sum()
     }
 
     /// Everything acknowledged before this is in all groups, if that is known.

@@ -23,12 +23,12 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::args::BackupArgs;
-use super::catalogue::{Catalogue, GroupBackup, group_folder, hex};
-use super::progress::{Progress, size};
+use super::catalogue::{Catalogue, GroupBackup, group_folder};
+use super::progress::Progress;
 use super::target::{Incoming, Target, unusable};
 use crate::cluster::{connect, exit_of, order, went_away};
 use crate::exit::{Exit, Failure};
-use crate::output;
+use crate::output::{self, hex, size};
 
 /// The status comes at once.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -136,8 +136,8 @@ fn finish(target: &Target, copied: &[Copied], json: bool) -> Result<(), Failure>
         cluster_name: &catalogue.cluster.name,
         node: catalogue.node.0,
         complete_to_ms: catalogue.complete_to_ms(),
-        files: sum(|copied| copied.group.files),
-        bytes: sum(|copied| copied.group.bytes),
+        files: catalogue.files(),
+        bytes: catalogue.bytes(),
         copied_files: sum(|copied| copied.files),
         copied_bytes: sum(|copied| copied.bytes),
         secrets: first.secrets.clone(),

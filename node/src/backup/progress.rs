@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use crate::output;
+use crate::output::{self, size};
 
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -38,41 +38,6 @@ impl Progress {
                 size(self.done),
                 size(self.total)
             ));
-        }
-    }
-}
-
-/// A number of bytes, for people.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    let mut shown = format!("{bytes} B");
-    let mut scaled = bytes.saturating_mul(10);
-    for unit in UNITS {
-        scaled /= 1024;
-        if scaled < 10 {
-            break;
-        }
-        shown = format!("{}.{} {unit}", scaled / 10, scaled % 10);
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes_are_shown_in_the_largest_unit_that_fits() {
-        for (bytes, shown) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536, "1.5 KiB"),
-            (5 << 20, "5.0 MiB"),
-            (3 << 30, "3.0 GiB"),
-            (2_u64 << 40, "2.0 TiB"),
-        ] {
-            assert_eq!(size(bytes), shown);
         }
     }
 }

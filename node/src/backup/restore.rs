@@ -28,12 +28,12 @@ use rossby_storage::wal::{self, Wal, WalError, WalOptions};
 use serde::Serialize;
 
 use super::args::RestoreArgs;
-use super::progress::{Progress, size};
+use super::progress::Progress;
 use super::target::refuse_inside;
 use super::verify::{WholeBackup, WholeGroup, read_all};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
-use crate::output;
+use crate::output::{self, size};
 use crate::serve::secrets_check;
 
 /// Tells a folder that a restore left behind from any other.
@@ -64,12 +64,7 @@ pub(super) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     check_secrets(&config, &backup)?;
     let now = SystemClock.now();
     check_clock(&backup, now)?;
-    let bytes = backup
-        .catalogue
-        .groups
-        .iter()
-        .map(|group| group.bytes)
-        .sum();
+    let bytes = backup.catalogue.bytes();
     let parent = parent_of(&config.data);
     let disk: Arc<dyn Disk> = Arc::new(FileDisk);
     disk.create_directory(&parent)
@@ -112,7 +107,7 @@ fn report(
         complete_to_ms: old.complete_to_ms(),
         restored_at_ms: now.as_millis(),
         rows: backup.groups.iter().map(|group| group.verified.rows).sum(),
-        bytes: old.groups.iter().map(|group| group.bytes).sum(),
+        bytes: old.bytes(),
         tokens_revoked: args.revoke_tokens,
     };
     if args.json {
@@ -166,13 +161,7 @@ fn build(
     let mut identity = Identity::new(NodeId(config.node));
     identity.cluster = Some(cluster.clone());
     let mut begun = Vec::new();
-    let total = backup
-        .catalogue
-        .groups
-        .iter()
-        .map(|group| group.bytes)
-        .sum();
-    let mut progress = Progress::new("restoring", total);
+    let mut progress = Progress::new("restoring", backup.catalogue.bytes());
     for group in &backup.groups {
         let replica = next_replica(group)?;
         let membership = sole_member(replica, member(config))

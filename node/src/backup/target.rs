@@ -11,8 +11,9 @@ use rossby_domain::ids::GroupId;
 use rossby_seams::disk::{self, Disk, DiskFile, DiskLock};
 use sha2::{Digest as _, Sha256};
 
-use super::catalogue::{Catalogue, LOCK, group_folder, hex, manifest_path};
+use super::catalogue::{Catalogue, LOCK, group_folder, manifest_path};
 use crate::exit::{Exit, Failure};
+use crate::output::hex;
 
 /// How much of a file is read at a time.
 const PIECE_BYTES: usize = 1024 * 1024;

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rossby_seams::disk::{Disk, ReadOnlyDisk};
+use rossby_seams::disk::{Disk, ReadOnlyFileDisk};
 use rossby_storage::store::{StoredCheckpoint, Verified};
 use serde::Serialize;
 
 use super::catalogue::{Catalogue, GroupBackup};
-use super::progress::{Progress, size};
+use super::progress::Progress;
 use crate::exit::{Exit, Failure};
-use crate::output;
+use crate::output::{self, size};
 
 /// A backup that was read from end to end.
 pub(super) struct WholeBackup {
@@ -27,10 +27,9 @@ pub(super) struct WholeGroup {
 
 /// Reads all of a backup.
 pub(super) fn read_all(backup: &Path) -> Result<WholeBackup, Failure> {
-    let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk);
+    let disk: Arc<dyn Disk> = Arc::new(ReadOnlyFileDisk);
     let catalogue = Catalogue::read(&*disk, backup)?;
-    let total = catalogue.groups.iter().map(|group| group.bytes).sum();
-    let mut progress = Progress::new("reading the backup", total);
+    let mut progress = Progress::new("reading the backup", catalogue.bytes());
     let mut groups = Vec::new();
     for entry in &catalogue.groups {
         let stored = entry.open(&disk, backup)?;
@@ -70,8 +69,8 @@ pub(super) fn run(backup: &Path, json: bool) -> Result<(), Failure> {
         cluster_name: &catalogue.cluster.name,
         made_at_ms: catalogue.made_at_ms,
         complete_to_ms: catalogue.complete_to_ms(),
-        files: catalogue.groups.iter().map(|group| group.files).sum(),
-        bytes: catalogue.groups.iter().map(|group| group.bytes).sum(),
+        files: catalogue.files(),
+        bytes: catalogue.bytes(),
         rows: groups.iter().map(|group| group.verified.rows).sum(),
         groups: &catalogue.groups,
     };

@@ -9,7 +9,7 @@ use rossby_client::envelope::Content;
 use rossby_domain::ids::BoxId;
 use serde_json::{Value, json};
 
-use crate::output::utc;
+use crate::output::{hex, utc};
 
 /// A contact as JSON.
 pub fn contact(contact: &Contact) -> Value {
@@ -167,10 +167,6 @@ pub fn safe(text: &str) -> String {
         }
     }
     safe
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

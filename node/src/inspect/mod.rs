@@ -22,10 +22,10 @@ use rossby_storage::store::Store;
 use rossby_storage::wal::{self, LogSurvey, LogTail, Wal, WalError, WalOptions};
 
 use self::report::LogFigures;
-pub use self::report::{Report, Severity, Verdict, size};
+pub use self::report::{Report, Severity, Verdict};
 use crate::cli::CheckArgs;
 use crate::exit::{Exit, Failure};
-use crate::output;
+use crate::output::{self, size};
 use crate::serve::founding::Founding;
 
 /// Between two lines about how far a long inspection is.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::output;
+use crate::output::{self, size};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -249,33 +249,4 @@ fn print_finding(finding: &Finding) {
         _ => String::new(),
     };
     output::line(format!("  {severity}: {place}{}", finding.what));
-}
-
-/// A number of bytes, for people.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut shown = format!("{bytes} bytes");
-    for unit in UNITS {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        shown = format!("{value:.1} {unit}");
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_read_well() {
-        let shown: Vec<_> = [0, 1023, 1024, 1536, 5 << 30].map(size).into();
-        assert_eq!(
-            shown,
-            ["0 bytes", "1023 bytes", "1.0 KiB", "1.5 KiB", "5.0 GiB"]
-        );
-    }
 }

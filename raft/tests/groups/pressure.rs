@@ -112,7 +112,7 @@ async fn a_flood_is_shed_by_name_within_the_budget_and_nothing_answered_is_lost(
     world
         .until("letters are taken again", |world| {
             look(world);
-            flood.answered() >= before + 200
+            flood.answered() >= before + 60
         })
         .await;
     flood.stop.store(true, Ordering::SeqCst);

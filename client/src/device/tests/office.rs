@@ -1,44 +1,31 @@
 //! A post office in memory: the real rules (`rossby_domain::apply`) behind the client's wire, with
 //! faults on request.
 
+mod caller;
+mod calls;
 mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hawk::{Header, Key, PayloadHasher, RequestBuilder, ResponseBuilder, SHA256};
 use parking_lot::Mutex;
-use prost::Message as _;
-use rossby_domain::chain::{KemKey, KeyRecord};
-use rossby_domain::claim::CodeMac;
+use rossby_domain::chain::KeyRecord;
 use rossby_domain::command::{self, Command, EnvelopeDigest, Outcome, Routed};
-use rossby_domain::identifier::{Identifier, IdentifierHash};
-use rossby_domain::ids::{
-    BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, PartitionId, Sequence,
-};
+use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Epoch, PartitionId, Sequence};
 use rossby_domain::limits::Limits;
 use rossby_domain::query::{Answer, Query};
 use rossby_domain::tables::{ReadTables as _, Tables as _};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Context, Rejection, answer, apply};
-use rossby_proto::v1::{self, identifier::Kind, lookup_key_request::By, send_outcome};
 use rossby_seams::clock::{Clock as _, ManualClock};
-use rossby_seams::random::SeededRandom;
 use tokio::sync::watch;
 use tokio::task::yield_now;
 
 use crate::connection::{Exchange, Refusal, Retry, Wire, WireError, WireReply, WireStream};
-use crate::crypto::kem::seal;
-use crate::crypto::token::TOKEN_INFO;
 
 pub use self::streams::Cut;
-
-const HOST: &str = "rossby";
-const PEPPER: [u8; 32] = [7; 32];
-const WINDOW_MS: u64 = 60_000;
 
 /// What goes wrong with one exchange.
 #[derive(Debug, Clone)]
@@ -101,17 +88,6 @@ fn refusal(code: &str, retry: Retry) -> Refusal {
 
 fn refused(code: &str, retry: Retry) -> WireError {
     WireError::Refused(Box::new(refusal(code, retry)))
-}
-
-fn box_of(bytes: &[u8]) -> BoxId {
-    BoxId::from_bytes(bytes.try_into().unwrap()).unwrap()
-}
-
-fn identifier_of(identifier: Option<v1::Identifier>) -> Identifier {
-    match identifier.unwrap().kind.unwrap() {
-        Kind::Phone(text) => Identifier::phone(&text).unwrap(),
-        Kind::Email(text) => Identifier::email(&text).unwrap(),
-    }
 }
 
 impl Office {
@@ -266,317 +242,6 @@ impl Office {
         answer(&self.state.lock().tables, self.clock.now(), query).unwrap()
     }
 
-    fn register(&self, request: v1::RegisterRequest) -> Result<Vec<u8>, WireError> {
-        let record = KeyRecord::decode(&request.key_record).unwrap();
-        let identifier = identifier_of(request.identifier);
-        let kem = &record.devices().next().unwrap().kem.public;
-        let genesis_hash = record.genesis_hash();
-        let discoverable = request.discoverable;
-        let statement =
-            rossby_domain::statement::register(&genesis_hash, &identifier, discoverable, kem);
-        let signature = request.signature[..].try_into().unwrap();
-        let key = record.genesis().device_key;
-        assert!(rossby_domain::chain::verify_signature(
-            &key, &statement, &signature
-        ));
-        let box_id = BoxId::derive(partition(), &genesis_hash);
-        let hash = IdentifierHash::of(&PEPPER, &identifier);
-        let device = record.genesis().device();
-        self.apply(Command::ClaimDevice(command::ClaimDevice {
-            device,
-            box_id,
-        }))
-        .unwrap();
-        let create = command::CreateBox {
-            box_id,
-            record,
-            identifier: hash,
-            sealed_identifier: Bytes::new(),
-            discoverable,
-        };
-        self.apply(Command::CreateBox(create)).unwrap();
-        let code = format!("{:08}", 12_345_678);
-        let open = command::OpenClaim {
-            identifier: hash,
-            box_id,
-            discoverable,
-            code: CodeMac::of(&PEPPER, &hash, &box_id, &code),
-            sealed_code: Bytes::new(),
-        };
-        match self.apply(Command::OpenClaim(open)) {
-            Ok(_) => {}
-            Err(Rejection::TooManyCodes { .. }) => {
-                return Err(refused("TOO_MANY_CODES", Retry::Same));
-            }
-            Err(_) => return Err(refused("IDENTIFIER_TAKEN", Retry::No)),
-        }
-        self.state.lock().codes.insert(box_id, code);
-        let box_id = Bytes::copy_from_slice(box_id.as_bytes());
-        Ok(v1::RegisterResponse {
-            box_id,
-            code_ttl_ms: 600_000,
-        }
-        .encode_to_vec())
-    }
-
-    fn authorize(&self, request: v1::AuthorizeRequest) -> Result<Vec<u8>, WireError> {
-        let box_id = box_of(&request.box_id);
-        let device = DeviceId::from_bytes(request.device_id[..].try_into().unwrap());
-        let identifier = identifier_of(request.identifier);
-        let hash = IdentifierHash::of(&PEPPER, &identifier);
-        let code = CodeMac::of(&PEPPER, &hash, &box_id, &request.code);
-        let verify = command::VerifyClaim {
-            identifier: hash,
-            box_id,
-            code,
-        };
-        let generation = match self.apply(Command::VerifyClaim(verify)) {
-            Ok(Outcome::ClaimVerified { generation }) => generation,
-            _ => return Err(refused("WRONG_CODE", Retry::Changed)),
-        };
-        let activate = command::ActivateBox {
-            box_id,
-            device,
-            identifier: hash,
-            generation,
-        };
-        self.apply(Command::ActivateBox(activate)).unwrap();
-        let address = DeviceAddress { box_id, device };
-        let token = vec![device.as_bytes()[0]; 32];
-        let mut state = self.state.lock();
-        state.tokens.insert(address, token.clone());
-        let record = state.tables.key_record(&box_id).unwrap().unwrap();
-        let public = record.device(&device).unwrap().kem.public.clone();
-        let aad = address.to_string();
-        let random = SeededRandom::new(5);
-        let sealed = seal(&random, &public, TOKEN_INFO, aad.as_bytes(), &token).unwrap();
-        let response = v1::AuthorizeResponse {
-            encapsulated_key: Bytes::copy_from_slice(&sealed.encapsulated_key),
-            sealed_token: sealed.ciphertext.into(),
-            hawk_host: HOST.to_owned(),
-        };
-        Ok(response.encode_to_vec())
-    }
-
-    fn lookup(
-        &self,
-        caller: DeviceAddress,
-        request: v1::LookupKeyRequest,
-    ) -> Result<Vec<u8>, WireError> {
-        let box_id = match request.by.unwrap() {
-            By::Identifier(identifier) => {
-                let hash = IdentifierHash::of(&PEPPER, &identifier_of(Some(identifier)));
-                match self.ask(&Query::ResolveIdentifier(hash)) {
-                    Answer::ResolvedIdentifier(found) => found,
-                    other => panic!("{other:?}"),
-                }
-            }
-            By::DeviceId(device) => {
-                let device = DeviceId::from_bytes(device[..].try_into().unwrap());
-                match self.ask(&Query::ResolveDevice(device)) {
-                    Answer::ResolvedDevice(found) => found,
-                    other => panic!("{other:?}"),
-                }
-            }
-            By::BoxId(box_id) => Some(box_of(&box_id)),
-        };
-        let no_user = || refused("NO_USER", Retry::No);
-        let box_id = box_id.ok_or_else(no_user)?;
-        let Answer::KeyRecord(found) = self.ask(&Query::KeyRecord {
-            box_id,
-            sender: caller,
-        }) else {
-            panic!("not an answer to the query")
-        };
-        let found = found.ok_or_else(no_user)?;
-        let record = self
-            .state
-            .lock()
-            .shown
-            .get(&box_id)
-            .cloned()
-            .unwrap_or(found.record);
-        let claimed = self.state.lock().next_counter;
-        let response = v1::LookupKeyResponse {
-            box_id: Bytes::copy_from_slice(box_id.as_bytes()),
-            key_record: record.encode().into(),
-            next_counter: claimed.unwrap_or(found.next_counter.0),
-        };
-        Ok(response.encode_to_vec())
-    }
-
-    fn send(&self, caller: DeviceAddress, request: v1::SendRequest) -> Vec<u8> {
-        let outcomes = request.envelopes.into_iter().map(|envelope| {
-            let recipient = box_of(&envelope.recipient_box_id);
-            let chain_version = envelope.chain_version;
-            let digest = EnvelopeDigest::of(&recipient, chain_version, None, &envelope.body);
-            let counter = Counter(envelope.counter);
-            let enqueue = command::Enqueue {
-                recipient,
-                id: EnvelopeId {
-                    sender: caller,
-                    counter,
-                },
-                chain_version,
-                ttl_ms: None,
-                digest,
-                body: envelope.body,
-            };
-            let result = match self.apply(Command::Enqueue(enqueue)) {
-                Ok(Outcome::Enqueued { sequence }) => send_outcome::Result::Sequence(sequence.0),
-                Ok(other) => panic!("{other:?}"),
-                Err(rejection) => {
-                    send_outcome::Result::Refusal(self.outcome(&recipient, &rejection))
-                }
-            };
-            v1::SendOutcome {
-                recipient_box_id: envelope.recipient_box_id,
-                counter: counter.0,
-                result: Some(result),
-            }
-        });
-        v1::SendResponse {
-            outcomes: outcomes.collect(),
-        }
-        .encode_to_vec()
-    }
-
-    fn outcome(&self, recipient: &BoxId, rejection: &Rejection) -> v1::Refusal {
-        let (code, retry, next) = match rejection {
-            Rejection::UnknownBox => ("UNKNOWN_RECIPIENT", v1::Retry::No, None),
-            Rejection::StaleKeyRecord { .. } => ("STALE_KEY_RECORD", v1::Retry::Changed, None),
-            Rejection::CounterReused { next } => ("COUNTER_REUSED", v1::Retry::Changed, Some(next)),
-            Rejection::NotAccepted { next } => ("NOT_ACCEPTED", v1::Retry::Changed, Some(next)),
-            Rejection::CounterForgotten { next } => {
-                ("COUNTER_FORGOTTEN", v1::Retry::Changed, Some(next))
-            }
-            Rejection::QueueFull => ("QUEUE_FULL", v1::Retry::Same, None),
-            Rejection::SenderShareFull => ("SENDER_SHARE_FULL", v1::Retry::Same, None),
-            other => panic!("{other:?}"),
-        };
-        let record = self.state.lock().tables.key_record(recipient).unwrap();
-        let key_record = record.filter(|_| code == "STALE_KEY_RECORD");
-        v1::Refusal {
-            code: code.to_owned(),
-            message: code.to_lowercase(),
-            retry: retry.into(),
-            retry_after_ms: None,
-            key_record: key_record.map(|record| record.encode().into()),
-            next_counter: next.map(|counter| counter.0),
-        }
-    }
-
-    fn fetch(&self, caller: DeviceAddress, request: &v1::FetchRequest) -> Vec<u8> {
-        let (max_envelopes, garbled_from) = {
-            let state = self.state.lock();
-            (state.page, state.garbled_from)
-        };
-        let after = Sequence(request.after);
-        let query = Query::Fetch {
-            device: caller,
-            after,
-            max_envelopes,
-            max_bytes: 1 << 20,
-        };
-        let Answer::Page(Some(page)) = self.ask(&query) else {
-            panic!("no page")
-        };
-        let device_id = |envelope: &rossby_domain::envelope::Envelope| {
-            if garbled_from.is_some_and(|from| envelope.sequence >= from) {
-                return Bytes::from_static(b"nobody");
-            }
-            Bytes::copy_from_slice(envelope.id.sender.device.as_bytes())
-        };
-        let envelopes = page.envelopes.into_iter().map(|envelope| v1::Envelope {
-            sequence: envelope.sequence.0,
-            sender_box_id: Bytes::copy_from_slice(envelope.id.sender.box_id.as_bytes()),
-            sender_device_id: device_id(&envelope),
-            counter: envelope.id.counter.0,
-            enqueued_at_ms: envelope.enqueued_at.as_millis(),
-            expires_at_ms: envelope.expires_at.as_millis(),
-            body: envelope.body,
-        });
-        let status = v1::QueueStatus {
-            depth: page.status.depth,
-            last: page.status.last.0,
-            cursor: page.status.cursor.0,
-            ..v1::QueueStatus::default()
-        };
-        let envelopes = envelopes.collect();
-        v1::FetchResponse {
-            envelopes,
-            more: page.more,
-            status: Some(status),
-        }
-        .encode_to_vec()
-    }
-
-    fn dispatch(&self, call: &Caller, exchange: &Exchange<'_>) -> Result<Vec<u8>, WireError> {
-        let message = exchange.message.clone();
-        let name = exchange.path.rsplit('/').next().unwrap();
-        let caller = || {
-            call.address
-                .ok_or_else(|| refused("UNAUTHENTICATED", Retry::Changed))
-        };
-        Ok(match name {
-            "Register" => self.register(v1::RegisterRequest::decode(message).unwrap())?,
-            "Authorize" => self.authorize(v1::AuthorizeRequest::decode(message).unwrap())?,
-            "LookupKey" => {
-                self.lookup(caller()?, v1::LookupKeyRequest::decode(message).unwrap())?
-            }
-            "Send" => self.send(caller()?, v1::SendRequest::decode(message).unwrap()),
-            "Fetch" => self.fetch(caller()?, &v1::FetchRequest::decode(message).unwrap()),
-            "Acknowledge" => {
-                let upto = Sequence(v1::AcknowledgeRequest::decode(message).unwrap().upto);
-                let acknowledge = command::Acknowledge {
-                    device: caller()?,
-                    upto,
-                };
-                match self.apply(Command::Acknowledge(acknowledge)) {
-                    Ok(Outcome::Acknowledged { cursor, .. }) => {
-                        v1::AcknowledgeResponse { cursor: cursor.0 }.encode_to_vec()
-                    }
-                    _ => return Err(refused("BEYOND_QUEUE", Retry::No)),
-                }
-            }
-            "UpdateKey" => {
-                let request = v1::UpdateKeyRequest::decode(message).unwrap();
-                let update = command::UpdateKey {
-                    device: caller()?,
-                    kem: KemKey::decode(&request.kem_key).unwrap(),
-                };
-                match self.apply(Command::UpdateKey(update)) {
-                    Ok(Outcome::KeyUpdated { last }) => {
-                        v1::UpdateKeyResponse { last: last.0 }.encode_to_vec()
-                    }
-                    Err(Rejection::KeyCounterUsed { .. }) => {
-                        return Err(refused("KEY_COUNTER_USED", Retry::Changed));
-                    }
-                    other => panic!("{other:?}"),
-                }
-            }
-            "Block" => {
-                let request = v1::BlockRequest::decode(message).unwrap();
-                let (box_id, other) = (caller()?.box_id, box_of(&request.box_id));
-                let block = command::Block {
-                    box_id,
-                    other,
-                    blocked: request.blocked,
-                };
-                self.apply(Command::Block(block)).unwrap();
-                v1::BlockResponse {}.encode_to_vec()
-            }
-            other => panic!("{other}"),
-        })
-    }
-
-    fn wrong_time(&self) -> WireError {
-        WireError::Refused(Box::new(Refusal {
-            server_time: Some(self.clock.now()),
-            ..refusal("UNAUTHENTICATED", Retry::Changed)
-        }))
-    }
-
     /// What goes wrong with an exchange on this path, now.
     fn next_fault(&self, path: &'static str) -> Option<Fault> {
         let mut state = self.state.lock();
@@ -585,73 +250,6 @@ impl Office {
         let next = faults.position(|(failing, _)| path.ends_with(failing));
         let (_, fault) = state.faults.remove(next?)?;
         Some(fault)
-    }
-
-    /// Who calls, by their Hawk header, held against the office's own clock.
-    fn admit(&self, exchange: &Exchange<'_>) -> Result<Caller, WireError> {
-        let unauthenticated = || refused("UNAUTHENTICATED", Retry::Changed);
-        let Some(text) = &exchange.authorization else {
-            return Ok(Caller {
-                address: None,
-                header: None,
-                token: Vec::new(),
-            });
-        };
-        let header: Header = text.strip_prefix("Hawk ").unwrap().parse().unwrap();
-        let address: DeviceAddress = header.id.clone().unwrap().parse().unwrap();
-        let token = self
-            .state
-            .lock()
-            .tokens
-            .get(&address)
-            .cloned()
-            .ok_or_else(unauthenticated)?;
-        let hash = PayloadHasher::hash("application/grpc", SHA256, &exchange.message).unwrap();
-        let request = RequestBuilder::new("POST", HOST, 443, exchange.path)
-            .hash(&hash[..])
-            .request();
-        let key = Key::new(&token, SHA256).unwrap();
-        if !request.validate_header(&header, &key, Duration::MAX) {
-            return Err(unauthenticated());
-        }
-        let signed_at = header
-            .ts
-            .unwrap()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap();
-        let now = self.clock.now();
-        let off_by = now
-            .as_millis()
-            .abs_diff(u64::try_from(signed_at.as_millis()).unwrap());
-        if off_by > WINDOW_MS {
-            return Err(self.wrong_time());
-        }
-        Ok(Caller {
-            address: Some(address),
-            header: Some(header),
-            token,
-        })
-    }
-}
-
-#[derive(Debug)]
-struct Caller {
-    address: Option<DeviceAddress>,
-    header: Option<Header>,
-    token: Vec<u8>,
-}
-
-impl Caller {
-    fn vouch(&self, path: &str, reply: &[u8], number: Option<u64>) -> Option<String> {
-        let header = self.header.as_ref()?;
-        let hash = PayloadHasher::hash("application/grpc", SHA256, reply).unwrap();
-        let number = number.map(|number| number.to_string());
-        let response = ResponseBuilder::from_request_header(header, "POST", HOST, 443, path)
-            .hash(&hash[..])
-            .ext(number.as_deref())
-            .response();
-        let key = Key::new(&self.token, SHA256).unwrap();
-        Some(format!("Hawk {}", response.make_header(&key).unwrap()))
     }
 }
 

@@ -1,11 +1,21 @@
 //! The office's streams.
 
+use std::collections::BTreeMap;
+use std::sync::Weak;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use prost::Message as _;
+use rossby_domain::ids::DeviceAddress;
+use rossby_proto::v1;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use super::*;
+use super::caller::Caller;
+use super::{Office, refused};
+use crate::connection::{Exchange, Retry, WireError, WireStream};
 
 /// After how long without mail a stream gives a sign of life.
 const KEEPALIVE: Duration = Duration::from_secs(10);
