@@ -182,6 +182,8 @@ async fn shutting_down_hands_leadership_over() {
 async fn a_group_is_brought_to_life_once() {
     let world = World::three().await;
     let node = &world.nodes[&NodeId(2)];
+    let knows = |_: &World| node.group.status().members.len() == 3;
+    world.until("it knows the members", knows).await;
     let members = node.group.status().members;
     let members: std::collections::BTreeMap<_, _> = members
         .into_iter()
