@@ -1,18 +1,23 @@
 //! Subscriptions at real groups: who may open one, what it brings, and what ends it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use prost::Message as _;
 use rossby_api::hawk::SignedRequest;
 use rossby_api::{Call, CallError, CallStream, Code, DoorLimits, RpcPath};
+use rossby_domain::command::{ActivateBox, CreateBox};
+use rossby_domain::identifier::IdentifierHash;
+use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_domain::limits::Limits;
+use rossby_domain::{Answer, Command, Query};
 use rossby_proto::v1;
 use rossby_raft::Leadership;
 use tokio::time::{Instant, timeout};
 use tonic_types::StatusExt as _;
 
-use crate::support::{self, Node, Resident, World, envelope, sequence};
+use crate::support::{self, Node, Resident, TestDevice, World, envelope, sequence};
 
 const ANNA: &str = "+491701111111";
 const BERT: &str = "+491702222222";
@@ -351,4 +356,83 @@ async fn a_follower_names_the_leader() {
     };
     let answer = world.nodes[1].service.open_stream(relayed).await;
     assert_eq!(refused(answer), Code::Unavailable);
+}
+
+/// A resident made without ceremony: its box is put into the state as it is.
+async fn put_resident(world: &World, device: &Arc<TestDevice>, number: u64) -> Resident {
+    let mut nonce = [0; 32];
+    nonce[..8].copy_from_slice(&number.to_be_bytes());
+    let record = TestDevice::with_nonce(1, nonce).record;
+    let partition = world.partitions.all().next().unwrap();
+    let box_id = BoxId::derive(partition, &record.genesis_hash());
+    let address = DeviceAddress {
+        box_id,
+        device: device.id(),
+    };
+    let identifier = IdentifierHash::from_bytes(nonce);
+    let create = CreateBox {
+        box_id,
+        record,
+        identifier,
+        sealed_identifier: bytes::Bytes::new(),
+        discoverable: false,
+    };
+    let activate = ActivateBox {
+        box_id,
+        device: address.device,
+        identifier,
+        generation: 1,
+    };
+    let commands = [Command::CreateBox(create), Command::ActivateBox(activate)];
+    let commands = commands.map(|command| (partition, command)).into();
+    let replies = world.group.propose(commands, Instant::now() + STUCK).await;
+    assert!(replies.unwrap().iter().all(Result::is_ok));
+    let query = Query::DeviceAuth(address);
+    let Answer::DeviceAuth(Some(generation)) = world.group.read_local(partition, &query).unwrap()
+    else {
+        panic!("it has no token")
+    };
+    Resident {
+        device: Arc::clone(device),
+        address,
+        token: *world.secrets.token(&address, generation).as_bytes(),
+    }
+}
+
+/// Bytes of memory that this process has in use.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+/// The figure in docs/OPERATIONS.md.
+#[tokio::test]
+#[allow(clippy::print_stdout, reason = "its figure is what it is for")]
+#[ignore = "measures the memory that 10,000 idle streams take; run it alone"]
+async fn ten_thousand_idle_streams_fit_into_little_memory() {
+    const STREAMS: u64 = 10_000;
+    let doors = DoorLimits {
+        // Nobody reads a sign of life here.
+        subscription_keepalive_ms: 3_600_000,
+        ..DoorLimits::default()
+    };
+    let world = World::at_addresses(vec!["node-1:7000".to_owned()], Limits::default(), doors).await;
+    let device = Arc::new(TestDevice::new(1));
+    let mut residents = Vec::new();
+    for number in 0..STREAMS {
+        residents.push(put_resident(&world, &device, number).await);
+    }
+    let before = resident_bytes();
+    let mut streams = Vec::new();
+    for resident in &residents {
+        let mut stream = open(&world, resident).await;
+        assert!(stream.page().await.envelopes.is_empty());
+        streams.push(stream);
+    }
+    let each = resident_bytes().saturating_sub(before) / STREAMS;
+    println!("{each} bytes for each of {STREAMS} idle streams");
+    assert!(each < 32 * 1024);
+    send(&world, &residents[1], &residents[0], 1, "still there").await;
+    assert_eq!(streams[0].bodies(1).await, ["still there"]);
 }

@@ -15,6 +15,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
+use super::plain::{self, Accent};
 use super::refusal::Refusal;
 use super::server::ServerAddress;
 use super::{Exchange, Wire, WireError, WireReply, WireStream};
@@ -29,10 +30,18 @@ const MAX_REPLY_BYTES: usize = 8 * 1024 * 1024;
 const AUTHORIZATION: &str = "authorization";
 const SERVER_AUTHORIZATION: &str = "server-authorization";
 
+/// The way to one server.
+#[derive(Clone)]
+struct Line {
+    channel: Channel,
+    /// Of a server that is spoken to in plain text.
+    accent: Option<Accent>,
+}
+
 /// Speaks gRPC to servers, over TLS unless they are on this machine.
 pub struct GrpcWire {
     ca_pem: Option<String>,
-    channels: Mutex<BTreeMap<String, Channel>>,
+    channels: Mutex<BTreeMap<String, Line>>,
 }
 
 impl GrpcWire {
@@ -45,13 +54,13 @@ impl GrpcWire {
         }
     }
 
-    fn channel(&self, server: &ServerAddress) -> Result<Channel, WireError> {
+    fn line(&self, server: &ServerAddress) -> Result<Line, WireError> {
         let name = server.to_string();
         let mut channels = self.channels.lock();
-        if let Some(channel) = channels.get(&name) {
-            return Ok(channel.clone());
+        if let Some(line) = channels.get(&name) {
+            return Ok(line.clone());
         }
-        let not_sent = |what: &str| WireError::NotSent(format!("{name}: {what}"));
+        let untrusted = |what: &str| WireError::NotTheService(format!("{name}: {what}"));
         let mut endpoint = Endpoint::from(server.uri().clone())
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -59,16 +68,27 @@ impl GrpcWire {
             .tcp_nodelay(true);
         if server.is_secure() {
             let ca = self.ca_pem.as_deref().ok_or_else(|| {
-                not_sent("no certificate authority is known to trust it by (--ca)")
+                untrusted("no certificate authority is known to trust it by (--ca)")
             })?;
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
             endpoint = endpoint
                 .tls_config(tls)
-                .map_err(|_| not_sent("the --ca file is not a certificate in PEM"))?;
+                .map_err(|_| untrusted("the --ca file is not a certificate in PEM"))?;
         }
-        let channel = endpoint.connect_lazy();
-        channels.insert(name, channel.clone());
-        Ok(channel)
+        let line = if server.is_secure() {
+            Line {
+                channel: endpoint.connect_lazy(),
+                accent: None,
+            }
+        } else {
+            let (channel, accent) = plain::channel(&endpoint);
+            Line {
+                channel,
+                accent: Some(accent),
+            }
+        };
+        channels.insert(name, line.clone());
+        Ok(line)
     }
 }
 
@@ -81,23 +101,23 @@ impl std::fmt::Debug for GrpcWire {
 #[async_trait]
 impl Wire for GrpcWire {
     async fn exchange(&self, exchange: Exchange<'_>) -> Result<WireReply, WireError> {
-        let channel = self.channel(exchange.server)?;
+        let Line { channel, accent } = self.line(exchange.server)?;
         let name = exchange.server.to_string();
         let timeout = exchange.timeout;
         match tokio::time::timeout(timeout, unary(channel, exchange)).await {
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(status)) => Err(error_of(&name, &status)),
+            Ok(Err(status)) => Err(error_of(&name, accent.as_ref(), &status)),
             Err(_) => Err(WireError::Lost(format!("{name}: no answer in time"))),
         }
     }
 
     async fn open(&self, exchange: Exchange<'_>) -> Result<Box<dyn WireStream>, WireError> {
-        let channel = self.channel(exchange.server)?;
+        let Line { channel, accent } = self.line(exchange.server)?;
         let server = exchange.server.to_string();
         let timeout = exchange.timeout;
         match tokio::time::timeout(timeout, streaming(channel, exchange)).await {
             Ok(Ok(messages)) => Ok(Box::new(GrpcStream { server, messages })),
-            Ok(Err(status)) => Err(error_of(&server, &status)),
+            Ok(Err(status)) => Err(error_of(&server, accent.as_ref(), &status)),
             Err(_) => Err(WireError::Lost(format!("{server}: no answer in time"))),
         }
     }
@@ -113,7 +133,7 @@ struct GrpcStream {
 impl WireStream for GrpcStream {
     async fn next(&mut self) -> Result<Option<Bytes>, WireError> {
         let next = self.messages.message().await;
-        next.map_err(|status| error_of(&self.server, &status))
+        next.map_err(|status| error_of(&self.server, None, &status))
     }
 }
 
@@ -166,13 +186,13 @@ async fn unary(channel: Channel, exchange: Exchange<'_>) -> Result<WireReply, to
     })
 }
 
-fn error_of(server: &str, status: &tonic::Status) -> WireError {
+fn error_of(server: &str, accent: Option<&Accent>, status: &tonic::Status) -> WireError {
     if let Some(refusal) = Refusal::of_status(status) {
         return WireError::Refused(Box::new(refusal));
     }
     if status.code() == tonic::Code::Unimplemented {
         let what = "it is no server for devices, or of another version";
-        return WireError::NotSent(format!("{server}: {what} ({})", status.message()));
+        return WireError::NotTheService(format!("{server}: {what} ({})", status.message()));
     }
     let mut cause = status.source();
     let mut deepest = status.message().to_owned();
@@ -181,9 +201,12 @@ fn error_of(server: &str, status: &tonic::Status) -> WireError {
         connected &= !error.is::<tonic::ConnectError>();
         deepest = error.to_string();
         if let Some(what) = mismatch(error) {
-            return WireError::NotSent(format!("{server}: {what} ({deepest})"));
+            return WireError::NotTheService(format!("{server}: {what} ({deepest})"));
         }
         cause = error.source();
+    }
+    if connected && let Some(what) = accent.and_then(Accent::mismatch) {
+        return WireError::NotTheService(format!("{server}: {what}"));
     }
     let why = format!("{server}: {deepest}");
     if connected {

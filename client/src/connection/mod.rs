@@ -14,6 +14,7 @@
 pub(crate) mod fuzz;
 mod grpc;
 mod hawk;
+mod plain;
 mod refusal;
 mod rpc;
 mod server;
@@ -105,6 +106,9 @@ pub struct WireReply {
 pub enum WireError {
     /// The server was never reached: nothing happened.
     NotSent(String),
+    /// What answers there is no server that can be spoken to, or none to be trusted: nothing happened,
+    /// and the same will happen again.
+    NotTheService(String),
     /// No answer, or half of one: it may have happened.
     Lost(String),
     /// The service said no.
@@ -132,6 +136,9 @@ pub enum CallError {
     /// No server was reached, or none could serve: nothing happened.
     #[error("the service can not be reached: {0}")]
     Unavailable(String),
+    /// None of the addresses leads to a server that can be spoken to and trusted: nothing happened.
+    #[error("no server is the service's: {0}")]
+    NotTheService(String),
     /// It is not known whether the request took effect. The same may be tried again.
     #[error("it is not known whether the request took effect: {0}")]
     OutcomeUnknown(String),
@@ -163,7 +170,8 @@ impl CallError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::OutcomeUnknown(_) => true,
+            // A server may come back as itself.
+            Self::Unavailable(_) | Self::NotTheService(_) | Self::OutcomeUnknown(_) => true,
             Self::Refused(refusal) => refusal.retry == Retry::Same,
             Self::BadReply(_) | Self::Sign | Self::Random(_) => false,
         }
@@ -228,6 +236,7 @@ impl Connection {
         let deadline = Instant::now() + self.patience.call;
         let mut pause = self.patience.first_pause;
         let mut unknown = false;
+        let mut strangers = 0;
         for attempt in 0_usize.. {
             let timeout = self
                 .patience
@@ -242,6 +251,14 @@ impl Connection {
                     unknown: maybe,
                 } => {
                     unknown |= maybe;
+                    strangers = match error {
+                        CallError::NotTheService(_) => strangers + 1,
+                        _ => 0,
+                    };
+                    // Each address was tried, one after the other: waiting helps none of them.
+                    if strangers >= self.servers.len() {
+                        return Err(settle(error, unknown));
+                    }
                     let wait = wait.max(self.jittered(pause)?);
                     // The wait is the service's word, and may be longer than time itself.
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -310,6 +327,11 @@ impl Connection {
                 error: CallError::Unavailable(why),
                 unknown: false,
             },
+            WireError::NotTheService(why) => Tried::Again {
+                wait: Duration::ZERO,
+                error: CallError::NotTheService(why),
+                unknown: false,
+            },
             WireError::Lost(why) => Tried::Again {
                 wait: Duration::ZERO,
                 error: CallError::OutcomeUnknown(why),
@@ -370,7 +392,9 @@ impl std::fmt::Debug for Connection {
 fn settle(last: CallError, unknown: bool) -> CallError {
     match last {
         CallError::OutcomeUnknown(why) => CallError::OutcomeUnknown(why),
-        CallError::Unavailable(why) if unknown => CallError::OutcomeUnknown(why),
+        CallError::Unavailable(why) | CallError::NotTheService(why) if unknown => {
+            CallError::OutcomeUnknown(why)
+        }
         CallError::Refused(refusal) if unknown && refusal.is_about_the_service() => {
             CallError::OutcomeUnknown(refusal.message)
         }

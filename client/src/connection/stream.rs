@@ -147,7 +147,7 @@ impl OpenStream {
             Ok(Some(message)) => self.read(&message).map_err(StreamEnd::Broken),
             Ok(None) => Err(StreamEnd::Over),
             Err(WireError::Refused(refusal)) => Err(StreamEnd::Broken(CallError::Refused(refusal))),
-            Err(WireError::NotSent(why) | WireError::Lost(why)) => {
+            Err(WireError::NotSent(why) | WireError::NotTheService(why) | WireError::Lost(why)) => {
                 Err(StreamEnd::Broken(CallError::Unavailable(why)))
             }
         }

@@ -151,6 +151,21 @@ async fn a_no_that_stays_no_is_not_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_no_address_leads_to_the_service_no_more_is_tried() {
+    let stranger = || Err(WireError::NotTheService("no TLS".to_owned()));
+    let (result, asked) = call([stranger(), stranger(), stranger(), done()]).await;
+    assert!(matches!(result, Err(CallError::NotTheService(_))));
+    assert_eq!(asked.len(), 3);
+    // One of several is passed over.
+    let (result, asked) = call([stranger(), not_sent(), stranger(), done()]).await;
+    assert!(result.is_ok());
+    assert_eq!(asked.len(), 4);
+    // What may have happened before does not become undone.
+    let (result, _) = call([lost(), stranger(), stranger(), stranger()]).await;
+    assert!(matches!(result, Err(CallError::OutcomeUnknown(_))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_ends_within_its_patience() {
     let started = Instant::now();
     let (result, asked) = call([]).await;

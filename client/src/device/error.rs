@@ -98,7 +98,9 @@ impl DeviceError {
         let unreachable = |error: &CallError| {
             matches!(
                 error,
-                CallError::Unavailable(_) | CallError::OutcomeUnknown(_)
+                CallError::Unavailable(_)
+                    | CallError::NotTheService(_)
+                    | CallError::OutcomeUnknown(_)
             )
         };
         matches!(self, Self::Call(error) if unreachable(error))

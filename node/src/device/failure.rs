@@ -66,6 +66,10 @@ fn of_call(error: &CallError) -> Failure {
     let message = show::safe(&error.to_string());
     match error {
         CallError::Unavailable(_) => Failure::new(Exit::Unavailable, message),
+        CallError::NotTheService(_) => Failure::new(Exit::Config, message).help(
+            "nothing was sent. Check the addresses and the authority: rossby register --server https://HOST:PORT \
+             --ca FILE sets them anew, also for a device that is registered",
+        ),
         CallError::OutcomeUnknown(_) => {
             Failure::new(Exit::OutcomeUnknown, message).help("trying the same again is safe")
         }

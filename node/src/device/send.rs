@@ -172,7 +172,7 @@ fn failure_of(delivery: Delivery) -> Option<Failure> {
             let kept = "the message is kept; rossby send --retry, rossby inbox or the next message \
                         to them sends it, never twice";
             let help = match failure.help {
-                Some(help) if failure.exit == Exit::IdentityChanged => {
+                Some(help) if matches!(failure.exit, Exit::IdentityChanged | Exit::Config) => {
                     format!("{help}. Meanwhile {kept}")
                 }
                 // Anything else would have them type it again.

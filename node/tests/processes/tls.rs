@@ -311,6 +311,7 @@ async fn a_door_that_is_not_for_devices_is_said_to_be_none() {
     let http = node.http_address();
     for (server, ca, said) in [
         (format!("http://{http}"), None, "no server for devices"),
+        (format!("http://{peers}"), None, "it speaks TLS"),
         // In whichever words: it may hang up before it has said anything.
         (format!("https://{devices}"), Some(&own), ""),
         (format!("https://{peers}"), Some(&other), "vouches for"),
@@ -325,10 +326,49 @@ async fn a_door_that_is_not_for_devices_is_said_to_be_none() {
         };
         // Nothing was sent that anybody there could have understood.
         match wire.exchange(exchange).await {
-            Err(WireError::NotSent(why)) => assert!(why.contains(said), "{server}: {why}"),
+            Err(WireError::NotTheService(why)) => assert!(why.contains(said), "{server}: {why}"),
+            Err(WireError::NotSent(_)) if said.is_empty() => {}
             other => panic!("{server}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_wrong_scheme_or_authority_is_said_to_be_wrong_and_nothing_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = with_tls(folder.path(), &[]);
+    let other = folder.path().join("other");
+    run_ok(["cert", "ca", "--out", &other.display().to_string()]);
+    let other = other.join("ca.crt").display().to_string();
+    let register = |home: &str, server: &str, more: &[&str]| {
+        let home = folder.path().join(home).display().to_string();
+        let server = format!("--server={server}");
+        let args = ["register", "--email=a@rossby.example", "--no-passphrase"];
+        run([&args[..], &[&server, "--home", &home], more].concat())
+    };
+    let door = node.client_address();
+    let port = door.port();
+    for (name, server, more, words) in [
+        ("plain", format!("http://{door}"), &[][..], "it speaks TLS"),
+        (
+            "stranger",
+            format!("https://localhost:{port}"),
+            &["--ca", &other],
+            "vouches for",
+        ),
+    ] {
+        let output = register(name, &server, more);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{name}: {said}");
+        assert!(said.contains(words), "{name}: {said}");
+        assert!(said.contains("nothing was sent"), "{name}: {said}");
+    }
+    // Set right, the same device goes on.
+    let ca = support::certs(folder.path()).join("ca.crt");
+    let ca = ca.display().to_string();
+    let server = format!("https://localhost:{port}");
+    let output = register("plain", &server, &["--ca", &ca]);
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 #[test]

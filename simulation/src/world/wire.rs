@@ -216,7 +216,7 @@ impl Wire for DeviceWire {
 
 fn failure_of(error: &WireError) -> Failure {
     match error {
-        WireError::NotSent(why) => Failure::Refused(why.clone()),
+        WireError::NotSent(why) | WireError::NotTheService(why) => Failure::Refused(why.clone()),
         WireError::Lost(_) => Failure::Unknown,
         WireError::Refused(refusal) => refusal_of(refusal),
     }

@@ -113,7 +113,7 @@ fn over_tls_only_the_services_own_authority_is_trusted() {
     let other = cluster.path().join("other");
     support::run_ok(["cert", "ca", "--out", &other.display().to_string()]);
     let other = other.join("ca.crt").display().to_string();
-    alice.fails(4, &[&register[..], &["--ca", &other]].concat());
+    alice.fails(3, &[&register[..], &["--ca", &other]].concat());
     alice.ok(&[&register[..], &["--ca", &authority]].concat());
     alice.ok(&["authorize", &alice.code(&cluster)]);
     alice.ok(&["send", &alice.box_id(), "to myself"]);

@@ -101,7 +101,7 @@ impl Witness {
         let ending = match result {
             Ok(_) => Ending::Answered,
             Err(WireError::Refused(refusal)) => Ending::Refused(refusal.code.clone()),
-            Err(WireError::NotSent(_)) => Ending::NotSent,
+            Err(WireError::NotSent(_) | WireError::NotTheService(_)) => Ending::NotSent,
             Err(WireError::Lost(why)) => Ending::Lost(why.clone()),
         };
         let method = exchange.path.rsplit('/').next().unwrap_or_default();
