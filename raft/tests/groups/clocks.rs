@@ -34,7 +34,10 @@ fn hours(node: &Node) -> Option<Hours> {
 async fn cover(world: &World) -> Timestamp {
     let deadline = patience();
     loop {
-        let leader = world.leader().await;
+        // Before it knows the log's time, a leader's is its own clock's.
+        let leader = world
+            .leader_where(|node| node.group.leads_surely() && hours(node).is_some())
+            .await;
         let now = leader.group.service_time_by(deadline).await;
         let covered = leader.group.cover(partition(), now, deadline).await;
         if covered.is_ok() && hours(leader).is_some_and(|hours| hours.covered >= now) {
