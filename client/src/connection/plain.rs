@@ -60,6 +60,17 @@ struct Listening {
     accent: Option<Accent>,
 }
 
+impl Listening {
+    /// A server that did not understand us may be gone before we have heard what it said. What could not
+    /// be written to it passes for written: the connection ends by being read to its end.
+    fn or_heard<T>(&self, polled: Poll<io::Result<T>>, written: T) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Ready(Err(_)) if self.accent.is_some() => Poll::Ready(Ok(written)),
+            polled => polled,
+        }
+    }
+}
+
 impl AsyncRead for Listening {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -83,11 +94,13 @@ impl AsyncWrite for Listening {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.or_heard(polled, bytes.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.or_heard(polled, ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -99,7 +112,8 @@ impl AsyncWrite for Listening {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.or_heard(polled, slices.iter().map(|slice| slice.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {
