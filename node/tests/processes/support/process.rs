@@ -239,10 +239,22 @@ impl Node {
         self.wait()
     }
 
-    /// Stops the process where it is (SIGSTOP): it keeps its connections and says nothing.
+    /// Stops the process where it is (SIGSTOP): it keeps its connections and says nothing. No thread
+    /// of it runs any more when this returns.
     pub fn pause(&mut self) {
         self.signal(Signal::STOP);
         self.paused = true;
+        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
+        eventually("every thread stands still", || {
+            let stands = |task: std::io::Result<std::fs::DirEntry>| {
+                let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+                // After the name in parentheses: the state, proc(5).
+                let (_, fields) = stat.rsplit_once(") ")?;
+                fields.starts_with('T').then_some(())
+            };
+            let all = std::fs::read_dir(&tasks).ok()?;
+            all.map(stands).collect::<Option<Vec<()>>>().map(drop)
+        });
     }
 
     /// Lets a paused process go on (SIGCONT), as if no time had passed for it.
