@@ -1,6 +1,7 @@
 //! `rossby config check` and `config show`: what is taken, what is refused, and in which words.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use crate::support::{self, rossby, run, run_ok, stderr};
 
@@ -9,6 +10,16 @@ fn file(content: &str) -> (tempfile::TempDir, PathBuf) {
     let path = folder.path().join("rossby.toml");
     std::fs::write(&path, content).unwrap();
     (folder, path)
+}
+
+/// What `config check` makes of a file.
+fn check(path: &Path) -> Output {
+    run([
+        "config".as_ref(),
+        "check".as_ref(),
+        "--config".as_ref(),
+        path.as_os_str(),
+    ])
 }
 
 #[test]
@@ -52,12 +63,7 @@ fn a_file_that_is_wrong_is_refused_with_the_place_and_the_reason() {
     ];
     for (content, place, reason) in table {
         let (_folder, path) = file(content);
-        let output = run([
-            "config".as_ref(),
-            "check".as_ref(),
-            "--config".as_ref(),
-            path.as_os_str(),
-        ]);
+        let output = check(&path);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{content}: {said}");
         assert!(
@@ -167,12 +173,7 @@ fn settings_that_make_no_sense_together_are_refused() {
     ];
     for (content, reason) in table {
         let (_folder, path) = file(&content.replace("SOCKET", &"s".repeat(200)));
-        let output = run([
-            "config".as_ref(),
-            "check".as_ref(),
-            "--config".as_ref(),
-            path.as_os_str(),
-        ]);
+        let output = check(&path);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{content}: {said}");
         assert!(said.contains(reason), "{content}: {said}");
@@ -190,12 +191,7 @@ fn settings_that_make_no_sense_together_are_refused() {
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
     let (_folder, path) = file("node = 0\n[clients]\nlisten = \"0.0.0.0:1\"\n");
-    let output = run([
-        "config".as_ref(),
-        "check".as_ref(),
-        "--config".as_ref(),
-        path.as_os_str(),
-    ]);
+    let output = check(&path);
     let said = stderr(&output);
     for part in [
         "node:",

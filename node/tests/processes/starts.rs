@@ -1,7 +1,7 @@
 //! The real program, killed at its system calls while it starts: the next start comes up with all
 //! that was acknowledged, whatever the one before had done by then.
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rossby_client::device::{Delivery, LookupBy};
 use rossby_client::envelope::Content;
@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use crate::support::faults::{DoomedStart, strace_works};
 use crate::support::people::{Person, email};
-use crate::support::{Cluster, eventually, long, run, stderr};
+use crate::support::{Cluster, copy, eventually, long, run, stderr};
 
 /// The calls by which a start gets anything onto the disk, and one of each to be killed at in the quick
 /// form.
@@ -130,20 +130,6 @@ impl Subject {
         node.terminate();
         let output = run(["check", "--data", &node.data().display().to_string()]);
         assert!(output.status.success(), "{}", stderr(&output));
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        let kind = entry.file_type().unwrap();
-        if kind.is_dir() {
-            copy(&entry.path(), &target);
-        } else if kind.is_file() {
-            fs::copy(entry.path(), target).unwrap();
-        }
     }
 }
 

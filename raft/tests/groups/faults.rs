@@ -445,14 +445,5 @@ async fn a_leader_that_lost_its_tail_to_power_loss_does_not_lead_on_without_it()
         .map(|letter| letter.1)
         .collect();
     assert_eq!(own, (1..=10).collect::<Vec<u64>>());
-    world
-        .until("all replicas hold the same bytes", |world| {
-            let mut digests = world
-                .nodes
-                .values()
-                .map(|node| node.group.reader().digests().unwrap());
-            let first = digests.next().unwrap();
-            digests.all(|other| other == first)
-        })
-        .await;
+    world.same_everywhere().await;
 }

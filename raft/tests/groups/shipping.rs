@@ -53,18 +53,6 @@ impl World {
         .await;
     }
 
-    async fn same_everywhere(&self) {
-        self.until("all replicas hold the same bytes", |world| {
-            let mut digests = world
-                .nodes
-                .values()
-                .map(|node| node.group.reader().digests().unwrap());
-            let first = digests.next().unwrap();
-            digests.all(|other| other == first)
-        })
-        .await;
-    }
-
     /// Whose checkpoint is sent, and which.
     async fn source(&self) -> (u64, Option<u64>) {
         let status = self.leader().await.group.status();

@@ -241,6 +241,19 @@ impl World {
         }
     }
 
+    /// Waits until all replicas hold the same bytes.
+    pub async fn same_everywhere(&self) {
+        self.until("all replicas hold the same bytes", |world| {
+            let mut digests = world
+                .nodes
+                .values()
+                .map(|node| node.group.reader().digests().unwrap());
+            let first = digests.next().unwrap();
+            digests.all(|other| other == first)
+        })
+        .await;
+    }
+
     async fn something_happens(&self, deadline: Instant) {
         assert!(
             Instant::now() < deadline,

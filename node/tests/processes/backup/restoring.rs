@@ -1,60 +1,17 @@
-//! Backups of running nodes, and clusters restored from them: with real processes and real devices.
+//! Clusters made of a backup, and the devices of the old cluster in them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rossby_client::connection::{Patience, WireError};
-use rossby_client::device::Delivery;
-use rossby_client::envelope::Content;
-use rossby_domain::ids::BoxId;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::support::faults::SmallDisk;
+use super::{back_up, runtime, single_with_backup, tell, verify, with_backup};
 use crate::support::people::{Person, email};
-use crate::support::{Cluster, Node, eventually, run, run_ok, stderr};
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
-/// Backs a node up; what it said.
-fn back_up(node: &Node, out: &Path) -> Value {
-    let text = run_ok([
-        "backup".as_ref(),
-        "--json".as_ref(),
-        "--data".as_ref(),
-        node.data().as_os_str(),
-        "--out".as_ref(),
-        out.as_os_str(),
-    ]);
-    serde_json::from_str(&text).unwrap()
-}
-
-fn verify(backup: &Path) -> std::process::Output {
-    run([
-        "backup".as_ref(),
-        "verify".as_ref(),
-        "--json".as_ref(),
-        backup.as_os_str(),
-    ])
-}
-
-async fn tell(from: &Person, to: &BoxId, text: &str) {
-    let sent = from.device.send(to, &Content::Text(text.to_owned())).await;
-    let sent = sent.unwrap();
-    assert!(
-        matches!(sent.delivery, Delivery::Delivered(_)),
-        "{text}: {sent:?}"
-    );
-}
+use crate::support::{Cluster, Node, eventually, run_ok, stderr};
 
 /// Fetches all there is; how many messages were new.
 async fn fetch(person: &Person) -> usize {
@@ -191,18 +148,18 @@ fn a_cluster_restored_from_an_online_backup_serves_the_devices_of_the_old_one() 
         fetch(&fay).await;
         let loads = fay.device.messages().unwrap().len();
         assert!(loads >= before, "{loads} of {before}");
-        let lost = texts(&ben, &ada.box_id());
+        let lost = ben.texts_from(&ada.box_id());
         assert_eq!(lost.len(), 7);
         // New mail reaches those ahead and those behind, and comes back.
         for person in [&ben, &cem] {
             tell(&ada, &person.box_id(), "new").await;
             assert_eq!(fetch(person).await, 1);
-            assert_eq!(texts(person, &ada.box_id()).last().unwrap(), "new");
+            assert_eq!(person.texts_from(&ada.box_id()).last().unwrap(), "new");
             tell(person, &ada.box_id(), "back").await;
         }
         assert_eq!(fetch(&ada).await, 2);
         assert_eq!(
-            texts(&cem, &ada.box_id()),
+            cem.texts_from(&ada.box_id()),
             ["early 0", "early 1", "early 2", "new"]
         );
         // No sequence of the old cluster stands for another letter in the new one.
@@ -217,253 +174,12 @@ fn a_cluster_restored_from_an_online_backup_serves_the_devices_of_the_old_one() 
         assert_eq!(gus.box_id(), gus_box);
         tell(&ada, &gus_box, "new").await;
         assert_eq!(fetch(&gus).await, 1);
-        assert_eq!(texts(&gus, &ada.box_id()), ["late", "new"]);
+        assert_eq!(gus.texts_from(&ada.box_id()), ["late", "new"]);
         // Somebody new can join, and is found.
         let dot = Person::with_box(&new, email("dot"), 0).await;
         tell(&dot, &ben.box_id(), "hello").await;
         assert_eq!(fetch(&ben).await, 1);
     });
-}
-
-fn texts(person: &Person, sender: &BoxId) -> Vec<String> {
-    person.texts_from(sender)
-}
-
-/// A node with some mail, and a backup of it.
-fn single_with_backup(runtime: &Runtime, backup: &Path) -> (Cluster, Person, Person) {
-    with_backup(runtime, Cluster::single(), backup)
-}
-
-fn with_backup(runtime: &Runtime, cluster: Cluster, backup: &Path) -> (Cluster, Person, Person) {
-    let people = runtime.block_on(async {
-        let ada = Person::with_box(&cluster, email("ada"), 0).await;
-        let ben = Person::with_box(&cluster, email("ben"), 0).await;
-        tell(&ada, &ben.box_id(), "early").await;
-        (ada, ben)
-    });
-    back_up(&cluster.nodes()[0], backup);
-    (cluster, people.0, people.1)
-}
-
-/// Tries to restore; what became of it.
-fn try_restore(backup: &Path, data: &Path, secrets: &Path) -> std::process::Output {
-    run([
-        "restore".to_owned(),
-        format!("--from={}", backup.display()),
-        format!("--data={}", data.display()),
-        format!("--secrets={}", secrets.display()),
-    ])
-}
-
-/// A copy of a folder and of the folders in it.
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let to = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_folder(&path, &to);
-        } else {
-            fs::copy(&path, &to).unwrap();
-        }
-    }
-}
-
-/// What is wrong, and how to make it so.
-type Damage<'a> = (&'static str, &'a dyn Fn(&Path));
-
-fn row_files(backup: &Path) -> Vec<std::path::PathBuf> {
-    let entries = fs::read_dir(backup.join("group-1")).unwrap();
-    let mut files: Vec<_> = entries
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "rows")
-        })
-        .collect();
-    files.sort();
-    files
-}
-
-#[test]
-fn what_is_not_whole_or_not_ours_is_refused_and_nothing_is_written() {
-    let runtime = runtime();
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    let backup = at("backup");
-    let (cluster, ..) = single_with_backup(&runtime, &backup);
-    let secrets = cluster.nodes()[0].secrets();
-    let (other_backup, data) = (at("other"), at("data"));
-    let (other, ..) = single_with_backup(&runtime, &other_backup);
-
-    let damages: [Damage<'_>; 6] = [
-        ("a flipped bit", &|copy| {
-            let path = &row_files(copy)[1];
-            let mut bytes = fs::read(path).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-            fs::write(path, bytes).unwrap();
-        }),
-        ("a file cut short", &|copy| {
-            let path = &row_files(copy)[0];
-            let bytes = fs::read(path).unwrap();
-            fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
-        }),
-        ("a missing file", &|copy| {
-            fs::remove_file(&row_files(copy)[2]).unwrap()
-        }),
-        ("a backup that was interrupted", &|copy| {
-            fs::remove_file(copy.join("backup")).unwrap();
-        }),
-        ("the catalogue of another backup", &|copy| {
-            fs::copy(other_backup.join("backup"), copy.join("backup")).unwrap();
-        }),
-        ("a file in the place of another", &|copy| {
-            let files = row_files(copy);
-            fs::copy(&files[0], &files[1]).unwrap();
-        }),
-    ];
-    for (number, (what, damage)) in damages.iter().enumerate() {
-        let copy = at(&format!("copy-{number}"));
-        copy_folder(&backup, &copy);
-        damage(&copy);
-        let verified = verify(&copy);
-        assert_eq!(
-            verified.status.code(),
-            Some(10),
-            "{what}: {}",
-            stderr(&verified)
-        );
-        let restored = try_restore(&copy, &data, &secrets);
-        assert_eq!(
-            restored.status.code(),
-            Some(10),
-            "{what}: {}",
-            stderr(&restored)
-        );
-        assert!(!data.exists(), "{what}");
-        // The next backup into the same folder mends it.
-        if *what != "the catalogue of another backup" {
-            back_up(&cluster.nodes()[0], &copy);
-            let mended = verify(&copy);
-            assert!(mended.status.success(), "{what}: {}", stderr(&mended));
-        }
-    }
-    let wrong = try_restore(&backup, &data, &other.nodes()[0].secrets());
-    assert_eq!(wrong.status.code(), Some(3), "{}", stderr(&wrong));
-    let none = try_restore(&backup, &data, &at("nothing"));
-    assert_eq!(none.status.code(), Some(3), "{}", stderr(&none));
-    let taken = try_restore(&backup, &cluster.nodes()[0].data(), &secrets);
-    assert_eq!(taken.status.code(), Some(10), "{}", stderr(&taken));
-    let inside = try_restore(&backup, &backup.join("data"), &secrets);
-    assert_eq!(inside.status.code(), Some(2), "{}", stderr(&inside));
-    assert!(!data.exists() && !backup.join("data").exists());
-    let left = fs::read_dir(folder.path()).unwrap().filter(|entry| {
-        let name = entry.as_ref().unwrap().file_name();
-        name.to_string_lossy().contains("restoring")
-    });
-    assert_eq!(left.count(), 0);
-}
-
-/// Tries to back a node up; the exit code, and what it said.
-fn try_back_up(node: &Node, out: &Path) -> (Option<i32>, String) {
-    let output = run([
-        "backup".to_owned(),
-        format!("--data={}", node.data().display()),
-        format!("--out={}", out.display()),
-    ]);
-    (output.status.code(), stderr(&output))
-}
-
-#[test]
-fn a_backup_goes_only_where_it_harms_nothing() {
-    let runtime = runtime();
-    let folder = tempfile::tempdir().unwrap();
-    let backup = folder.path().join("backup");
-    let (mut cluster, ..) = single_with_backup(&runtime, &backup);
-    let node = &cluster.nodes()[0];
-    let inside = node.data().join("backup");
-    assert_eq!(try_back_up(node, &inside).0, Some(2));
-    assert!(!inside.exists());
-    let around = node.data().parent().unwrap().to_owned();
-    assert_eq!(try_back_up(node, &around).0, Some(2));
-    let strange = folder.path().join("strange");
-    fs::create_dir(&strange).unwrap();
-    fs::write(strange.join("diary"), "mine").unwrap();
-    assert_eq!(try_back_up(node, &strange).0, Some(10));
-    assert_eq!(fs::read_dir(&strange).unwrap().count(), 1);
-    let (other, ..) = single_with_backup(&runtime, &folder.path().join("other"));
-    let (code, said) = try_back_up(&other.nodes()[0], &backup);
-    assert_eq!(code, Some(10), "{said}");
-    // The secrets are named, loudly, and are in no file of the backup.
-    let (code, said) = try_back_up(node, &backup);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("NOT in the backup"), "{said}");
-    assert!(
-        said.contains(&node.secrets().display().to_string()),
-        "{said}"
-    );
-    let keys = fs::read_to_string(node.secrets()).unwrap();
-    let keys: Vec<_> = keys.split('"').filter(|text| text.len() > 30).collect();
-    assert!(!keys.is_empty());
-    for path in row_files(&backup).iter().chain([&backup.join("backup")]) {
-        let text = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
-        assert!(keys.iter().all(|key| !text.contains(key)));
-    }
-    cluster.node(1).kill();
-    assert_eq!(try_back_up(&cluster.nodes()[0], &backup).0, Some(4));
-    assert!(verify(&backup).status.success());
-}
-
-#[test]
-fn a_target_that_is_full_or_becomes_full_gives_no_backup_and_keeps_the_earlier_one() {
-    let runtime = runtime();
-    let folder = tempfile::tempdir().unwrap();
-    let disk_at = folder.path().join("disk");
-    // So many files that the disk has no room for more in the middle of the copying.
-    let Some(disk) = SmallDisk::mount_with(&disk_at, "size=16m,nr_inodes=100") else {
-        return;
-    };
-    let (cluster, ada, ben) = single_with_backup(&runtime, &folder.path().join("elsewhere"));
-    let node = &cluster.nodes()[0];
-    let backup = disk_at.join("backup");
-    let refused = || {
-        let (code, said) = try_back_up(node, &backup);
-        assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains("make room"), "{said}");
-    };
-    refused();
-    let verified = verify(&backup);
-    assert_eq!(verified.status.code(), Some(10), "{}", stderr(&verified));
-    assert!(
-        stderr(&verified).contains("never finished"),
-        "{}",
-        stderr(&verified)
-    );
-    let tried = try_restore(&backup, &folder.path().join("data"), &node.secrets());
-    assert_eq!(tried.status.code(), Some(10), "{}", stderr(&tried));
-    // With room the same again copies only what is missing.
-    disk.remount("nr_inodes=10000");
-    let done = back_up(node, &backup);
-    let (copied, all) = (
-        done["copied_files"].as_u64().unwrap(),
-        done["files"].as_u64().unwrap(),
-    );
-    assert!(copied > 0 && copied < all, "{done}");
-    let whole = |backup: &Path| -> Value {
-        let verified = verify(backup);
-        assert!(verified.status.success(), "{}", stderr(&verified));
-        serde_json::from_slice(&verified.stdout).unwrap()
-    };
-    let earlier = whole(&backup);
-    // Full to the last byte: the earlier backup stays what it was.
-    runtime.block_on(tell(&ada, &ben.box_id(), "late"));
-    disk.fill();
-    refused();
-    assert_eq!(whole(&backup), earlier);
-    disk.free();
-    back_up(node, &backup);
-    assert_ne!(whole(&backup), earlier);
 }
 
 #[test]
@@ -488,10 +204,10 @@ fn a_restored_node_grows_to_three_that_serve_the_letters_of_the_backup() {
     runtime.block_on(async {
         let (ada, ben) = (moved(ada, &new), moved(ben, &new));
         assert_eq!(fetch(&ben).await, 1);
-        assert_eq!(texts(&ben, &ada.box_id()), ["early"]);
+        assert_eq!(ben.texts_from(&ada.box_id()), ["early"]);
         tell(&ada, &ben.box_id(), "new").await;
         assert_eq!(fetch(&ben).await, 1);
-        assert_eq!(texts(&ben, &ada.box_id()), ["early", "new"]);
+        assert_eq!(ben.texts_from(&ada.box_id()), ["early", "new"]);
     });
 }
 
@@ -529,7 +245,7 @@ fn a_request_that_was_recorded_before_the_restoring_is_refused_after_it() {
         let (ada, ben) = (moved(ada, &new), moved(ben, &new));
         tell(&ada, &ben.box_id(), "new").await;
         fetch(&ben).await;
-        assert_eq!(texts(&ben, &ada.box_id()).last().unwrap(), "new");
+        assert_eq!(ben.texts_from(&ada.box_id()).last().unwrap(), "new");
     });
 }
 
@@ -574,7 +290,7 @@ fn the_last_node_of_a_cluster_gives_all_that_it_has() {
     runtime.block_on(async {
         let (ada, ben) = (moved(ada, &new), moved(ben, &new));
         fetch(&ben).await;
-        assert_eq!(texts(&ben, &ada.box_id()), ["after the last checkpoint"]);
+        assert_eq!(ben.texts_from(&ada.box_id()), ["after the last checkpoint"]);
     });
 }
 
