@@ -5,8 +5,9 @@ use rossby_client::device::{Delivery, LookupBy};
 use rossby_client::envelope::Content;
 use tokio::runtime::Runtime;
 
-use crate::support::faults::{Injection, SmallDisk, strace_works};
+use crate::support::faults::{Injection, SmallDisk};
 use crate::support::people::{Person, email};
+use crate::support::strace::strace_works;
 use crate::support::witness::Ending;
 use crate::support::{Cluster, Node, eventually, run, stderr};
 

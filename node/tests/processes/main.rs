@@ -18,6 +18,7 @@ mod config;
 mod conversation;
 mod couriers;
 mod disk;
+mod durability;
 #[expect(dead_code, reason = "what else gateways do, api's own tests try")]
 #[path = "../../../api/tests/doors/gateway/mod.rs"]
 mod gateway;

@@ -7,8 +7,9 @@ use rossby_client::device::{Delivery, LookupBy};
 use rossby_client::envelope::Content;
 use tokio::runtime::Runtime;
 
-use crate::support::faults::{DoomedStart, strace_works};
+use crate::support::faults::DoomedStart;
 use crate::support::people::{Person, email};
+use crate::support::strace::strace_works;
 use crate::support::{Cluster, copy, eventually, long, run, stderr};
 
 /// The calls by which a start gets anything onto the disk, and one of each to be killed at in the quick

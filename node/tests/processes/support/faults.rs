@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::eventually;
+use super::strace::Strace;
 
 /// A small file system in memory, mounted on a folder until this is dropped.
 pub struct SmallDisk {
@@ -83,63 +84,20 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Whether `strace` works here. Not being able to is a failure where the suite must be whole.
-pub fn strace_works() -> bool {
-    let works = Command::new("strace")
-        .args(["-qq", "-o", "/dev/null", "true"])
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !works {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "strace is needed to inject errors of the disk: install it (apt-get install strace), and \
-             allow ptrace"
-        );
-        eprintln!("SKIPPED: no strace here, so no error of the disk was injected");
-    }
-    works
-}
-
 /// Changes what a kind of system call does in a running process, until this is dropped.
-pub struct Injection(Child);
+pub struct Injection {
+    _strace: Strace,
+}
 
 impl Injection {
     /// For example `fdatasync:error=EIO`.
     pub fn into(node: &super::Node, what: &str) -> Self {
         let call = what.split(':').next().expect("no system call");
-        let child = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null"])
-            .args(["-e", &format!("trace={call}")])
-            .args(["-e", &format!("inject={what}")])
-            .args(["-p", &node.pid().as_raw_nonzero().to_string()])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("strace did not start");
-        let tasks = format!("/proc/{}/task", node.pid().as_raw_nonzero());
-        eventually("strace holds every thread of the node", || {
-            let all = fs::read_dir(&tasks).ok()?;
-            let held = |entry: std::io::Result<fs::DirEntry>| {
-                let status = fs::read_to_string(entry.ok()?.path().join("status")).ok()?;
-                let tracer = status.lines().find(|line| line.starts_with("TracerPid:"))?;
-                (!tracer.ends_with("\t0")).then_some(())
-            };
-            all.map(held).collect::<Option<Vec<()>>>().map(drop)
-        });
-        Self(child)
-    }
-}
-
-impl Drop for Injection {
-    fn drop(&mut self) {
-        // strace lets go of the process when it is told to end.
-        if let Ok(pid) = i32::try_from(self.0.id())
-            && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let (trace, inject) = (format!("trace={call}"), format!("inject={what}"));
+        let arguments = ["-o", "/dev/null", "-e", &trace, "-e", &inject];
+        Self {
+            _strace: Strace::onto(node, &arguments),
         }
-        let _ = self.0.wait();
     }
 }
 

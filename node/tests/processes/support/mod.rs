@@ -19,6 +19,8 @@ pub mod people;
 mod ports;
 mod process;
 pub mod search;
+pub mod strace;
+pub mod trace;
 pub mod witness;
 
 use std::path::{Path, PathBuf};

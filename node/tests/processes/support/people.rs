@@ -31,6 +31,16 @@ impl Person {
     /// A person whose device is new, in the cluster's folder; it asks the node at `first` before
     /// the others.
     pub fn new(cluster: &Cluster, identifier: Identifier, first: usize) -> Self {
+        Self::witnessed(cluster, identifier, first, Witness::new())
+    }
+
+    /// The same, with a witness of one's own.
+    pub fn witnessed(
+        cluster: &Cluster,
+        identifier: Identifier,
+        first: usize,
+        witness: Witness,
+    ) -> Self {
         let home = cluster
             .path()
             .join(format!("home-{}", file_name(&identifier)));
@@ -41,7 +51,6 @@ impl Person {
             .iter()
             .map(|node| format!("http://{}", node.client_address()))
             .collect();
-        let witness = Witness::new();
         let device = Device::create(
             &home,
             &Passphrase::none(),

@@ -67,15 +67,20 @@ impl Captured {
 /// The witness of one device. Clones see the same.
 #[derive(Clone)]
 pub struct Witness {
-    wire: Arc<GrpcWire>,
+    wire: Arc<dyn Wire>,
     seen: Arc<Mutex<Seen>>,
 }
 
 impl Witness {
     /// A witness of a device that speaks plain text on loopback.
     pub fn new() -> Self {
+        Self::over(Arc::new(GrpcWire::new(None)))
+    }
+
+    /// A witness of a device whose network is this.
+    pub fn over(wire: Arc<dyn Wire>) -> Self {
         Self {
-            wire: Arc::new(GrpcWire::new(None)),
+            wire,
             seen: Arc::default(),
         }
     }
