@@ -27,6 +27,8 @@ use crate::expiry::Expiry;
 use crate::heard::Heard;
 use crate::links::Links;
 use crate::ownership::Ownership;
+use crate::reads::Rounds;
+use crate::reads::Rounds;
 use crate::service_time::ServiceTime;
 use crate::shipping::Shipping;
 use crate::state_machine::Raft;
@@ -63,6 +65,7 @@ pub(crate) struct Core {
     pub(crate) failure: Mutex<Option<String>>,
     pub(crate) expiry: Expiry,
     pub(crate) time: ServiceTime,
+    pub(crate) reads: Rounds,
     /// Whether this replica was removed from the group, and has ended.
     pub(crate) dismissed: CancellationToken,
     pub(crate) stop: CancellationToken,
