@@ -6,6 +6,7 @@
 //!      │      └───────── connection/  signed calls, tried until their outcome is known
 //!      └──────────────── store/       everything kept, encrypted, in one directory
 //!                        crypto/, identity.rs: keys and the primitives under all of it
+//!                        registering.rs: what a new identity says and is told
 //! ```
 //!
 //! Nothing here knows a server crate: what a device and a service agree on is in `domain` and
@@ -18,6 +19,7 @@ pub mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod identity;
+pub mod registering;
 pub mod safety_number;
 pub mod store;
 

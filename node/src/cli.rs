@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::backup::{BackupArgs, RestoreArgs};
+use crate::bench::BenchCommand;
 use crate::config::ConfigArgs;
 use crate::courier::CourierCommand;
 use crate::device::DeviceCommand;
@@ -57,6 +58,9 @@ pub enum Command {
     /// Makes a damaged node a new, empty one that its cluster can take in again. The old data is set
     /// aside, never deleted.
     Rebuild(RebuildArgs),
+    /// Puts load on a cluster, and says how fast it is and what that costs.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Prints the version.
     Version {
         /// As JSON.

@@ -7,6 +7,7 @@
 //!        ├──► inspect/    a stopped node's data, looked over; rebuild.rs: made new
 //!        ├──► cert/       certificates
 //!        ├──► courier/    trying out mail and SMS
+//!        ├──► bench/      load on a cluster, and what it costs
 //!        └──► device/     a person's side: keys, contacts, messages
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! codes of [`exit::Exit`].
 
 mod backup;
+mod bench;
 mod cert;
 mod cli;
 mod cluster;
@@ -69,6 +71,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Check(args) => inspect::run(&args),
         Command::Rebuild(args) => rebuild::run(&args),
         Command::Version { json } => version(json),
+        Command::Bench(command) => bench::run(&command),
         Command::Device(command) => device::run(command),
     }
 }

@@ -7,9 +7,10 @@ use rossby_domain::ids::{BoxId, Counter, DeviceId};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1::{self, lookup_key_request::By};
 
-use super::{Device, DeviceError, box_from_wire, identifier_to_wire};
+use super::{Device, DeviceError, box_from_wire};
 use crate::connection::{Block, LookupKey};
 use crate::envelope::ChainPoint;
+use crate::registering;
 use crate::safety_number::safety_number;
 use crate::store::{Batch, ContactRow, StoreError, StoredIdentifier};
 
@@ -96,7 +97,9 @@ impl Device {
     /// [`DeviceError::Call`].
     pub async fn lookup(&self, by: &LookupBy) -> Result<Found, DeviceError> {
         let wire = match by {
-            LookupBy::Identifier(identifier) => By::Identifier(identifier_to_wire(identifier)),
+            LookupBy::Identifier(identifier) => {
+                By::Identifier(registering::identifier_to_wire(identifier))
+            }
             LookupBy::Device(device) => By::DeviceId(Bytes::copy_from_slice(device.as_bytes())),
             LookupBy::Box(box_id) => By::BoxId(Bytes::copy_from_slice(box_id.as_bytes())),
         };

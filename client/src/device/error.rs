@@ -8,6 +8,7 @@ use crate::connection::{AddressError, CallError};
 use crate::crypto::kem::KemError;
 use crate::envelope::{ContentError, SealError};
 use crate::identity::IdentityError;
+use crate::registering::RegisteringError;
 use crate::store::StoreError;
 
 /// What can go wrong for a device.
@@ -76,6 +77,16 @@ pub enum DeviceError {
 impl From<ContentError> for DeviceError {
     fn from(error: ContentError) -> Self {
         Self::Seal(SealError::Content(error))
+    }
+}
+
+impl From<RegisteringError> for DeviceError {
+    fn from(error: RegisteringError) -> Self {
+        match error {
+            RegisteringError::NotWhole => Self::Damaged("identity"),
+            RegisteringError::NotOurBox => Self::Untrue("the box is not of this device's identity"),
+            RegisteringError::Token(error) => Self::Token(error),
+        }
     }
 }
 

@@ -54,6 +54,7 @@ pub use self::sending::{Delivery, Sent};
 use crate::connection::{Connection, GrpcWire, Patience, ServerAddress, Signer, Wire};
 use crate::crypto::secret::Secret;
 use crate::identity::Identity;
+use crate::registering;
 use crate::store::{AccountRow, IdentityRow, KdfCost, Passphrase, Store};
 
 /// What a device takes from the outside.
@@ -305,21 +306,7 @@ fn connect(account: &AccountRow, environment: &Environment) -> Result<Connection
     ))
 }
 
-/// The wire's identifier.
-fn identifier_to_wire(identifier: &Identifier) -> rossby_proto::v1::Identifier {
-    use rossby_proto::v1::identifier::Kind;
-    let kind = match identifier {
-        Identifier::Phone(phone) => Kind::Phone(phone.as_str().to_owned()),
-        Identifier::Email(email) => Kind::Email(email.as_str().to_owned()),
-    };
-    rossby_proto::v1::Identifier { kind: Some(kind) }
-}
-
 /// The box id in bytes from the wire.
 fn box_from_wire(bytes: &[u8]) -> Result<BoxId, DeviceError> {
-    let untrue = DeviceError::Untrue("not a box id");
-    let Ok(bytes) = <[u8; 16]>::try_from(bytes) else {
-        return Err(untrue);
-    };
-    BoxId::from_bytes(bytes).map_err(|_| untrue)
+    registering::box_from_wire(bytes).ok_or(DeviceError::Untrue("not a box id"))
 }

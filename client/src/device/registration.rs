@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use ed25519_dalek::Signer as _;
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, DeviceAddress};
-use rossby_domain::statement;
 use rossby_proto::v1;
 
-use super::{Device, DeviceError, box_from_wire, identifier_to_wire};
+use super::{Device, DeviceError};
 use crate::connection::{Authorize, Fetch, Register};
-use crate::crypto::token::open_token;
+use crate::registering;
 use crate::store::Access;
 
 /// A box that waits for its code.
@@ -43,25 +40,9 @@ impl Device {
             return Err(DeviceError::AlreadyRegistered);
         }
         let identity = self.identity();
-        let record = identity.record();
-        let genesis_hash = record.genesis_hash();
-        let keys = record
-            .device(&identity.device())
-            .ok_or(DeviceError::Damaged("record"))?;
-        let signed = statement::register(&genesis_hash, identifier, discoverable, &keys.kem.public);
-        let request = v1::RegisterRequest {
-            key_record: Bytes::from(record.encode()),
-            identifier: Some(identifier_to_wire(identifier)),
-            discoverable,
-            signature: self.sign(&signed),
-        };
+        let request = registering::register_request(&identity, identifier, discoverable)?;
         let response = self.connection.call::<Register>(&request, None).await?;
-        let box_id = box_from_wire(&response.box_id)?;
-        if !box_id.is_of_genesis(&genesis_hash) {
-            return Err(DeviceError::Untrue(
-                "the box is not of this device's identity",
-            ));
-        }
+        let box_id = registering::registered_box(&identity, &response)?;
         account.identifier = Some(identifier.into());
         account.discoverable = discoverable;
         account.box_id = Some(box_id);
@@ -94,37 +75,16 @@ impl Device {
             .chars()
             .filter(|c| !c.is_whitespace() && *c != '-')
             .collect();
-        let address = DeviceAddress {
-            box_id,
-            device: self.identity().device(),
-        };
-        let signed = statement::authorize(&box_id, &address.device, &identifier, &code);
-        let request = v1::AuthorizeRequest {
-            box_id: Bytes::copy_from_slice(box_id.as_bytes()),
-            device_id: Bytes::copy_from_slice(address.device.as_bytes()),
-            identifier: Some(identifier_to_wire(&identifier)),
-            code,
-            signature: self.sign(&signed),
-        };
-        let response = self.connection.call::<Authorize>(&request, None).await?;
         let identity = self.identity();
-        let (_, kem) = identity
-            .kem_keys()
-            .last()
-            .ok_or(DeviceError::Damaged("identity"))?;
-        let token = open_token(
-            kem,
-            &address,
-            &response.encapsulated_key,
-            &response.sealed_token,
-        )
-        .map_err(DeviceError::Token)?;
+        let request = registering::authorize_request(&identity, &box_id, &identifier, &code);
+        let response = self.connection.call::<Authorize>(&request, None).await?;
+        let signer = registering::authorized_signer(&identity, box_id, response)?;
         account.access = Some(Access {
-            token,
-            hawk_host: response.hawk_host,
+            token: signer.token,
+            hawk_host: signer.host,
         });
         self.store.write(|batch| batch.put(&(), &account))?;
-        Ok(address)
+        Ok(signer.address)
     }
 
     /// Whether the service takes this device's token.
@@ -141,9 +101,5 @@ impl Device {
                 _ => Err(error.into()),
             },
         }
-    }
-
-    fn sign(&self, statement: &[u8]) -> Bytes {
-        Bytes::copy_from_slice(&self.identity().signing_key().sign(statement).to_bytes())
     }
 }

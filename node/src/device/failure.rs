@@ -62,7 +62,8 @@ impl From<StoreError> for Failure {
     }
 }
 
-fn of_call(error: &CallError) -> Failure {
+/// What it means for a person that a call did not succeed.
+pub fn of_call(error: &CallError) -> Failure {
     let message = show::safe(&error.to_string());
     match error {
         CallError::Unavailable(_) => Failure::new(Exit::Unavailable, message),

@@ -27,6 +27,7 @@ use self::args::{
     AuthorizeArgs, BlockArgs, ContactsCommand, InboxArgs, KeysCommand, ListenArgs, RegisterArgs,
     SendArgs, WhoAmIArgs,
 };
+pub use self::failure::of_call;
 use crate::exit::{Exit, Failure};
 
 /// What a person does with their box.

@@ -1,0 +1,82 @@
+//! Boxes with one device each, which are kept in memory only.
+
+use rossby_client::connection::{Authorize, Connection, Register, Signer};
+use rossby_client::identity::Identity;
+use rossby_client::registering;
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::BoxId;
+use rossby_seams::random::{OsRandom, bytes};
+
+use crate::BenchError;
+use crate::codes::Codes;
+
+/// A registered box and its only device.
+#[derive(Debug)]
+pub struct Account {
+    /// The device's keys.
+    pub identity: Identity,
+    /// What it signs requests with.
+    pub signer: Signer,
+    /// What the box is found by.
+    pub identifier: Identifier,
+}
+
+impl Account {
+    /// Registers a new box for an identifier and proves it.
+    ///
+    /// # Errors
+    /// If the service refuses, or no code comes.
+    pub async fn register(
+        connection: &Connection,
+        codes: &Codes,
+        identifier: Identifier,
+    ) -> Result<Self, BenchError> {
+        let identity = Identity::generate(&OsRandom)?;
+        let request = registering::register_request(&identity, &identifier, true)?;
+        let response = connection.call::<Register>(&request, None).await?;
+        let box_id = registering::registered_box(&identity, &response)?;
+        let code = codes.code_for(identifier.as_str()).await?;
+        let request = registering::authorize_request(&identity, &box_id, &identifier, &code);
+        let response = connection.call::<Authorize>(&request, None).await?;
+        let signer = registering::authorized_signer(&identity, box_id, response)?;
+        Ok(Self {
+            identity,
+            signer,
+            identifier,
+        })
+    }
+
+    /// Its box.
+    #[must_use]
+    pub fn box_id(&self) -> BoxId {
+        self.signer.address.box_id
+    }
+}
+
+/// Addresses that nobody has used before, not even an earlier run at the same service.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    run: String,
+}
+
+impl Addresses {
+    /// Addresses of a new run.
+    ///
+    /// # Errors
+    /// If there is no randomness.
+    pub fn new() -> Result<Self, BenchError> {
+        let drawn: [u8; 8] =
+            bytes(&OsRandom).map_err(rossby_client::identity::IdentityError::from)?;
+        let run = format!("{:016x}", u64::from_be_bytes(drawn));
+        Ok(Self { run })
+    }
+
+    /// The address with this number.
+    ///
+    /// # Errors
+    /// Never, unless the form of addresses changes.
+    pub fn nth(&self, number: usize) -> Result<Identifier, BenchError> {
+        let text = format!("{number}-{}@bench.example", self.run);
+        Ok(Identifier::email(&text)?)
+    }
+}

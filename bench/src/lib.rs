@@ -1,0 +1,24 @@
+//! Load on a running service, through its public API, by the SDK that devices use.
+//!
+//! ```text
+//!   service.rs ──► account.rs ──► workload/ ──► drive.rs ──► summary.rs
+//!   connections    boxes, by      what one      clients in a   throughput and
+//!   to the nodes   codes.rs       client does   closed loop    percentiles
+//!                                                  │
+//!                             process.rs: what it cost each process
+//! ```
+//!
+//! Closed loop: each client begins its next operation when the one before has been answered. Every
+//! request is signed with Hawk, and every answer is verified, as on a device. Nothing here knows a
+//! server crate: a service that somebody else runs is measured in the same way.
+
+pub mod account;
+pub mod codes;
+pub mod drive;
+mod error;
+pub mod process;
+pub mod service;
+pub mod summary;
+pub mod workload;
+
+pub use error::BenchError;

@@ -1,0 +1,194 @@
+//! What is said when an identity is registered: the two requests, signed, and what their answers give.
+//!
+//! Nothing here sends or stores: [`crate::Device`] does both, and so may anybody who keeps an identity
+//! in another way.
+
+use bytes::Bytes;
+use ed25519_dalek::Signer as _;
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{BoxId, DeviceAddress};
+use rossby_domain::statement;
+use rossby_proto::v1;
+
+use crate::connection::Signer;
+use crate::crypto::kem::KemError;
+use crate::crypto::token::open_token;
+use crate::identity::Identity;
+
+/// Why an identity can not be registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisteringError {
+    /// The identity's own keys are not in its record, or it has none.
+    #[error("the identity is not whole")]
+    NotWhole,
+    /// The service answered with somebody else's box.
+    #[error("the box is not of this device's identity")]
+    NotOurBox,
+    /// The token could not be opened.
+    #[error("the token can not be opened: {0}")]
+    Token(#[source] KemError),
+}
+
+/// Asks for a box for this identifier; a code is sent there.
+///
+/// # Errors
+/// [`RegisteringError::NotWhole`].
+pub fn register_request(
+    identity: &Identity,
+    identifier: &Identifier,
+    discoverable: bool,
+) -> Result<v1::RegisterRequest, RegisteringError> {
+    let record = identity.record();
+    let keys = record
+        .device(&identity.device())
+        .ok_or(RegisteringError::NotWhole)?;
+    let genesis_hash = record.genesis_hash();
+    let signed = statement::register(&genesis_hash, identifier, discoverable, &keys.kem.public);
+    Ok(v1::RegisterRequest {
+        key_record: Bytes::from(record.encode()),
+        identifier: Some(identifier_to_wire(identifier)),
+        discoverable,
+        signature: sign(identity, &signed),
+    })
+}
+
+/// The box that the service has made for this identity.
+///
+/// # Errors
+/// [`RegisteringError::NotOurBox`].
+pub fn registered_box(
+    identity: &Identity,
+    response: &v1::RegisterResponse,
+) -> Result<BoxId, RegisteringError> {
+    let genesis_hash = identity.record().genesis_hash();
+    box_from_wire(&response.box_id)
+        .filter(|box_id| box_id.is_of_genesis(&genesis_hash))
+        .ok_or(RegisteringError::NotOurBox)
+}
+
+/// Proves the identifier with the code that was sent there.
+#[must_use]
+pub fn authorize_request(
+    identity: &Identity,
+    box_id: &BoxId,
+    identifier: &Identifier,
+    code: &str,
+) -> v1::AuthorizeRequest {
+    let device = identity.device();
+    let signed = statement::authorize(box_id, &device, identifier, code);
+    v1::AuthorizeRequest {
+        box_id: Bytes::copy_from_slice(box_id.as_bytes()),
+        device_id: Bytes::copy_from_slice(device.as_bytes()),
+        identifier: Some(identifier_to_wire(identifier)),
+        code: code.to_owned(),
+        signature: sign(identity, &signed),
+    }
+}
+
+/// What the identity signs its requests with from now on.
+///
+/// # Errors
+/// [`RegisteringError::Token`] if the token is not sealed to the newest KEM key.
+pub fn authorized_signer(
+    identity: &Identity,
+    box_id: BoxId,
+    response: v1::AuthorizeResponse,
+) -> Result<Signer, RegisteringError> {
+    let (_, kem) = identity
+        .kem_keys()
+        .last()
+        .ok_or(RegisteringError::NotWhole)?;
+    let address = DeviceAddress {
+        box_id,
+        device: identity.device(),
+    };
+    let (encapsulated_key, sealed) = (&response.encapsulated_key, &response.sealed_token);
+    let token =
+        open_token(kem, &address, encapsulated_key, sealed).map_err(RegisteringError::Token)?;
+    Ok(Signer {
+        address,
+        token,
+        host: response.hawk_host,
+    })
+}
+
+/// The wire's identifier.
+#[must_use]
+pub fn identifier_to_wire(identifier: &Identifier) -> v1::Identifier {
+    use v1::identifier::Kind;
+    let kind = match identifier {
+        Identifier::Phone(phone) => Kind::Phone(phone.as_str().to_owned()),
+        Identifier::Email(email) => Kind::Email(email.as_str().to_owned()),
+    };
+    v1::Identifier { kind: Some(kind) }
+}
+
+/// The box id in bytes from the wire.
+#[must_use]
+pub fn box_from_wire(bytes: &[u8]) -> Option<BoxId> {
+    let bytes = <[u8; 16]>::try_from(bytes).ok()?;
+    BoxId::from_bytes(bytes).ok()
+}
+
+fn sign(identity: &Identity, statement: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(&identity.signing_key().sign(statement).to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use rossby_domain::ids::PartitionId;
+    use rossby_seams::random::SeededRandom;
+
+    use super::*;
+    use crate::crypto::kem;
+    use crate::crypto::token::TOKEN_INFO;
+
+    fn identity(seed: u64) -> Identity {
+        Identity::generate(&SeededRandom::new(seed)).unwrap()
+    }
+
+    fn box_of(identity: &Identity) -> BoxId {
+        let partition = PartitionId::new(1).unwrap();
+        BoxId::derive(partition, &identity.record().genesis_hash())
+    }
+
+    #[test]
+    fn only_the_identitys_own_box_is_taken() {
+        let (ours, theirs) = (identity(1), identity(2));
+        let answer = |box_id: &[u8]| v1::RegisterResponse {
+            box_id: Bytes::copy_from_slice(box_id),
+            code_ttl_ms: 1,
+        };
+        let own = box_of(&ours);
+        assert_eq!(registered_box(&ours, &answer(own.as_bytes())).unwrap(), own);
+        let foreign = box_of(&theirs);
+        for bytes in [foreign.as_bytes().as_slice(), b"", &[0; 17]] {
+            let taken = registered_box(&ours, &answer(bytes));
+            assert!(matches!(taken, Err(RegisteringError::NotOurBox)));
+        }
+    }
+
+    #[test]
+    fn the_token_is_for_the_device_that_asked() {
+        let (ours, theirs) = (identity(1), identity(2));
+        let box_id = box_of(&ours);
+        let address = DeviceAddress {
+            box_id,
+            device: ours.device(),
+        };
+        let public = ours.kem_keys()[0].1.public_key().unwrap();
+        let aad = address.to_string();
+        let random = SeededRandom::new(3);
+        let sealed = kem::seal(&random, &public, TOKEN_INFO, aad.as_bytes(), b"token").unwrap();
+        let response = v1::AuthorizeResponse {
+            encapsulated_key: Bytes::copy_from_slice(&sealed.encapsulated_key),
+            sealed_token: Bytes::copy_from_slice(&sealed.ciphertext),
+            hawk_host: "cluster".to_owned(),
+        };
+        let signer = authorized_signer(&ours, box_id, response.clone()).unwrap();
+        assert_eq!((signer.address, signer.host.as_str()), (address, "cluster"));
+        assert_eq!(signer.token.expose(), b"token");
+        let other = authorized_signer(&theirs, box_id, response);
+        assert!(matches!(other, Err(RegisteringError::Token(_))));
+    }
+}

@@ -1,0 +1,23 @@
+//! Why load could not be made, with the exit code for it.
+
+use rossby_bench::BenchError;
+
+use crate::device::of_call;
+use crate::exit::{Exit, Failure};
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        let message = error.to_string();
+        match error {
+            BenchError::Call(error) => of_call(&error),
+            BenchError::File { .. } => Self::new(Exit::Config, message),
+            BenchError::NoCode { .. } => Self::new(Exit::Failure, message).help(
+                "give --codes the file of --courier-file, of a cluster whose nodes run with --courier file",
+            ),
+            BenchError::Identity(_)
+            | BenchError::Registering(_)
+            | BenchError::Identifier(_)
+            | BenchError::BrokeOff => Self::new(Exit::Failure, message),
+        }
+    }
+}

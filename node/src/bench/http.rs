@@ -1,0 +1,47 @@
+//! Just enough HTTP to read a page of a node.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The body of a page that is there; `None` if nobody answers, or with anything but 200.
+pub(super) async fn page(address: SocketAddr, path: &str) -> Option<String> {
+    tokio::time::timeout(PATIENCE, get(address, path))
+        .await
+        .ok()?
+}
+
+async fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.ok()?;
+    let (head, body) = response.split_once("\r\n\r\n")?;
+    (head.split(' ').nth(1)? == "200").then(|| body.to_owned())
+}
+
+/// The value of a figure without labels in the exposition format.
+pub(super) fn figure(page: &str, name: &str) -> Option<u64> {
+    let lines = page.lines().filter_map(|line| line.split_once(' '));
+    let mut values = lines.filter(|(found, _)| *found == name);
+    values.next()?.1.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_found_by_its_whole_name() {
+        let page =
+            "# HELP a b\n# TYPE rossby_x gauge\nrossby_xy 7\nrossby_x 42\nrossby_z{a=\"b\"} 1\n";
+        assert_eq!(figure(page, "rossby_x"), Some(42));
+        assert_eq!(figure(page, "rossby_"), None);
+        assert_eq!(figure(page, "rossby_z"), None);
+    }
+}

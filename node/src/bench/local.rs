@@ -1,0 +1,254 @@
+//! A cluster of our own: processes of this very program, each with its own folder.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+use super::http;
+use super::target::Node;
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// Nothing takes a node as long on a machine that works.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Nodes that run until this is dropped.
+#[derive(Debug)]
+pub(super) struct LocalCluster {
+    nodes: Vec<LocalNode>,
+    folder: Folder,
+}
+
+#[derive(Debug)]
+struct LocalNode {
+    id: u64,
+    /// Killed when it is dropped.
+    child: Child,
+    addresses: Addresses,
+}
+
+/// What a node writes about itself.
+#[derive(Debug, Deserialize)]
+struct Addresses {
+    clients: SocketAddr,
+    peers: Option<SocketAddr>,
+    http: SocketAddr,
+}
+
+/// Where everything is, and whether it stays.
+#[derive(Debug)]
+enum Folder {
+    Kept(PathBuf),
+    Temporary(TempDir),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+}
+
+impl LocalCluster {
+    /// Starts so many nodes and makes a cluster of them.
+    pub(super) async fn start(
+        count: u64,
+        parent: Option<&Path>,
+        keep: bool,
+    ) -> Result<Self, Failure> {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            folder: make_folder(parent, keep)?,
+        };
+        if count > 1 {
+            let certs = cluster.path("certs");
+            command(&["cert", "ca", "--out", &certs]).await?;
+        }
+        for id in 1..=count {
+            cluster.add(id, count > 1).await?;
+        }
+        if count > 1 {
+            cluster.found().await?;
+        }
+        for node in &cluster.nodes {
+            cluster.wait_ready(node).await?;
+        }
+        Ok(cluster)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    async fn add(&mut self, id: u64, with_peers: bool) -> Result<(), Failure> {
+        let data = self.folder.path().join(format!("node-{id}"));
+        let mut args = vec![
+            "serve".to_owned(),
+            format!("--node={id}"),
+            format!("--data={}", data.display()),
+            format!(
+                "--secrets={}",
+                self.path(&format!("secrets-{id}/cluster.keys"))
+            ),
+            "--listen=127.0.0.1:0".to_owned(),
+            "--http=127.0.0.1:0".to_owned(),
+            "--courier=file".to_owned(),
+            format!("--courier-file={}", self.codes().display()),
+            "--log=warn".to_owned(),
+        ];
+        if with_peers {
+            let certs = self.path("certs");
+            let number = id.to_string();
+            let names = ["cert", "node", "--ca", &certs, "--node", &number];
+            command(&[&names[..], &["--ip", "127.0.0.1", "--out", &certs]].concat()).await?;
+            args.push("--peer-listen=127.0.0.1:0".to_owned());
+            args.push(format!("--peer-cert={certs}/node-{id}.crt"));
+            args.push(format!("--peer-key={certs}/node-{id}.key"));
+            args.push(format!("--peer-ca={certs}/ca.crt"));
+        }
+        let log = self.folder.path().join(format!("node-{id}.log"));
+        let log_file = File::create(&log).map_err(|error| cannot_write(&log, &error))?;
+        let child = rossby()?
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log_file)
+            .kill_on_drop(true)
+            // Ctrl-C is for us: we stop the nodes.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| Failure::new(Exit::Failure, format!("node {id}: {error}")))?;
+        let (addresses, child) = wait_for_addresses(&data, child, &log).await?;
+        self.nodes.push(LocalNode {
+            id,
+            child,
+            addresses,
+        });
+        Ok(())
+    }
+
+    async fn found(&self) -> Result<(), Failure> {
+        let mut args = vec!["cluster".to_owned(), "init".to_owned()];
+        args.push(format!("--data={}", self.path("node-1")));
+        for node in &self.nodes {
+            if let Some(peers) = node.addresses.peers {
+                args.push(format!("--node={}={peers}", node.id));
+            }
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        command(&args).await
+    }
+
+    async fn wait_ready(&self, node: &LocalNode) -> Result<(), Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        while http::page(node.addresses.http, "/readyz").await.is_none() {
+            if Instant::now() > deadline {
+                let log = self.folder.path().join(format!("node-{}.log", node.id));
+                return Err(did_not(&format!("node {} is not ready", node.id), &log));
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Where the nodes' courier leaves codes.
+    pub(super) fn codes(&self) -> PathBuf {
+        self.folder.path().join("codes.tsv")
+    }
+
+    /// The nodes, for whoever drives them.
+    pub(super) fn nodes(&self) -> Result<Vec<Node>, Failure> {
+        let node = |node: &LocalNode| {
+            let server = node.addresses.clients.to_string().parse();
+            Ok(Node {
+                server: server.map_err(|error| Failure::new(Exit::Failure, error))?,
+                http: Some(node.addresses.http),
+                pid: node.child.id(),
+            })
+        };
+        self.nodes.iter().map(node).collect()
+    }
+}
+
+fn make_folder(parent: Option<&Path>, keep: bool) -> Result<Folder, Failure> {
+    let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+    let made = tempfile::Builder::new()
+        .prefix("rossby-bench-")
+        .tempdir_in(&parent);
+    let made = made.map_err(|error| cannot_write(&parent, &error))?;
+    if !keep {
+        return Ok(Folder::Temporary(made));
+    }
+    let path = made.keep();
+    output::note(format!("Data and logs stay in {}", path.display()));
+    Ok(Folder::Kept(path))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Failure, format!("{}: {error}", path.display()))
+}
+
+/// This program again, with no setting inherited.
+fn rossby() -> Result<Command, Failure> {
+    let program = std::env::current_exe().map_err(|error| Failure::new(Exit::Failure, error))?;
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ROSSBY_") {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
+}
+
+/// Runs a command of this program to its end.
+async fn command(args: &[&str]) -> Result<(), Failure> {
+    let output = rossby()?.args(args).stdin(Stdio::null()).output().await;
+    let output = output.map_err(|error| Failure::new(Exit::Failure, error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = args.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::new(
+        Exit::Failure,
+        format!("rossby {words}: {said}"),
+    ))
+}
+
+async fn wait_for_addresses(
+    data: &Path,
+    mut child: Child,
+    log: &Path,
+) -> Result<(Addresses, Child), Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = std::fs::read_to_string(data.join("addresses.json")).unwrap_or_default();
+        // It may be half written.
+        if let Ok(addresses) = serde_json::from_str(&text) {
+            return Ok((addresses, child));
+        }
+        let ended = child.try_wait().ok().flatten().is_some();
+        if ended || Instant::now() > deadline {
+            return Err(did_not("a node did not start", log));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A node did not do what it should: its own words are the reason.
+fn did_not(what: &str, log: &Path) -> Failure {
+    let said = std::fs::read_to_string(log).unwrap_or_default();
+    let last: Vec<&str> = said.lines().rev().take(5).collect();
+    let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+    Failure::new(Exit::Failure, format!("{what}:\n{last}"))
+}

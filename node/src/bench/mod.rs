@@ -1,0 +1,52 @@
+//! `rossby bench`: load on a cluster, and what it costs.
+//!
+//! ```text
+//!   args.rs ──► target.rs: a cluster that runs, or local.rs: one of our own ──► rossby_bench ──► report.rs
+//!                  watch.rs: what each process uses meanwhile ────────────────────────────────────┘
+//! ```
+
+mod args;
+mod failure;
+mod http;
+mod local;
+mod report;
+mod run;
+mod target;
+mod watch;
+
+pub use args::BenchCommand;
+
+use crate::exit::{Exit, Failure};
+
+/// Runs `rossby bench ...`.
+///
+/// # Errors
+/// If there is no service to measure, or it can't be prepared. What it refuses under load is in the
+/// report.
+pub fn run(command: &BenchCommand) -> Result<(), Failure> {
+    // The load shares the machine with the nodes: one thread needs no waking of others.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, error))?;
+    runtime.block_on(async {
+        tokio::select! {
+            done = run::run(command) => done,
+            signal = interrupted() => {
+                signal?;
+                Err(Failure::new(Exit::Failure, "interrupted"))
+            }
+        }
+    })
+}
+
+/// Waits for Ctrl-C or SIGTERM: the nodes that we started must not outlive us.
+async fn interrupted() -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error| Failure::new(Exit::Failure, error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed.map_err(failed),
+        _ = terminate.recv() => Ok(()),
+    }
+}
