@@ -3,6 +3,8 @@
 use criterion::{Criterion, Throughput};
 use rossby_domain::Routed;
 use rossby_domain::chain::KeyRecord;
+use rossby_domain::command::EnvelopeDigest;
+use rossby_domain::dedupe::{Accepted, SenderRow, WINDOW};
 use rossby_domain::envelope::Envelope;
 use rossby_domain::ids::{Counter, EnvelopeId, PartitionId, Sequence};
 use rossby_domain::time::Timestamp;
@@ -57,6 +59,23 @@ pub fn rows(criterion: &mut Criterion) {
     let bytes = encode_value(&ben.record).unwrap();
     group.bench_function("key_record_decode", |bencher| {
         bencher.iter(|| decode_value::<KeyRecord>(&bytes).unwrap());
+    });
+    // What a box remembers of a sender who has written often.
+    let accepted = (1..=WINDOW as u64).map(|number| Accepted {
+        counter: Counter(number),
+        sequence: Sequence(number),
+        digest: EnvelopeDigest([7; 16]),
+    });
+    let sender = SenderRow {
+        accepted: accepted.collect(),
+        ..SenderRow::default()
+    };
+    let bytes = encode_value(&sender).unwrap();
+    group.bench_function("sender_encode", |bencher| {
+        bencher.iter(|| encode_value(&sender));
+    });
+    group.bench_function("sender_decode", |bencher| {
+        bencher.iter(|| decode_value::<SenderRow>(&bytes).unwrap());
     });
     group.finish();
 }

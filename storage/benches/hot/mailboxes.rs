@@ -1,4 +1,4 @@
-//! Boxes and letters, and a state machine that holds them.
+//! Boxes and letters, and a state machine that holds them; for `examples/restart.rs` too.
 
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
