@@ -29,7 +29,6 @@ use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::reads::Rounds;
-use crate::reads::Rounds;
 use crate::runtime::with_random;
 use crate::service_time::ServiceTime;
 use crate::shipping::Shipping;
@@ -198,6 +197,7 @@ impl Groups {
         tell_start(&witness, &log_store, &log, &state);
         let machine = StateMachine::new(state, log.clone(), config.blocking).witnessed(witness);
         let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
+        let rounds = machine.rounds();
         let watches = machine.watches();
         let shipping = Arc::new(Shipping::default());
         let heard = Arc::new(Heard::default());
@@ -231,6 +231,7 @@ impl Groups {
             timing: config.timing,
             shipping,
             disk_full,
+            rounds,
             checkpoint_log_bytes: config.checkpoint_log_bytes,
             overlay_budget_bytes: config.overlay_budget_bytes,
             leadership: watch::channel(Leadership::Unknown).0,

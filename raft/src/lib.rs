@@ -21,6 +21,8 @@
 
 mod answers;
 mod batcher;
+#[doc(hidden)]
+pub mod bench;
 mod blocking;
 mod book;
 mod box_watch;
@@ -44,6 +46,7 @@ mod network;
 mod ownership;
 mod reads;
 mod restored;
+mod rounds;
 mod runtime;
 mod service_time;
 mod shipping;
@@ -67,6 +70,7 @@ pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
 pub use members::{Advance, ChangeError, MAX_VOTERS, Members, Newcomer, Order, Refused, Seat};
 pub use restored::{begin_restored_log, replicas_in, sole_member};
+pub use rounds::CheckpointRounds;
 pub use service_time::Hours;
 pub use survey::{ReplicaFault, ReplicaSurvey, members_of, survey};
 pub use timing::Timing;
