@@ -20,6 +20,7 @@ pub(super) struct Setting {
     pub(super) workload: &'static str,
     pub(super) clients: u32,
     pub(super) connections: u32,
+    pub(super) threads: u16,
     pub(super) every_node: bool,
     pub(super) boxes: Option<u32>,
     pub(super) body_bytes: Option<u32>,
