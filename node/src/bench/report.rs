@@ -243,6 +243,13 @@ impl Report {
                     .to_owned(),
             );
         }
+        if self.failed_tries.contains_key("OVERLOADED") {
+            notes.push(
+                "the nodes took on no more: clients.max_calls, doors.hawk_nonces and \
+                 storage.overlay_budget_bytes say how much they do"
+                    .to_owned(),
+            );
+        }
         if readers_stopped > 0 {
             notes.push(format!(
                 "{readers_stopped} readers were turned away by the service"
