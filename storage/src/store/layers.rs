@@ -15,10 +15,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::base_rows::{BasePages, BasePartition};
 use super::envelopes::{EnvelopeRows, StoredEnvelopes};
 use super::error::StoreError;
+use super::known::Known;
 use super::layer::{Gauge, Layer, Slot};
 use super::rows::{self, KeyRange, Table};
 
@@ -28,6 +30,8 @@ pub(crate) struct Layers {
     live: Layer,
     frozen: Option<Arc<Layer>>,
     envelopes: StoredEnvelopes,
+    // Readers find out too.
+    known: Mutex<Known>,
 }
 
 impl Layers {
@@ -36,7 +40,13 @@ impl Layers {
             live: Layer::new(gauge),
             frozen: None,
             envelopes,
+            known: Mutex::default(),
         }
+    }
+
+    /// What is known of some rows, decoded.
+    pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock()
     }
 
     pub(crate) fn envelopes(&self) -> &StoredEnvelopes {
@@ -93,6 +103,13 @@ impl Layers {
             Some(slot) => Ok(slot.value().cloned()),
             None => base.get(key),
         }
+    }
+
+    /// Sets a row that is hardly ever deleted. Whether a layer below shows it is not asked: should it be
+    /// deleted after all, it leaves a trace where it need not.
+    pub(crate) fn put_lasting(&mut self, key: Vec<u8>, value: Bytes) {
+        let born = matches!(self.live.get(&key), Some(Slot::Put { born: true, .. }));
+        self.live.set(key, Slot::Put { value, born });
     }
 
     /// Sets a row.

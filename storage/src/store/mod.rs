@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `rows` | the keys of all tables |
 //! | `view` | domain's tables over a partition's rows |
-//! | `partition`, `layers`, `layer`, `base_rows`, `envelopes` | the rows: layers in memory over the base, and over the files that hold envelopes |
+//! | `partition`, `layers`, `layer`, `base_rows`, `envelopes` | the rows: layers in memory over the base, and over the files that hold envelopes; `known`: some of them decoded |
 //! | `group` | a group's state machine; `reader`: its readers; `shared`: the state itself |
 //! | `checkpoint`, `row_file`, `merge`, `manifest`, `files` | a checkpoint and what it is made of; `cut`: how it comes about |
 //! | `incoming`, `install` | a checkpoint on its way in, and its taking over |
@@ -38,6 +38,7 @@ pub(crate) mod fuzz;
 mod group;
 mod incoming;
 mod install;
+mod known;
 mod layer;
 mod layers;
 mod manifest;

@@ -361,6 +361,16 @@ impl Rows {
         self.partition.settle(&frozen, envelopes.unwrap_or_default());
     }
 
+    /// What was known of rows is forgotten.
+    fn restart(&mut self) {
+        let (base, gauge) = (self.partition.base.clone(), Gauge::default());
+        let pin = |name: &FileName| self.pins.iter().find(|pin| pin.name() == name).cloned();
+        let none = StoredEnvelopes::default();
+        let stored = self.stored.as_ref().map(|stored| none.next(stored, pin));
+        let stored = stored.unwrap_or_default();
+        self.partition = Partition::new(partition_id(), base, stored, gauge);
+    }
+
     fn thaw(&mut self) {
         if let Some(frozen) = self.frozen.take() {
             self.partition.thaw(&frozen);
@@ -514,6 +524,7 @@ fn a_flipped_bit_in_the_base_is_an_error_and_no_answer() {
         let mut damaged = value.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         rows.base.write(vec![(key.clone(), Some(damaged))]).unwrap();
+        rows.restart();
         let found = rows.partition.read().profile(&box_id(0));
         assert!(
             matches!(found, Err(crate::store::StoreError::Corrupt { .. })),
@@ -546,11 +557,7 @@ fn a_flipped_bit_in_a_file_of_envelopes_is_an_error_and_no_answer() {
     assert_eq!(page(&rows).unwrap(), [kept]);
     for at in 0..bytes.len() {
         file.write_all_at(&[bytes[at] ^ 0x10], at as u64).unwrap();
-        // A new start: what was known of the file is not.
-        let pin = rows.files.pin(&name).unwrap();
-        let stored = StoredEnvelopes::default().next(rows.stored.as_ref().unwrap(), |_| pin.clone());
-        let (base, gauge) = (rows.partition.base.clone(), Gauge::default());
-        rows.partition = Partition::new(partition_id(), base, stored, gauge);
+        rows.restart();
         let found = page(&rows);
         let is_refused = matches!(found, Err(crate::store::StoreError::Corrupt { .. }));
         // The end of the blocks is for those who read them all.
