@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::BenchError;
 
 /// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A courier that is longer about it does not work.
 const PATIENCE: Duration = Duration::from_secs(60);
 

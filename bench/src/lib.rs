@@ -1,11 +1,12 @@
-//! Load on a running service, through its public API, by the SDK that devices use.
+//! Load on a running service, through its public API, by the SDK that devices use; and what the machine
+//! could do at best.
 //!
 //! ```text
-//!   service.rs ──► account.rs ──► workload/ ──► drive.rs ──► summary.rs
-//!   connections    boxes, by      what one      clients in a   throughput and
-//!   to the nodes   codes.rs       client does   closed loop    percentiles
+//!   service.rs ──► account.rs ──► workload/ ──► drive.rs ──► summary.rs, rounds.rs
+//!   connections    boxes, by      what one      clients in a   throughput and percentiles,
+//!   to the nodes   codes.rs       client does   closed loop    beside checkpoints and without
 //!                                                  │
-//!                             process.rs: what it cost each process
+//!                                process.rs: what it cost      floor/: echo, disk
 //! ```
 //!
 //! Closed loop: each client begins its next operation when the one before has been answered. Every
@@ -16,7 +17,9 @@ pub mod account;
 pub mod codes;
 pub mod drive;
 mod error;
+pub mod floor;
 pub mod process;
+pub mod rounds;
 pub mod service;
 pub mod summary;
 pub mod workload;

@@ -27,6 +27,7 @@ use crate::expiry::Expiry;
 use crate::heard::Heard;
 use crate::links::Links;
 use crate::ownership::Ownership;
+use crate::rounds::RoundCounters;
 use crate::service_time::ServiceTime;
 use crate::shipping::Shipping;
 use crate::state_machine::Raft;
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     pub(crate) shipping: Arc<Shipping>,
     pub(crate) checkpoint_log_bytes: u64,
     pub(crate) disk_full: Arc<AtomicU64>,
+    pub(crate) rounds: Arc<RoundCounters>,
     pub(crate) overlay_budget_bytes: u64,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) heard: Arc<Heard>,

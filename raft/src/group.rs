@@ -19,6 +19,7 @@ use crate::batcher::Batcher;
 use crate::box_watch::BoxWatch;
 use crate::core::{Core, Metrics, leader_member};
 use crate::expiry::{self, ClockJump};
+use crate::rounds::CheckpointRounds;
 use crate::service_time::Hours;
 use crate::{Member, checkpoints, leadership, members};
 
@@ -173,6 +174,12 @@ impl Group {
     #[must_use]
     pub fn reader(&self) -> Reader {
         self.core.reader.clone()
+    }
+
+    /// The checkpoints that this replica has begun and ended to write since it started.
+    #[must_use]
+    pub fn checkpoint_rounds(&self) -> CheckpointRounds {
+        self.core.rounds.read()
     }
 
     /// The epoch at which the group owns a partition, as applied here.

@@ -196,6 +196,7 @@ impl Groups {
         tell_start(&witness, &log_store, &log, &state);
         let machine = StateMachine::new(state, log.clone(), config.blocking).witnessed(witness);
         let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
+        let rounds = machine.rounds();
         let watches = machine.watches();
         let shipping = Arc::new(Shipping::default());
         let heard = Arc::new(Heard::default());
@@ -229,6 +230,7 @@ impl Groups {
             timing: config.timing,
             shipping,
             disk_full,
+            rounds,
             checkpoint_log_bytes: config.checkpoint_log_bytes,
             overlay_budget_bytes: config.overlay_budget_bytes,
             leadership: watch::channel(Leadership::Unknown).0,

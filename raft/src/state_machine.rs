@@ -16,6 +16,7 @@ use rossby_storage::wal::GroupLog;
 use crate::blocking::Blocking;
 use crate::box_watch::BoxWatches;
 use crate::ownership::Ownership;
+use crate::rounds::RoundCounters;
 use crate::types::{
     LogId, Replies, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
     encode_membership, encode_payload, log_id, position, snapshot_meta, storage_failure,
@@ -34,6 +35,7 @@ pub struct StateMachine {
     ownership: Arc<Ownership>,
     watches: Arc<BoxWatches>,
     disk_full: Arc<AtomicU64>,
+    rounds: Arc<RoundCounters>,
     witness: Line,
 }
 
@@ -47,6 +49,7 @@ impl StateMachine {
             ownership: Arc::default(),
             watches: Arc::default(),
             disk_full: Arc::default(),
+            rounds: Arc::default(),
             witness: Line::default(),
         }
     }
@@ -66,6 +69,11 @@ impl StateMachine {
     /// Counts the checkpoints that a full disk prevented.
     pub(crate) fn disk_full(&self) -> Arc<AtomicU64> {
         self.disk_full.clone()
+    }
+
+    /// Counts the checkpoints that are written here.
+    pub(crate) fn rounds(&self) -> Arc<RoundCounters> {
+        self.rounds.clone()
     }
 
     fn apply_one(
@@ -149,6 +157,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             log: self.log.clone(),
             blocking: self.blocking,
             disk_full: self.disk_full.clone(),
+            rounds: self.rounds.clone(),
             witness: self.witness.clone(),
         }
     }
@@ -189,11 +198,19 @@ pub struct CheckpointBuilder {
     log: GroupLog,
     blocking: Blocking,
     disk_full: Arc<AtomicU64>,
+    rounds: Arc<RoundCounters>,
     witness: Line,
 }
 
 impl CheckpointBuilder {
     async fn write(&self, cut: CheckpointCut) -> io::Result<Checkpoint> {
+        self.rounds.begin();
+        let written = self.write_and_publish(cut).await;
+        self.rounds.end();
+        written
+    }
+
+    async fn write_and_publish(&self, cut: CheckpointCut) -> io::Result<Checkpoint> {
         let index = cut.position().index;
         let written = self
             .blocking

@@ -21,8 +21,8 @@ use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, PartitionId};
 use rossby_domain::query::OutboxItem;
 use rossby_domain::{Answer, Command, Query};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::{Trouble, Worker, Workers};
@@ -89,33 +89,60 @@ impl Worker for CourierWorker {
     const PERIOD: Duration = Duration::from_millis(250);
 
     async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
-        while let Some(done) = self.under_way.try_join_next() {
-            match done {
-                Ok(done) => self.settle(workers, &done),
-                Err(_) => self.begin_anew(),
+        loop {
+            while let Some(done) = self.under_way.try_join_next() {
+                self.take_in(workers, done);
+            }
+            self.tell(workers).await?;
+            if !self.look(workers)? {
+                return Ok(());
+            }
+            // There is more than may be under way at a time: it goes on as soon as there is room, but not
+            // without a look at the world now and then.
+            let ended = timeout(Self::PERIOD, self.under_way.join_next()).await;
+            let Ok(Some(done)) = ended else {
+                return Ok(());
+            };
+            self.take_in(workers, done);
+            if !workers.group.leads_surely() {
+                return Ok(());
             }
         }
-        self.tell(workers).await?;
-        let mut waiting = BTreeSet::new();
-        for partition in workers.partitions.all() {
-            self.look_through(workers, partition, &mut waiting)?;
-        }
-        // What is no longer in the outbox was settled, or its life is over.
-        self.known
-            .retain(|sending, known| waiting.contains(sending) || known.state == State::UnderWay);
-        Ok(())
     }
 }
 
 impl CourierWorker {
-    /// Begins what is due in one partition, and notes all that waits there.
+    /// Notes how a delivery ended.
+    fn take_in(&mut self, workers: &Workers, done: Result<Done, JoinError>) {
+        match done {
+            Ok(done) => self.settle(workers, &done),
+            Err(_) => self.begin_anew(),
+        }
+    }
+
+    /// Begins what is due; whether there was no room for some of it.
+    fn look(&mut self, workers: &Workers) -> Result<bool, Trouble> {
+        let mut waiting = BTreeSet::new();
+        let mut crowded = false;
+        for partition in workers.partitions.all() {
+            crowded |= self.look_through(workers, partition, &mut waiting)?;
+        }
+        // What is no longer in the outbox was settled, or its life is over.
+        self.known
+            .retain(|sending, known| waiting.contains(sending) || known.state == State::UnderWay);
+        Ok(crowded)
+    }
+
+    /// Begins what is due in one partition, and notes all that waits there; whether there was no room
+    /// for some of it.
     fn look_through(
         &mut self,
         workers: &Workers,
         partition: PartitionId,
         waiting: &mut BTreeSet<Sending>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<bool, Trouble> {
         let mut after = None;
+        let mut crowded = false;
         let now = workers.group.service_time();
         loop {
             let query = Query::Outbox {
@@ -127,14 +154,14 @@ impl CourierWorker {
                 return Err(Trouble::Other("unexpected answer to Outbox"));
             };
             let Some(last) = items.last() else {
-                return Ok(());
+                return Ok(crowded);
             };
             after = Some((last.identifier, last.box_id));
             for item in items {
                 let sending = (item.identifier, item.box_id, item.serial);
                 waiting.insert(sending);
                 if item.expires_at > now && self.is_due(&sending) {
-                    self.begin(workers, partition, sending, &item);
+                    crowded |= !self.begin(workers, partition, sending, &item);
                 }
             }
         }
@@ -148,14 +175,14 @@ impl CourierWorker {
         }
     }
 
-    /// Begins a delivery, if there is room for one more of its kind.
+    /// Begins a delivery, if there is room for one more of its kind; whether there was.
     fn begin(
         &mut self,
         workers: &Workers,
         partition: PartitionId,
         sending: Sending,
         item: &OutboxItem,
-    ) {
+    ) -> bool {
         let known = self.known.entry(sending).or_insert(Known {
             partition,
             failures: 0,
@@ -164,12 +191,12 @@ impl CourierWorker {
         });
         let Some(SealedCode { identifier, code }) = open(workers, item) else {
             known.state = State::GaveUp;
-            return;
+            return true;
         };
         let kind = Kind::of(&identifier);
         let busy = self.busy.entry(kind).or_default();
         if *busy >= MAX_UNDER_WAY {
-            return;
+            return false;
         }
         *busy += 1;
         known.state = State::UnderWay;
@@ -182,6 +209,7 @@ impl CourierWorker {
                 result,
             }
         });
+        true
     }
 
     /// Notes what became of a delivery.

@@ -3,92 +3,66 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use rossby_client::connection::{Connection, Refusal, SendRpc, Signer};
-use rossby_domain::ids::BoxId;
+use rossby_client::connection::Connection;
 use rossby_proto::v1;
-use rossby_proto::v1::send_outcome::Result as Outcome;
 
-use super::Chance;
+use super::letters::{Letters, Recipient};
+use super::{Chance, post};
+use crate::account::Account;
 use crate::drive::{Client, Fault};
 
-/// A box that can be sent to.
-#[derive(Debug, Clone)]
-pub struct Recipient {
-    /// The box.
-    pub box_id: BoxId,
-    /// The version of its chain.
-    pub chain_version: u64,
-}
-
-/// A device that sends.
+/// A device that sends to boxes chosen by chance.
 #[derive(Debug)]
 pub struct Sender {
-    connection: Arc<Connection>,
-    signer: Signer,
+    pub(super) connection: Arc<Connection>,
+    pub(super) account: Account,
     recipients: Arc<[Recipient]>,
-    /// By place in `recipients`: how many went there.
+    letters: Letters,
+    /// By place in `recipients`: how many went there. A box counts each device's envelopes by itself.
     counters: HashMap<usize, u64>,
-    body: Bytes,
     chance: Chance,
 }
 
 impl Sender {
-    /// The client with this number, which sends the same body again and again.
+    /// The client with this number.
     #[must_use]
     pub fn new(
         number: usize,
         connection: Arc<Connection>,
-        signer: Signer,
+        account: Account,
         recipients: Arc<[Recipient]>,
-        body: Bytes,
+        letters: Letters,
     ) -> Self {
         Self {
             connection,
-            signer,
+            account,
             recipients,
+            letters,
             counters: HashMap::new(),
-            body,
             chance: Chance::of_client(number),
         }
     }
 
-    async fn send(&mut self) -> Result<u64, Fault> {
+    /// The next envelope, and the place in the recipients of whom it is for.
+    pub(super) fn next(&mut self) -> Result<(usize, v1::OutgoingEnvelope), Fault> {
         let to = self.chance.below(self.recipients.len());
-        let Some(recipient) = self.recipients.get(to) else {
-            return Err(Fault("NO_RECIPIENT".into()));
-        };
+        let nobody = || Fault("NO_RECIPIENT".into());
+        let recipient = self.recipients.get(to).ok_or_else(nobody)?;
         let counter = self.counters.entry(to).or_default();
         *counter += 1;
-        let envelope = v1::OutgoingEnvelope {
-            recipient_box_id: Bytes::copy_from_slice(recipient.box_id.as_bytes()),
-            counter: *counter,
-            chain_version: recipient.chain_version,
-            ttl_ms: None,
-            body: self.body.clone(),
-        };
-        let request = v1::SendRequest {
-            envelopes: vec![envelope],
-        };
-        let signer = Some(&self.signer);
-        let response = self.connection.call::<SendRpc>(&request, signer).await?;
-        let outcome = response.outcomes.into_iter().next();
-        match outcome.and_then(|outcome| outcome.result) {
-            Some(Outcome::Sequence(sequence)) => Ok(sequence),
-            Some(Outcome::Refusal(refusal)) => Err(Refusal::of_outcome(refusal).into()),
-            None => Err(Fault("BAD_REPLY".into())),
-        }
+        let Account {
+            signer, identity, ..
+        } = &self.account;
+        let envelope = self
+            .letters
+            .envelope(signer, identity, recipient, *counter)?;
+        Ok((to, envelope))
     }
 }
 
 impl Client for Sender {
     async fn step(&mut self) -> Result<(), Fault> {
-        self.send().await.map(drop)
+        let (_, envelope) = self.next()?;
+        post(&self.connection, &self.account.signer, vec![envelope]).await
     }
-}
-
-/// A body of this size that no server takes for a sealed envelope, the first byte being no version.
-#[must_use]
-pub fn opaque_body(bytes: usize) -> Bytes {
-    vec![0xff; bytes].into()
 }

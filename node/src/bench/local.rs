@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::http;
+use super::progress::Step;
 use super::target::Node;
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -66,6 +67,7 @@ impl LocalCluster {
         parent: Option<&Path>,
         keep: bool,
     ) -> Result<Self, Failure> {
+        let _step = Step::open("Starting nodes");
         let mut cluster = Self {
             nodes: Vec::new(),
             folder: make_folder(parent, keep)?,
@@ -91,7 +93,7 @@ impl LocalCluster {
     }
 
     async fn add(&mut self, id: u64, with_peers: bool) -> Result<(), Failure> {
-        let data = self.folder.path().join(format!("node-{id}"));
+        let data = self.data_of(id);
         let mut args = vec![
             "serve".to_owned(),
             format!("--node={id}"),
@@ -161,6 +163,15 @@ impl LocalCluster {
         Ok(())
     }
 
+    /// Where everything is.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn data_of(&self, id: u64) -> PathBuf {
+        self.folder.path().join(format!("node-{id}"))
+    }
+
     /// Where the nodes' courier leaves codes.
     pub(super) fn codes(&self) -> PathBuf {
         self.folder.path().join("codes.tsv")
@@ -174,6 +185,7 @@ impl LocalCluster {
                 server: server.map_err(|error| Failure::new(Exit::Failure, error))?,
                 http: Some(node.addresses.http),
                 pid: node.child.id(),
+                data: Some(self.data_of(node.id)),
             })
         };
         self.nodes.iter().map(node).collect()

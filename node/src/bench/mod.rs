@@ -2,13 +2,18 @@
 //!
 //! ```text
 //!   args.rs ──► target.rs: a cluster that runs, or local.rs: one of our own ──► rossby_bench ──► report.rs
-//!                  watch.rs: what each process uses meanwhile ────────────────────────────────────┘
+//!              floor.rs: what the machine can do ────┐          ▲                        ▲
+//!              prepare.rs: boxes and readers ────────┴─ run.rs ─┘    watch.rs: what each node uses
 //! ```
 
 mod args;
 mod failure;
+mod fill;
+mod floor;
 mod http;
 mod local;
+mod prepare;
+mod progress;
 mod report;
 mod run;
 mod target;
@@ -31,13 +36,26 @@ pub fn run(command: &BenchCommand) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::Failure, error))?;
     runtime.block_on(async {
         tokio::select! {
-            done = run::run(command) => done,
+            done = carry_out(command) => done,
             signal = interrupted() => {
                 signal?;
                 Err(Failure::new(Exit::Failure, "interrupted"))
             }
         }
     })
+}
+
+async fn carry_out(command: &BenchCommand) -> Result<(), Failure> {
+    match command {
+        BenchCommand::Send(args) => run::send(args).await,
+        BenchCommand::Deliver(args) => run::deliver(args).await,
+        BenchCommand::Fetch(args) => run::fetch(args).await,
+        BenchCommand::Lookup(args) => run::lookup(args).await,
+        BenchCommand::Register(args) => run::register(args).await,
+        BenchCommand::Idle(args) => run::idle(args).await,
+        BenchCommand::Fill(args) => fill::run(args).await,
+        BenchCommand::Floor(args) => floor::run(args).await,
+    }
 }
 
 /// Waits for Ctrl-C or SIGTERM: the nodes that we started must not outlive us.

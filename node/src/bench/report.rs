@@ -4,34 +4,82 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rossby_bench::drive::Tally;
+use rossby_bench::rounds::{Spell, spells, split};
 use rossby_bench::summary::Latency;
 use serde::Serialize;
 
-use super::args::LoadArgs;
+use super::floor::{Floor, IN_MEMORY};
 use super::target::Target;
-use super::watch::{Seen, Used};
-use crate::exit::Failure;
+use super::watch::{Seen, SeenNode, Used};
+use crate::exit::{Exit, Failure};
 use crate::output;
+
+/// What was asked for.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Setting {
+    pub(super) workload: &'static str,
+    pub(super) clients: u32,
+    pub(super) connections: u32,
+    pub(super) every_node: bool,
+    pub(super) boxes: Option<u32>,
+    pub(super) body_bytes: Option<u32>,
+    pub(super) sealed: bool,
+    /// Whether the boxes are read meanwhile.
+    pub(super) read: bool,
+    /// Envelopes that wait in each box.
+    pub(super) waiting: Option<u32>,
+    pub(super) subscribers: Option<u32>,
+    #[serde(skip)]
+    pub(super) rss_without_subscribers: Vec<Option<u64>>,
+}
+
+impl Setting {
+    pub(super) fn of(workload: &'static str) -> Self {
+        Self {
+            workload,
+            ..Self::default()
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) tally: Tally,
+    /// How many operations, where that is not the number of samples.
+    pub(super) operations: Option<u64>,
+    pub(super) seen: Seen,
+    pub(super) failed_tries: BTreeMap<String, u64>,
+    pub(super) readers_stopped: usize,
+    pub(super) time: Duration,
+}
 
 /// What a run found.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    workload: &'static str,
-    clients: u32,
-    boxes: u32,
-    connections: u32,
+    #[serde(flatten)]
+    setting: Setting,
     seconds: f64,
     operations: u64,
     per_second: f64,
-    latency_ms: LatencyView,
+    latency_ms: Option<LatencyView>,
+    /// Operations that failed, by code.
     errors: BTreeMap<String, u64>,
+    /// Tries that failed since the program began, which the client may have made good by another.
     failed_tries: BTreeMap<String, u64>,
     nodes: Vec<NodeView>,
+    /// What this program used itself.
     client: Option<UsedView>,
+    /// `None` if no node tells.
+    checkpoints: Option<CheckpointsView>,
+    floor: Option<Floor>,
+    /// The throughput by the floor's.
+    ratio: Option<RatioView>,
+    notes: Vec<String>,
 }
 
 /// Latencies in milliseconds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 struct LatencyView {
     p50: f64,
     p99: f64,
@@ -43,92 +91,193 @@ struct LatencyView {
 struct NodeView {
     server: String,
     used: Option<UsedView>,
+    /// Memory before there were subscribers.
+    rss_without_subscribers_bytes: Option<u64>,
+    checkpoints: Option<u64>,
 }
 
 /// What a process used.
 #[derive(Debug, Serialize)]
 struct UsedView {
-    cpu_us_per_operation: f64,
+    cpu_us_per_operation: Option<f64>,
     /// Of one processor, in hundredths.
     cpu_percent: f64,
     rss_bytes: u64,
 }
 
-impl From<Latency> for LatencyView {
-    fn from(latency: Latency) -> Self {
+/// Checkpoints of all nodes, and the latencies of what was under way while one was written and of the
+/// rest.
+#[derive(Debug, Serialize)]
+struct CheckpointsView {
+    rounds: u64,
+    /// From and to, in seconds since the measuring began; those of different nodes may overlap.
+    spells: Vec<(f64, f64)>,
+    latency_ms_inside: Option<LatencyView>,
+    latency_ms_outside: Option<LatencyView>,
+}
+
+#[derive(Debug, Serialize)]
+struct RatioView {
+    to_echo: f64,
+    to_sync_4k_1_file: f64,
+    to_sync_4k_3_files: f64,
+}
+
+impl LatencyView {
+    /// `None` if there was nothing.
+    fn of(latency: Latency) -> Option<Self> {
         let millis = |time: Duration| time.as_secs_f64() * 1000.0;
-        Self {
+        (latency.count > 0).then(|| Self {
             p50: millis(latency.p50),
             p99: millis(latency.p99),
             p999: millis(latency.p999),
             max: millis(latency.max),
+        })
+    }
+}
+
+impl UsedView {
+    fn of(used: Used, operations: u64, time: Duration) -> Self {
+        let cpu = used.cpu.as_secs_f64();
+        Self {
+            cpu_us_per_operation: (operations > 0).then(|| cpu * 1e6 / operations as f64),
+            cpu_percent: cpu * 100.0 / time.as_secs_f64(),
+            rss_bytes: used.rss_bytes,
         }
+    }
+}
+
+impl CheckpointsView {
+    fn of(nodes: &[SeenNode], tally: &Tally) -> Option<Self> {
+        if nodes.iter().all(|node| node.looks.is_empty()) {
+            return None;
+        }
+        let found: Vec<(Vec<Spell>, u64)> = nodes.iter().map(|node| spells(&node.looks)).collect();
+        let mut all: Vec<Spell> = found
+            .iter()
+            .flat_map(|(spells, _)| spells)
+            .copied()
+            .collect();
+        all.sort_by_key(|spell| spell.from_ms);
+        let (inside, outside) = split(&tally.samples, &all);
+        let seconds = |millis: u32| f64::from(millis) / 1000.0;
+        Some(Self {
+            rounds: found.iter().map(|(_, rounds)| rounds).sum(),
+            spells: all
+                .iter()
+                .map(|spell| (seconds(spell.from_ms), seconds(spell.to_ms)))
+                .collect(),
+            latency_ms_inside: LatencyView::of(Latency::of(&inside)),
+            latency_ms_outside: LatencyView::of(Latency::of(&outside)),
+        })
     }
 }
 
 impl Report {
     pub(super) fn of(
-        workload: &'static str,
-        load: &LoadArgs,
+        setting: Setting,
         target: &Target,
-        tally: Tally,
-        seen: Seen,
-        failed_tries: BTreeMap<String, u64>,
-        measured: Duration,
+        measured: Measured,
+        floor: Option<Floor>,
     ) -> Self {
+        let Measured {
+            tally, seen, time, ..
+        } = measured;
         let latency = Latency::of(&tally.samples);
-        let seconds = measured.as_secs_f64();
-        let used = |used: Used| UsedView {
-            cpu_us_per_operation: used.cpu.as_secs_f64() * 1e6 / latency.count.max(1) as f64,
-            cpu_percent: used.cpu.as_secs_f64() * 100.0 / seconds,
-            rss_bytes: used.rss_bytes,
-        };
-        let nodes = target.nodes.iter().zip(seen.nodes);
-        let nodes = nodes.map(|(node, seen)| NodeView {
-            server: node.server.to_string(),
-            used: seen.map(used),
-        });
-        Self {
-            workload,
-            clients: load.clients,
-            boxes: load.boxes,
-            connections: load.connections,
-            seconds,
-            operations: latency.count,
-            per_second: latency.count as f64 / seconds,
-            latency_ms: latency.into(),
+        let operations = measured.operations.unwrap_or(latency.count);
+        let per_second = operations as f64 / time.as_secs_f64();
+        let used = |used: Used| UsedView::of(used, latency.count, time);
+        let checkpoints = CheckpointsView::of(&seen.nodes, &tally);
+        let mut rss_before = setting.rss_without_subscribers.iter().copied();
+        let nodes = target.nodes.iter().zip(&seen.nodes);
+        let nodes = nodes
+            .map(|(node, seen)| NodeView {
+                server: node.server.to_string(),
+                used: seen.used.map(used),
+                rss_without_subscribers_bytes: rss_before.next().flatten(),
+                checkpoints: (!seen.looks.is_empty()).then(|| spells(&seen.looks).1),
+            })
+            .collect();
+        let mut report = Self {
+            setting,
+            seconds: time.as_secs_f64(),
+            operations,
+            per_second,
+            latency_ms: LatencyView::of(latency),
             errors: tally.faults,
-            failed_tries,
-            nodes: nodes.collect(),
+            failed_tries: measured.failed_tries,
+            nodes,
             client: seen.ourselves.map(used),
+            checkpoints,
+            floor,
+            ratio: floor.map(|floor| RatioView {
+                to_echo: per_second / floor.echo_per_second,
+                to_sync_4k_1_file: per_second / floor.sync_4k_1_file_per_second,
+                to_sync_4k_3_files: per_second / floor.sync_4k_3_files_per_second,
+            }),
+            notes: Vec::new(),
+        };
+        report.notes = report.notes_for(target, measured.readers_stopped);
+        report
+    }
+
+    /// What makes the figures worth less than they seem.
+    fn notes_for(&self, target: &Target, readers_stopped: usize) -> Vec<String> {
+        let mut notes = Vec::new();
+        let writes = matches!(self.setting.workload, "send" | "deliver" | "register");
+        match &self.checkpoints {
+            Some(checkpoints) if writes && checkpoints.rounds == 0 => notes.push(
+                "no checkpoint was written in the measured time: measure longer (--seconds)".to_owned(),
+            ),
+            None if writes => notes.push(
+                "whether a checkpoint was written is not known: say where the nodes' metrics are (--http)"
+                    .to_owned(),
+            ),
+            _ => {}
         }
+        let full = ["QUEUE_FULL", "SENDER_SHARE_FULL"];
+        if full.iter().any(|code| self.errors.contains_key(*code)) {
+            notes.push(
+                "boxes ran full: give more --boxes, or have them read meanwhile (--read)"
+                    .to_owned(),
+            );
+        }
+        if readers_stopped > 0 {
+            notes.push(format!(
+                "{readers_stopped} readers were turned away by the service"
+            ));
+        }
+        if target.in_memory {
+            notes.push(IN_MEMORY.to_owned());
+        }
+        notes
     }
 
     /// Prints it.
     ///
     /// # Errors
-    /// If it can't be printed.
+    /// If it can't be printed, or nothing succeeded at all.
     pub(super) fn print(&self, json: bool) -> Result<(), Failure> {
         if json {
-            return output::json(self);
+            output::json(self)?;
+        } else {
+            self.print_for_people();
         }
+        if self.operations == 0 && !self.errors.is_empty() {
+            return Err(Failure::new(Exit::Failure, "not one operation succeeded"));
+        }
+        Ok(())
+    }
+
+    fn print_for_people(&self) {
+        output::line(self.headline());
         output::line(format!(
-            "{}: {} clients, {} connections, {} boxes, {} s",
-            self.workload, self.clients, self.connections, self.boxes, self.seconds
+            "  {:.0} a second ({} in {} s)",
+            self.per_second, self.operations, self.seconds
         ));
-        output::line(format!(
-            "  {:.0} a second ({} in all)",
-            self.per_second, self.operations
-        ));
-        let LatencyView {
-            p50,
-            p99,
-            p999,
-            max,
-        } = self.latency_ms;
-        output::line(format!(
-            "  p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, longest {max:.2} ms"
-        ));
+        if let Some(latency) = self.latency_ms {
+            output::line(format!("  {}", latency_text(latency)));
+        }
         print_counts("errors", &self.errors);
         if !self.failed_tries.is_empty() {
             print_counts("tries that failed, since the start", &self.failed_tries);
@@ -139,10 +288,99 @@ impl Report {
                 &format!("node at {}{role}", node.server),
                 node.used.as_ref(),
             );
+            if let Some(before) = node.rss_without_subscribers_bytes {
+                output::line(format!(
+                    "    {} before they subscribed",
+                    output::size(before)
+                ));
+            }
         }
         print_used("this client", self.client.as_ref());
-        Ok(())
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.print();
+        }
+        if let (Some(floor), Some(ratio)) = (&self.floor, &self.ratio) {
+            output::line("this machine at best, just before:");
+            floor.print();
+            output::line(format!(
+                "  the service does {:.2} of the echo, {:.2} of 4 KiB fdatasync (1 file), {:.2} (3 files)",
+                ratio.to_echo, ratio.to_sync_4k_1_file, ratio.to_sync_4k_3_files
+            ));
+        }
+        for note in &self.notes {
+            output::line(format!("note: {note}"));
+        }
     }
+
+    fn headline(&self) -> String {
+        let setting = &self.setting;
+        let mut parts = Vec::new();
+        match setting.subscribers {
+            Some(subscribers) => {
+                parts.push(format!("{subscribers} subscribers, signs of life heard"))
+            }
+            None => parts.push(format!("{} clients", setting.clients)),
+        }
+        if setting.subscribers.is_none() {
+            let where_to = if setting.every_node {
+                " to each node"
+            } else {
+                ""
+            };
+            parts.push(format!("{} connections{where_to}", setting.connections));
+        }
+        parts.extend(setting.boxes.map(|boxes| format!("{boxes} boxes")));
+        parts.extend(
+            setting
+                .waiting
+                .map(|waiting| format!("{waiting} envelopes in each")),
+        );
+        let kind = if setting.sealed { ", sealed" } else { "" };
+        parts.extend(
+            setting
+                .body_bytes
+                .map(|bytes| format!("{bytes} bytes{kind}")),
+        );
+        if setting.read {
+            parts.push("read meanwhile".to_owned());
+        }
+        format!("{}: {}", setting.workload, parts.join(", "))
+    }
+}
+
+impl CheckpointsView {
+    fn print(&self) {
+        if self.rounds == 0 {
+            return output::line("  checkpoints: none");
+        }
+        let spells: Vec<String> = self
+            .spells
+            .iter()
+            .map(|(from, to)| format!("{from:.1}-{to:.1}"))
+            .collect();
+        output::line(format!(
+            "  checkpoints: {}, of all nodes; written at {} s",
+            self.rounds,
+            spells.join(", ")
+        ));
+        for (what, latency) in [
+            ("meanwhile", self.latency_ms_inside),
+            ("otherwise", self.latency_ms_outside),
+        ] {
+            let text = latency.map_or_else(|| "nothing".to_owned(), latency_text);
+            output::line(format!("    {what}: {text}"));
+        }
+    }
+}
+
+fn latency_text(latency: LatencyView) -> String {
+    let LatencyView {
+        p50,
+        p99,
+        p999,
+        max,
+    } = latency;
+    format!("p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, longest {max:.2} ms")
 }
 
 fn print_counts(what: &str, counts: &BTreeMap<String, u64>) {
@@ -162,9 +400,11 @@ fn print_used(who: &str, used: Option<&UsedView>) {
     let Some(used) = used else {
         return output::line(format!("  {who}: not to be seen from here"));
     };
+    let each = used.cpu_us_per_operation.map_or_else(String::new, |each| {
+        format!("{each:.1} us of processor an operation, ")
+    });
     output::line(format!(
-        "  {who}: {:.1} us of processor an operation ({:.0}% of one), {} of memory",
-        used.cpu_us_per_operation,
+        "  {who}: {each}{:.0}% of a processor, {} of memory",
         used.cpu_percent,
         output::size(used.rss_bytes)
     ));

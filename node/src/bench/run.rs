@@ -1,103 +1,272 @@
-//! One run: find the service, make boxes, warm up, measure, report.
+//! One run of each kind: find the service, make boxes, warm up, measure, report.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use rossby_bench::BenchError;
-use rossby_bench::account::{Account, Addresses};
-use rossby_bench::codes::Codes;
-use rossby_bench::drive::{Client, Plan, drive};
+use rossby_bench::drive::{Client, Plan, Tally, drive};
 use rossby_bench::service::Service;
-use rossby_bench::workload::send::{Recipient, Sender, opaque_body};
+use rossby_bench::workload::deliver::Deliverer;
+use rossby_bench::workload::fetch::Fetcher;
+use rossby_bench::workload::fill::Filling;
+use rossby_bench::workload::letters::{Letters, Recipient};
+use rossby_bench::workload::lookup::Finder;
+use rossby_bench::workload::register::Newcomer;
+use rossby_bench::workload::send::Sender;
 
-use super::args::{BenchCommand, LoadArgs, SendArgs};
-use super::report::Report;
+use super::args::{
+    BodyArgs, DeliverArgs, FetchArgs, IdleArgs, LoadArgs, LookupArgs, RegisterArgs, SendArgs,
+    TargetArgs, TimeArgs,
+};
+use super::floor::{self, Floor};
+use super::prepare::{Boxes, Reading, boxes, refused, registry};
+use super::report::{Measured, Report, Setting};
 use super::target::Target;
 use super::watch::watch;
 use crate::exit::Failure;
-use crate::output;
 
-/// Registrations under way at a time.
-const REGISTERING: usize = 256;
+/// The connections of subscribers who are to be opened, before they have their own.
+const CONNECTIONS: u32 = 4;
 
-pub(super) async fn run(command: &BenchCommand) -> Result<(), Failure> {
-    match command {
-        BenchCommand::Send(args) => send(args).await,
+/// A service under load.
+struct Bench<'a> {
+    load: &'a LoadArgs,
+    floor: Option<Floor>,
+    target: Target,
+    service: Service,
+}
+
+impl<'a> Bench<'a> {
+    /// The floor first, on a quiet machine, and then the service.
+    async fn begin(target: &TargetArgs, load: &'a LoadArgs, bytes: u32) -> Result<Self, Failure> {
+        let floor = if load.no_floor {
+            None
+        } else {
+            let folder = floor::folder_or_default(target.data.as_deref());
+            Some(Floor::measure(&folder, load.clients, load.connections, bytes).await?)
+        };
+        let target = Target::find(target).await?;
+        let connections = load.connections as usize;
+        let service = Service::new(&target.place(), connections, load.every_node);
+        Ok(Self {
+            load,
+            floor,
+            target,
+            service,
+        })
     }
-}
 
-async fn send(args: &SendArgs) -> Result<(), Failure> {
-    let load = &args.load;
-    let target = Target::find(&args.target).await?;
-    let service = service_of(&target, load);
-    let (clients, boxes) = (load.clients as usize, load.boxes as usize);
-    let accounts = accounts(&target, &service, clients.max(boxes)).await?;
-    let recipients: Arc<[Recipient]> = accounts.iter().take(boxes).map(recipient).collect();
-    let body = opaque_body(args.body.bytes as usize);
-    let senders = accounts.into_iter().take(clients).enumerate();
-    let senders = senders.map(|(number, account)| {
-        let connection = service.connection(number);
-        let recipients = Arc::clone(&recipients);
-        Sender::new(number, connection, account.signer, recipients, body.clone())
-    });
-    measure("send", load, &target, &service, senders.collect()).await
-}
-
-async fn measure<C: Client>(
-    what: &'static str,
-    load: &LoadArgs,
-    target: &Target,
-    service: &Service,
-    clients: Vec<C>,
-) -> Result<(), Failure> {
-    output::note("Measuring.");
-    let (warm_up, seconds) = (load.warm_up, load.seconds);
-    let plan = Plan::from_now(Duration::from_secs(warm_up), Duration::from_secs(seconds));
-    let (tally, seen) = tokio::join!(drive(clients, plan), watch(&target.nodes, plan));
-    let failed_tries = service.failed_tries();
-    Report::of(
-        what,
-        load,
-        target,
-        tally?,
-        seen,
-        failed_tries,
-        plan.measured(),
-    )
-    .print(load.json)
-}
-
-fn service_of(target: &Target, load: &LoadArgs) -> Service {
-    Service::new(&target.place(), load.connections as usize, load.every_node)
-}
-
-fn recipient(account: &Account) -> Recipient {
-    Recipient {
-        box_id: account.box_id(),
-        chain_version: account.identity.record().version(),
+    fn clients(&self) -> usize {
+        self.load.clients as usize
     }
-}
 
-/// Registers so many boxes.
-async fn accounts(
-    target: &Target,
-    service: &Service,
-    count: usize,
-) -> Result<Vec<Account>, Failure> {
-    output::note(format!("Registering {count} boxes."));
-    let codes = Codes::follow(&target.codes)?;
-    let addresses = Addresses::new()?;
-    let register = |number: usize| {
-        let (connection, addresses, codes) = (service.connection(number), &addresses, &codes);
-        async move {
-            let identifier = addresses.nth(number)?;
-            Account::register(&connection, codes, identifier).await
-        }
-    };
-    let all = stream::iter((0..count).map(register)).buffered(REGISTERING);
-    Ok(all
-        .try_collect::<Vec<_>>()
+    async fn boxes(&self, count: u32, keep: usize, letters: &Letters) -> Result<Boxes, Failure> {
+        let count = self.clients().max(count as usize);
+        boxes(
+            &self.target,
+            &self.service,
+            count,
+            keep,
+            letters.need_records(),
+        )
         .await
-        .map_err(|error: BenchError| error)?)
+    }
+
+    /// Runs the clients, and says what came of it.
+    async fn measure<C: Client>(
+        &self,
+        setting: Setting,
+        clients: Vec<C>,
+        reading: Option<&mut Reading>,
+    ) -> Result<(), Failure> {
+        let plan = plan(self.load.time);
+        let (tally, seen) = tokio::join!(drive(clients, plan), watch(&self.target.nodes, plan));
+        let mut failed_tries = self.service.failed_tries();
+        let mut readers_stopped = 0;
+        if let Some(reading) = reading {
+            for (code, count) in reading.service.failed_tries() {
+                *failed_tries.entry(code).or_default() += count;
+            }
+            readers_stopped = reading.readers.stopped();
+        }
+        let measured = Measured {
+            tally: tally?,
+            operations: None,
+            seen,
+            failed_tries,
+            readers_stopped,
+            time: plan.measured(),
+        };
+        let setting = Setting {
+            clients: self.load.clients,
+            connections: self.load.connections,
+            every_node: self.load.every_node,
+            ..setting
+        };
+        Report::of(setting, &self.target, measured, self.floor).print(self.load.json)
+    }
+}
+
+fn plan(time: TimeArgs) -> Plan {
+    Plan::from_now(
+        Duration::from_secs(time.warm_up),
+        Duration::from_secs(time.seconds),
+    )
+}
+
+fn letters(body: BodyArgs) -> Letters {
+    let bytes = body.bytes as usize;
+    if body.sealed {
+        Letters::sealed(bytes)
+    } else {
+        Letters::opaque(bytes)
+    }
+}
+
+/// The clients, each with one of the first accounts.
+fn senders(bench: &Bench<'_>, boxes: Boxes, count: u32, letters: &Letters) -> Vec<Sender> {
+    let recipients: Arc<[Recipient]> = boxes.recipients.into_iter().take(count as usize).collect();
+    let accounts = boxes.accounts.into_iter().take(bench.clients());
+    let sender = |(number, account)| {
+        let connection = bench.service.connection(number);
+        Sender::new(
+            number,
+            connection,
+            account,
+            Arc::clone(&recipients),
+            letters.clone(),
+        )
+    };
+    accounts.enumerate().map(sender).collect()
+}
+
+fn with_bodies(setting: Setting, boxes: u32, body: BodyArgs) -> Setting {
+    Setting {
+        boxes: Some(boxes),
+        body_bytes: Some(body.bytes),
+        sealed: body.sealed,
+        ..setting
+    }
+}
+
+pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
+    let bench = Bench::begin(&args.target, &args.load, args.body.bytes).await?;
+    let (count, letters) = (args.boxes.boxes, letters(args.body));
+    let keep = if args.read { count as usize } else { 0 };
+    let boxes = bench
+        .boxes(count, keep.max(bench.clients()), &letters)
+        .await?;
+    let mut reading = match boxes.accounts.get(..keep) {
+        Some(read) if args.read => Some(Reading::begin(&bench.target, read).await?),
+        _ => None,
+    };
+    let senders = senders(&bench, boxes, count, &letters);
+    let setting = Setting {
+        read: args.read,
+        ..with_bodies(Setting::of("send"), count, args.body)
+    };
+    bench.measure(setting, senders, reading.as_mut()).await
+}
+
+pub(super) async fn deliver(args: &DeliverArgs) -> Result<(), Failure> {
+    let bench = Bench::begin(&args.target, &args.load, args.body.bytes).await?;
+    let (count, letters) = (args.boxes.boxes, letters(args.body));
+    let keep = bench.clients().max(count as usize);
+    let boxes = bench.boxes(count, keep, &letters).await?;
+    let read = boxes.accounts.get(..count as usize).unwrap_or_default();
+    let mut reading = Reading::begin(&bench.target, read).await?;
+    let senders = senders(&bench, boxes, count, &letters).into_iter();
+    let deliverers = senders
+        .map(|sender| Deliverer::new(sender, Arc::clone(&reading.inboxes)))
+        .collect();
+    let setting = with_bodies(Setting::of("deliver"), count, args.body);
+    bench.measure(setting, deliverers, Some(&mut reading)).await
+}
+
+pub(super) async fn fetch(args: &FetchArgs) -> Result<(), Failure> {
+    let bench = Bench::begin(&args.target, &args.load, args.body.bytes).await?;
+    let letters = letters(args.body);
+    let boxes = bench.boxes(0, bench.clients(), &letters).await?;
+    let recipients: Arc<[Recipient]> = boxes.recipients.into();
+    let filling = Filling::new(recipients, args.waiting as usize, letters);
+    if let Some(sender) = boxes.accounts.first() {
+        let filled = filling
+            .help(&bench.service.connection(0), sender, |_| ())
+            .await;
+        filled.map_err(refused)?;
+    }
+    let accounts = boxes.accounts.into_iter().enumerate();
+    let fetchers = accounts.map(|(number, account)| {
+        Fetcher::new(
+            bench.service.connection(number),
+            account.signer,
+            args.waiting,
+        )
+    });
+    let setting = with_bodies(Setting::of("fetch"), args.load.clients, args.body);
+    let setting = Setting {
+        waiting: Some(args.waiting),
+        ..setting
+    };
+    bench.measure(setting, fetchers.collect(), None).await
+}
+
+pub(super) async fn lookup(args: &LookupArgs) -> Result<(), Failure> {
+    let bench = Bench::begin(&args.target, &args.load, BodyArgs::USUAL_BYTES).await?;
+    let count = args.boxes.boxes;
+    let boxes = bench
+        .boxes(count, bench.clients(), &Letters::opaque(0))
+        .await?;
+    let sought: Arc<[Recipient]> = boxes.recipients.into_iter().take(count as usize).collect();
+    let accounts = boxes.accounts.into_iter().enumerate();
+    let finders = accounts.map(|(number, account)| {
+        let connection = bench.service.connection(number);
+        Finder::new(number, connection, account.signer, Arc::clone(&sought))
+    });
+    let setting = Setting {
+        boxes: Some(count),
+        ..Setting::of("lookup")
+    };
+    bench.measure(setting, finders.collect(), None).await
+}
+
+pub(super) async fn register(args: &RegisterArgs) -> Result<(), Failure> {
+    let bench = Bench::begin(&args.target, &args.load, BodyArgs::USUAL_BYTES).await?;
+    let registry = Arc::new(registry(&bench.target)?);
+    let newcomers = (0..bench.clients())
+        .map(|number| Newcomer::new(bench.service.connection(number), Arc::clone(&registry)));
+    bench
+        .measure(Setting::of("register"), newcomers.collect(), None)
+        .await
+}
+
+pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
+    let target = Target::find(&args.target).await?;
+    let service = Service::new(&target.place(), CONNECTIONS as usize, false);
+    let count = args.subscribers as usize;
+    let boxes = boxes(&target, &service, count, count, false).await?;
+    let before = target.resident_bytes();
+    let mut reading = Reading::begin(&target, &boxes.accounts).await?;
+    let plan = plan(args.time);
+    let heard = async {
+        tokio::time::sleep_until(plan.begin).await;
+        let before = reading.heard.pages();
+        tokio::time::sleep_until(plan.end).await;
+        reading.heard.pages() - before
+    };
+    let (heard, seen) = tokio::join!(heard, watch(&target.nodes, plan));
+    let measured = Measured {
+        tally: Tally::default(),
+        operations: Some(heard),
+        seen,
+        failed_tries: reading.service.failed_tries(),
+        readers_stopped: reading.readers.stopped(),
+        time: plan.measured(),
+    };
+    let setting = Setting {
+        subscribers: Some(args.subscribers),
+        rss_without_subscribers: before,
+        connections: CONNECTIONS,
+        ..Setting::of("idle")
+    };
+    Report::of(setting, &target, measured, None).print(args.json)
 }

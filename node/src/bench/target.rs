@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use rossby_bench::process::usage;
 use rossby_bench::service::Place;
 use rossby_client::connection::ServerAddress;
 
 use super::args::TargetArgs;
+use super::floor::is_in_memory;
 use super::http;
 use super::local::LocalCluster;
 use crate::exit::{Exit, Failure};
@@ -17,6 +19,8 @@ pub(super) struct Node {
     pub(super) server: ServerAddress,
     pub(super) http: Option<SocketAddr>,
     pub(super) pid: Option<u32>,
+    /// Its data directory, if we gave it one.
+    pub(super) data: Option<PathBuf>,
 }
 
 /// The service that is measured.
@@ -25,6 +29,8 @@ pub(super) struct Target {
     /// The one that is asked first comes first.
     pub(super) nodes: Vec<Node>,
     pub(super) codes: PathBuf,
+    /// Whether the data of our own nodes reaches no disk.
+    pub(super) in_memory: bool,
     ca_pem: Option<String>,
     /// Stopped when it is dropped.
     pub(super) _own: Option<LocalCluster>,
@@ -49,6 +55,7 @@ impl Target {
         Ok(Self {
             nodes: own.nodes()?,
             codes: own.codes(),
+            in_memory: is_in_memory(own.folder())?,
             ca_pem: None,
             _own: Some(own),
         })
@@ -77,12 +84,14 @@ impl Target {
                 server: server.map_err(|error| usage(format!("--server {text}: {error}")))?,
                 http: args.http.get(index).copied(),
                 pid: args.pid.get(index).copied(),
+                data: None,
             })
         };
         let nodes = args.servers.iter().enumerate().map(node);
         Ok(Self {
             nodes: nodes.collect::<Result<_, _>>()?,
             codes,
+            in_memory: false,
             ca_pem,
             _own: None,
         })
@@ -101,6 +110,12 @@ impl Target {
                 return;
             }
         }
+    }
+
+    /// The memory of each node now, as far as it can be seen.
+    pub(super) fn resident_bytes(&self) -> Vec<Option<u64>> {
+        let resident = |node: &Node| Some(usage(node.pid?)?.rss_bytes);
+        self.nodes.iter().map(resident).collect()
     }
 
     /// Where clients find it.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use rossby_api::http::Readiness as _;
@@ -141,6 +142,24 @@ fn encode_membership(encoder: &mut DescriptorEncoder<'_>, membership: &Membershi
     ];
     for (name, help, value) in figures {
         gauge(encoder, name, help, value)?;
+    }
+    let rounds = group.checkpoint_rounds();
+    let counters = [
+        (
+            "rossby_checkpoints_begun",
+            "Checkpoints of its own that this node has begun to write since it started",
+            rounds.begun,
+        ),
+        (
+            "rossby_checkpoints_ended",
+            "Those of them that are written and settled, or were given up; one that is begun and not ended \
+             is being written",
+            rounds.ended,
+        ),
+    ];
+    for (name, help, value) in counters {
+        let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(metric)?;
     }
     Ok(())
 }

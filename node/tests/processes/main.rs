@@ -12,6 +12,7 @@
 mod abuse;
 mod backup;
 mod base;
+mod bench;
 mod check;
 mod cluster;
 mod config;

@@ -1,0 +1,70 @@
+//! Register: a new box, from its keys to its token: Register, the code by the courier, Authorize.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rossby_client::connection::Connection;
+
+use crate::BenchError;
+use crate::account::{Account, Addresses};
+use crate::codes::Codes;
+use crate::drive::{Client, Fault};
+
+/// What those who register have in common.
+#[derive(Debug)]
+pub struct Registry {
+    codes: Codes,
+    addresses: Addresses,
+    next: AtomicUsize,
+}
+
+impl Registry {
+    /// Codes come from here, and addresses that nobody has used from there.
+    #[must_use]
+    pub fn new(codes: Codes, addresses: Addresses) -> Self {
+        Self {
+            codes,
+            addresses,
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// Registers one more box.
+    ///
+    /// # Errors
+    /// If the service refuses, or no code comes.
+    pub async fn register(&self, connection: &Connection) -> Result<Account, BenchError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let identifier = self.addresses.nth(number)?;
+        Account::register(connection, &self.codes, identifier).await
+    }
+}
+
+/// A person after the other who registers.
+#[derive(Debug)]
+pub struct Newcomer {
+    connection: Arc<Connection>,
+    registry: Arc<Registry>,
+}
+
+impl Newcomer {
+    /// A client over this connection.
+    #[must_use]
+    pub fn new(connection: Arc<Connection>, registry: Arc<Registry>) -> Self {
+        Self {
+            connection,
+            registry,
+        }
+    }
+}
+
+impl Client for Newcomer {
+    async fn step(&mut self) -> Result<(), Fault> {
+        match self.registry.register(&self.connection).await {
+            Ok(_) => Ok(()),
+            Err(BenchError::Call(error)) => Err(error.into()),
+            Err(BenchError::NoCode { .. }) => Err(Fault("NO_CODE".into())),
+            Err(_) => Err(Fault("NOT_REGISTERED".into())),
+        }
+    }
+}

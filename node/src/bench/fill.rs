@@ -1,0 +1,144 @@
+//! `rossby bench fill`: boxes in which mail waits, and what they take.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::try_join_all;
+use rossby_bench::service::Service;
+use rossby_bench::workload::fill::Filling;
+use rossby_bench::workload::letters::{Letters, Recipient};
+use serde::Serialize;
+
+use super::args::FillArgs;
+use super::prepare::{boxes, refused};
+use super::progress::Step;
+use super::target::Target;
+use crate::exit::Failure;
+use crate::output;
+
+/// Devices that fill, each with one request under way.
+const SENDERS: usize = 16;
+const CONNECTIONS: usize = 4;
+
+/// What it came to.
+#[derive(Debug, Serialize)]
+struct Filled {
+    workload: &'static str,
+    boxes: u32,
+    waiting: u32,
+    body_bytes: u32,
+    registered_per_second: f64,
+    envelopes_per_second: f64,
+    nodes: Vec<FilledNode>,
+}
+
+#[derive(Debug, Serialize)]
+struct FilledNode {
+    server: String,
+    /// Memory now.
+    rss_bytes: Option<u64>,
+    /// The files of its data directory, if it is ours.
+    disk_bytes: Option<u64>,
+}
+
+pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
+    let target = Target::find(&args.target).await?;
+    let service = Service::new(&target.place(), CONNECTIONS, false);
+    let count = args.boxes.boxes as usize;
+    let letters = if args.body.sealed {
+        Letters::sealed(args.body.bytes as usize)
+    } else {
+        Letters::opaque(args.body.bytes as usize)
+    };
+    let began = Instant::now();
+    let senders = SENDERS.min(count);
+    let boxes = boxes(&target, &service, count, senders, letters.need_records()).await?;
+    let registering = began.elapsed();
+    let recipients: Arc<[Recipient]> = boxes.recipients.into();
+    let filling = Filling::new(recipients, args.waiting as usize, letters);
+    let began = Instant::now();
+    let step = Step::of("Filling boxes", count as u64);
+    let helpers = boxes.accounts.iter().enumerate().map(|(number, account)| {
+        let (connection, filling, step) = (service.connection(number), &filling, &step);
+        async move {
+            let told = |boxes: usize| step.done(boxes as u64);
+            filling.help(&connection, account, told).await
+        }
+    });
+    try_join_all(helpers).await.map_err(refused)?;
+    let envelopes = f64::from(args.boxes.boxes) * f64::from(args.waiting);
+    drop(step);
+    let node = |(node, rss_bytes): (&super::target::Node, Option<u64>)| FilledNode {
+        server: node.server.to_string(),
+        rss_bytes,
+        disk_bytes: node.data.as_deref().map(size_of),
+    };
+    let filled = Filled {
+        workload: "fill",
+        boxes: args.boxes.boxes,
+        waiting: args.waiting,
+        body_bytes: args.body.bytes,
+        registered_per_second: count as f64 / registering.as_secs_f64(),
+        envelopes_per_second: envelopes / began.elapsed().as_secs_f64(),
+        nodes: target
+            .nodes
+            .iter()
+            .zip(target.resident_bytes())
+            .map(node)
+            .collect(),
+    };
+    if args.json {
+        return output::json(&filled);
+    }
+    print(&filled);
+    Ok(())
+}
+
+fn print(filled: &Filled) {
+    output::line(format!(
+        "fill: {} boxes, {} envelopes of {} bytes in each",
+        filled.boxes, filled.waiting, filled.body_bytes
+    ));
+    output::line(format!(
+        "  {:.0} boxes registered a second, {:.0} envelopes stored a second",
+        filled.registered_per_second, filled.envelopes_per_second
+    ));
+    for node in &filled.nodes {
+        let shown = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), output::size);
+        output::line(format!(
+            "  node at {}: {} of memory, {} on disk",
+            node.server,
+            shown(node.rss_bytes),
+            shown(node.disk_bytes)
+        ));
+    }
+}
+
+/// Bytes of the files in a folder and below it; what vanishes meanwhile counts nothing.
+fn size_of(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+        Ok(metadata) if metadata.is_file() => metadata.len(),
+        _ => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_added_up_however_deep() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        std::fs::write(folder.path().join("a/b"), [0; 30]).unwrap();
+        std::fs::write(folder.path().join("c"), [0; 12]).unwrap();
+        assert_eq!(size_of(folder.path()), 42);
+        assert_eq!(size_of(&folder.path().join("none")), 0);
+    }
+}

@@ -1,0 +1,120 @@
+//! What there must be before the load begins: boxes, and readers of them.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use rossby_bench::account::{Account, Addresses};
+use rossby_bench::codes::Codes;
+use rossby_bench::drive::Fault;
+use rossby_bench::service::Service;
+use rossby_bench::workload::letters::Recipient;
+use rossby_bench::workload::reader::{Heard, Inbox, Reader, Readers};
+use rossby_bench::workload::register::Registry;
+use rossby_client::connection::Signer;
+
+use super::progress::Step;
+use super::target::Target;
+use crate::exit::{Exit, Failure};
+
+/// Registrations under way at a time.
+const REGISTERING: usize = 256;
+/// Streams that are being opened at a time.
+const OPENING: usize = 128;
+/// A node takes 256 calls at a time on a connection, and a stream is a call that does not end.
+const STREAMS_PER_CONNECTION: usize = 200;
+
+/// Registered boxes.
+#[derive(Debug)]
+pub(super) struct Boxes {
+    /// The first of them, with their devices.
+    pub(super) accounts: Vec<Account>,
+    /// All of them.
+    pub(super) recipients: Vec<Recipient>,
+}
+
+/// Codes of the service, and addresses to register for.
+pub(super) fn registry(target: &Target) -> Result<Registry, Failure> {
+    Ok(Registry::new(
+        Codes::follow(&target.codes)?,
+        Addresses::new()?,
+    ))
+}
+
+/// Registers so many boxes and keeps the devices of the first `keep`.
+pub(super) async fn boxes(
+    target: &Target,
+    service: &Service,
+    count: usize,
+    keep: usize,
+    with_records: bool,
+) -> Result<Boxes, Failure> {
+    let registry = registry(target)?;
+    let step = Step::of("Registering boxes", count as u64);
+    let register = |number: usize| {
+        let (connection, registry) = (service.connection(number), &registry);
+        async move { registry.register(&connection).await }
+    };
+    let mut registered = stream::iter((0..count).map(register)).buffer_unordered(REGISTERING);
+    let mut boxes = Boxes {
+        accounts: Vec::with_capacity(keep.min(count)),
+        recipients: Vec::with_capacity(count),
+    };
+    while let Some(account) = registered.try_next().await? {
+        boxes.recipients.push(Recipient::of(&account, with_records));
+        if boxes.accounts.len() < keep {
+            boxes.accounts.push(account);
+        }
+        step.done(1);
+    }
+    Ok(boxes)
+}
+
+/// Devices that read their boxes.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// In the order of the boxes.
+    pub(super) inboxes: Arc<[Arc<Inbox>]>,
+    pub(super) readers: Readers,
+    pub(super) heard: Heard,
+    /// Their connections, which have no room for other calls.
+    pub(super) service: Service,
+}
+
+impl Reading {
+    /// Has each of these boxes read.
+    pub(super) async fn begin(target: &Target, boxes: &[Account]) -> Result<Self, Failure> {
+        let connections = boxes.len().div_ceil(STREAMS_PER_CONNECTION);
+        let service = Service::new(&target.place(), connections, false);
+        let inboxes: Arc<[Arc<Inbox>]> = boxes.iter().map(|_| Arc::default()).collect();
+        let heard = Heard::default();
+        let step = Step::of("Opening streams", boxes.len() as u64);
+        let open = |(number, (signer, inbox)): (usize, (Signer, Arc<Inbox>))| {
+            Reader::open(service.connection(number), signer, inbox, heard.clone())
+        };
+        let all: Vec<(Signer, Arc<Inbox>)> = boxes
+            .iter()
+            .map(|account| account.signer.clone())
+            .zip(inboxes.iter().cloned())
+            .collect();
+        let mut opened =
+            stream::iter(all.into_iter().enumerate().map(open)).buffer_unordered(OPENING);
+        let mut readers = Readers::default();
+        while let Some(reader) = opened.try_next().await.map_err(refused)? {
+            readers.add(reader);
+            step.done(1);
+        }
+        drop(opened);
+        Ok(Self {
+            inboxes,
+            readers,
+            heard,
+            service,
+        })
+    }
+}
+
+/// What everything else needs was refused.
+pub(super) fn refused(Fault(code): Fault) -> Failure {
+    let what = format!("the load can't be prepared: the service says {code}");
+    Failure::new(Exit::Refused, what)
+}

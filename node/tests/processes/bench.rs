@@ -1,0 +1,310 @@
+//! `rossby bench`: each kind of load, on nodes of its own and on a cluster that runs; what it counts, and
+//! that nothing is left of it. Nothing here depends on how fast a machine is.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::support::{Cluster, eventually, rossby, run, run_ok, stderr};
+
+const SHORT: [&str; 5] = [
+    "--seconds=1",
+    "--warm-up=0",
+    "--no-floor",
+    "--json",
+    "--clients=4",
+];
+
+fn report(args: &[&str]) -> Value {
+    let args = ["bench"].iter().chain(args).copied();
+    serde_json::from_str(&run_ok(args)).expect("not one JSON object")
+}
+
+/// What every load must come to.
+fn assert_whole(report: &Value, nodes: usize) {
+    assert!(report["operations"].as_u64().unwrap() > 0, "{report}");
+    assert_eq!(report["errors"], serde_json::json!({}), "{report}");
+    assert!(report["per_second"].as_f64().unwrap() > 0.0, "{report}");
+    let latency = &report["latency_ms"];
+    let at = |name: &str| latency[name].as_f64().unwrap();
+    assert!(at("p50") > 0.0, "{report}");
+    assert!(at("p50") <= at("p99") && at("p99") <= at("p999") && at("p999") <= at("max"));
+    let used: Vec<_> = report["nodes"].as_array().unwrap().iter().collect();
+    assert_eq!(used.len(), nodes, "{report}");
+    for used in used
+        .iter()
+        .map(|node| &node["used"])
+        .chain([&report["client"]])
+    {
+        assert!(used["rss_bytes"].as_u64().unwrap() > 0, "{report}");
+        assert!(used["cpu_us_per_operation"].as_f64().is_some(), "{report}");
+    }
+    assert!(
+        report["checkpoints"]["rounds"].as_u64().is_some(),
+        "{report}"
+    );
+}
+
+#[test]
+fn each_kind_of_load_runs_on_a_node_of_its_own_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = format!("--data={}", folder.path().display());
+    let loads: [&[&str]; 6] = [
+        &["send", "--boxes=5", "--bytes=100"],
+        &["send", "--boxes=1", "--read", "--sealed"],
+        &["deliver", "--boxes=3"],
+        &["fetch", "--waiting=7"],
+        &["lookup", "--boxes=3"],
+        &["register"],
+    ];
+    for load in loads {
+        let report = report(&[load, &SHORT, &["--local=1", &data]].concat());
+        assert_whole(&report, 1);
+        assert_eq!(report["workload"], load[0]);
+        assert_eq!(report["floor"], Value::Null);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_cluster_that_runs_is_measured_over_all_its_nodes_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let codes = folder.path().join("codes.tsv");
+    let courier_file = format!("--courier-file={}", codes.display());
+    let cluster = Cluster::of_with(3, &[&courier_file]);
+    let mut args = vec![
+        "send".to_owned(),
+        "--every-node".to_owned(),
+        "--boxes=6".to_owned(),
+    ];
+    args.push(format!("--codes={}", codes.display()));
+    for node in cluster.nodes() {
+        args.push(format!("--server={}", node.client_address()));
+        args.push(format!("--http={}", node.http_address()));
+        args.push(format!("--pid={}", node.pid().as_raw_nonzero()));
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).chain(SHORT).collect();
+    let report = report(&args);
+    assert_whole(&report, 3);
+    // The leader is known by its metrics and comes first.
+    let leader = cluster.leader();
+    let leads = cluster.nodes().iter().find(|node| node.id() == leader);
+    let address = format!("http://{}", leads.unwrap().client_address());
+    assert_eq!(report["nodes"][0]["server"], Value::from(address));
+    // What was counted was done: the leader answered as many sends and more, those after the end.
+    let (_, page) = leads.unwrap().page("/metrics").unwrap();
+    let answered = page
+        .lines()
+        .find_map(|line| line.strip_prefix("rossby_calls_total{rpc=\"Send\",code=\"OK\"} "))
+        .unwrap();
+    let answered: u64 = answered.parse().unwrap();
+    assert!(
+        answered >= report["operations"].as_u64().unwrap(),
+        "{answered} {report}"
+    );
+    assert!(
+        cluster
+            .nodes()
+            .iter()
+            .all(|node| node.leader() == Some(leader))
+    );
+}
+
+#[test]
+fn subscribers_that_wait_and_boxes_that_fill_are_counted() {
+    let idle = report(&[
+        "idle",
+        "--local=1",
+        "--subscribers=20",
+        "--seconds=1",
+        "--warm-up=0",
+        "--json",
+    ]);
+    assert_eq!(idle["subscribers"], 20);
+    assert!(
+        idle["nodes"][0]["rss_without_subscribers_bytes"]
+            .as_u64()
+            .unwrap()
+            > 0,
+        "{idle}"
+    );
+    let fill = report(&[
+        "fill",
+        "--local=1",
+        "--boxes=30",
+        "--waiting=11",
+        "--bytes=100",
+        "--json",
+    ]);
+    assert_eq!(
+        (&fill["boxes"], &fill["waiting"]),
+        (&Value::from(30), &Value::from(11))
+    );
+    assert!(
+        fill["nodes"][0]["disk_bytes"].as_u64().unwrap() > 30 * 11 * 100,
+        "{fill}"
+    );
+}
+
+#[test]
+fn the_floor_is_told_alone_and_beside_a_load() {
+    let floor = report(&["floor", "--clients=4", "--json"]);
+    let beside = report(&[
+        "send",
+        "--local=1",
+        "--boxes=2",
+        "--clients=2",
+        "--seconds=1",
+        "--warm-up=0",
+        "--json",
+    ]);
+    for floor in [&floor, &beside["floor"]] {
+        for rate in [
+            "echo",
+            "sync_4k_1_file",
+            "sync_4k_3_files",
+            "sync_64k_1_file",
+            "sync_64k_3_files",
+        ] {
+            let rate = &floor[format!("{rate}_per_second")];
+            assert!(rate.as_f64().unwrap() > 0.0, "{floor}");
+        }
+    }
+    assert!(
+        beside["ratio"]["to_echo"].as_f64().unwrap() > 0.0,
+        "{beside}"
+    );
+}
+
+/// The processes of the nodes below a folder, by what they wrote of themselves.
+fn pids(folder: &Path) -> Vec<i32> {
+    let runs = std::fs::read_dir(folder).unwrap().flatten();
+    let nodes = runs.flat_map(|run| {
+        std::fs::read_dir(run.path())
+            .into_iter()
+            .flatten()
+            .flatten()
+    });
+    nodes
+        .filter_map(|node| {
+            let text = std::fs::read_to_string(node.path().join("addresses.json")).ok()?;
+            let addresses: Value = serde_json::from_str(&text).ok()?;
+            addresses["pid"].as_i64()?.try_into().ok()
+        })
+        .collect()
+}
+
+#[test]
+fn nodes_of_its_own_end_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = rossby();
+    bench.args([
+        "bench",
+        "send",
+        "--local=3",
+        "--boxes=2",
+        "--seconds=600",
+        "--no-floor",
+    ]);
+    bench.arg(format!("--data={}", folder.path().display()));
+    let bench = bench
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let nodes = eventually("three nodes", || {
+        let found = pids(folder.path());
+        (found.len() == 3).then_some(found)
+    });
+    kill_process(Pid::from_child(&bench), Signal::TERM).unwrap();
+    let output = bench.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    for node in nodes {
+        eventually("a node ends", || {
+            (!Path::new(&format!("/proc/{node}")).exists()).then_some(())
+        });
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn data_that_is_to_be_kept_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = format!("--data={}", folder.path().display());
+    report(
+        &[
+            &["lookup", "--boxes=2", "--local=1", "--keep", &data],
+            &SHORT[..],
+        ]
+        .concat(),
+    );
+    let kept = std::fs::read_dir(folder.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    assert!(kept.path().join("node-1/wal").is_dir());
+}
+
+#[test]
+fn what_can_not_be_measured_is_said_with_its_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let codes = format!("--codes={}", folder.path().join("codes").display());
+    let server = "--server=127.0.0.1:1";
+    let missing = format!("--data={}", folder.path().join("missing").display());
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["bench"], 2, "Usage"),
+        (&["bench", "send"], 2, "--local"),
+        (&["bench", "send", "--local=0"], 2, "--local"),
+        (
+            &["bench", "send", "--local=1", server, &codes],
+            2,
+            "cannot be used with",
+        ),
+        (&["bench", "send", server], 2, "--codes"),
+        (
+            &[
+                "bench",
+                "send",
+                server,
+                &codes,
+                "--pid=1",
+                "--pid=2",
+                "--no-floor",
+            ],
+            2,
+            "once for each",
+        ),
+        (
+            &[
+                "bench",
+                "send",
+                server,
+                &codes,
+                "--ca=/nowhere",
+                "--no-floor",
+            ],
+            3,
+            "/nowhere",
+        ),
+        (&["bench", "floor", &missing], 3, "missing"),
+    ];
+    for (args, code, words) in cases {
+        let output = run(args);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(words), "{args:?}: {said}");
+    }
+    let away = run([
+        "bench",
+        "send",
+        server,
+        &codes,
+        "--boxes=1",
+        "--clients=1",
+        "--no-floor",
+    ]);
+    assert_eq!(away.status.code(), Some(4), "{}", stderr(&away));
+}
