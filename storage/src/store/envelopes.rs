@@ -67,7 +67,10 @@ impl StoredEnvelopes {
         for file in &self.files {
             sources.extend(FileRows::seek(file, range)?);
         }
-        Ok(EnvelopeRows { sources, next: None })
+        Ok(EnvelopeRows {
+            sources,
+            next: None,
+        })
     }
 }
 
@@ -168,7 +171,10 @@ impl EnvelopeRows<'_> {
     /// The lowest key that is not deleted.
     fn take(&mut self) -> Result<Option<(Bytes, Bytes)>, StoreError> {
         loop {
-            let heads = self.sources.iter().filter_map(|source| source.head.as_ref());
+            let heads = self
+                .sources
+                .iter()
+                .filter_map(|source| source.head.as_ref());
             let Some(key) = heads.map(|(key, _)| key).min().cloned() else {
                 return Ok(None);
             };

@@ -396,8 +396,7 @@ impl RowFileReader {
             }
             self.next_block()?;
         }
-        let row =
-            split_row(&mut self.block).ok_or_else(|| self.damaged("a row is malformed"))?;
+        let row = split_row(&mut self.block).ok_or_else(|| self.damaged("a row is malformed"))?;
         if self.rows > 0 && row.0 <= self.last_key {
             return Err(self.damaged("its rows are out of order"));
         }
@@ -412,8 +411,8 @@ impl RowFileReader {
 
     /// Notes what the index should say of a row.
     fn note_place(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        let envelope = envelope_key(key)
-            .map_err(|_| self.damaged("the key of an envelope is malformed"))?;
+        let envelope =
+            envelope_key(key).map_err(|_| self.damaged("the key of an envelope is malformed"))?;
         if self
             .of_envelopes
             .replace(envelope.is_some())

@@ -208,7 +208,9 @@ pub(crate) fn queue_after(box_id: &BoxId, after: Sequence) -> Option<KeyRange> {
 ///
 /// # Errors
 /// The key begins as that of an envelope does, and does not go on so.
-pub(crate) fn envelope_key(key: &[u8]) -> Result<Option<EnvelopeKey>, std::array::TryFromSliceError> {
+pub(crate) fn envelope_key(
+    key: &[u8],
+) -> Result<Option<EnvelopeKey>, std::array::TryFromSliceError> {
     match key.strip_prefix(&[Table::Queue as u8]) {
         Some(rest) => rest.try_into().map(Some),
         None => Ok(None),

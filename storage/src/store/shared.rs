@@ -145,7 +145,8 @@ impl GroupShared {
         let make = || {
             let base = self.base.partition(self.files.group, id);
             let current = self.rounds.lock().current.clone();
-            let envelopes = current.map(|current| current.envelopes(id, &StoredEnvelopes::default()));
+            let envelopes =
+                current.map(|current| current.envelopes(id, &StoredEnvelopes::default()));
             let envelopes = envelopes.unwrap_or_default();
             Arc::new(Partition::new(id, base, envelopes, self.gauge.clone()))
         };

@@ -191,7 +191,11 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
         drop(known);
         let found = self.read(key_record(box_id))?;
         if found.is_some() {
-            self.layers.known().of_box_mut(box_id).record.clone_from(&found);
+            self.layers
+                .known()
+                .of_box_mut(box_id)
+                .record
+                .clone_from(&found);
         }
         Ok(found)
     }
@@ -204,7 +208,11 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
         drop(known);
         let found = self.read(profile(box_id))?;
         if found.is_some() {
-            self.layers.known().of_box_mut(box_id).profile.clone_from(&found);
+            self.layers
+                .known()
+                .of_box_mut(box_id)
+                .profile
+                .clone_from(&found);
         }
         Ok(found)
     }

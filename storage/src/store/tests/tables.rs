@@ -358,7 +358,8 @@ impl Rows {
             let before = self.partition.envelopes();
             before.next(stored, pin)
         });
-        self.partition.settle(&frozen, envelopes.unwrap_or_default());
+        self.partition
+            .settle(&frozen, envelopes.unwrap_or_default());
     }
 
     /// What was known of rows is forgotten.
@@ -553,7 +554,11 @@ fn a_flipped_bit_in_a_file_of_envelopes_is_an_error_and_no_answer() {
     let file = rows.files.disk.open(&path).unwrap();
     let mut bytes = vec![0; usize::try_from(name.length).unwrap()];
     file.read_exact_at(&mut bytes, 0).unwrap();
-    let page = |rows: &Rows| rows.partition.read().envelopes(&box_id(0), Sequence(0), 9, 99);
+    let page = |rows: &Rows| {
+        rows.partition
+            .read()
+            .envelopes(&box_id(0), Sequence(0), 9, 99)
+    };
     assert_eq!(page(&rows).unwrap(), [kept]);
     for at in 0..bytes.len() {
         file.write_all_at(&[bytes[at] ^ 0x10], at as u64).unwrap();
