@@ -5,23 +5,23 @@ use rossby_client::identity::Identity;
 use rossby_client::registering;
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::BoxId;
+use rossby_proto::v1;
 use rossby_seams::random::{OsRandom, bytes};
 
 use crate::BenchError;
 use crate::codes::Codes;
 
-/// A registered box and its only device.
+/// A registered box, whose token nobody has opened yet: who only receives needs none.
 #[derive(Debug)]
-pub struct Account {
-    /// The device's keys.
+pub struct NewBox {
+    /// Its device's keys.
     pub identity: Identity,
-    /// What it signs requests with.
-    pub signer: Signer,
-    /// What the box is found by.
-    pub identifier: Identifier,
+    /// The box.
+    pub box_id: BoxId,
+    answer: v1::AuthorizeResponse,
 }
 
-impl Account {
+impl NewBox {
     /// Registers a new box for an identifier and proves it.
     ///
     /// # Errors
@@ -29,28 +29,42 @@ impl Account {
     pub async fn register(
         connection: &Connection,
         codes: &Codes,
-        identifier: Identifier,
+        identifier: &Identifier,
     ) -> Result<Self, BenchError> {
         let identity = Identity::generate(&OsRandom)?;
-        let request = registering::register_request(&identity, &identifier, true)?;
+        let request = registering::register_request(&identity, identifier, true)?;
         let response = connection.call::<Register>(&request, None).await?;
         let box_id = registering::registered_box(&identity, &response)?;
         let code = codes.code_for(identifier.as_str()).await?;
-        let request = registering::authorize_request(&identity, &box_id, &identifier, &code);
-        let response = connection.call::<Authorize>(&request, None).await?;
-        let signer = registering::authorized_signer(&identity, box_id, response)?;
+        let request = registering::authorize_request(&identity, &box_id, identifier, &code);
+        let answer = connection.call::<Authorize>(&request, None).await?;
         Ok(Self {
             identity,
-            signer,
-            identifier,
+            box_id,
+            answer,
         })
     }
 
-    /// Its box.
-    #[must_use]
-    pub fn box_id(&self) -> BoxId {
-        self.signer.address.box_id
+    /// Opens the token.
+    ///
+    /// # Errors
+    /// If it is not for this device.
+    pub fn open(self) -> Result<Account, BenchError> {
+        let signer = registering::authorized_signer(&self.identity, self.box_id, self.answer)?;
+        Ok(Account {
+            identity: self.identity,
+            signer,
+        })
     }
+}
+
+/// A device that may use its box.
+#[derive(Debug)]
+pub struct Account {
+    /// The device's keys.
+    pub identity: Identity,
+    /// What it signs requests with.
+    pub signer: Signer,
 }
 
 /// Addresses that nobody has used before, not even an earlier run at the same service.

@@ -21,6 +21,8 @@
 
 mod answers;
 mod batcher;
+#[doc(hidden)]
+pub mod bench;
 mod blocking;
 mod book;
 mod box_watch;

@@ -17,34 +17,23 @@
     reason = "a tool for developers: it may fail loudly, and it measures time"
 )]
 
+#[path = "../benches/hot/mailboxes.rs"]
+mod mailboxes;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use ed25519_dalek::{Signer as _, SigningKey};
-use rossby_domain::chain::{Genesis, KemKey, KeyRecord, SUITE_XWING, XWING_PUBLIC_KEY_BYTES};
-use rossby_domain::claim::CodeMac;
-use rossby_domain::command::{
-    ActivateBox, Adopt, ClaimDevice, CreateBox, Enqueue, EnvelopeDigest, OpenClaim, VerifyClaim,
-};
-use rossby_domain::identifier::IdentifierHash;
-use rossby_domain::ids::{
-    BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, PartitionCount,
-    PartitionId,
-};
-use rossby_domain::limits::Limits;
-use rossby_domain::time::Timestamp;
-use rossby_domain::{Command as Order, Routed};
+use rossby_domain::Routed;
+use rossby_domain::ids::{GroupId, PartitionCount};
 use rossby_seams::disk::{Disk, FileDisk};
-use rossby_storage::LogPosition;
-use rossby_storage::codec::{Batch, encode_batch};
 use rossby_storage::sled_base::SledBase;
 use rossby_storage::store::{GroupStore, Store};
 
+use crate::mailboxes::{Mailbox, adoption, apply, noise};
+
 const GROUP: GroupId = GroupId(1);
-const EPOCH: Epoch = Epoch(1);
 const PARTITIONS: u16 = 64;
 const BODY_BYTES: usize = 8 * 1024;
 const BATCH: usize = 64;
@@ -164,33 +153,27 @@ fn base(folder: &Path) -> Arc<SledBase> {
 /// node does.
 fn fill(mut group: GroupStore, bytes: u64) -> (GroupStore, u64) {
     let partitions = PartitionCount::new(PARTITIONS).unwrap();
-    let mut index = 0;
-    let mut commands: Vec<Routed> = partitions
-        .all()
-        .map(|partition| {
-            let limits = Limits {
-                queue_bytes: u64::MAX / 4,
-                queue_envelopes: u32::MAX,
-                sender_share_percent: 100,
-                ..Limits::default()
-            };
-            routed(partition, Order::Adopt(Adopt { limits }))
-        })
+    // One box in each partition.
+    let boxes: Vec<_> = (0..)
+        .zip(partitions.all())
+        .map(|(number, partition)| Mailbox::new(partition, number))
         .collect();
-    commands.extend(partitions.all().flat_map(registration));
+    let mut index = 0;
+    let mut commands: Vec<Routed> = partitions.all().map(adoption).collect();
+    commands.extend(boxes.iter().flat_map(Mailbox::registration));
     apply(&mut group, &mut index, commands);
     let mut filled = 0_u64;
     let mut since = 0_u64;
     let mut counter = 0;
-    let mut noise = 1_u64;
     let mut rows = 0;
     while filled < bytes {
         counter += 1;
-        for chunk in partitions.all().collect::<Vec<_>>().chunks(BATCH) {
-            let letters: Vec<_> = chunk
-                .iter()
-                .map(|partition| letter(*partition, counter, &mut noise))
-                .collect();
+        for chunk in boxes.chunks(BATCH) {
+            // Letters to oneself.
+            let letter = |(mailbox, seed): (&Mailbox, u64)| {
+                mailbox.letter(mailbox.address, counter, noise(BODY_BYTES, seed))
+            };
+            let letters: Vec<_> = chunk.iter().zip(rows..).map(letter).collect();
             rows += letters.len() as u64;
             filled += (letters.len() * BODY_BYTES) as u64;
             since += (letters.len() * BODY_BYTES) as u64;
@@ -202,131 +185,4 @@ fn fill(mut group: GroupStore, bytes: u64) -> (GroupStore, u64) {
         }
     }
     (group, rows)
-}
-
-fn apply(group: &mut GroupStore, index: &mut u64, commands: Vec<Routed>) {
-    *index += 1;
-    let batch = Batch {
-        stamp: Timestamp::from_millis(1_795_000_000_000),
-        may_expire: false,
-        commands,
-    };
-    let at = LogPosition {
-        term: 1,
-        index: *index,
-    };
-    let replies = group
-        .apply_batch(at, &encode_batch(&batch).unwrap())
-        .unwrap();
-    assert!(replies.iter().all(Result::is_ok), "{replies:?}");
-}
-
-fn routed(partition: PartitionId, command: Order) -> Routed {
-    Routed {
-        partition,
-        epoch: EPOCH,
-        command,
-    }
-}
-
-fn seed(partition: PartitionId) -> [u8; 32] {
-    let [a, b] = partition.number().to_be_bytes();
-    let mut seed = [7; 32];
-    (seed[0], seed[1]) = (a, b);
-    seed
-}
-
-fn record(partition: PartitionId) -> KeyRecord {
-    let key = SigningKey::from_bytes(&seed(partition));
-    let public = Bytes::from(vec![1; XWING_PUBLIC_KEY_BYTES]);
-    let device_key = key.verifying_key().to_bytes();
-    let statement = KemKey::statement(&DeviceId::of_key(&device_key), SUITE_XWING, 1, &public);
-    let genesis = Genesis {
-        device_key,
-        recovery_key: SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes(),
-        nonce: seed(partition),
-    };
-    let kem = KemKey {
-        suite: SUITE_XWING,
-        counter: 1,
-        public,
-        signature: key.sign(&statement).to_bytes(),
-    };
-    KeyRecord::new(genesis, kem).unwrap()
-}
-
-fn address(partition: PartitionId) -> DeviceAddress {
-    let genesis = record(partition);
-    DeviceAddress {
-        box_id: BoxId::derive(partition, &genesis.genesis_hash()),
-        device: genesis.genesis().device(),
-    }
-}
-
-/// One box in each partition.
-fn registration(partition: PartitionId) -> Vec<Routed> {
-    let DeviceAddress { box_id, device } = address(partition);
-    let identifier = IdentifierHash::from_bytes(seed(partition));
-    let code = CodeMac([1; 32]);
-    let commands = [
-        Order::ClaimDevice(ClaimDevice { device, box_id }),
-        Order::CreateBox(CreateBox {
-            box_id,
-            record: record(partition),
-            identifier,
-            sealed_identifier: Bytes::from_static(b"sealed"),
-            discoverable: true,
-        }),
-        Order::OpenClaim(OpenClaim {
-            identifier,
-            box_id,
-            discoverable: true,
-            code,
-            sealed_code: Bytes::from_static(b"sealed"),
-        }),
-        Order::VerifyClaim(VerifyClaim {
-            identifier,
-            box_id,
-            code,
-        }),
-        Order::ActivateBox(ActivateBox {
-            box_id,
-            device,
-            identifier,
-            generation: 2,
-        }),
-    ];
-    commands
-        .into_iter()
-        .map(|command| routed(partition, command))
-        .collect()
-}
-
-/// A letter to oneself, of bytes that do not compress.
-fn letter(partition: PartitionId, counter: u64, noise: &mut u64) -> Routed {
-    let mut body = Vec::with_capacity(BODY_BYTES);
-    // Not a version of the envelope that the service reads keys from.
-    body.extend_from_slice(&[0xff; 8]);
-    while body.len() < BODY_BYTES {
-        // xorshift64: noise enough for this.
-        *noise ^= *noise << 13;
-        *noise ^= *noise >> 7;
-        *noise ^= *noise << 17;
-        body.extend_from_slice(&noise.to_be_bytes());
-    }
-    let body = Bytes::from(body);
-    let sender = address(partition);
-    let recipient = sender.box_id;
-    let enqueue = Enqueue {
-        recipient,
-        id: EnvelopeId {
-            sender,
-            counter: Counter(counter),
-        },
-        chain_version: 0,
-        ttl_ms: None,
-        digest: EnvelopeDigest::of(&recipient, 0, None, &body),
-        body,
-    };
-    routed(partition, Order::Enqueue(enqueue))
 }

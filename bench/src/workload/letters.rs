@@ -10,7 +10,7 @@ use rossby_proto::v1;
 use rossby_seams::clock::{Clock as _, SystemClock};
 use rossby_seams::random::OsRandom;
 
-use crate::account::Account;
+use crate::account::NewBox;
 use crate::drive::Fault;
 
 /// A box that can be sent to.
@@ -25,12 +25,12 @@ pub struct Recipient {
 }
 
 impl Recipient {
-    /// The box of an account, with its keys or without.
+    /// A new box, with its keys or without.
     #[must_use]
-    pub fn of(account: &Account, with_record: bool) -> Self {
-        let record = account.identity.record();
+    pub fn of(new: &NewBox, with_record: bool) -> Self {
+        let record = new.identity.record();
         Self {
-            box_id: account.box_id(),
+            box_id: new.box_id,
             chain_version: record.version(),
             record: with_record.then(|| Box::new(record.clone())),
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rossby_client::connection::Connection;
 
 use crate::BenchError;
-use crate::account::{Account, Addresses};
+use crate::account::{Addresses, NewBox};
 use crate::codes::Codes;
 use crate::drive::{Client, Fault};
 
@@ -33,10 +33,10 @@ impl Registry {
     ///
     /// # Errors
     /// If the service refuses, or no code comes.
-    pub async fn register(&self, connection: &Connection) -> Result<Account, BenchError> {
+    pub async fn register(&self, connection: &Connection) -> Result<NewBox, BenchError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let identifier = self.addresses.nth(number)?;
-        Account::register(connection, &self.codes, identifier).await
+        NewBox::register(connection, &self.codes, &identifier).await
     }
 }
 
@@ -60,7 +60,8 @@ impl Newcomer {
 
 impl Client for Newcomer {
     async fn step(&mut self) -> Result<(), Fault> {
-        match self.registry.register(&self.connection).await {
+        let registered = self.registry.register(&self.connection).await;
+        match registered.and_then(NewBox::open) {
             Ok(_) => Ok(()),
             Err(BenchError::Call(error)) => Err(error.into()),
             Err(BenchError::NoCode { .. }) => Err(Fault("NO_CODE".into())),

@@ -32,8 +32,9 @@ pub struct Signer {
 }
 
 /// A signed request: what to send, and what its reply will be held against.
-pub(super) struct SignedRequest {
-    pub(super) authorization: String,
+pub struct SignedRequest {
+    /// The `authorization` metadata.
+    pub authorization: String,
     pub(super) at: Timestamp,
     path: &'static str,
     nonce: String,
@@ -44,8 +45,20 @@ fn time_of(at: Timestamp) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(at.as_secs())
 }
 
+impl std::fmt::Debug for SignedRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SignedRequest")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Signer {
-    pub(super) fn sign(
+    /// Signs a request over its bytes, for a time and with a nonce that was never used before.
+    ///
+    /// # Errors
+    /// [`hawk::Error`] if the cryptography underneath fails.
+    pub fn sign(
         &self,
         path: &'static str,
         message: &[u8],
@@ -75,7 +88,8 @@ impl Signer {
 
 impl SignedRequest {
     /// Whether a `server-authorization` header vouches for this reply to this request.
-    pub(super) fn is_vouched(&self, header: &str, reply: &[u8]) -> bool {
+    #[must_use]
+    pub fn is_vouched(&self, header: &str, reply: &[u8]) -> bool {
         self.vouches(header, reply, None)
     }
 

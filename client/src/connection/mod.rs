@@ -35,8 +35,8 @@ use rossby_seams::random::{Random, RandomError, bytes};
 use tokio::time::{Instant, sleep};
 
 pub use self::grpc::GrpcWire;
-pub use self::hawk::Signer;
-use self::hawk::{SignedRequest, Skew};
+use self::hawk::Skew;
+pub use self::hawk::{SignedRequest, Signer};
 pub use self::refusal::{Refusal, Retry};
 pub use self::rpc::{
     Acknowledge, Authorize, Block, Fetch, LookupKey, Register, Rpc, Send as SendRpc, Subscribe,

@@ -68,7 +68,10 @@ fn purge_acknowledged<T: Tables>(
         return Ok(0);
     }
     let purgeable = Purgeable::of(profile, meta.expiry_clock);
-    let mut leaving = tables.envelopes(box_id, state.purged_upto, PURGE_ENVELOPES, PURGE_BYTES)?;
+    // No more can leave than there are sequences: the rest of a long queue is not looked at.
+    let most = u32::try_from(upto.0.saturating_sub(state.purged_upto.0))
+        .map_or(PURGE_ENVELOPES, |most| most.min(PURGE_ENVELOPES));
+    let mut leaving = tables.envelopes(box_id, state.purged_upto, most, PURGE_BYTES)?;
     let is_all = leaving.last().is_none_or(|last| last.sequence >= upto);
     leaving.retain(|envelope| envelope.sequence <= upto);
     purge(tables, box_id, &mut state, &purgeable, &leaving)?;

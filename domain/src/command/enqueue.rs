@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{EnvelopeDigest, Outcome, Reply};
-use crate::dedupe::{Accepted, Verdict};
+use crate::dedupe::{Accepted, SenderRow, Verdict};
 use crate::envelope::Envelope;
 use crate::ids::{BoxId, EnvelopeId, Sequence};
 use crate::limits::Limits;
@@ -83,11 +83,18 @@ impl Enqueue {
         }
         let mut state = tables.queue_state(&self.recipient)?.unwrap_or_default();
         let purgeable = Purgeable::of(&profile, meta.expiry_clock);
-        match self.find_room(tables, &meta.limits, &state, &purgeable)? {
-            Ok(leaving) => purge(tables, &self.recipient, &mut state, &purgeable, &leaving)?,
+        let leaving = match self.find_room(tables, &meta.limits, &state, &purgeable)? {
+            Ok(leaving) => leaving,
             Err(rejection) => return Ok(Err(rejection)),
+        };
+        let mut row = row;
+        if !leaving.is_empty() {
+            purge(tables, &self.recipient, &mut state, &purgeable, &leaving)?;
+            // Its envelopes may be among those that left.
+            let sender = tables.sender(&self.recipient, &self.id.sender)?;
+            row = sender.unwrap_or_default();
         }
-        let sequence = self.append(tables, meta, state)?;
+        let sequence = self.append(tables, meta, state, row)?;
         Ok(Ok(Outcome::Enqueued { sequence }))
     }
 
@@ -153,6 +160,7 @@ impl Enqueue {
         tables: &mut T,
         meta: &Meta,
         mut state: QueueState,
+        mut row: SenderRow,
     ) -> Result<Sequence, T::Error> {
         let bytes = self.body.len() as u64;
         let sequence = meta.last_sequence(&state).next();
@@ -161,10 +169,6 @@ impl Enqueue {
         state.bytes = state.bytes.saturating_add(bytes);
         tables.put_queue_state(&self.recipient, &state)?;
 
-        // Read again: a purge may have changed it.
-        let mut row = tables
-            .sender(&self.recipient, &self.id.sender)?
-            .unwrap_or_default();
         row.remember(Accepted {
             counter: self.id.counter,
             sequence,

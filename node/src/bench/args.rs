@@ -205,6 +205,10 @@ pub struct LoadArgs {
     /// Connections that the clients share, to each node that is spoken to.
     #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub connections: u32,
+    /// Threads that the clients share. One needs no waking of others, and is enough unless it is busy all the
+    /// time (see what the client used), as it may be with --sealed.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: u16,
     /// Spread the clients over all nodes, which hand on to the one that leads.
     #[arg(long)]
     pub every_node: bool,
@@ -247,6 +251,21 @@ pub struct BodyArgs {
     /// client has more of the processor left to ask with.
     #[arg(long)]
     pub sealed: bool,
+}
+
+impl BenchCommand {
+    /// Threads that the load is made with.
+    pub(super) fn threads(&self) -> usize {
+        let load = match self {
+            Self::Send(args) => &args.load,
+            Self::Deliver(args) => &args.load,
+            Self::Fetch(args) => &args.load,
+            Self::Lookup(args) => &args.load,
+            Self::Register(args) => &args.load,
+            Self::Idle(_) | Self::Fill(_) | Self::Floor(_) => return 1,
+        };
+        load.threads.into()
+    }
 }
 
 impl BodyArgs {

@@ -1,6 +1,7 @@
 //! Why load could not be made, with the exit code for it.
 
 use rossby_bench::BenchError;
+use rossby_client::connection::CallError;
 
 use crate::device::of_call;
 use crate::exit::{Exit, Failure};
@@ -9,6 +10,9 @@ impl From<BenchError> for Failure {
     fn from(error: BenchError) -> Self {
         let message = error.to_string();
         match error {
+            BenchError::Call(error @ CallError::NotTheService(_)) => {
+                of_call(&error).help("nothing was sent. Check --server and --ca")
+            }
             BenchError::Call(error) => of_call(&error),
             BenchError::File { .. } => Self::new(Exit::Config, message),
             BenchError::NoCode { .. } => Self::new(Exit::Failure, message).help(

@@ -21,6 +21,8 @@ mod watch;
 
 pub use args::BenchCommand;
 
+use tokio::runtime::Builder;
+
 use crate::exit::{Exit, Failure};
 
 /// Runs `rossby bench ...`.
@@ -29,11 +31,15 @@ use crate::exit::{Exit, Failure};
 /// If there is no service to measure, or it can't be prepared. What it refuses under load is in the
 /// report.
 pub fn run(command: &BenchCommand) -> Result<(), Failure> {
-    // The load shares the machine with the nodes: one thread needs no waking of others.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failure, error))?;
+    let runtime = match command.threads() {
+        // The load shares the machine with the nodes: one thread needs no waking of others.
+        1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build(),
+    };
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
     runtime.block_on(async {
         tokio::select! {
             done = carry_out(command) => done,

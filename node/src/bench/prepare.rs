@@ -59,10 +59,10 @@ pub(super) async fn boxes(
         accounts: Vec::with_capacity(keep.min(count)),
         recipients: Vec::with_capacity(count),
     };
-    while let Some(account) = registered.try_next().await? {
-        boxes.recipients.push(Recipient::of(&account, with_records));
+    while let Some(new) = registered.try_next().await? {
+        boxes.recipients.push(Recipient::of(&new, with_records));
         if boxes.accounts.len() < keep {
-            boxes.accounts.push(account);
+            boxes.accounts.push(new.open()?);
         }
         step.done(1);
     }

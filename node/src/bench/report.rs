@@ -20,6 +20,7 @@ pub(super) struct Setting {
     pub(super) workload: &'static str,
     pub(super) clients: u32,
     pub(super) connections: u32,
+    pub(super) threads: u16,
     pub(super) every_node: bool,
     pub(super) boxes: Option<u32>,
     pub(super) body_bytes: Option<u32>,
@@ -239,6 +240,13 @@ impl Report {
         if full.iter().any(|code| self.errors.contains_key(*code)) {
             notes.push(
                 "boxes ran full: give more --boxes, or have them read meanwhile (--read)"
+                    .to_owned(),
+            );
+        }
+        if self.failed_tries.contains_key("OVERLOADED") {
+            notes.push(
+                "the nodes took on no more: clients.max_calls, doors.hawk_nonces and \
+                 storage.overlay_budget_bytes say how much they do"
                     .to_owned(),
             );
         }

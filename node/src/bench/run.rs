@@ -99,6 +99,7 @@ impl<'a> Bench<'a> {
         let setting = Setting {
             clients: self.load.clients,
             connections: self.load.connections,
+            threads: self.load.threads,
             every_node: self.load.every_node,
             ..setting
         };
@@ -266,6 +267,7 @@ pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
         subscribers: Some(args.subscribers),
         rss_without_subscribers: before,
         connections: CONNECTIONS,
+        threads: 1,
         ..Setting::of("idle")
     };
     Report::of(setting, &target, measured, None).print(args.json)
