@@ -1,5 +1,6 @@
 //! One log entry for many callers: whatever waits when there is room for another entry goes into
-//! it together.
+//! it together. A command that nothing is ahead of goes at once; behind entries that are still on their
+//! way, few commands wait a moment for more: an entry costs three nodes as much as its commands do.
 //!
 //! ```text
 //!   propose ──┐                     ┌─ stamp, encode ─► openraft ─┐
@@ -12,6 +13,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
@@ -19,8 +21,8 @@ use openraft::raft::ClientWriteResult;
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Command, Reply, Routed};
 use rossby_storage::codec::Batch;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::answers::ProposeError;
 use crate::clock_quorum::{CLOCK_WAIT, Verdict};
@@ -33,6 +35,11 @@ const MAX_COMMANDS: usize = 1024;
 const MAX_WEIGHT: usize = 512 * 1024;
 /// Entries that may be on their way through agreement.
 const MAX_IN_FLIGHT: usize = 8;
+/// Behind other entries an entry of fewer commands, and of fewer bytes, waits for more, but no longer than
+/// this, and not once those ahead are through: where agreement takes long, others must not wait for it.
+const FEW_COMMANDS: usize = 16;
+const FEW_BYTES: usize = 16 * 1024;
+const LINGER: Duration = Duration::from_micros(300);
 /// Callers that may wait.
 const QUEUE: usize = 8192;
 /// Bytes of commands that may wait, as far as their weights tell.
@@ -81,6 +88,7 @@ impl Batcher {
             queue: receiver,
             overflow: None,
             slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            through: Arc::default(),
         };
         tokio::spawn(drain.run());
         Self::over(queue)
@@ -214,6 +222,57 @@ struct Drain {
     // Taken out of the queue, but did not fit into the last entry.
     overflow: Option<Waiting>,
     slots: Arc<Semaphore>,
+    // Told when the last entry that was under way is through.
+    through: Arc<Notify>,
+}
+
+/// What goes into the next entry.
+struct Gathered {
+    batch: Vec<Waiting>,
+    weight: usize,
+    count: usize,
+}
+
+impl Gathered {
+    fn of(first: Waiting) -> Self {
+        Self {
+            weight: first.weight,
+            count: first.commands.len(),
+            batch: vec![first],
+        }
+    }
+
+    /// Takes one more in, or gives it back if it does not fit.
+    fn add(&mut self, next: Waiting) -> Result<(), Waiting> {
+        let (weight, count) = (self.weight + next.weight, self.count + next.commands.len());
+        if weight > MAX_WEIGHT || count > MAX_COMMANDS {
+            return Err(next);
+        }
+        (self.weight, self.count) = (weight, count);
+        self.batch.push(next);
+        Ok(())
+    }
+
+    fn is_small(&self) -> bool {
+        self.count < FEW_COMMANDS && self.weight < FEW_BYTES
+    }
+}
+
+/// An entry's place among those under way.
+struct UnderWay {
+    slot: Option<OwnedSemaphorePermit>,
+    slots: Arc<Semaphore>,
+    through: Arc<Notify>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.slot = None;
+        // One may have been given to the entry that waits for this.
+        if self.slots.available_permits() + 1 >= MAX_IN_FLIGHT {
+            self.through.notify_one();
+        }
+    }
 }
 
 impl Drain {
@@ -236,30 +295,54 @@ impl Drain {
                 },
             };
             // More callers join while all slots are taken: entries grow with the load.
+            let alone = self.slots.available_permits() == MAX_IN_FLIGHT;
             let Ok(slot) = self.slots.clone().acquire_owned().await else {
                 return;
             };
-            let batch = self.gather(first);
-            self.submit(batch, slot).await;
-        }
-    }
-
-    fn gather(&mut self, first: Waiting) -> Vec<Waiting> {
-        let (mut weight, mut count) = (first.weight, first.commands.len());
-        let mut batch = vec![first];
-        while let Ok(next) = self.queue.try_recv() {
-            weight += next.weight;
-            count += next.commands.len();
-            if weight > MAX_WEIGHT || count > MAX_COMMANDS {
-                self.overflow = Some(next);
-                break;
+            let under_way = UnderWay {
+                slot: Some(slot),
+                slots: self.slots.clone(),
+                through: self.through.clone(),
+            };
+            let mut gathered = Gathered::of(first);
+            self.gather(&mut gathered);
+            if !alone && gathered.is_small() {
+                self.linger(&mut gathered).await;
             }
-            batch.push(next);
+            self.submit(gathered.batch, under_way).await;
         }
-        batch
     }
 
-    async fn submit(&self, batch: Vec<Waiting>, slot: OwnedSemaphorePermit) {
+    /// Takes in what waits already.
+    fn gather(&mut self, gathered: &mut Gathered) {
+        while self.overflow.is_none()
+            && let Ok(next) = self.queue.try_recv()
+        {
+            self.overflow = gathered.add(next).err();
+        }
+    }
+
+    /// Waits for more callers, for a moment.
+    async fn linger(&mut self, gathered: &mut Gathered) {
+        let until = Instant::now() + LINGER;
+        while self.overflow.is_none() && gathered.is_small() {
+            // This entry's own slot is one of them.
+            if self.slots.available_permits() + 1 >= MAX_IN_FLIGHT {
+                return;
+            }
+            tokio::select! {
+                biased;
+                next = self.queue.recv() => match next {
+                    Some(next) => self.overflow = gathered.add(next).err(),
+                    None => return,
+                },
+                () = self.through.notified() => {}
+                () = sleep_until(until) => return,
+            }
+        }
+    }
+
+    async fn submit(&self, batch: Vec<Waiting>, under_way: UnderWay) {
         let own = match self.own_clock(&batch).await {
             Ok(own) => own,
             Err(error) => return refuse(batch, &error),
@@ -305,7 +388,7 @@ impl Drain {
         tokio::spawn(async move {
             // Beyond the last deadline nobody waits: the slot is free for others again.
             let outcome = timeout_at(last_deadline, outcome).await;
-            drop(slot);
+            drop(under_way);
             match outcome {
                 Ok(Ok(result)) => core.hand_out(callers, stamp, result),
                 Ok(Err(_)) | Err(_) => answer_all(callers, &ProposeError::Unknown),

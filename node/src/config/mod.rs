@@ -318,7 +318,7 @@ impl Default for Storage {
             segment_bytes: 32 * MIB,
             log_cache_bytes: 32 * MIB,
             base_cache_bytes: 128 * MIB,
-            checkpoint_log_bytes: 64 * MIB,
+            checkpoint_log_bytes: 128 * MIB,
             overlay_budget_bytes: 512 * MIB,
             reserve_bytes: 64 * MIB,
         }

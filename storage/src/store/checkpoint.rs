@@ -5,8 +5,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rossby_domain::ids::PartitionId;
 use rossby_seams::disk;
 
+use super::envelopes::StoredEnvelopes;
 use super::error::StoreError;
 use super::files::{FileName, GroupFiles, Pin};
 use super::manifest::Manifest;
@@ -27,6 +29,7 @@ struct CheckpointInner {
     files: Arc<GroupFiles>,
     manifest: Manifest,
     bytes: Bytes,
+    /// In order of name.
     pins: Vec<Pin>,
 }
 
@@ -35,8 +38,9 @@ impl Checkpoint {
         files: &Arc<GroupFiles>,
         manifest: Manifest,
         bytes: Bytes,
-        pins: Vec<Pin>,
+        mut pins: Vec<Pin>,
     ) -> Self {
+        pins.sort_by_key(|pin| *pin.name());
         Self {
             inner: Arc::new(CheckpointInner {
                 files: Arc::clone(files),
@@ -53,6 +57,25 @@ impl Checkpoint {
 
     pub(crate) fn pins(&self) -> Vec<Pin> {
         self.inner.pins.clone()
+    }
+
+    /// The envelopes of a partition; those that were there before give what they know of their files.
+    pub(crate) fn envelopes(
+        &self,
+        partition: PartitionId,
+        before: &StoredEnvelopes,
+    ) -> StoredEnvelopes {
+        let CheckpointInner { manifest, pins, .. } = &*self.inner;
+        let pin = |name: &FileName| {
+            let at = pins.binary_search_by(|pin| pin.name().cmp(name)).ok()?;
+            pins.get(at).cloned()
+        };
+        let files = manifest
+            .partitions
+            .binary_search_by(|files| files.partition.cmp(&partition))
+            .ok()
+            .and_then(|at| manifest.partitions.get(at));
+        files.map_or_else(StoredEnvelopes::default, |files| before.next(files, pin))
     }
 
     /// Makes this the group's checkpoint on the disk, in one atomic and durable step.

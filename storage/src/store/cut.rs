@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   cut ──► write: one file per dirty partition, synced ──► publish: the manifest, in one step
-//!    │                                                         └─► frozen rows to the base, index last
+//!    │                                      frozen rows, but for envelopes, to the base, index last ◄─┘
 //!    └─ dropped before it is published: the frozen layers are taken back
 //! ```
 
@@ -20,6 +20,7 @@ use super::manifest::{FEATURE_LEVEL, Manifest, PartitionFiles};
 use super::merge::MergedRows;
 use super::partition::Partition;
 use super::row_file::{RowFileKind, RowFileWriter};
+use super::rows::is_envelope;
 use super::shared::{Applied, GroupShared};
 use crate::LogPosition;
 
@@ -171,7 +172,7 @@ fn takes_delta(old: &PartitionFiles, layer: &Layer) -> bool {
 
 /// Writes what changed in a partition: as a delta, or merged with all there was; `None` if no rows
 /// are left.
-fn write_partition(
+pub(super) fn write_partition(
     files: &Arc<GroupFiles>,
     id: PartitionId,
     old: Option<PartitionFiles>,
@@ -250,8 +251,8 @@ impl WrittenCheckpoint {
         self.frozen.position
     }
 
-    /// Publishes the manifest in one atomic step, then moves the frozen overlay to the base in small
-    /// chunks and drops files that no manifest names. Blocking I/O. If a newer checkpoint was
+    /// Publishes the manifest in one atomic step, then moves the frozen overlay, but for the envelopes, to
+    /// the base in small chunks and drops files that no manifest names. Blocking I/O. If a newer checkpoint was
     /// installed meanwhile, this one is dropped and the newer one returned.
     ///
     /// # Errors
@@ -277,7 +278,7 @@ impl WrittenCheckpoint {
         let old = shared.rounds.lock().current.replace(checkpoint.clone());
         // The old files go, unless somebody still reads them.
         drop(old);
-        match settle(&frozen) {
+        match settle(&frozen, &checkpoint) {
             // The store was closed. The layers stay in memory, no further round begins, and the base
             // is found to lag behind at the next start.
             Err(StoreError::Closed) => Ok(checkpoint),
@@ -290,8 +291,9 @@ impl WrittenCheckpoint {
     }
 }
 
-/// Moves the frozen layers to the base. Readers see them until they are there.
-fn settle(frozen: &Frozen) -> Result<(), StoreError> {
+/// Moves the frozen layers to the base, but for the envelopes, which stay in the checkpoint's files.
+/// Readers see them until they are there.
+fn settle(frozen: &Frozen, checkpoint: &Checkpoint) -> Result<(), StoreError> {
     let Frozen {
         shared,
         position,
@@ -304,10 +306,13 @@ fn settle(frozen: &Frozen) -> Result<(), StoreError> {
     for (partition, layer) in dirty {
         let mut writer = partition.base.writer();
         for (key, slot) in layer.iter() {
-            writer.push(key, slot.value().map(Bytes::as_ref))?;
+            if !is_envelope(key) {
+                writer.push(key, slot.value().map(Bytes::as_ref))?;
+            }
         }
         writer.flush()?;
-        partition.settle(layer);
+        let envelopes = checkpoint.envelopes(partition.id, &partition.envelopes());
+        partition.settle(layer, envelopes);
     }
     shared.base.set_index(group, *position)
 }

@@ -11,11 +11,12 @@ use rossby_seams::base::{Base, BaseError, BaseRow, BaseWrite};
 use rossby_seams::disk::Disk;
 
 use super::base_rows;
+use super::envelopes::StoredEnvelopes;
 use super::error::{REMEDY_REPLICA, StoreError};
 use super::files::GroupFiles;
 use super::incoming::verify;
 use super::manifest::Manifest;
-use super::rows::PARTITION_PREFIX_BYTES;
+use super::rows::{self, PARTITION_PREFIX_BYTES, Table};
 use super::view::check_row;
 use super::{GroupStore, Store};
 use crate::LogPosition;
@@ -53,16 +54,26 @@ pub fn examine(
         return Err(error);
     }
     let state = recovered?;
-    let survey = state.current().map(|checkpoint| {
-        let files = checkpoint.files();
-        CheckpointSurvey {
-            position: checkpoint.position(),
-            files: files.len() as u64,
-            bytes: files.iter().map(|name| name.length).sum(),
-            rows: std::mem::take(&mut *reader.rows.lock()),
+    let Some(checkpoint) = state.current() else {
+        return Ok((state, None));
+    };
+    let mut rows = std::mem::take(&mut *reader.rows.lock());
+    for partition in &checkpoint.contents().partitions {
+        let envelopes = checkpoint.envelopes(partition.partition, &StoredEnvelopes::default());
+        let mut envelopes = envelopes.rows(&rows::whole(Table::Queue))?;
+        while let Some((key, value)) = envelopes.next()? {
+            check_row(&key, &value)?;
+            *rows.entry(Table::Queue.name()).or_default() += 1;
         }
-    });
-    Ok((state, survey))
+    }
+    let files = checkpoint.files();
+    let survey = CheckpointSurvey {
+        position: checkpoint.position(),
+        files: files.len() as u64,
+        bytes: files.iter().map(|name| name.length).sum(),
+        rows,
+    };
+    Ok((state, Some(survey)))
 }
 
 /// Every damaged or missing file of a group's checkpoint. For a checkpoint that [`examine`] refuses,

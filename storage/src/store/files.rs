@@ -273,6 +273,10 @@ impl Pin {
     pub(crate) fn name(&self) -> &FileName {
         &self.name
     }
+
+    pub(crate) fn files(&self) -> &GroupFiles {
+        &self.files
+    }
 }
 
 impl Clone for Pin {

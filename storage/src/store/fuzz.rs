@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rossby_domain::ids::{GroupId, PartitionId};
 use rossby_seams::disk::{Disk as _, MemoryDisk};
 use sha2::{Digest as _, Sha256};
@@ -82,15 +83,14 @@ pub fn row_file(data: &[u8]) -> bool {
 fn with_frame(head: &[u8], rest: &[u8]) -> Vec<u8> {
     let (rows, payload) = rest.split_first().unwrap_or((&0, &[]));
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-    let rows = u64::from(*rows).to_be_bytes();
+    let offset = (head.len() + 8) as u64;
+    let place = row_file::place_of(&Bytes::copy_from_slice(payload), offset);
     [
         head,
         &length.to_be_bytes(),
         &crc32c::crc32c(payload).to_be_bytes(),
         payload,
-        &[0; 4],
-        &rows,
-        &crc32c::crc32c(&rows).to_be_bytes(),
+        &row_file::end((*rows).into(), place.as_slice()),
     ]
     .concat()
 }
@@ -130,8 +130,6 @@ fn rewrite(files: &Arc<GroupFiles>, partition: PartitionId, kind: RowFileKind, r
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::super::manifest::{FEATURE_LEVEL, PartitionFiles};
     use super::*;
     use crate::LogPosition;
@@ -176,22 +174,27 @@ mod tests {
     #[test]
     fn a_real_row_file_is_accepted() {
         let partition = PartitionId::new(7).unwrap();
-        for (name, kind, gone) in [
-            ("base", RowFileKind::Base, false),
-            ("delta", RowFileKind::Delta, true),
+        let envelope = |last| [[4].as_slice(), &[9; 23], &[last]].concat();
+        let keys = [b"a".to_vec(), b"ab".to_vec(), b"b".to_vec()];
+        let letters = [envelope(1), envelope(2), envelope(3)];
+        for (name, kind, gone, keys) in [
+            ("base", RowFileKind::Base, false, &keys),
+            ("delta", RowFileKind::Delta, true, &keys),
+            ("envelopes", RowFileKind::Delta, true, &letters),
         ] {
             let disk = MemoryDisk::default();
             let files = GroupFiles::open(Arc::new(disk.clone()), Path::new("/c"), GROUP).unwrap();
             let mut writer = RowFileWriter::create(&files, partition, kind).unwrap();
-            writer.push(b"a", Some(b"one")).unwrap();
+            writer.push(&keys[0], Some(b"one")).unwrap();
             writer
-                .push(b"ab", (!gone).then_some(b"two".as_slice()))
+                .push(&keys[1], (!gone).then_some(b"two".as_slice()))
                 .unwrap();
-            writer.push(b"b", Some(b"")).unwrap();
+            writer.push(&keys[2], Some(b"")).unwrap();
             let pin = writer.finish().unwrap().unwrap();
             let bytes = rossby_seams::disk::read(&disk, &files.path(&pin.name().digest)).unwrap();
             let delta = u8::from(gone);
-            let rows = [&[3], &bytes[32..bytes.len() - 16]].concat();
+            let index = if keys == &letters { 60 } else { 0 };
+            let rows = [&[3], &bytes[32..bytes.len() - 24 - index]].concat();
             seed(
                 "row_file",
                 &format!("seed-{name}-whole"),

@@ -3,7 +3,7 @@
 //! ```text
 //!   live     what was applied since the last cut
 //!   frozen   what the checkpoint being written holds, until it has reached the base (or nothing)
-//!   base     what was in the last checkpoint that reached the base
+//!   base     what was in the last checkpoint that reached the base; of envelopes, that checkpoint's files
 //! ```
 //!
 //! A read asks them in this order; a scan merges them. Invariant: `frozen` over the base shows the
@@ -15,25 +15,42 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::base_rows::BasePartition;
+use super::base_rows::{BasePages, BasePartition};
+use super::envelopes::{EnvelopeRows, StoredEnvelopes};
 use super::error::StoreError;
+use super::known::Known;
 use super::layer::{Gauge, Layer, Slot};
-use super::rows::KeyRange;
+use super::rows::{self, KeyRange, Table};
 
 /// The layers of a partition.
 #[derive(Debug)]
 pub(crate) struct Layers {
     live: Layer,
     frozen: Option<Arc<Layer>>,
+    envelopes: StoredEnvelopes,
+    // Readers find out too.
+    known: Mutex<Known>,
 }
 
 impl Layers {
-    pub(crate) fn new(gauge: Gauge) -> Self {
+    pub(crate) fn new(envelopes: StoredEnvelopes, gauge: Gauge) -> Self {
         Self {
             live: Layer::new(gauge),
             frozen: None,
+            envelopes,
+            known: Mutex::default(),
         }
+    }
+
+    /// What is known of some rows, decoded.
+    pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock()
+    }
+
+    pub(crate) fn envelopes(&self) -> &StoredEnvelopes {
+        &self.envelopes
     }
 
     /// Freezes what changed since the last cut; `None` if nothing did.
@@ -48,9 +65,14 @@ impl Layers {
         Some(frozen)
     }
 
-    /// Drops the frozen layer, which the base now holds.
-    pub(crate) fn settle(&mut self, frozen: &Arc<Layer>) {
-        self.frozen.take_if(|held| Arc::ptr_eq(held, frozen));
+    /// Drops the frozen layer, which the base and these files now hold; what is not needed any more.
+    pub(crate) fn settle(
+        &mut self,
+        frozen: &Arc<Layer>,
+        envelopes: StoredEnvelopes,
+    ) -> Option<(Arc<Layer>, StoredEnvelopes)> {
+        let held = self.frozen.take_if(|held| Arc::ptr_eq(held, frozen))?;
+        Some((held, std::mem::replace(&mut self.envelopes, envelopes)))
     }
 
     /// Takes back a freeze whose checkpoint did not come about.
@@ -62,7 +84,7 @@ impl Layers {
 
     /// Forgets all changes.
     pub(crate) fn clear(&mut self) {
-        *self = Self::new(self.live.gauge());
+        *self = Self::new(StoredEnvelopes::default(), self.live.gauge());
     }
 
     /// What memory says of a key; `None` if it says nothing.
@@ -81,6 +103,13 @@ impl Layers {
             Some(slot) => Ok(slot.value().cloned()),
             None => base.get(key),
         }
+    }
+
+    /// Sets a row that is hardly ever deleted. Whether a layer below shows it is not asked: should it be
+    /// deleted after all, it leaves a trace where it need not.
+    pub(crate) fn put_lasting(&mut self, key: Vec<u8>, value: Bytes) {
+        let born = matches!(self.live.get(&key), Some(Slot::Put { born: true, .. }));
+        self.live.set(key, Slot::Put { value, born });
     }
 
     /// Sets a row.
@@ -127,9 +156,41 @@ impl Layers {
         page_rows: usize,
         mut visit: impl FnMut(&[u8], &Bytes) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
-        if range.start >= range.end {
-            return Ok(());
+        let queue = rows::whole(Table::Queue);
+        let all = KeyRange::everything();
+        let (before, after) = (
+            KeyRange {
+                start: all.start,
+                end: queue.start.clone(),
+            },
+            KeyRange {
+                start: queue.end.clone(),
+                end: all.end,
+            },
+        );
+        for part in [before, queue.clone(), after] {
+            let Some(range) = range.within(&part) else {
+                continue;
+            };
+            let lower = if part == queue {
+                Lower::Files(self.envelopes.rows(&range)?)
+            } else {
+                Lower::Base(base.pages(&range, page_rows))
+            };
+            if self.merge(&range, lower, &mut visit)?.is_break() {
+                break;
+            }
         }
+        Ok(())
+    }
+
+    /// Visits what memory and `lower` have within a range.
+    fn merge(
+        &self,
+        range: &KeyRange,
+        mut lower: Lower<'_>,
+        visit: &mut impl FnMut(&[u8], &Bytes) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<ControlFlow<()>, StoreError> {
         let mut upper = Upper {
             live: self.live.range(range).peekable(),
             frozen: self
@@ -137,22 +198,18 @@ impl Layers {
                 .as_ref()
                 .map(|frozen| frozen.range(range).peekable()),
         };
-        let mut lower = base.pages(range, page_rows);
         loop {
             let order = match (upper.peek_key(), lower.peek_key()?) {
-                (None, None) => return Ok(()),
+                (None, None) => return Ok(ControlFlow::Continue(())),
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some(above), Some(below)) => above.cmp(below),
             };
             let flow = if order == Ordering::Greater {
-                match lower.next()? {
-                    Some((key, value)) => visit(&key, &value)?,
-                    None => ControlFlow::Continue(()),
-                }
+                lower.visit_next(visit)?
             } else {
                 if order == Ordering::Equal {
-                    lower.next()?;
+                    lower.skip()?;
                 }
                 match upper.next() {
                     Some((key, Slot::Put { value, .. })) => visit(key, value)?,
@@ -160,9 +217,42 @@ impl Layers {
                 }
             };
             if flow.is_break() {
-                return Ok(());
+                return Ok(flow);
             }
         }
+    }
+}
+
+/// What is below memory.
+enum Lower<'a> {
+    Base(BasePages<'a>),
+    Files(EnvelopeRows<'a>),
+}
+
+impl Lower<'_> {
+    fn peek_key(&mut self) -> Result<Option<&[u8]>, StoreError> {
+        match self {
+            Self::Base(pages) => pages.peek_key(),
+            Self::Files(rows) => rows.peek_key(),
+        }
+    }
+
+    fn skip(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Base(pages) => pages.next().map(drop),
+            Self::Files(rows) => rows.next().map(drop),
+        }
+    }
+
+    fn visit_next(
+        &mut self,
+        visit: &mut impl FnMut(&[u8], &Bytes) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let visited = match self {
+            Self::Base(pages) => pages.next()?.map(|(key, value)| visit(&key, &value)),
+            Self::Files(rows) => rows.next()?.map(|(key, value)| visit(&key, &value)),
+        };
+        visited.unwrap_or(Ok(ControlFlow::Continue(())))
     }
 }
 

@@ -61,7 +61,8 @@ impl PartitionFiles {
 }
 
 impl Versioned for Manifest {
-    const VERSION: u8 = 1;
+    /// That of checkpoints whose files have no index of their envelopes was 1.
+    const VERSION: u8 = 2;
 }
 
 impl Manifest {

@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!   apply ─► live layer ── cut ─► frozen layer ─┬─ write, publish ─► checkpoint files + manifest  (truth)
-//!                                               └─ chunk by chunk ─► base                         (rebuildable)
-//!   read  ─► live ─► frozen ─► base
+//!                                               └─ all but envelopes ─► base, chunk by chunk      (rebuildable)
+//!   read  ─► live ─► frozen ─► base; of envelopes: the checkpoint's files
 //! ```
 //!
 //! | file | what |
 //! |---|---|
 //! | `rows` | the keys of all tables |
 //! | `view` | domain's tables over a partition's rows |
-//! | `partition`, `layers`, `layer`, `base_rows` | the rows: layers in memory over the base |
+//! | `partition`, `layers`, `layer`, `base_rows`, `envelopes` | the rows: layers in memory over the base, and over the files that hold envelopes; `known`: some of them decoded |
 //! | `group` | a group's state machine; `reader`: its readers; `shared`: the state itself |
 //! | `checkpoint`, `row_file`, `merge`, `manifest`, `files` | a checkpoint and what it is made of; `cut`: how it comes about |
 //! | `incoming`, `install` | a checkpoint on its way in, and its taking over |
@@ -29,6 +29,7 @@ mod backup;
 mod base_rows;
 mod checkpoint;
 mod cut;
+mod envelopes;
 mod error;
 mod examine;
 mod files;
@@ -37,6 +38,7 @@ pub(crate) mod fuzz;
 mod group;
 mod incoming;
 mod install;
+mod known;
 mod layer;
 mod layers;
 mod manifest;

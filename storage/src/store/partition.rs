@@ -6,6 +6,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rossby_domain::ids::PartitionId;
 
 use super::base_rows::BasePartition;
+use super::envelopes::StoredEnvelopes;
 use super::layer::{Gauge, Layer};
 use super::layers::Layers;
 use super::view::View;
@@ -19,11 +20,16 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub(crate) fn new(id: PartitionId, base: BasePartition, gauge: Gauge) -> Self {
+    pub(crate) fn new(
+        id: PartitionId,
+        base: BasePartition,
+        envelopes: StoredEnvelopes,
+        gauge: Gauge,
+    ) -> Self {
         Self {
             id,
             base,
-            layers: RwLock::new(Layers::new(gauge)),
+            layers: RwLock::new(Layers::new(envelopes, gauge)),
         }
     }
 
@@ -42,9 +48,16 @@ impl Partition {
         self.layers.write().freeze()
     }
 
-    /// Drops the frozen layer, which the base now holds.
-    pub(crate) fn settle(&self, frozen: &Arc<Layer>) {
-        self.layers.write().settle(frozen);
+    /// The envelopes in files.
+    pub(crate) fn envelopes(&self) -> StoredEnvelopes {
+        self.layers.read().envelopes().clone()
+    }
+
+    /// Drops the frozen layer, which the base and these files now hold.
+    pub(crate) fn settle(&self, frozen: &Arc<Layer>, envelopes: StoredEnvelopes) {
+        let old = self.layers.write().settle(frozen, envelopes);
+        // Files that nobody else needs are removed, while others read on.
+        drop(old);
     }
 
     /// Takes back a freeze whose checkpoint did not come about.

@@ -8,6 +8,7 @@ use super::error::{REMEDY_REPLICA, StoreError};
 use super::files::{GroupFiles, Pin};
 use super::manifest::Manifest;
 use super::merge::MergedRows;
+use super::rows::is_envelope;
 
 /// Brings a group back to its last published checkpoint, and the base with it; `None` if it never
 /// had one. The base is used as it is only if it is `trusted` and holds just this checkpoint.
@@ -59,7 +60,8 @@ fn pin_all(files: &Arc<GroupFiles>, manifest: &Manifest) -> Result<Vec<Pin>, Sto
     manifest.files().map(pin).collect()
 }
 
-/// Fills the base, empty of the group's rows, from checkpoint files; the index row comes last.
+/// Fills the base, empty of the group's rows, from checkpoint files; the index row comes last. All of
+/// every file is read and checked, envelopes too, which stay where they are.
 pub(crate) fn fill_base(
     base: &BaseHandle,
     files: &GroupFiles,
@@ -73,7 +75,9 @@ pub(crate) fn fill_base(
         let mut writer = target.writer();
         let mut merged = MergedRows::open(files, partition, None)?;
         while let Some((key, value)) = merged.next()? {
-            writer.push(&key, Some(&value))?;
+            if !is_envelope(&key) {
+                writer.push(&key, Some(&value))?;
+            }
             rows = rows.saturating_add(1);
             if rows.is_multiple_of(REPORT_EVERY_ROWS) {
                 let of = manifest.partitions.len();

@@ -26,6 +26,11 @@ use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, GroupId, PartitionId, S
 use rossby_domain::tables::{DueKey, InboxKey};
 use rossby_domain::time::Timestamp;
 
+/// The bytes of an envelope's key, without the table's prefix: box and sequence.
+pub(crate) const ENVELOPE_KEY_BYTES: usize = 24;
+/// An envelope's key, without the table's prefix.
+pub(crate) type EnvelopeKey = [u8; ENVELOPE_KEY_BYTES];
+
 /// The bytes in front of a partition's rows in the base.
 pub(crate) const PARTITION_PREFIX_BYTES: usize = 6;
 
@@ -116,6 +121,16 @@ pub(crate) struct KeyRange {
 }
 
 impl KeyRange {
+    /// What of it is within another; `None` if nothing is.
+    pub(crate) fn within(&self, other: &Self) -> Option<Self> {
+        let start = self.start.as_slice().max(&other.start);
+        let end = self.end.as_slice().min(&other.end);
+        (start < end).then(|| Self {
+            start: start.to_vec(),
+            end: end.to_vec(),
+        })
+    }
+
     /// All keys that begin so. A prefix of nothing but 0xff has no end; no table's keys are such.
     pub(crate) fn of_prefix(prefix: Vec<u8>) -> Self {
         let end = after_prefix(&prefix);
@@ -187,6 +202,34 @@ pub(crate) fn queue_after(box_id: &BoxId, after: Sequence) -> Option<KeyRange> {
         start: queue(box_id, Sequence(first)),
         end,
     })
+}
+
+/// The envelope's key in a row's key; `None` for another table's row.
+///
+/// # Errors
+/// The key begins as that of an envelope does, and does not go on so.
+pub(crate) fn envelope_key(
+    key: &[u8],
+) -> Result<Option<EnvelopeKey>, std::array::TryFromSliceError> {
+    match key.strip_prefix(&[Table::Queue as u8]) {
+        Some(rest) => rest.try_into().map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Whether a row, by its key, is an envelope.
+pub(crate) fn is_envelope(key: &[u8]) -> bool {
+    key.first() == Some(&(Table::Queue as u8))
+}
+
+/// The row's key of an envelope's.
+pub(crate) fn envelope_row(key: &EnvelopeKey) -> Vec<u8> {
+    Table::Queue.key(&[key])
+}
+
+/// Whether two envelopes are of the same box.
+pub(crate) fn same_box(a: &EnvelopeKey, b: &EnvelopeKey) -> bool {
+    a.first_chunk::<16>() == b.first_chunk::<16>()
 }
 
 pub(crate) fn dedupe(box_id: &BoxId, sender: &DeviceAddress) -> Vec<u8> {

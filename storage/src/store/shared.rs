@@ -10,6 +10,7 @@ use rossby_domain::ids::PartitionId;
 
 use super::base_rows::BaseHandle;
 use super::checkpoint::Checkpoint;
+use super::envelopes::StoredEnvelopes;
 use super::error::StoreError;
 use super::files::GroupFiles;
 use super::layer::Gauge;
@@ -143,7 +144,11 @@ impl GroupShared {
         }
         let make = || {
             let base = self.base.partition(self.files.group, id);
-            Arc::new(Partition::new(id, base, self.gauge.clone()))
+            let current = self.rounds.lock().current.clone();
+            let envelopes =
+                current.map(|current| current.envelopes(id, &StoredEnvelopes::default()));
+            let envelopes = envelopes.unwrap_or_default();
+            Arc::new(Partition::new(id, base, envelopes, self.gauge.clone()))
         };
         Arc::clone(self.partitions.write().entry(id).or_insert_with(make))
     }

@@ -93,6 +93,13 @@ impl<L: DerefMut<Target = Layers>> View<'_, L> {
         self.layers.put(self.base, row.key, value)
     }
 
+    /// For rows that are hardly ever deleted.
+    fn put_lasting<T: Versioned>(&mut self, row: Row<T>, value: &T) -> Result<(), StoreError> {
+        let value = encoded(row.table, value)?;
+        self.layers.put_lasting(row.key, value);
+        Ok(())
+    }
+
     fn insert<T: Versioned>(
         &mut self,
         row: Row<T>,
@@ -177,11 +184,37 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
     }
 
     fn key_record(&self, box_id: &BoxId) -> Result<Option<KeyRecord>, StoreError> {
-        self.read(key_record(box_id))
+        let known = self.layers.known();
+        if let Some(record) = known.of_box(box_id).and_then(|known| known.record.clone()) {
+            return Ok(Some(record));
+        }
+        drop(known);
+        let found = self.read(key_record(box_id))?;
+        if found.is_some() {
+            self.layers
+                .known()
+                .of_box_mut(box_id)
+                .record
+                .clone_from(&found);
+        }
+        Ok(found)
     }
 
     fn profile(&self, box_id: &BoxId) -> Result<Option<Profile>, StoreError> {
-        self.read(profile(box_id))
+        let known = self.layers.known();
+        if let Some(profile) = known.of_box(box_id).and_then(|known| known.profile.clone()) {
+            return Ok(Some(profile));
+        }
+        drop(known);
+        let found = self.read(profile(box_id))?;
+        if found.is_some() {
+            self.layers
+                .known()
+                .of_box_mut(box_id)
+                .profile
+                .clone_from(&found);
+        }
+        Ok(found)
     }
 
     fn envelopes(
@@ -216,7 +249,16 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
     }
 
     fn queue_state(&self, box_id: &BoxId) -> Result<Option<QueueState>, StoreError> {
-        self.read(queue_state(box_id))
+        let known = self.layers.known();
+        if let Some(state) = known.of_box(box_id).and_then(|known| known.queue) {
+            return Ok(Some(state));
+        }
+        drop(known);
+        let found = self.read(queue_state(box_id))?;
+        if found.is_some() {
+            self.layers.known().of_box_mut(box_id).queue = found;
+        }
+        Ok(found)
     }
 
     fn sender(
@@ -224,7 +266,14 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
         box_id: &BoxId,
         address: &DeviceAddress,
     ) -> Result<Option<SenderRow>, StoreError> {
-        self.read(sender(box_id, address))
+        if let Some(row) = self.layers.known().sender(box_id, address) {
+            return Ok(Some(row.clone()));
+        }
+        let found = self.read(sender(box_id, address))?;
+        if let Some(row) = &found {
+            self.layers.known().set_sender(box_id, address, row);
+        }
+        Ok(found)
     }
 
     fn senders_of(
@@ -310,7 +359,12 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
     }
 
     fn meta(&self) -> Result<Meta, StoreError> {
-        Ok(self.read(meta())?.unwrap_or_default())
+        if let Some(known) = self.layers.known().meta {
+            return Ok(known);
+        }
+        let found = self.read(meta())?;
+        self.layers.known().meta = found;
+        Ok(found.unwrap_or_default())
     }
 }
 
@@ -325,22 +379,30 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
 
     fn insert_key_record(&mut self, box_id: &BoxId, record: &KeyRecord) -> Result<(), StoreError> {
         let clash = "a key record was inserted where there is one";
-        self.insert(key_record(box_id), record, clash)
+        self.insert(key_record(box_id), record, clash)?;
+        self.layers.known().of_box_mut(box_id).record = Some(record.clone());
+        Ok(())
     }
 
     fn update_key_record(&mut self, box_id: &BoxId, record: &KeyRecord) -> Result<(), StoreError> {
-        self.put(key_record(box_id), record)
+        self.put(key_record(box_id), record)?;
+        self.layers.known().of_box_mut(box_id).record = Some(record.clone());
+        Ok(())
     }
 
     fn delete_pending_key_record(&mut self, box_id: &BoxId) -> Result<(), StoreError> {
+        self.layers.known().of_box_mut(box_id).record = None;
         self.delete(key_record(box_id))
     }
 
     fn put_profile(&mut self, box_id: &BoxId, value: &Profile) -> Result<(), StoreError> {
-        self.put(profile(box_id), value)
+        self.put(profile(box_id), value)?;
+        self.layers.known().of_box_mut(box_id).profile = Some(value.clone());
+        Ok(())
     }
 
     fn delete_profile(&mut self, box_id: &BoxId) -> Result<(), StoreError> {
+        self.layers.known().of_box_mut(box_id).profile = None;
         self.delete(profile(box_id))
     }
 
@@ -357,7 +419,9 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
     }
 
     fn put_queue_state(&mut self, box_id: &BoxId, state: &QueueState) -> Result<(), StoreError> {
-        self.put(queue_state(box_id), state)
+        self.put_lasting(queue_state(box_id), state)?;
+        self.layers.known().of_box_mut(box_id).queue = Some(*state);
+        Ok(())
     }
 
     fn put_sender(
@@ -366,7 +430,9 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
         address: &DeviceAddress,
         row: &SenderRow,
     ) -> Result<(), StoreError> {
-        self.put(sender(box_id, address), row)
+        self.put_lasting(sender(box_id, address), row)?;
+        self.layers.known().set_sender(box_id, address, row);
+        Ok(())
     }
 
     fn put_pending_claim(
@@ -433,7 +499,9 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
     }
 
     fn put_meta(&mut self, value: &Meta) -> Result<(), StoreError> {
-        self.put(meta(), value)
+        self.put_lasting(meta(), value)?;
+        self.layers.known().meta = Some(*value);
+        Ok(())
     }
 }
 

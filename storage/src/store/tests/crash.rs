@@ -223,9 +223,16 @@ fn power_loss_at_any_moment_of_an_install_leaves_the_old_state_or_the_new() {
             let allowed = if installed.is_ok() { &[6][..] } else { &[3, 6] };
             found[history.recover(&disk.fork(loss), allowed)] += 1;
         }
-        if installed.is_ok() {
-            assert_eq!(group.reader().digests().unwrap().1, history.digests[6]);
-            break;
+        if installed.is_err() {
+            continue;
+        }
+        // What failed was the removal of old files, or nothing: envelopes are read from the disk.
+        match group.reader().digests() {
+            Ok((_, digests)) => {
+                assert_eq!(digests, history.digests[6]);
+                break;
+            }
+            Err(error) => assert!(matches!(error, StoreError::Io { .. }), "{error}"),
         }
     }
     assert!(found[3] > 0 && found[6] > 0, "{found:?}");

@@ -1,5 +1,6 @@
 //! A partition's view must behave as `MemoryTables` does, wherever its rows happen to be.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,11 +18,17 @@ use rossby_domain::tables::{
 };
 use rossby_domain::time::Timestamp;
 use rossby_seams::base::{Base, MemoryBase};
+use rossby_seams::disk::MemoryDisk;
 
 use super::cases;
 use crate::store::base_rows::BaseHandle;
+use crate::store::cut::write_partition;
+use crate::store::envelopes::StoredEnvelopes;
+use crate::store::files::{FileName, GroupFiles, Pin};
 use crate::store::layer::{Gauge, Layer};
+use crate::store::manifest::PartitionFiles;
 use crate::store::partition::Partition;
+use crate::store::rows::{Table, is_envelope, whole};
 
 const KINDS: u8 = 3;
 
@@ -293,9 +300,12 @@ fn shown<T: ReadTables<Error: std::fmt::Debug>>(tables: &T) -> Vec<String> {
     all
 }
 
-/// A partition over a base in memory, and the freeze that is under way.
+/// A partition over a base and files in memory, and the freeze that is under way.
 struct Rows {
     base: Arc<MemoryBase>,
+    files: Arc<GroupFiles>,
+    stored: Option<PartitionFiles>,
+    pins: Vec<Pin>,
     partition: Partition,
     frozen: Option<Arc<Layer>>,
 }
@@ -305,9 +315,14 @@ impl Rows {
         let base = Arc::new(MemoryBase::default());
         let handle = BaseHandle::new(Arc::clone(&base) as Arc<dyn Base>);
         let rows = handle.partition(GroupId(1), partition_id());
-        let partition = Partition::new(partition_id(), rows, Gauge::default());
+        let none = StoredEnvelopes::default();
+        let partition = Partition::new(partition_id(), rows, none, Gauge::default());
+        let disk = Arc::new(MemoryDisk::default());
         Self {
             base,
+            files: GroupFiles::open(disk, Path::new("/c"), GroupId(1)).unwrap(),
+            stored: None,
+            pins: Vec::new(),
             partition,
             frozen: None,
         }
@@ -324,17 +339,37 @@ impl Rows {
         let Some(frozen) = self.frozen.take() else {
             return;
         };
+        let (stored, pins) = (self.stored.take(), &mut self.pins);
+        self.stored = write_partition(&self.files, partition_id(), stored, &frozen, pins).unwrap();
         let rows = frozen.iter().count();
         let mut writer = self.partition.base.writer();
         for (number, (key, slot)) in frozen.iter().enumerate() {
-            writer.push(key, slot.value().map(Bytes::as_ref)).unwrap();
+            if !is_envelope(key) {
+                writer.push(key, slot.value().map(Bytes::as_ref)).unwrap();
+            }
             if number == rows / 2 {
                 writer.flush().unwrap();
                 check(self);
             }
         }
         writer.flush().unwrap();
-        self.partition.settle(&frozen);
+        let pin = |name: &FileName| self.pins.iter().find(|pin| pin.name() == name).cloned();
+        let envelopes = self.stored.as_ref().map(|stored| {
+            let before = self.partition.envelopes();
+            before.next(stored, pin)
+        });
+        self.partition
+            .settle(&frozen, envelopes.unwrap_or_default());
+    }
+
+    /// What was known of rows is forgotten.
+    fn restart(&mut self) {
+        let (base, gauge) = (self.partition.base.clone(), Gauge::default());
+        let pin = |name: &FileName| self.pins.iter().find(|pin| pin.name() == name).cloned();
+        let none = StoredEnvelopes::default();
+        let stored = self.stored.as_ref().map(|stored| none.next(stored, pin));
+        let stored = stored.unwrap_or_default();
+        self.partition = Partition::new(partition_id(), base, stored, gauge);
     }
 
     fn thaw(&mut self) {
@@ -343,8 +378,15 @@ impl Rows {
         }
     }
 
-    fn base_rows(&self) -> usize {
-        self.base.range(&[0], &[0xff; 8], usize::MAX).unwrap().len()
+    /// Rows in the base, and envelopes in files.
+    fn stored_rows(&self) -> usize {
+        let envelopes = self.partition.envelopes();
+        let mut envelopes = envelopes.rows(&whole(Table::Queue)).unwrap();
+        let mut rows = self.base.range(&[0], &[0xff; 8], usize::MAX).unwrap().len();
+        while envelopes.next().unwrap().is_some() {
+            rows += 1;
+        }
+        rows
     }
 
     fn visible_rows(&self) -> usize {
@@ -399,12 +441,12 @@ fn compare(
         }
         assert_eq!(of_model(&model), of_rows(&rows));
     }
-    // Once all has moved down, the base holds the rows that are there and nothing else.
+    // Once all has moved down, base and files hold the rows that are there and nothing else.
     rows.settle(|_| {});
     rows.freeze();
     rows.settle(|_| {});
     assert!(rows.partition.freeze().is_none());
-    assert_eq!(rows.base_rows(), rows.visible_rows());
+    assert_eq!(rows.stored_rows(), rows.visible_rows());
     assert_eq!(of_model(&model), of_rows(&rows));
 }
 
@@ -434,7 +476,8 @@ proptest! {
 fn an_envelope_purged_before_the_next_checkpoint_leaves_no_trace() {
     let mut rows = Rows::new();
     let gauge = Gauge::default();
-    rows.partition = Partition::new(partition_id(), rows.partition.base.clone(), gauge.clone());
+    let (base, none) = (rows.partition.base.clone(), StoredEnvelopes::default());
+    rows.partition = Partition::new(partition_id(), base, none, gauge.clone());
     rows.partition
         .write()
         .append_envelope(&box_id(0), &envelope(1, 1))
@@ -482,6 +525,7 @@ fn a_flipped_bit_in_the_base_is_an_error_and_no_answer() {
         let mut damaged = value.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         rows.base.write(vec![(key.clone(), Some(damaged))]).unwrap();
+        rows.restart();
         let found = rows.partition.read().profile(&box_id(0));
         assert!(
             matches!(found, Err(crate::store::StoreError::Corrupt { .. })),
@@ -493,4 +537,37 @@ fn a_flipped_bit_in_the_base_is_an_error_and_no_answer() {
     let other = [&key[..crate::store::rows::PARTITION_PREFIX_BYTES], &other].concat();
     rows.base.write(vec![(other, Some(value))]).unwrap();
     assert!(rows.partition.read().profile(&box_id(1)).is_err());
+}
+
+#[test]
+fn a_flipped_bit_in_a_file_of_envelopes_is_an_error_and_no_answer() {
+    let mut rows = Rows::new();
+    let kept = envelope(1, 1);
+    rows.partition
+        .write()
+        .append_envelope(&box_id(0), &kept)
+        .unwrap();
+    rows.freeze();
+    rows.settle(|_| {});
+    let name = rows.stored.as_ref().unwrap().base;
+    let path = rows.files.path(&name.digest);
+    let file = rows.files.disk.open(&path).unwrap();
+    let mut bytes = vec![0; usize::try_from(name.length).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let page = |rows: &Rows| {
+        rows.partition
+            .read()
+            .envelopes(&box_id(0), Sequence(0), 9, 99)
+    };
+    assert_eq!(page(&rows).unwrap(), [kept]);
+    for at in 0..bytes.len() {
+        file.write_all_at(&[bytes[at] ^ 0x10], at as u64).unwrap();
+        rows.restart();
+        let found = page(&rows);
+        let is_refused = matches!(found, Err(crate::store::StoreError::Corrupt { .. }));
+        // The end of the blocks is for those who read them all.
+        let unread = bytes.len() - 20 - 60 - 4..bytes.len() - 20 - 60;
+        assert!(is_refused || unread.contains(&at), "{at}: {found:?}");
+        file.write_all_at(&[bytes[at]], at as u64).unwrap();
+    }
 }
