@@ -151,8 +151,10 @@ async fn prepare(
         .map_err(|error| tonic::Status::from_error(error.into()))?;
     let mut request = tonic::Request::new(message);
     if let Some(authorization) = authorization {
-        let value = AsciiMetadataValue::try_from(authorization)
+        let mut value = AsciiMetadataValue::try_from(authorization)
             .map_err(|_| tonic::Status::internal("the authorization is not ASCII"))?;
+        // Each is used once: it had better not push what repeats out of the header tables.
+        value.set_sensitive(true);
         request.metadata_mut().insert(AUTHORIZATION, value);
     }
     Ok((client, request))
