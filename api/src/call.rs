@@ -67,6 +67,12 @@ impl RpcPath {
         }
     }
 
+    /// Whether a gRPC path is one of the service's, known or not.
+    #[must_use]
+    pub fn is_of_service(path: &str) -> bool {
+        path.starts_with("/rossby.v1.Mailbox/")
+    }
+
     /// The method's bare name, for logs and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {

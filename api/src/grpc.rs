@@ -4,24 +4,28 @@
 //! that were sent. So this server hands on each message as it came and routes by the path alone; what
 //! the bytes mean is read behind the check ([`crate::mailbox`]).
 
+mod message;
+
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf as _, BufMut as _, Bytes};
-use http::HeaderMap;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::metadata::{AsciiMetadataValue, MetadataMap};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
 
-use crate::call::{Call, CallReply, CallStream, Door, RpcPath};
-use crate::error::{ApiError, Code};
+use crate::call::{Call, CallReply, Door, RpcPath};
+use crate::error::ApiError;
 use crate::limits::DoorLimits;
+use message::{Messages, Reply};
 
 /// The metadata key of a Hawk request header.
 pub const AUTHORIZATION: &str = "authorization";
@@ -29,8 +33,10 @@ pub const AUTHORIZATION: &str = "authorization";
 pub const SERVER_AUTHORIZATION: &str = "server-authorization";
 /// The full name of the service.
 pub const SERVICE_NAME: &str = "rossby.v1.Mailbox";
+/// The content type of every answer.
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// The public service, ready to be added to a tonic server.
+/// The public service, ready to be served by HTTP/2.
 #[derive(Clone)]
 pub struct MailboxServer {
     door: Arc<dyn Door>,
@@ -54,9 +60,10 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 impl<B> tonic::codegen::Service<http::Request<B>> for MailboxServer
 where
     B: HttpBody + Send + 'static,
+    B::Data: Send,
     B::Error: Into<tonic::codegen::StdError> + Send + 'static,
 {
-    type Response = http::Response<tonic::body::Body>;
+    type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Result<Self::Response, Infallible>>;
 
@@ -72,18 +79,11 @@ where
             door: Arc::clone(&self.door),
             path,
             deadline: Instant::now() + patience(request.headers(), &self.limits),
+            limit: usize::try_from(self.limits.request_bytes).unwrap_or(usize::MAX),
         };
-        let limit = usize::try_from(self.limits.request_bytes).unwrap_or(usize::MAX);
         Box::pin(async move {
-            // The wire form of one message is the same as that of a stream of one, and read as a
-            // stream its refusals can be given our codes.
-            let mut grpc = tonic::server::Grpc::new(RawCodec)
-                .max_decoding_message_size(limit)
-                .max_encoding_message_size(usize::MAX);
-            if method.path.is_stream() {
-                return Ok(grpc.streaming(method, request).await);
-            }
-            Ok(grpc.client_streaming(method, request).await)
+            let answer = method.answer(request).await;
+            Ok(answer.unwrap_or_else(Status::into_http))
         })
     }
 }
@@ -118,140 +118,90 @@ fn parse_grpc_timeout(text: &str) -> Option<Duration> {
 }
 
 /// One call on its way to the door.
-#[derive(Clone)]
 struct Method {
     door: Arc<dyn Door>,
     path: RpcPath,
     deadline: Instant,
+    limit: usize,
 }
 
 impl Method {
+    async fn answer<B>(self, request: http::Request<B>) -> Result<http::Response<Body>, Status>
+    where
+        B: HttpBody,
+        B::Error: Into<tonic::codegen::StdError>,
+    {
+        let call = self.receive(request).await?;
+        if self.path.is_stream() {
+            let messages = self.door.subscribe(call).await?;
+            return Ok(response(Body::new(Messages::new(messages))));
+        }
+        let CallReply {
+            message,
+            server_authorization,
+        } = self.door.call(call).await?;
+        let mut response = response(Body::new(Reply::new(message)));
+        if let Some(header) = server_authorization {
+            response
+                .headers_mut()
+                .insert(SERVER_AUTHORIZATION, unique(header)?);
+        }
+        Ok(response)
+    }
+
     /// Takes the request in.
-    async fn receive(&self, request: Request<Streaming<Bytes>>) -> Result<Call, Status> {
-        let remote = request.remote_addr().map(|address| address.ip());
-        let (metadata, _, mut stream) = request.into_parts();
-        let message = tokio::time::timeout_at(self.deadline, only_message(&mut stream))
+    async fn receive<B>(&self, request: http::Request<B>) -> Result<Call, Status>
+    where
+        B: HttpBody,
+        B::Error: Into<tonic::codegen::StdError>,
+    {
+        let (head, body) = request.into_parts();
+        message::refuse_compression(&head.headers)?;
+        let message = tokio::time::timeout_at(self.deadline, message::receive(body, self.limit))
             .await
             // Nothing was done: the request never arrived whole.
             .map_err(|_| ApiError::unavailable("a request did not arrive in time"))??;
         Ok(Call {
             path: self.path,
-            authorization: sole_authorization(&metadata),
+            authorization: sole_authorization(&head.headers),
             message,
             deadline: self.deadline,
-            remote,
+            remote: remote(&head.extensions),
             relayed: false,
         })
     }
 }
 
-impl tonic::server::ClientStreamingService<Bytes> for Method {
-    type Response = Bytes;
-    type Future = BoxFuture<Result<Response<Bytes>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
-        let method = self.clone();
-        Box::pin(async move {
-            let call = method.receive(request).await?;
-            method.door.call(call).await.and_then(into_response)
-        })
-    }
+fn response(body: Body) -> http::Response<Body> {
+    let mut response = http::Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
 }
 
-impl tonic::server::StreamingService<Bytes> for Method {
-    type Response = Bytes;
-    type ResponseStream = CallStream;
-    type Future = BoxFuture<Result<Response<CallStream>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
-        let method = self.clone();
-        Box::pin(async move {
-            let call = method.receive(request).await?;
-            method.door.subscribe(call).await.map(Response::new)
-        })
-    }
+/// A header's value that no other message has: said to be one that HTTP/2 need not remember, so that it
+/// does not push what repeats out of the tables of both ends (RFC 7541, section 6.2.3).
+fn unique(header: String) -> Result<HeaderValue, ApiError> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from(header))
+        .map_err(|_| ApiError::internal("a server-authorization header is not ASCII"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
-/// The one message of a unary call.
-async fn only_message(stream: &mut Streaming<Bytes>) -> Result<Bytes, Status> {
-    let typed = |status: Status| match status.code() {
-        tonic::Code::OutOfRange => ApiError::from(Code::RequestTooLarge).into(),
-        tonic::Code::Internal => ApiError::invalid("the gRPC message can't be read").into(),
-        _ => status,
-    };
-    let missing = || Status::from(ApiError::invalid("the request has no message"));
-    let message = stream.message().await.map_err(typed)?.ok_or_else(missing)?;
-    match stream.message().await.map_err(typed)? {
-        None => Ok(message),
-        Some(_) => Err(ApiError::invalid("the request has more than one message").into()),
-    }
+/// Where the connection came from, as the listener saw it.
+fn remote(extensions: &http::Extensions) -> Option<IpAddr> {
+    let info = extensions.get::<TcpConnectInfo>()?;
+    info.remote_addr().map(|address| address.ip())
 }
 
 /// The `authorization` metadata if it is there once. Twice is as good as none: two readers could
 /// take different ones.
-fn sole_authorization(metadata: &MetadataMap) -> Option<String> {
-    let mut all = metadata.get_all(AUTHORIZATION).iter();
+fn sole_authorization(headers: &HeaderMap) -> Option<String> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
     let first = all.next()?;
     if all.next().is_some() {
         return None;
     }
     first.to_str().ok().map(str::to_owned)
-}
-
-fn into_response(reply: CallReply) -> Result<Response<Bytes>, Status> {
-    let mut response = Response::new(reply.message);
-    if let Some(header) = reply.server_authorization {
-        let value = AsciiMetadataValue::try_from(header)
-            .map_err(|_| ApiError::internal("a server-authorization header is not ASCII"))?;
-        response.metadata_mut().insert(SERVER_AUTHORIZATION, value);
-    }
-    Ok(response)
-}
-
-/// Messages as they are.
-#[derive(Debug, Clone, Copy, Default)]
-struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
-    }
-}
-
-impl Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
-    }
 }
 
 #[cfg(test)]
@@ -284,11 +234,11 @@ mod tests {
 
     #[test]
     fn authorization_counts_only_if_it_is_there_once() {
-        let mut metadata = MetadataMap::new();
-        assert_eq!(sole_authorization(&metadata), None);
-        metadata.append(AUTHORIZATION, "Hawk a".parse().unwrap());
-        assert_eq!(sole_authorization(&metadata).as_deref(), Some("Hawk a"));
-        metadata.append(AUTHORIZATION, "Hawk b".parse().unwrap());
-        assert_eq!(sole_authorization(&metadata), None);
+        let mut headers = HeaderMap::new();
+        assert_eq!(sole_authorization(&headers), None);
+        headers.append(AUTHORIZATION, "Hawk a".parse().unwrap());
+        assert_eq!(sole_authorization(&headers).as_deref(), Some("Hawk a"));
+        headers.append(AUTHORIZATION, "Hawk b".parse().unwrap());
+        assert_eq!(sole_authorization(&headers), None);
     }
 }

@@ -102,21 +102,22 @@ impl MailboxService {
     /// # Errors
     /// [`CallError::Elsewhere`] if another node leads the caller's group and the call was not
     /// relayed yet; otherwise [`CallError::Refused`].
-    pub async fn handle(&self, call: Call) -> Result<CallReply, CallError> {
+    pub async fn handle(&self, call: &Call) -> Result<CallReply, CallError> {
         let started = Instant::now();
-        // Boxed: all calls' futures together are large, and deep enough to tire the compiler.
-        let answer = Box::pin(self.answer(&call)).await;
-        self.settle(&call, started, answer)
+        // Boxed: all calls' futures together are deep enough to tire the compiler. Those of rare calls
+        // are boxed once more, so that they don't make this one large.
+        let answer = Box::pin(self.answer(call)).await;
+        self.settle(call, started, answer)
     }
 
     /// Opens a stream, or says who should.
     ///
     /// # Errors
     /// As [`MailboxService::handle`].
-    pub async fn open_stream(&self, call: Call) -> Result<CallStream, CallError> {
+    pub async fn open_stream(&self, call: &Call) -> Result<CallStream, CallError> {
         let started = Instant::now();
-        let answer = Box::pin(self.answer_stream(&call)).await;
-        self.settle(&call, started, answer)
+        let answer = Box::pin(self.answer_stream(call)).await;
+        self.settle(call, started, answer)
     }
 
     /// Ends all subscriptions with a word to each, and takes no more: the node is about to stop.
@@ -173,8 +174,8 @@ impl MailboxService {
     async fn answer(&self, call: &Call) -> Result<CallReply, Failure> {
         self.check_size(call)?;
         match call.path {
-            RpcPath::Register => rpc::register(self, call).await.map(unsigned),
-            RpcPath::Authorize => rpc::authorize(self, call).await.map(unsigned),
+            RpcPath::Register => Box::pin(rpc::register(self, call)).await.map(unsigned),
+            RpcPath::Authorize => Box::pin(rpc::authorize(self, call)).await.map(unsigned),
             RpcPath::LookupKey
             | RpcPath::Send
             | RpcPath::Fetch
@@ -190,12 +191,12 @@ impl MailboxService {
         let caller = self.authenticate(call).await?;
         let from = caller.address();
         let message = match call.path {
-            RpcPath::LookupKey => rpc::lookup_key(self, from, call).await?,
+            RpcPath::LookupKey => Box::pin(rpc::lookup_key(self, from, call)).await?,
             RpcPath::Send => rpc::send(self, from, call).await?,
             RpcPath::Fetch => rpc::fetch(self, from, call).await?,
             RpcPath::Acknowledge => rpc::acknowledge(self, from, call).await?,
-            RpcPath::Block => rpc::block(self, from, call).await?,
-            RpcPath::UpdateKey => rpc::update_key(self, from, call).await?,
+            RpcPath::Block => Box::pin(rpc::block(self, from, call)).await?,
+            RpcPath::UpdateKey => Box::pin(rpc::update_key(self, from, call)).await?,
             RpcPath::Register | RpcPath::Authorize | RpcPath::Subscribe => {
                 return Err(ApiError::internal("not a call of a caller").into());
             }
@@ -276,10 +277,10 @@ impl From<ReadError> for Failure {
 impl Door for MailboxService {
     /// Without a relay: a call for another node is refused as unavailable.
     async fn call(&self, call: Call) -> Result<CallReply, tonic::Status> {
-        self.handle(call).await.map_err(Into::into)
+        self.handle(&call).await.map_err(Into::into)
     }
 
     async fn subscribe(&self, call: Call) -> Result<CallStream, tonic::Status> {
-        self.open_stream(call).await.map_err(Into::into)
+        self.open_stream(&call).await.map_err(Into::into)
     }
 }

@@ -1,7 +1,7 @@
 //! Figures for operators. Nothing here is labelled by box, device or identifier.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -65,11 +65,20 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
+/// Where a method's usual calls are counted.
+#[derive(Debug)]
+struct Usual {
+    answered: Counter,
+    latency: Histogram,
+}
+
 /// The figures of the doors. Clones of the parts are shared with the registry.
 #[derive(Debug)]
 pub struct Metrics {
     calls: Family<CallLabels, Counter>,
     latency: Family<RpcLabel, Histogram>,
+    /// Those of calls that were answered well, by method, found once.
+    usual: [OnceLock<Usual>; RpcPath::ALL.len()],
     envelopes_refused: Family<CallLabels, Counter>,
     nonces: Gauge<u64, AtomicU64>,
     courier: Family<CourierLabels, Counter>,
@@ -97,6 +106,7 @@ impl Metrics {
                 "Time from a call's arrival to its answer",
                 Family::new_with_constructor(buckets),
             ),
+            usual: Default::default(),
             envelopes_refused: figure(
                 registry,
                 "rossby_envelopes_refused",
@@ -156,11 +166,21 @@ impl Metrics {
 
     /// A call was answered; `refusal` is its code if it was refused.
     pub fn answered(&self, path: RpcPath, refusal: Option<Code>, took: Duration) {
-        let (rpc, code) = (path.name(), refusal.map_or("OK", Code::as_str));
-        self.calls.get_or_create(&CallLabels { rpc, code }).inc();
-        self.latency
-            .get_or_create(&RpcLabel { rpc })
-            .observe(took.as_secs_f64());
+        let rpc = path.name();
+        let usual = self.usual.get(path as usize).map(|usual| {
+            usual.get_or_init(|| Usual {
+                answered: self
+                    .calls
+                    .get_or_create_owned(&CallLabels { rpc, code: "OK" }),
+                latency: self.latency.get_or_create_owned(&RpcLabel { rpc }),
+            })
+        });
+        let Some(usual) = usual else { return };
+        match refusal.map(Code::as_str) {
+            None => usual.answered.inc(),
+            Some(code) => self.calls.get_or_create(&CallLabels { rpc, code }).inc(),
+        };
+        usual.latency.observe(took.as_secs_f64());
     }
 
     /// An envelope of a Send was refused.

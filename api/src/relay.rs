@@ -79,7 +79,7 @@ impl Door for Relay {
     async fn call(&self, call: Call) -> Result<CallReply, Status> {
         let give_up = give_up(&call);
         loop {
-            let leader = match self.mailbox.handle(call.clone()).await {
+            let leader = match self.mailbox.handle(&call).await {
                 Err(CallError::Elsewhere(leader)) => leader,
                 Err(CallError::Refused(error)) => return Err(error.into()),
                 Ok(reply) => return Ok(reply),
@@ -93,7 +93,7 @@ impl Door for Relay {
     async fn subscribe(&self, call: Call) -> Result<CallStream, Status> {
         let give_up = give_up(&call);
         loop {
-            let leader = match self.mailbox.open_stream(call.clone()).await {
+            let leader = match self.mailbox.open_stream(&call).await {
                 Err(CallError::Elsewhere(leader)) => leader,
                 Err(CallError::Refused(error)) => return Err(error.into()),
                 Ok(stream) => return Ok(stream),

@@ -27,6 +27,7 @@ use crate::expiry::Expiry;
 use crate::heard::Heard;
 use crate::links::Links;
 use crate::ownership::Ownership;
+use crate::reads::Rounds;
 use crate::rounds::RoundCounters;
 use crate::service_time::ServiceTime;
 use crate::shipping::Shipping;
@@ -65,6 +66,7 @@ pub(crate) struct Core {
     pub(crate) failure: Mutex<Option<String>>,
     pub(crate) expiry: Expiry,
     pub(crate) time: ServiceTime,
+    pub(crate) reads: Rounds,
     /// Whether this replica was removed from the group, and has ended.
     pub(crate) dismissed: CancellationToken,
     pub(crate) stop: CancellationToken,

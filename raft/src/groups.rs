@@ -28,6 +28,7 @@ use crate::inbound::{Inbound, InboundConfig, Replica};
 use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
+use crate::reads::Rounds;
 use crate::runtime::with_random;
 use crate::service_time::ServiceTime;
 use crate::shipping::Shipping;
@@ -240,6 +241,7 @@ impl Groups {
             failure: Mutex::default(),
             expiry: Expiry::default(),
             time: ServiceTime::default(),
+            reads: Rounds::default(),
             dismissed: CancellationToken::new(),
             stop: self.stop.child_token(),
         };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -93,7 +94,7 @@ pub enum HawkRefusal {
 /// A proven caller.
 #[derive(Debug)]
 pub struct Caller {
-    presented: Presented,
+    presented: Arc<Presented>,
     path: RpcPath,
     token: Token,
 }
@@ -137,13 +138,14 @@ impl Guard {
     /// [`HawkRefusal`].
     pub fn admit(
         &self,
-        presented: Presented,
+        presented: impl Into<Arc<Presented>>,
         path: RpcPath,
         message: &[u8],
         credentials: Credentials,
         reign: Reign,
         now: Timestamp,
     ) -> Result<Caller, HawkRefusal> {
+        let presented = presented.into();
         let token = self.matching_token(&presented, path, message, credentials)?;
         self.check_time(presented.ts_secs(), reign, now)?;
         self.record(&presented, reign)?;

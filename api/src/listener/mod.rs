@@ -1,9 +1,9 @@
 //! The listeners of a node for gRPC.
 //!
 //! ```text
-//!   TCP ──► accept (nodelay, limit, TLS handshake, who is it?) ──► tonic server ──► services
-//!             clients: anyone; TLS, or plain text on loopback       Mailbox, Health, Reflection
-//!             peers:   nodes with a certificate of the cluster      Peer
+//!   TCP ──► accept (nodelay, limit, TLS handshake, who is it?) ──► HTTP/2 ──► services
+//!             clients: anyone; TLS, or plain text on loopback  hyper    Mailbox, Health, Reflection
+//!             peers:   nodes with a certificate of the cluster  tonic    Peer
 //! ```
 //!
 //! Invariants: a peer's request carries the node that the certificate proves
@@ -11,6 +11,7 @@
 //! that are no TLS or no HTTP/2 cost one connection, and end it.
 
 mod accept;
+mod clients;
 mod connection;
 mod shed;
 pub mod tls;
@@ -27,7 +28,8 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 pub use accept::PeerConnectInfo;
-use accept::{Anyone, Identify, NodesOnly};
+use accept::{Anyone, NodesOnly};
+pub use clients::ClientServices;
 pub use shed::Shed;
 
 /// How long an idle connection goes without a sign of life before it is asked for one, and how
@@ -118,18 +120,15 @@ impl Listener {
     }
 
     /// Serves clients until `stop`, then finishes the calls in flight.
-    ///
-    /// # Errors
-    /// If the server fails as a whole; a single connection can't make it.
     pub async fn serve_clients(
         self,
-        routes: Routes,
+        services: ClientServices,
         max_connections: usize,
         stop: CancellationToken,
-    ) -> Result<(), tonic::transport::Error> {
-        let server = Server::builder().max_concurrent_streams(CLIENT_STREAMS);
-        self.serve::<Anyone>(server, routes, max_connections, stop)
-            .await
+    ) {
+        let connections =
+            accept::accept::<Anyone>(self.socket, self.tls, max_connections, stop.clone());
+        clients::serve(connections, services, stop).await;
     }
 
     /// Serves peers until `stop`, then finishes the calls in flight.
@@ -141,23 +140,12 @@ impl Listener {
         routes: Routes,
         stop: CancellationToken,
     ) -> Result<(), tonic::transport::Error> {
-        let server = Server::builder()
+        let connections =
+            accept::accept::<NodesOnly>(self.socket, self.tls, PEER_CONNECTIONS, stop.clone());
+        Server::builder()
             .max_concurrent_streams(PEER_STREAMS)
             .initial_stream_window_size(PEER_STREAM_WINDOW)
-            .initial_connection_window_size(PEER_CONNECTION_WINDOW);
-        self.serve::<NodesOnly>(server, routes, PEER_CONNECTIONS, stop)
-            .await
-    }
-
-    async fn serve<W: Identify>(
-        self,
-        server: Server,
-        routes: Routes,
-        max_connections: usize,
-        stop: CancellationToken,
-    ) -> Result<(), tonic::transport::Error> {
-        let connections = accept::accept::<W>(self.socket, self.tls, max_connections, stop.clone());
-        server
+            .initial_connection_window_size(PEER_CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .http2_max_header_list_size(HEADER_BYTES)

@@ -37,9 +37,9 @@ impl<S: NamedService> NamedService for Shed<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> Service<http::Request<Body>> for Shed<S>
+impl<S, B> Service<http::Request<B>> for Shed<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S: Service<http::Request<B>, Response = http::Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -50,7 +50,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             let status = tonic::Status::from(ApiError::from(Code::Overloaded));
             return Box::pin(async move { Ok(status.into_http()) });

@@ -1,6 +1,7 @@
 //! Who is asking: Hawk, at the leader of the caller's box.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rossby_domain::ids::{DeviceAddress, GroupId, PartitionId};
@@ -51,13 +52,14 @@ impl MailboxService {
     pub(super) async fn authenticate_at(&self, call: &Call) -> Result<(Caller, Standing), Failure> {
         let header = call.authorization.as_deref().ok_or(Code::Unauthenticated)?;
         let presented = Presented::parse(header).map_err(|_| Code::Unauthenticated)?;
+        let presented = Arc::new(presented);
         let address = *presented.address();
         let partition = self.home(&address.box_id).ok_or(Code::Unauthenticated)?;
         let led = self.lead(partition, call.deadline).await?;
         let generation = self
             .token_generation(&led, partition, &address, call.deadline)
             .await?;
-        let admit = || self.admit(call, &led, presented.clone(), generation);
+        let admit = || self.admit(call, &led, Arc::clone(&presented), generation);
         let admitted = match admit().await {
             Err(HawkRefusal::NotCovered { until }) => {
                 let covering = led.group.cover(partition, until, call.deadline);
@@ -84,7 +86,7 @@ impl MailboxService {
         &self,
         call: &Call,
         led: &Led,
-        presented: Presented,
+        presented: Arc<Presented>,
         generation: Option<u64>,
     ) -> Result<Caller, HawkRefusal> {
         let credentials = self.credentials(presented.address(), generation);

@@ -105,7 +105,7 @@ async fn open_raw(
         remote: None,
         relayed: true,
     };
-    timeout(STUCK, Box::pin(node.service.open_stream(call)))
+    timeout(STUCK, Box::pin(node.service.open_stream(&call)))
         .await
         .unwrap()
 }
@@ -343,7 +343,7 @@ async fn a_follower_names_the_leader() {
         remote: None,
         relayed: false,
     };
-    let answer = world.nodes[1].service.open_stream(call.clone()).await;
+    let answer = world.nodes[1].service.open_stream(&call).await;
     match answer {
         Err(CallError::Elsewhere(member)) => assert_eq!(member.node, world.nodes[0].id),
         Err(other) => panic!("{other:?}"),
@@ -354,7 +354,7 @@ async fn a_follower_names_the_leader() {
         relayed: true,
         ..call
     };
-    let answer = world.nodes[1].service.open_stream(relayed).await;
+    let answer = world.nodes[1].service.open_stream(&relayed).await;
     assert_eq!(refused(answer), Code::Unavailable);
 }
 

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
@@ -55,9 +55,9 @@ impl GrpcWire {
     }
 
     fn line(&self, server: &ServerAddress) -> Result<Line, WireError> {
-        let name = server.to_string();
+        let name = server.as_str();
         let mut channels = self.channels.lock();
-        if let Some(line) = channels.get(&name) {
+        if let Some(line) = channels.get(name) {
             return Ok(line.clone());
         }
         let untrusted = |what: &str| WireError::NotTheService(format!("{name}: {what}"));
@@ -87,7 +87,7 @@ impl GrpcWire {
                 accent: Some(accent),
             }
         };
-        channels.insert(name, line.clone());
+        channels.insert(name.to_owned(), line.clone());
         Ok(line)
     }
 }
@@ -102,11 +102,11 @@ impl std::fmt::Debug for GrpcWire {
 impl Wire for GrpcWire {
     async fn exchange(&self, exchange: Exchange<'_>) -> Result<WireReply, WireError> {
         let Line { channel, accent } = self.line(exchange.server)?;
-        let name = exchange.server.to_string();
+        let name = exchange.server.as_str();
         let timeout = exchange.timeout;
         match tokio::time::timeout(timeout, unary(channel, exchange)).await {
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(status)) => Err(error_of(&name, accent.as_ref(), &status)),
+            Ok(Err(status)) => Err(error_of(name, accent.as_ref(), &status)),
             Err(_) => Err(WireError::Lost(format!("{name}: no answer in time"))),
         }
     }
@@ -165,7 +165,8 @@ async fn streaming(
     // No grpc-timeout: that would be the stream's whole time.
     let (mut client, request) = prepare(channel, exchange.message, exchange.authorization).await?;
     let path = PathAndQuery::from_static(exchange.path);
-    let response = client.server_streaming(request, path, RawCodec).await?;
+    let codec = RawCodec::sending(request.get_ref());
+    let response = client.server_streaming(request, path, codec).await?;
     Ok(response.into_inner())
 }
 
@@ -174,7 +175,8 @@ async fn unary(channel: Channel, exchange: Exchange<'_>) -> Result<WireReply, to
         prepare(channel, exchange.message, exchange.authorization).await?;
     request.set_timeout(exchange.timeout);
     let path = PathAndQuery::from_static(exchange.path);
-    let response = client.unary(request, path, RawCodec).await?;
+    let codec = RawCodec::sending(request.get_ref());
+    let response = client.unary(request, path, codec).await?;
     let server_authorization = response
         .metadata()
         .get(SERVER_AUTHORIZATION)
@@ -231,7 +233,25 @@ fn mismatch(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
 
 /// Messages as they are.
 #[derive(Debug, Clone, Copy)]
-struct RawCodec;
+struct RawCodec {
+    /// Bytes to make room for at first.
+    buffer: usize,
+}
+
+/// In front of each message (gRPC over HTTP/2, Length-Prefixed-Message).
+const PREFIX_BYTES: usize = 5;
+/// Room for the reply that most calls have. A longer one takes more as it comes.
+const REPLY_BYTES: usize = 256;
+/// How much is buffered of a stream of messages to the server, of which there is one only.
+const YIELD_BYTES: usize = 32 * 1024;
+
+impl RawCodec {
+    fn sending(message: &Bytes) -> Self {
+        Self {
+            buffer: PREFIX_BYTES + message.len(),
+        }
+    }
+}
 
 impl Codec for RawCodec {
     type Encode = Bytes;
@@ -240,11 +260,13 @@ impl Codec for RawCodec {
     type Decoder = Self;
 
     fn encoder(&mut self) -> Self {
-        Self
+        *self
     }
 
     fn decoder(&mut self) -> Self {
-        Self
+        Self {
+            buffer: REPLY_BYTES,
+        }
     }
 }
 
@@ -256,6 +278,10 @@ impl Encoder for RawCodec {
         buffer.put(message);
         Ok(())
     }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(self.buffer, YIELD_BYTES)
+    }
 }
 
 impl Decoder for RawCodec {
@@ -264,5 +290,9 @@ impl Decoder for RawCodec {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, tonic::Status> {
         Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(self.buffer, YIELD_BYTES)
     }
 }

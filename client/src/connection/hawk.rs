@@ -38,7 +38,8 @@ pub struct SignedRequest {
     pub(super) at: Timestamp,
     path: &'static str,
     nonce: String,
-    signer: Signer,
+    host: String,
+    key: Key,
 }
 
 fn time_of(at: Timestamp) -> SystemTime {
@@ -81,7 +82,8 @@ impl Signer {
             at,
             path,
             nonce,
-            signer: self.clone(),
+            host: self.host.clone(),
+            key: credentials.key,
         })
     }
 }
@@ -108,13 +110,12 @@ impl SignedRequest {
         let (at, nonce) = (Some(time_of(self.at)), Some(self.nonce.clone()));
         let request = Header::new(None, at, nonce, None, None, None, None, None)?;
         let hash = PayloadHasher::hash(CONTENT_TYPE, SHA256, reply)?;
-        let key = Key::new(self.signer.token.expose(), SHA256)?;
-        let host = &self.signer.host;
+        let host = &self.host;
         let response =
             ResponseBuilder::from_request_header(&request, METHOD, host, PORT, self.path)
                 .hash(&hash[..])
                 .response();
-        Ok(response.validate_header(header, &key))
+        Ok(response.validate_header(header, &self.key))
     }
 }
 

@@ -24,6 +24,8 @@ pub enum AddressError {
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerAddress {
     uri: Uri,
+    /// The URI without the path.
+    text: String,
     secure: bool,
 }
 
@@ -32,6 +34,12 @@ impl ServerAddress {
     #[must_use]
     pub fn uri(&self) -> &Uri {
         &self.uri
+    }
+
+    /// The address as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// Whether it is spoken to over TLS.
@@ -77,9 +85,10 @@ impl FromStr for ServerAddress {
             None if authority.len() > parsed.host().len() => return Err(AddressError::Form),
             None => DEFAULT_PORT,
         };
-        let uri = format!("{scheme}://{}:{port}", parsed.host());
+        let text = format!("{scheme}://{}:{port}", parsed.host());
         Ok(Self {
-            uri: uri.parse().map_err(|_| AddressError::Form)?,
+            uri: text.parse().map_err(|_| AddressError::Form)?,
+            text,
             secure,
         })
     }
@@ -87,8 +96,7 @@ impl FromStr for ServerAddress {
 
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.uri.to_string();
-        f.write_str(text.strip_suffix('/').unwrap_or(&text))
+        f.write_str(&self.text)
     }
 }
 

@@ -26,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(super) struct LocalCluster {
     nodes: Vec<LocalNode>,
     folder: Folder,
+    /// Of each node: they share this machine's processors.
+    threads: usize,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,13 @@ impl Folder {
     }
 }
 
+/// What each of so many nodes has of this machine's processors, at least one.
+fn threads_each(nodes: u64) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let nodes = usize::try_from(nodes).unwrap_or(usize::MAX);
+    (processors / nodes.max(1)).max(1)
+}
+
 impl LocalCluster {
     /// Starts so many nodes and makes a cluster of them.
     pub(super) async fn start(
@@ -71,6 +80,7 @@ impl LocalCluster {
         let mut cluster = Self {
             nodes: Vec::new(),
             folder: make_folder(parent, keep)?,
+            threads: threads_each(count),
         };
         if count > 1 {
             let certs = cluster.path("certs");
@@ -122,6 +132,7 @@ impl LocalCluster {
         let log_file = File::create(&log).map_err(|error| cannot_write(&log, &error))?;
         let child = rossby()?
             .args(args)
+            .env("ROSSBY_THREADS", self.threads.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log_file)

@@ -12,6 +12,8 @@ use crate::exit::{Exit, Failure};
 
 /// The longest path of a Unix socket (`sun_path` in sockaddr_un, less the final zero).
 const SOCKET_PATH_BYTES: usize = 107;
+/// The most threads: more than that are a slip, and the system may not have them.
+const MAX_THREADS: u16 = 1024;
 
 /// What is wrong with a configuration.
 #[derive(Debug, Default)]
@@ -76,6 +78,9 @@ fn numbers(config: &Config, findings: &mut Findings) {
     }
     if raft.election_max_ms <= raft.election_min_ms {
         findings.problem("raft.election_max_ms: must be above raft.election_min_ms");
+    }
+    if config.threads > MAX_THREADS {
+        findings.problem(format!("threads: must be at most {MAX_THREADS}"));
     }
     if config.clients.max_connections == 0 {
         findings.problem("clients.max_connections: must be at least 1");

@@ -56,6 +56,9 @@ pub struct Config {
     pub data: PathBuf,
     /// The file with the cluster's secrets; never inside the data directory.
     pub secrets: PathBuf,
+    /// Threads that serve calls and the group; 0 for one for each processor. Fewer, where several nodes
+    /// share a machine.
+    pub threads: u16,
     /// Where devices connect.
     pub clients: Clients,
     /// Where other nodes connect.
@@ -86,6 +89,7 @@ impl Default for Config {
             node: 1,
             data: PathBuf::from(DEFAULT_DATA),
             secrets: PathBuf::from("./rossby-secrets/cluster.keys"),
+            threads: 0,
             clients: Clients::default(),
             peers: Peers::default(),
             http: Http::default(),

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use rossby_api::admin::AdminListener;
 use rossby_api::http::{HttpListener, Pages};
 use rossby_api::listener::tls::PeerTls;
-use rossby_api::listener::{ListenError, Listener, Shed};
+use rossby_api::listener::{ClientServices, ListenError, Listener, Shed};
 use rossby_api::{Door, MailboxServer};
 use serde::Serialize;
 use tokio::task::JoinHandle;
@@ -130,16 +130,18 @@ impl Doors {
         let door: Arc<dyn Door> = node.entrance.clone();
         let calls = usize::try_from(config.clients.max_calls).unwrap_or(usize::MAX);
         let mailbox = Shed::new(MailboxServer::new(door, config.doors), calls);
-        let routes = Routes::new(mailbox)
-            .add_service(health_service)
-            .add_service(reflection);
+        let services = ClientServices {
+            mailbox,
+            others: Routes::new(health_service)
+                .add_service(reflection)
+                .prepare(),
+        };
         let max = usize::try_from(config.clients.max_connections).unwrap_or(usize::MAX);
         let mut servers = vec![(
             "client listener",
-            spawn(
-                "client listener",
+            tokio::spawn(
                 self.clients
-                    .serve_clients(routes, max, stop.clients.clone()),
+                    .serve_clients(services, max, stop.clients.clone()),
             ),
         )];
         if let Some(peers) = self.peers {

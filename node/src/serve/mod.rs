@@ -77,9 +77,12 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
         warn!("{text}");
     }
     std::panic::set_hook(Box::new(note_panic));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("rossby")
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().thread_name("rossby");
+    if loaded.config.threads > 0 {
+        runtime.worker_threads(usize::from(loaded.config.threads));
+    }
+    let runtime = runtime
         .build()
         .map_err(|error| Failure::new(Exit::Failure, format!("can't start: {error}")))?;
     let result = runtime.block_on(serve(loaded.config, args.print_addresses));

@@ -69,7 +69,7 @@ impl Doors {
     async fn answer(&self, node: NodeId, life: &Life, call: Call) -> Result<CallReply, ApiError> {
         let give_up = call.deadline - ANSWER_MARGIN;
         loop {
-            let leader = match life.mailbox.handle(call.clone()).await {
+            let leader = match life.mailbox.handle(&call).await {
                 Err(CallError::Elsewhere(leader)) => leader,
                 Err(CallError::Refused(error)) => return Err(error),
                 Ok(reply) => return Ok(reply),
@@ -107,7 +107,7 @@ impl Doors {
         // The leader goes on with it whatever becomes of who asked.
         let (mailbox, gone) = (Arc::clone(&life.mailbox), life.gone.clone());
         let handled =
-            tokio::spawn(async move { gone.run_until_cancelled(mailbox.handle(call)).await });
+            tokio::spawn(async move { gone.run_until_cancelled(mailbox.handle(&call)).await });
         let Ok(Ok(Some(answer))) = timeout_at(give_up, handled).await else {
             return unknown();
         };

@@ -443,7 +443,7 @@ impl Node {
             relayed,
         };
         // Boxed: the types of all that a call can do are too deep for the compiler otherwise.
-        tokio::time::timeout(STUCK, Box::pin(self.service.handle(call)))
+        tokio::time::timeout(STUCK, Box::pin(self.service.handle(&call)))
             .await
             .unwrap()
     }
