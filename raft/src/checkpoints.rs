@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
+use rossby_domain::ids::ReplicaId;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::answers::CheckpointError;
@@ -19,6 +20,13 @@ const CHECKPOINT_PERCENT: u64 = 35;
 /// A follower that lags holds the log back up to this many times the size that asks for a
 /// checkpoint. One that lags further is sent a checkpoint.
 const LAGGARD_FACTOR: u64 = 4;
+
+/// How much log there is when a replica's first checkpoint is written: not as much on all, since it takes a
+/// processor some time, and a send waits only for a majority.
+fn first_at(checkpoint_log_bytes: u64, replica: ReplicaId) -> u64 {
+    const TURNS: u64 = 3;
+    checkpoint_log_bytes / TURNS * (1 + replica.0 % TURNS)
+}
 
 /// Up to where the log may be purged.
 pub(crate) fn purge_point(log: &LogFigures) -> Option<u64> {
@@ -53,7 +61,7 @@ pub(crate) struct LogFigures {
 pub(crate) async fn run(core: Arc<Core>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut next_at = core.checkpoint_log_bytes;
+    let mut next_at = first_at(core.checkpoint_log_bytes, core.replica);
     loop {
         tokio::select! {
             biased;
@@ -174,6 +182,12 @@ mod tests {
         pinned_bytes: 1000,
         checkpoint_log_bytes: 1000,
     };
+
+    #[test]
+    fn three_replicas_take_turns() {
+        let at = [1, 2, 3].map(|replica| first_at(900, ReplicaId(replica)));
+        assert_eq!(at, [600, 900, 300]);
+    }
 
     #[test]
     fn purges_up_to_the_checkpoint_and_never_twice() {

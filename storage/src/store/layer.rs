@@ -83,12 +83,49 @@ impl Layer {
 
     pub(crate) fn set(&mut self, key: Vec<u8>, slot: Slot) {
         let added = weight(&key, &slot);
-        // The weight of the key alone changes nothing if the key was there.
-        let removed = match self.rows.get(&key) {
-            Some(old) => weight(&key, old),
-            None => 0,
+        let removed = match self.rows.entry(key) {
+            btree_map::Entry::Occupied(mut held) => {
+                let removed = weight(held.key(), held.get());
+                held.insert(slot);
+                removed
+            }
+            btree_map::Entry::Vacant(empty) => {
+                empty.insert(slot);
+                0
+            }
         };
-        self.rows.insert(key, slot);
+        self.weigh(added, removed);
+    }
+
+    /// Sets a row whose key this layer does not have; whether it had none.
+    pub(crate) fn set_new(&mut self, key: Vec<u8>, slot: Slot) -> bool {
+        let added = weight(&key, &slot);
+        let btree_map::Entry::Vacant(empty) = self.rows.entry(key) else {
+            return false;
+        };
+        empty.insert(slot);
+        self.weigh(added, 0);
+        true
+    }
+
+    /// Sets a row; one that was born in this layer stays so.
+    pub(crate) fn set_lasting(&mut self, key: Vec<u8>, value: Bytes) {
+        let (added, removed) = match self.rows.entry(key) {
+            btree_map::Entry::Occupied(mut held) => {
+                let removed = weight(held.key(), held.get());
+                let born = matches!(held.get(), Slot::Put { born: true, .. });
+                let slot = Slot::Put { value, born };
+                let added = weight(held.key(), &slot);
+                held.insert(slot);
+                (added, removed)
+            }
+            btree_map::Entry::Vacant(empty) => {
+                let slot = Slot::Put { value, born: false };
+                let added = weight(empty.key(), &slot);
+                empty.insert(slot);
+                (added, 0)
+            }
+        };
         self.weigh(added, removed);
     }
 

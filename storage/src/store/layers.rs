@@ -108,8 +108,7 @@ impl Layers {
     /// Sets a row that is hardly ever deleted. Whether a layer below shows it is not asked: should it be
     /// deleted after all, it leaves a trace where it need not.
     pub(crate) fn put_lasting(&mut self, key: Vec<u8>, value: Bytes) {
-        let born = matches!(self.live.get(&key), Some(Slot::Put { born: true, .. }));
-        self.live.set(key, Slot::Put { value, born });
+        self.live.set_lasting(key, value);
     }
 
     /// Sets a row.
@@ -133,10 +132,13 @@ impl Layers {
 
     /// Sets a row under a key that never was used before, so that the base need not be asked.
     pub(crate) fn put_new(&mut self, key: Vec<u8>, value: Bytes) -> Result<(), StoreError> {
-        if self.slot(&key).is_some() {
+        let was_frozen = self
+            .frozen
+            .as_ref()
+            .is_some_and(|frozen| frozen.get(&key).is_some());
+        if was_frozen || !self.live.set_new(key, Slot::Put { value, born: true }) {
             return Err(StoreError::Inconsistent("a new row's key was used before"));
         }
-        self.live.set(key, Slot::Put { value, born: true });
         Ok(())
     }
 
