@@ -43,7 +43,7 @@ struct FilledNode {
 }
 
 pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
-    let target = Target::find(&args.target).await?;
+    let mut target = Target::find(&args.target).await?;
     let service = Service::new(&target.place(), CONNECTIONS, false);
     let count = args.boxes.boxes as usize;
     let letters = if args.body.sealed {
@@ -69,6 +69,7 @@ pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
     try_join_all(helpers).await.map_err(refused)?;
     let envelopes = f64::from(args.boxes.boxes) * f64::from(args.waiting);
     drop(step);
+    target.check().await?;
     let node = |(node, rss_bytes): (&super::target::Node, Option<u64>)| FilledNode {
         server: node.server.to_string(),
         rss_bytes,
@@ -88,11 +89,14 @@ pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
             .map(node)
             .collect(),
     };
-    if args.json {
-        return output::json(&filled);
-    }
-    print(&filled);
-    Ok(())
+    let printed = if args.json {
+        output::json(&filled)
+    } else {
+        print(&filled);
+        Ok(())
+    };
+    let stopped = target.stop().await;
+    printed.and(stopped)
 }
 
 fn print(filled: &Filled) {

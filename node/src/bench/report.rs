@@ -53,6 +53,8 @@ pub(super) struct Measured {
     pub(super) failed_tries: BTreeMap<String, u64>,
     pub(super) readers_stopped: usize,
     pub(super) time: Duration,
+    /// What else is to be known.
+    pub(super) notes: Vec<String>,
 }
 
 /// What a run found.
@@ -77,6 +79,9 @@ pub(super) struct Report {
     /// The throughput by the floor's.
     ratio: Option<RatioView>,
     notes: Vec<String>,
+    /// Whether there is nothing that was measured.
+    #[serde(skip)]
+    in_vain: bool,
 }
 
 /// Latencies in milliseconds.
@@ -217,8 +222,15 @@ impl Report {
                 to_sync_4k_3_files: per_second / floor.sync_4k_3_files_per_second,
             }),
             notes: Vec::new(),
+            in_vain: false,
         };
         report.notes = report.notes_for(target, measured.readers_stopped);
+        report.notes.extend(measured.notes);
+        report.in_vain = match report.setting.subscribers {
+            // Signs of life may be rarer than the measured time is long.
+            Some(subscribers) => measured.readers_stopped >= subscribers as usize,
+            None => operations == 0,
+        };
         report
     }
 
@@ -271,10 +283,14 @@ impl Report {
         } else {
             self.print_for_people();
         }
-        if self.operations == 0 && !self.errors.is_empty() {
-            return Err(Failure::new(Exit::Failure, "not one operation succeeded"));
+        if !self.in_vain {
+            return Ok(());
         }
-        Ok(())
+        let what = match self.setting.subscribers {
+            Some(_) => "not one subscriber was left",
+            None => "not one operation succeeded in the measured time",
+        };
+        Err(Failure::new(Exit::Failure, what))
     }
 
     fn print_for_people(&self) {

@@ -73,21 +73,22 @@ impl<'a> Bench<'a> {
 
     /// Runs the clients, and says what came of it.
     async fn measure<C: Client>(
-        &self,
+        mut self,
         setting: Setting,
         clients: Vec<C>,
-        reading: Option<&mut Reading>,
+        reading: Option<Reading>,
     ) -> Result<(), Failure> {
         let plan = plan(self.load.time);
         let (tally, seen) = tokio::join!(drive(clients, plan), watch(&self.target.nodes, plan));
         let mut failed_tries = self.service.failed_tries();
         let mut readers_stopped = 0;
-        if let Some(reading) = reading {
+        if let Some(mut reading) = reading {
             for (code, count) in reading.service.failed_tries() {
                 *failed_tries.entry(code).or_default() += count;
             }
             readers_stopped = reading.readers.stopped();
         }
+        let notes = self.target.check().await?;
         let measured = Measured {
             tally: tally?,
             operations: None,
@@ -95,6 +96,7 @@ impl<'a> Bench<'a> {
             failed_tries,
             readers_stopped,
             time: plan.measured(),
+            notes,
         };
         let setting = Setting {
             clients: self.load.clients,
@@ -103,8 +105,16 @@ impl<'a> Bench<'a> {
             every_node: self.load.every_node,
             ..setting
         };
-        Report::of(setting, &self.target, measured, self.floor).print(self.load.json)
+        let report = Report::of(setting, &self.target, measured, self.floor);
+        conclude(&report, self.load.json, self.target).await
     }
+}
+
+/// Says what was found, and stops the nodes also when that is nothing.
+async fn conclude(report: &Report, json: bool, target: Target) -> Result<(), Failure> {
+    let printed = report.print(json);
+    let stopped = target.stop().await;
+    printed.and(stopped)
 }
 
 fn plan(time: TimeArgs) -> Plan {
@@ -156,7 +166,7 @@ pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
     let boxes = bench
         .boxes(count, keep.max(bench.clients()), &letters)
         .await?;
-    let mut reading = match boxes.accounts.get(..keep) {
+    let reading = match boxes.accounts.get(..keep) {
         Some(read) if args.read => Some(Reading::begin(&bench.target, read).await?),
         _ => None,
     };
@@ -165,7 +175,7 @@ pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
         read: args.read,
         ..with_bodies(Setting::of("send"), count, args.body)
     };
-    bench.measure(setting, senders, reading.as_mut()).await
+    bench.measure(setting, senders, reading).await
 }
 
 pub(super) async fn deliver(args: &DeliverArgs) -> Result<(), Failure> {
@@ -174,13 +184,13 @@ pub(super) async fn deliver(args: &DeliverArgs) -> Result<(), Failure> {
     let keep = bench.clients().max(count as usize);
     let boxes = bench.boxes(count, keep, &letters).await?;
     let read = boxes.accounts.get(..count as usize).unwrap_or_default();
-    let mut reading = Reading::begin(&bench.target, read).await?;
+    let reading = Reading::begin(&bench.target, read).await?;
     let senders = senders(&bench, boxes, count, &letters).into_iter();
     let deliverers = senders
         .map(|sender| Deliverer::new(sender, Arc::clone(&reading.inboxes)))
         .collect();
     let setting = with_bodies(Setting::of("deliver"), count, args.body);
-    bench.measure(setting, deliverers, Some(&mut reading)).await
+    bench.measure(setting, deliverers, Some(reading)).await
 }
 
 pub(super) async fn fetch(args: &FetchArgs) -> Result<(), Failure> {
@@ -208,7 +218,8 @@ pub(super) async fn fetch(args: &FetchArgs) -> Result<(), Failure> {
         waiting: Some(args.waiting),
         ..setting
     };
-    bench.measure(setting, fetchers.collect(), None).await
+    let fetchers = fetchers.collect();
+    bench.measure(setting, fetchers, None).await
 }
 
 pub(super) async fn lookup(args: &LookupArgs) -> Result<(), Failure> {
@@ -227,21 +238,23 @@ pub(super) async fn lookup(args: &LookupArgs) -> Result<(), Failure> {
         boxes: Some(count),
         ..Setting::of("lookup")
     };
-    bench.measure(setting, finders.collect(), None).await
+    let finders = finders.collect();
+    bench.measure(setting, finders, None).await
 }
 
 pub(super) async fn register(args: &RegisterArgs) -> Result<(), Failure> {
     let bench = Bench::begin(&args.target, &args.load, BodyArgs::USUAL_BYTES).await?;
     let registry = Arc::new(registry(&bench.target)?);
     let newcomers = (0..bench.clients())
-        .map(|number| Newcomer::new(bench.service.connection(number), Arc::clone(&registry)));
+        .map(|number| Newcomer::new(bench.service.connection(number), Arc::clone(&registry)))
+        .collect();
     bench
-        .measure(Setting::of("register"), newcomers.collect(), None)
+        .measure(Setting::of("register"), newcomers, None)
         .await
 }
 
 pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
-    let target = Target::find(&args.target).await?;
+    let mut target = Target::find(&args.target).await?;
     let service = Service::new(&target.place(), CONNECTIONS as usize, false);
     let count = args.subscribers as usize;
     let boxes = boxes(&target, &service, count, count, false).await?;
@@ -255,6 +268,7 @@ pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
         reading.heard.pages() - before
     };
     let (heard, seen) = tokio::join!(heard, watch(&target.nodes, plan));
+    let notes = target.check().await?;
     let measured = Measured {
         tally: Tally::default(),
         operations: Some(heard),
@@ -262,7 +276,9 @@ pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
         failed_tries: reading.service.failed_tries(),
         readers_stopped: reading.readers.stopped(),
         time: plan.measured(),
+        notes,
     };
+    drop(reading);
     let setting = Setting {
         subscribers: Some(args.subscribers),
         rss_without_subscribers: before,
@@ -270,5 +286,6 @@ pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
         threads: 1,
         ..Setting::of("idle")
     };
-    Report::of(setting, &target, measured, None).print(args.json)
+    let report = Report::of(setting, &target, measured, None);
+    conclude(&report, args.json, target).await
 }
