@@ -65,7 +65,10 @@ pub(super) struct Report {
     seconds: f64,
     operations: u64,
     per_second: f64,
+    /// `max` takes in how long what was under way at the end had been so.
     latency_ms: Option<LatencyView>,
+    under_way_at_end: u64,
+    oldest_under_way_ms: f64,
     /// Operations that failed, by code.
     errors: BTreeMap<String, u64>,
     /// Tries that failed since the program began, which the client may have made good by another.
@@ -144,10 +147,16 @@ impl LatencyView {
 
 impl UsedView {
     fn of(used: Used, operations: u64, time: Duration) -> Self {
-        let cpu = used.cpu.as_secs_f64();
+        // The looks are not exactly as far apart as the measured time is long.
+        let share = if used.over.is_zero() {
+            0.0
+        } else {
+            used.cpu.as_secs_f64() / used.over.as_secs_f64()
+        };
+        let cpu = share * time.as_secs_f64();
         Self {
             cpu_us_per_operation: (operations > 0).then(|| cpu * 1e6 / operations as f64),
-            cpu_percent: cpu * 100.0 / time.as_secs_f64(),
+            cpu_percent: share * 100.0,
             rss_bytes: used.rss_bytes,
         }
     }
@@ -189,7 +198,8 @@ impl Report {
         let Measured {
             tally, seen, time, ..
         } = measured;
-        let latency = Latency::of(&tally.samples);
+        let mut latency = Latency::of(&tally.samples);
+        latency.max = latency.max.max(tally.under_way.oldest);
         let operations = measured.operations.unwrap_or(latency.count);
         let per_second = operations as f64 / time.as_secs_f64();
         let used = |used: Used| UsedView::of(used, latency.count, time);
@@ -210,6 +220,8 @@ impl Report {
             operations,
             per_second,
             latency_ms: LatencyView::of(latency),
+            under_way_at_end: tally.under_way.count,
+            oldest_under_way_ms: tally.under_way.oldest.as_secs_f64() * 1000.0,
             errors: tally.faults,
             failed_tries: measured.failed_tries,
             nodes,
@@ -301,6 +313,12 @@ impl Report {
         ));
         if let Some(latency) = self.latency_ms {
             output::line(format!("  {}", latency_text(latency)));
+        }
+        if self.under_way_at_end > 0 {
+            output::line(format!(
+                "  {} under way at the end, the oldest for {:.2} ms",
+                self.under_way_at_end, self.oldest_under_way_ms
+            ));
         }
         print_counts("errors", &self.errors);
         if !self.failed_tries.is_empty() {

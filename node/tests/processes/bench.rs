@@ -277,7 +277,7 @@ fn data_that_is_to_be_kept_stays_and_no_node_runs_on() {
         .unwrap();
     assert!(kept.path().join("node-1/wal").is_dir());
     // A node that is asked to end takes away what it wrote of itself; one that is killed does not.
-    assert_eq!(pids(folder.path()), []);
+    assert_eq!(pids(folder.path()), Vec::<i32>::new());
 }
 
 #[test]
