@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod signals;
 mod target;
+mod tries;
 mod watch;
 
 pub use args::BenchCommand;

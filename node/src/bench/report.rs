@@ -8,8 +8,9 @@ use rossby_bench::rounds::{Spell, spells, split};
 use rossby_bench::summary::Latency;
 use serde::Serialize;
 
-use super::floor::{Floor, IN_MEMORY};
+use super::floor::{FLOOR_IN_MEMORY, Floor, IN_MEMORY};
 use super::target::Target;
+use super::tries::Tries;
 use super::watch::{Seen, SeenNode, Used};
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -41,6 +42,11 @@ impl Setting {
             ..Self::default()
         }
     }
+
+    /// Whether each operation has to reach the nodes' disks.
+    fn writes(&self) -> bool {
+        matches!(self.workload, "send" | "deliver" | "register")
+    }
 }
 
 /// What was measured.
@@ -50,7 +56,7 @@ pub(super) struct Measured {
     /// How many operations, where that is not the number of samples.
     pub(super) operations: Option<u64>,
     pub(super) seen: Seen,
-    pub(super) failed_tries: BTreeMap<String, u64>,
+    pub(super) tries: Tries,
     pub(super) readers_stopped: usize,
     pub(super) time: Duration,
     /// What else is to be known.
@@ -71,8 +77,10 @@ pub(super) struct Report {
     oldest_under_way_ms: f64,
     /// Operations that failed, by code.
     errors: BTreeMap<String, u64>,
-    /// Tries that failed since the program began, which the client may have made good by another.
+    /// Tries that failed in the measured time, which the client may have made good by another.
     failed_tries: BTreeMap<String, u64>,
+    /// The same before, while boxes were made and while it warmed up.
+    failed_tries_before: BTreeMap<String, u64>,
     nodes: Vec<NodeView>,
     /// What this program used itself.
     client: Option<UsedView>,
@@ -128,8 +136,9 @@ struct CheckpointsView {
 #[derive(Debug, Serialize)]
 struct RatioView {
     to_echo: f64,
-    to_sync_4k_1_file: f64,
-    to_sync_4k_3_files: f64,
+    /// Only of what is written.
+    to_sync_4k_1_file: Option<f64>,
+    to_sync_4k_3_files: Option<f64>,
 }
 
 impl LatencyView {
@@ -204,6 +213,7 @@ impl Report {
         let per_second = operations as f64 / time.as_secs_f64();
         let used = |used: Used| UsedView::of(used, latency.count, time);
         let checkpoints = CheckpointsView::of(&seen.nodes, &tally);
+        let writes = setting.writes();
         let mut rss_before = setting.rss_without_subscribers.iter().copied();
         let nodes = target.nodes.iter().zip(&seen.nodes);
         let nodes = nodes
@@ -223,15 +233,16 @@ impl Report {
             under_way_at_end: tally.under_way.count,
             oldest_under_way_ms: tally.under_way.oldest.as_secs_f64() * 1000.0,
             errors: tally.faults,
-            failed_tries: measured.failed_tries,
+            failed_tries: measured.tries.measured,
+            failed_tries_before: measured.tries.before,
             nodes,
             client: seen.ourselves.map(used),
             checkpoints,
             floor,
             ratio: floor.map(|floor| RatioView {
                 to_echo: per_second / floor.echo_per_second,
-                to_sync_4k_1_file: per_second / floor.sync_4k_1_file_per_second,
-                to_sync_4k_3_files: per_second / floor.sync_4k_3_files_per_second,
+                to_sync_4k_1_file: writes.then(|| per_second / floor.sync_4k_1_file_per_second),
+                to_sync_4k_3_files: writes.then(|| per_second / floor.sync_4k_3_files_per_second),
             }),
             notes: Vec::new(),
             in_vain: false,
@@ -249,7 +260,7 @@ impl Report {
     /// What makes the figures worth less than they seem.
     fn notes_for(&self, target: &Target, readers_stopped: usize) -> Vec<String> {
         let mut notes = Vec::new();
-        let writes = matches!(self.setting.workload, "send" | "deliver" | "register");
+        let writes = self.setting.writes();
         match &self.checkpoints {
             Some(checkpoints) if writes && checkpoints.rounds == 0 => notes.push(
                 "no checkpoint was written in the measured time: measure longer (--seconds)".to_owned(),
@@ -281,6 +292,8 @@ impl Report {
         }
         if target.in_memory {
             notes.push(IN_MEMORY.to_owned());
+        } else if self.floor.is_some_and(|floor| floor.in_memory) {
+            notes.push(FLOOR_IN_MEMORY.to_owned());
         }
         notes
     }
@@ -322,7 +335,10 @@ impl Report {
         }
         print_counts("errors", &self.errors);
         if !self.failed_tries.is_empty() {
-            print_counts("tries that failed, since the start", &self.failed_tries);
+            print_counts("tries that failed", &self.failed_tries);
+        }
+        if !self.failed_tries_before.is_empty() {
+            print_counts("tries that failed before", &self.failed_tries_before);
         }
         for (index, node) in self.nodes.iter().enumerate() {
             let role = if index == 0 { ", asked first" } else { "" };
@@ -344,9 +360,15 @@ impl Report {
         if let (Some(floor), Some(ratio)) = (&self.floor, &self.ratio) {
             output::line("this machine at best, just before:");
             floor.print();
+            let syncs = match (ratio.to_sync_4k_1_file, ratio.to_sync_4k_3_files) {
+                (Some(one), Some(three)) => {
+                    format!(", {one:.2} of 4 KiB fdatasync (1 file), {three:.2} (3 files)")
+                }
+                _ => String::new(),
+            };
             output::line(format!(
-                "  the service does {:.2} of the echo, {:.2} of 4 KiB fdatasync (1 file), {:.2} (3 files)",
-                ratio.to_echo, ratio.to_sync_4k_1_file, ratio.to_sync_4k_3_files
+                "  the service does {:.2} of the echo{syncs}",
+                ratio.to_echo
             ));
         }
         for note in &self.notes {

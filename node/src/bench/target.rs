@@ -1,14 +1,14 @@
 //! The service that is measured: one that runs already, or one of our own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rossby_bench::process::usage;
+use rossby_bench::process;
 use rossby_bench::service::Place;
 use rossby_client::connection::ServerAddress;
 
 use super::args::TargetArgs;
-use super::floor::is_in_memory;
+use super::floor::{check_folder, is_in_memory};
 use super::http;
 use super::local::LocalCluster;
 use super::progress::Step;
@@ -65,6 +65,19 @@ impl Target {
         })
     }
 
+    /// Finds what is wrong with the arguments before anything takes its time.
+    ///
+    /// # Errors
+    /// If one makes no sense.
+    pub(super) fn check_arguments(args: &TargetArgs) -> Result<(), Failure> {
+        if args.local.is_none() {
+            Self::running(args)?;
+        } else if let Some(folder) = &args.data {
+            check_folder(folder)?;
+        }
+        Ok(())
+    }
+
     fn running(args: &TargetArgs) -> Result<Self, Failure> {
         let usage = |text: String| Failure::new(Exit::Usage, text);
         for (flag, given) in [("--http", args.http.len()), ("--pid", args.pid.len())] {
@@ -77,6 +90,17 @@ impl Target {
         }
         let codes = args.codes.clone();
         let codes = codes.ok_or_else(|| usage("--server needs --codes".to_owned()))?;
+        // The file itself comes with the first code.
+        if let Some(folder) = codes.parent()
+            && folder != Path::new("")
+        {
+            check_folder(folder)?;
+        }
+        if let Some(pid) = args.pid.iter().find(|pid| process::usage(**pid).is_none()) {
+            let text =
+                format!("--pid {pid}: no process here has this number, or it is not to be seen");
+            return Err(usage(text));
+        }
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path)
                 .map_err(|error| Failure::new(Exit::Config, format!("{}: {error}", path.display())))
@@ -168,7 +192,7 @@ impl Target {
 
     /// The memory of each node now, as far as it can be seen.
     pub(super) fn resident_bytes(&self) -> Vec<Option<u64>> {
-        let resident = |node: &Node| Some(usage(node.pid?)?.rss_bytes);
+        let resident = |node: &Node| Some(process::usage(node.pid?)?.rss_bytes);
         self.nodes.iter().map(resident).collect()
     }
 

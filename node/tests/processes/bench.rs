@@ -59,11 +59,13 @@ fn assert_whole(report: &Value, nodes: usize) {
 fn each_kind_of_load_runs_on_a_node_of_its_own_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let data = format!("--data={}", folder.path().display());
-    let loads: [&[&str]; 6] = [
+    let loads: [&[&str]; 7] = [
         &["send", "--boxes=5", "--bytes=100"],
         &["send", "--boxes=1", "--read", "--sealed"],
         &["deliver", "--boxes=3"],
         &["fetch", "--waiting=7"],
+        // Neither in one request nor in one page.
+        &["fetch", "--waiting=70", "--bytes=65536"],
         &["lookup", "--boxes=3"],
         &["register"],
     ];
@@ -286,7 +288,8 @@ fn what_can_not_be_measured_is_said_with_its_code() {
     let codes = format!("--codes={}", folder.path().join("codes").display());
     let server = "--server=127.0.0.1:1";
     let missing = format!("--data={}", folder.path().join("missing").display());
-    let cases: [(&[&str], i32, &str); 8] = [
+    let nobody = format!("--codes={}", folder.path().join("missing/codes").display());
+    let cases: [(&[&str], i32, &str); 13] = [
         (&["bench"], 2, "Usage"),
         (&["bench", "send"], 2, "--local"),
         (&["bench", "send", "--local=0"], 2, "--local"),
@@ -322,6 +325,20 @@ fn what_can_not_be_measured_is_said_with_its_code() {
             "/nowhere",
         ),
         (&["bench", "floor", &missing], 3, "missing"),
+        (&["bench", "send", "--local=1", &missing], 3, "missing"),
+        (&["bench", "fill", "--local=1", &missing], 3, "missing"),
+        (&["bench", "send", server, &nobody], 3, "missing"),
+        // Beyond the largest number that Linux gives out.
+        (
+            &["bench", "send", server, &codes, "--pid=1073741824"],
+            2,
+            "no process",
+        ),
+        (
+            &["bench", "send", "--local=1", "--sealed", "--bytes=98304"],
+            2,
+            "no envelope",
+        ),
     ];
     for (args, code, words) in cases {
         let output = run(args);
