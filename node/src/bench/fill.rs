@@ -1,6 +1,5 @@
 //! `rossby bench fill`: boxes in which mail waits, and what they take.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use rossby_bench::workload::letters::Recipient;
 use serde::Serialize;
 
 use super::args::FillArgs;
+use super::disk_use::DiskUse;
 use super::prepare::{boxes, refused};
 use super::progress::Step;
 use super::run::letters;
@@ -39,8 +39,8 @@ struct FilledNode {
     server: String,
     /// Memory now.
     rss_bytes: Option<u64>,
-    /// The files of its data directory, if it is ours.
-    disk_bytes: Option<u64>,
+    /// What its data directory takes, if it is ours.
+    disk: Option<DiskUse>,
 }
 
 pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
@@ -67,11 +67,13 @@ pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
     try_join_all(helpers).await.map_err(refused)?;
     let envelopes = f64::from(args.boxes.boxes) * f64::from(args.waiting);
     drop(step);
+    let filling = began.elapsed();
     target.check().await?;
+    target.settled().await;
     let node = |(node, rss_bytes): (&super::target::Node, Option<u64>)| FilledNode {
         server: node.server.to_string(),
         rss_bytes,
-        disk_bytes: node.data.as_deref().map(size_of),
+        disk: node.data.as_deref().map(DiskUse::of),
     };
     let filled = Filled {
         workload: "fill",
@@ -79,7 +81,7 @@ pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
         waiting: args.waiting,
         body_bytes: args.body.bytes,
         registered_per_second: count as f64 / registering.as_secs_f64(),
-        envelopes_per_second: envelopes / began.elapsed().as_secs_f64(),
+        envelopes_per_second: envelopes / filling.as_secs_f64(),
         nodes: target
             .nodes
             .iter()
@@ -108,39 +110,15 @@ fn print(filled: &Filled) {
     ));
     for node in &filled.nodes {
         let shown = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), output::size);
+        let disk = node.disk.as_ref().map_or_else(String::new, |disk| {
+            let [wal, checkpoints, base] =
+                [disk.wal_bytes, disk.checkpoints_bytes, disk.base_bytes].map(output::size);
+            format!("; on disk: log {wal}, checkpoints {checkpoints}, base {base}")
+        });
         output::line(format!(
-            "  node at {}: {} of memory, {} on disk",
+            "  node at {}: {} of memory{disk}",
             node.server,
-            shown(node.rss_bytes),
-            shown(node.disk_bytes)
+            shown(node.rss_bytes)
         ));
-    }
-}
-
-/// Bytes of the files in a folder and below it; what vanishes meanwhile counts nothing.
-fn size_of(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return 0;
-    };
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
-        Ok(metadata) if metadata.is_file() => metadata.len(),
-        _ => 0,
-    };
-    entries.flatten().map(size).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_added_up_however_deep() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("a")).unwrap();
-        std::fs::write(folder.path().join("a/b"), [0; 30]).unwrap();
-        std::fs::write(folder.path().join("c"), [0; 12]).unwrap();
-        assert_eq!(size_of(folder.path()), 42);
-        assert_eq!(size_of(&folder.path().join("none")), 0);
     }
 }

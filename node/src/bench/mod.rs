@@ -7,6 +7,7 @@
 //! ```
 
 mod args;
+mod disk_use;
 mod failure;
 mod fill;
 mod floor;

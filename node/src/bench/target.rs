@@ -2,17 +2,24 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rossby_bench::process;
 use rossby_bench::service::Place;
 use rossby_client::connection::ServerAddress;
+use tokio::time::{Instant, sleep};
 
 use super::args::TargetArgs;
 use super::floor::{check_folder, is_in_memory};
 use super::http;
 use super::local::LocalCluster;
 use super::progress::Step;
+use super::watch::checkpoints;
 use crate::exit::{Exit, Failure};
+
+/// No checkpoint takes as long on a machine that works.
+const SETTLING: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A node, as far as it is known.
 #[derive(Debug, Clone)]
@@ -174,6 +181,19 @@ impl Target {
             None => "no node says any more that it leads".to_owned(),
         };
         Ok(vec![note])
+    }
+
+    /// Waits until no node writes a checkpoint, as far as they tell; but not for ever.
+    pub(super) async fn settled(&self) {
+        let deadline = Instant::now() + SETTLING;
+        for http in self.nodes.iter().filter_map(|node| node.http) {
+            while let Some((begun, ended)) = checkpoints(http).await
+                && begun > ended
+                && Instant::now() < deadline
+            {
+                sleep(LOOK_EVERY).await;
+            }
+        }
     }
 
     /// Stops the nodes, if they are our own.

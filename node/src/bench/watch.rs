@@ -104,7 +104,7 @@ async fn watch_one(pid: Option<u32>, http: Option<SocketAddr>, plan: Plan) -> Se
 }
 
 /// How many checkpoints a node has begun and ended.
-async fn checkpoints(http: SocketAddr) -> Option<(u64, u64)> {
+pub(super) async fn checkpoints(http: SocketAddr) -> Option<(u64, u64)> {
     let page = http::page(http, "/metrics").await?;
     let figure = |name| http::figure(&page, name);
     let begun = figure("rossby_checkpoints_begun_total")?;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Cluster, rossby, run, run_ok, stderr};
+use crate::support::{Cluster, Node, eventually, rossby, run, run_ok, stderr};
 
 const SHORT: [&str; 4] = ["--warm-up=0", "--no-floor", "--json", "--clients=4"];
 
@@ -123,7 +123,25 @@ fn a_cluster_that_runs_is_measured_over_all_its_nodes_and_goes_on() {
 }
 
 #[test]
-fn subscribers_that_wait_and_boxes_that_fill_are_counted() {
+fn subscribers_wait_at_the_node_that_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, codes) = cluster_with_codes(folder.path());
+    let node = cluster.nodes().first().unwrap();
+    let server = format!("--server={}", node.client_address());
+    let mut bench = rossby();
+    bench.args(["bench", "idle", "--subscribers=20", "--warm-up=0"]);
+    bench.args([&server, &codes]);
+    let running = bench
+        .arg("--seconds=600")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut running = running.unwrap();
+    eventually("20 subscriptions", || {
+        (figure(node, "rossby_subscriptions ") == Some(20)).then_some(())
+    });
+    kill_process(Pid::from_child(&running), Signal::TERM).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(1));
     let idle = report(&[
         "idle",
         "--local=1",
@@ -133,29 +151,48 @@ fn subscribers_that_wait_and_boxes_that_fill_are_counted() {
         "--json",
     ]);
     assert_eq!(idle["subscribers"], 20);
-    assert!(
-        idle["nodes"][0]["rss_without_subscribers_bytes"]
-            .as_u64()
-            .unwrap()
-            > 0,
-        "{idle}"
-    );
+    let before = &idle["nodes"][0]["rss_without_subscribers_bytes"];
+    assert!(before.as_u64().unwrap() > 0, "{idle}");
+}
+
+#[test]
+fn boxes_are_filled_with_as_many_as_were_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, codes) = cluster_with_codes(folder.path());
+    let node = cluster.nodes().first().unwrap();
+    let server = format!("--server={}", node.client_address());
     let fill = report(&[
         "fill",
-        "--local=1",
+        &server,
+        &codes,
         "--boxes=30",
         "--waiting=11",
         "--bytes=100",
         "--json",
     ]);
-    assert_eq!(
-        (&fill["boxes"], &fill["waiting"]),
-        (&Value::from(30), &Value::from(11))
-    );
-    assert!(
-        fill["nodes"][0]["disk_bytes"].as_u64().unwrap() > 30 * 11 * 100,
-        "{fill}"
-    );
+    let said = (&fill["boxes"], &fill["waiting"]);
+    assert_eq!(said, (&Value::from(30), &Value::from(11)));
+    // 250 envelopes at most go into a request, and whole boxes: 22 and 8 of them.
+    let sends = figure(node, "rossby_calls_total{rpc=\"Send\",code=\"OK\"} ");
+    assert!(sends >= Some(2), "{sends:?}");
+    let own = report(&["fill", "--local=1", "--boxes=3", "--waiting=2", "--json"]);
+    let disk = &own["nodes"][0]["disk"];
+    assert!(disk["wal_bytes"].as_u64().unwrap() > 0, "{own}");
+}
+
+/// A node whose codes are in a file, and the flag that says where.
+fn cluster_with_codes(folder: &Path) -> (Cluster, String) {
+    let codes = folder.join("codes.tsv");
+    let courier_file = format!("--courier-file={}", codes.display());
+    let cluster = Cluster::of_with(1, &[&courier_file]);
+    (cluster, format!("--codes={}", codes.display()))
+}
+
+/// What a node tells under this name.
+fn figure(node: &Node, name: &str) -> Option<u64> {
+    let (_, page) = node.page("/metrics")?;
+    let mut values = page.lines().filter_map(|line| line.strip_prefix(name));
+    values.next()?.parse().ok()
 }
 
 #[test]
