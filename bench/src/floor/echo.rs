@@ -62,7 +62,13 @@ pub async fn measure(
     let plan = Plan::from_now(WARM_UP, duration);
     let tally = drive(callers.collect(), plan).await?;
     if !tally.faults.is_empty() {
-        return Err(BenchError::BrokeOff);
+        let faults = tally.faults.iter();
+        let faults: Vec<String> = faults
+            .map(|(code, count)| format!("{code} {count}"))
+            .collect();
+        return Err(BenchError::Echo {
+            faults: faults.join(", "),
+        });
     }
     let latency = Latency::of(&tally.samples);
     Ok(Echoed {

@@ -7,12 +7,13 @@ use std::time::Instant;
 use futures_util::future::try_join_all;
 use rossby_bench::service::Service;
 use rossby_bench::workload::fill::Filling;
-use rossby_bench::workload::letters::{Letters, Recipient};
+use rossby_bench::workload::letters::Recipient;
 use serde::Serialize;
 
 use super::args::FillArgs;
 use super::prepare::{boxes, refused};
 use super::progress::Step;
+use super::run::letters;
 use super::target::Target;
 use crate::exit::Failure;
 use crate::output;
@@ -43,14 +44,11 @@ struct FilledNode {
 }
 
 pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
-    let target = Target::find(&args.target).await?;
+    Target::check_arguments(&args.target)?;
+    let letters = letters(args.body)?;
+    let mut target = Target::find(&args.target).await?;
     let service = Service::new(&target.place(), CONNECTIONS, false);
     let count = args.boxes.boxes as usize;
-    let letters = if args.body.sealed {
-        Letters::sealed(args.body.bytes as usize)
-    } else {
-        Letters::opaque(args.body.bytes as usize)
-    };
     let began = Instant::now();
     let senders = SENDERS.min(count);
     let boxes = boxes(&target, &service, count, senders, letters.need_records()).await?;
@@ -69,6 +67,7 @@ pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
     try_join_all(helpers).await.map_err(refused)?;
     let envelopes = f64::from(args.boxes.boxes) * f64::from(args.waiting);
     drop(step);
+    target.check().await?;
     let node = |(node, rss_bytes): (&super::target::Node, Option<u64>)| FilledNode {
         server: node.server.to_string(),
         rss_bytes,
@@ -88,11 +87,14 @@ pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
             .map(node)
             .collect(),
     };
-    if args.json {
-        return output::json(&filled);
-    }
-    print(&filled);
-    Ok(())
+    let printed = if args.json {
+        output::json(&filled)
+    } else {
+        print(&filled);
+        Ok(())
+    };
+    let stopped = target.stop().await;
+    printed.and(stopped)
 }
 
 fn print(filled: &Filled) {
