@@ -56,7 +56,8 @@ impl Default for DoorLimits {
             call_timeout_ms: 3_000,
             hawk_window_ms: 60_000,
             hawk_ahead_ms: 5_000,
-            // About 40 bytes each, 80 MB in all: room for 30,000 calls a second over the window.
+            // Up to 120 bytes each, 240 MB in all, for each group that the node leads: room for 30,000 calls a
+            // second over the window. Devices that sign often take 40 bytes a nonce.
             hawk_nonces: 2_000_000,
             subscriptions: 20_000,
             subscription_ms: 10 * 60_000,

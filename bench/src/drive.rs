@@ -92,6 +92,17 @@ pub struct Tally {
     pub samples: Vec<Sample>,
     /// What did not, by code.
     pub faults: BTreeMap<String, u64>,
+    /// What was still under way at the end, however it went on.
+    pub under_way: UnderWay,
+}
+
+/// Operations that the measured time was over for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UnderWay {
+    /// How many.
+    pub count: u64,
+    /// How long the oldest of them had been under way at the end.
+    pub oldest: Duration,
 }
 
 impl Tally {
@@ -100,11 +111,13 @@ impl Tally {
         for (code, count) in other.faults {
             *self.faults.entry(code).or_default() += count;
         }
+        self.under_way.count += other.under_way.count;
+        self.under_way.oldest = self.under_way.oldest.max(other.under_way.oldest);
     }
 }
 
 /// Runs all clients until the plan is over. Those that are not done by then end what they began, which
-/// is not counted.
+/// counts as under way only.
 ///
 /// # Errors
 /// If a client broke off.
@@ -129,7 +142,14 @@ async fn run<C: Client>(mut client: C, plan: Plan) -> Tally {
         }
         let result = client.step().await;
         let ended = Instant::now();
-        if ended < plan.begin || ended >= plan.end {
+        if ended >= plan.end {
+            tally.under_way = UnderWay {
+                count: 1,
+                oldest: plan.end - began,
+            };
+            return tally;
+        }
+        if ended < plan.begin {
             continue;
         }
         match result {
@@ -178,5 +198,26 @@ mod tests {
         assert_eq!(tally.faults, BTreeMap::from([("THIRD".to_owned(), 4)]));
         assert!(tally.samples.iter().all(|sample| sample.took_us >= 10_000));
         assert!(tally.samples.iter().all(|sample| sample.ended_ms < 60));
+        // Step 16 begins at 150 ms, and the end is at 155.
+        let oldest = Duration::from_millis(5);
+        assert_eq!(tally.under_way, UnderWay { count: 2, oldest });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_outlasts_all_the_measured_time_is_told() {
+        let plan = Plan::from_now(Duration::from_millis(20), Duration::from_millis(60));
+        let takes = Duration::from_millis(500);
+        let quick = Duration::from_millis(7);
+        let clients = vec![
+            Steady { steps: 0, takes },
+            Steady {
+                steps: 0,
+                takes: quick,
+            },
+        ];
+        let tally = drive(clients, plan).await.unwrap();
+        assert!(!tally.samples.is_empty());
+        let oldest = Duration::from_millis(80);
+        assert_eq!(tally.under_way, UnderWay { count: 2, oldest });
     }
 }

@@ -36,6 +36,18 @@ pub enum BenchError {
         /// For whom.
         identifier: String,
     },
+    /// A text is too long to be sealed.
+    #[error("a text of {bytes} bytes fits into no envelope once it is sealed")]
+    TooLarge {
+        /// Of the text.
+        bytes: usize,
+    },
+    /// The echo on this machine is no measure.
+    #[error("calls to this machine's own echo failed: {faults}")]
+    Echo {
+        /// Which, and how many.
+        faults: String,
+    },
     /// A client stopped where it never should.
     #[error("a client of the load broke off")]
     BrokeOff,

@@ -1,15 +1,18 @@
 //! When checkpoints were written, and which operations were under way meanwhile.
 //!
 //! A node tells only how many it has begun and ended, so a round is known as exactly as it was looked
-//! for: it lasts from the last look at which it had not begun to the first at which it had ended.
+//! for: it lasts from when the last look was asked at which it had not begun, until the first was answered
+//! at which it had ended.
 
 use crate::drive::Sample;
 
 /// What a node told at one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
-    /// When, in milliseconds since the measuring began.
-    pub at_ms: u32,
+    /// When it was asked, in milliseconds since the measuring began.
+    pub asked_ms: u32,
+    /// When it had answered: what it told was so at some time between.
+    pub answered_ms: u32,
     /// Rounds begun since the node started.
     pub begun: u64,
     /// Rounds ended since then.
@@ -31,28 +34,28 @@ pub fn spells(looks: &[Look]) -> (Vec<Spell>, u64) {
     let mut spells = Vec::new();
     let mut open: Option<u32> = looks
         .first()
-        .and_then(|look| (look.begun > look.ended).then_some(look.at_ms));
+        .and_then(|look| (look.begun > look.ended).then_some(look.asked_ms));
     let mut rounds = u64::from(open.is_some());
     for pair in looks.windows(2) {
         let [before, now] = pair else { continue };
         let begun = now.begun.saturating_sub(before.begun);
         rounds += begun;
         if begun > 0 {
-            open = open.or(Some(before.at_ms));
+            open = open.or(Some(before.asked_ms));
         }
         if now.begun <= now.ended
             && let Some(from_ms) = open.take()
         {
             spells.push(Spell {
                 from_ms,
-                to_ms: now.at_ms,
+                to_ms: now.answered_ms,
             });
         }
     }
     if let (Some(from_ms), Some(last)) = (open, looks.last()) {
         spells.push(Spell {
             from_ms,
-            to_ms: last.at_ms,
+            to_ms: last.answered_ms,
         });
     }
     (spells, rounds)
@@ -73,8 +76,9 @@ mod tests {
     use super::*;
 
     fn looks(told: &[(u32, u64, u64)]) -> Vec<Look> {
-        let look = |&(at_ms, begun, ended): &(u32, u64, u64)| Look {
-            at_ms,
+        let look = |&(asked_ms, begun, ended): &(u32, u64, u64)| Look {
+            asked_ms,
+            answered_ms: asked_ms + 7,
             begun,
             ended,
         };
@@ -94,16 +98,16 @@ mod tests {
             (300, 5, 4),
             (400, 5, 5),
         ]);
-        assert_eq!(spells(&told), (vec![spell(100, 400)], 1));
+        assert_eq!(spells(&told), (vec![spell(100, 407)], 1));
         // Begun and ended between two looks.
         let told = looks(&[(0, 4, 4), (100, 6, 6), (200, 6, 6)]);
-        assert_eq!(spells(&told), (vec![spell(0, 100)], 2));
+        assert_eq!(spells(&told), (vec![spell(0, 107)], 2));
     }
 
     #[test]
     fn rounds_that_do_not_begin_or_end_in_the_measured_time_count_for_what_is_in_it() {
         let told = looks(&[(0, 5, 4), (100, 5, 5), (200, 5, 5), (300, 6, 5)]);
-        assert_eq!(spells(&told), (vec![spell(0, 100), spell(200, 300)], 2));
+        assert_eq!(spells(&told), (vec![spell(0, 107), spell(200, 307)], 2));
         assert_eq!(spells(&[]), (Vec::new(), 0));
         assert_eq!(spells(&looks(&[(0, 1, 1)])), (Vec::new(), 0));
     }

@@ -88,7 +88,8 @@ pub fn authorize_request(
 /// What the identity signs its requests with from now on.
 ///
 /// # Errors
-/// [`RegisteringError::Token`] if the token is not sealed to the newest KEM key.
+/// [`RegisteringError::NotWhole`] if the identity has no KEM key, [`RegisteringError::Token`] if the token
+/// is not sealed to the newest one.
 pub fn authorized_signer(
     identity: &Identity,
     box_id: BoxId,

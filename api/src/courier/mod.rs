@@ -176,6 +176,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::Phone, Self::Email];
+
     /// The kind of an identifier.
     #[must_use]
     pub fn of(identifier: &Identifier) -> Self {

@@ -3,10 +3,10 @@
 //! A nonce is remembered as long as its request would still be inside the time window, and never
 //! forgotten earlier: when there is no room, new requests are refused instead. The store knows only
 //! what came to this leader in this term; [`super::Guard`] refuses what an earlier leader may have seen.
-
 //!
-//! A nonce takes some 40 bytes at most: 16 of hash and a byte of control, in a table that is between 7/16
-//! and 7/8 full. Each device that signed anything in a second takes as much again for that second.
+//! A nonce takes 20 to 40 bytes: 16 of hash and a byte of control, in a table that is between 7/16 and 7/8
+//! full. Its device takes as much again for each second in which it signed anything, and once more for the
+//! whole window. Where most devices sign once or seldom, that is up to 120 bytes a nonce.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};

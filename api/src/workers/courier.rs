@@ -9,7 +9,8 @@
 //!
 //! Only the surely leading replica begins a delivery. What it had begun when it lost leadership goes
 //! on, and the next leader begins it again: a code may come twice, and is never lost silently. Nothing
-//! that waits for its next try, and no gateway that hangs, holds up other codes.
+//! that waits for its next try, and no gateway that hangs, holds up other codes. Each kind of identifier
+//! has its own places, and its own round over the partitions: a full one does not starve the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use rossby_domain::command::{MarkCodeSent, MarkCodeUnsent};
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, PartitionId};
 use rossby_domain::query::OutboxItem;
+use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Query};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::{Trouble, Worker, Workers};
@@ -53,6 +55,9 @@ struct Known {
     failures: u32,
     /// Whoever waits for the code has been told that it is late.
     told: bool,
+    expires_at: Timestamp,
+    /// Once it was opened. So it is not opened again and again while its kind has no room.
+    kind: Option<Kind>,
     state: State,
 }
 
@@ -79,6 +84,12 @@ pub(super) struct CourierWorker {
     known: BTreeMap<Sending, Known>,
     under_way: JoinSet<Done>,
     busy: BTreeMap<Kind, usize>,
+    /// Kinds of which more may be due than there was room for.
+    crowded: BTreeSet<Kind>,
+    /// Kinds of which a delivery has ended since the last look.
+    freed: BTreeSet<Kind>,
+    /// Where a kind's last delivery was begun; the next look begins behind it.
+    served: BTreeMap<Kind, PartitionId>,
     warned: Option<Instant>,
     unsaid: u64,
 }
@@ -89,23 +100,40 @@ impl Worker for CourierWorker {
     const PERIOD: Duration = Duration::from_millis(250);
 
     async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
+        let mut whole = true;
+        let mut whole_look = Instant::now() + Self::PERIOD;
         loop {
             while let Some(done) = self.under_way.try_join_next() {
                 self.take_in(workers, done);
             }
             self.tell(workers).await?;
-            if !self.look(workers)? {
+            let freed = std::mem::take(&mut self.freed);
+            let kinds = if whole {
+                BTreeSet::from(Kind::ALL)
+            } else {
+                &freed & &self.crowded
+            };
+            for kind in kinds {
+                if !workers.group.leads_surely() {
+                    return Ok(());
+                }
+                self.look(workers, kind).await?;
+            }
+            if self.crowded.is_empty() {
                 return Ok(());
             }
-            // There is more than may be under way at a time: it goes on as soon as there is room, but not
-            // without a look at the world now and then.
-            let ended = timeout(Self::PERIOD, self.under_way.join_next()).await;
-            let Ok(Some(done)) = ended else {
-                return Ok(());
+            // It goes on as soon as there is room, but not without a look at all kinds now and then.
+            let ended = timeout_at(whole_look, self.under_way.join_next()).await;
+            whole = match ended {
+                Ok(Some(done)) => {
+                    self.take_in(workers, done);
+                    false
+                }
+                Ok(None) => return Ok(()),
+                Err(_) => true,
             };
-            self.take_in(workers, done);
-            if !workers.group.leads_surely() {
-                return Ok(());
+            if whole {
+                whole_look = Instant::now() + Self::PERIOD;
             }
         }
     }
@@ -120,29 +148,50 @@ impl CourierWorker {
         }
     }
 
-    /// Begins what is due; whether there was no room for some of it.
-    fn look(&mut self, workers: &Workers) -> Result<bool, Trouble> {
-        let mut waiting = BTreeSet::new();
-        let mut crowded = false;
-        for partition in workers.partitions.all() {
-            crowded |= self.look_through(workers, partition, &mut waiting)?;
-        }
-        // What is no longer in the outbox was settled, or its life is over.
-        self.known
-            .retain(|sending, known| waiting.contains(sending) || known.state == State::UnderWay);
-        Ok(crowded)
+    fn is_full(&self, kind: Kind) -> bool {
+        self.busy
+            .get(&kind)
+            .is_some_and(|busy| *busy >= MAX_UNDER_WAY)
     }
 
-    /// Begins what is due in one partition, and notes all that waits there; whether there was no room
-    /// for some of it.
+    /// Begins what is due of one kind, as far as there is room.
+    async fn look(&mut self, workers: &Workers, kind: Kind) -> Result<(), Trouble> {
+        self.crowded.remove(&kind);
+        let served = self.served.get(&kind).copied();
+        let (behind, up_to): (Vec<_>, Vec<_>) = workers
+            .partitions
+            .all()
+            .partition(|partition| Some(*partition) > served);
+        let mut seen = BTreeSet::new();
+        let mut waiting = BTreeSet::new();
+        for partition in behind.into_iter().chain(up_to) {
+            if self.is_full(kind) || !self.look_through(workers, partition, kind, &mut waiting)? {
+                self.crowded.insert(kind);
+                break;
+            }
+            seen.insert(partition);
+            tokio::task::yield_now().await;
+        }
+        let now = workers.group.service_time();
+        self.known.retain(|sending, known| match known.state {
+            State::UnderWay => true,
+            State::Waiting(_) if known.expires_at <= now => false,
+            // What is no longer in the outbox was settled, or its life is over.
+            _ => !seen.contains(&known.partition) || waiting.contains(sending),
+        });
+        Ok(())
+    }
+
+    /// Begins what is due of one kind in one partition, and notes all that waits there; whether it came
+    /// to the end before there was no more room.
     fn look_through(
         &mut self,
         workers: &Workers,
         partition: PartitionId,
+        kind: Kind,
         waiting: &mut BTreeSet<Sending>,
     ) -> Result<bool, Trouble> {
         let mut after = None;
-        let mut crowded = false;
         let now = workers.group.service_time();
         loop {
             let query = Query::Outbox {
@@ -154,52 +203,57 @@ impl CourierWorker {
                 return Err(Trouble::Other("unexpected answer to Outbox"));
             };
             let Some(last) = items.last() else {
-                return Ok(crowded);
+                return Ok(true);
             };
             after = Some((last.identifier, last.box_id));
             for item in items {
                 let sending = (item.identifier, item.box_id, item.serial);
                 waiting.insert(sending);
-                if item.expires_at > now && self.is_due(&sending) {
-                    crowded |= !self.begin(workers, partition, sending, &item);
+                if item.expires_at > now && self.is_due(&sending, kind) {
+                    if self.is_full(kind) {
+                        return Ok(false);
+                    }
+                    self.begin(workers, partition, kind, &item);
                 }
             }
         }
     }
 
-    fn is_due(&self, sending: &Sending) -> bool {
-        match self.known.get(sending).map(|known| known.state) {
-            None => true,
-            Some(State::Waiting(until)) => until <= Instant::now(),
-            Some(State::UnderWay | State::Sent | State::GaveUp) => false,
-        }
+    /// Whether it is to be begun now, if it is of this kind.
+    fn is_due(&self, sending: &Sending, kind: Kind) -> bool {
+        let Some(known) = self.known.get(sending) else {
+            return true;
+        };
+        let due = match known.state {
+            State::Waiting(until) => until <= Instant::now(),
+            State::UnderWay | State::Sent | State::GaveUp => false,
+        };
+        due && known.kind.is_none_or(|its| its == kind)
     }
 
-    /// Begins a delivery, if there is room for one more of its kind; whether there was.
-    fn begin(
-        &mut self,
-        workers: &Workers,
-        partition: PartitionId,
-        sending: Sending,
-        item: &OutboxItem,
-    ) -> bool {
+    /// Begins a delivery, if it is of this kind.
+    fn begin(&mut self, workers: &Workers, partition: PartitionId, kind: Kind, item: &OutboxItem) {
+        let sending = (item.identifier, item.box_id, item.serial);
         let known = self.known.entry(sending).or_insert(Known {
             partition,
             failures: 0,
             told: false,
+            expires_at: item.expires_at,
+            kind: None,
             state: State::Waiting(Instant::now()),
         });
         let Some(SealedCode { identifier, code }) = open(workers, item) else {
             known.state = State::GaveUp;
-            return true;
+            return;
         };
-        let kind = Kind::of(&identifier);
-        let busy = self.busy.entry(kind).or_default();
-        if *busy >= MAX_UNDER_WAY {
-            return false;
+        let its = Kind::of(&identifier);
+        known.kind = Some(its);
+        if its != kind {
+            return;
         }
-        *busy += 1;
         known.state = State::UnderWay;
+        *self.busy.entry(kind).or_default() += 1;
+        self.served.insert(kind, partition);
         let courier = Arc::clone(&workers.courier);
         self.under_way.spawn(async move {
             let result = courier.deliver(&identifier, &code).await;
@@ -209,11 +263,11 @@ impl CourierWorker {
                 result,
             }
         });
-        true
     }
 
     /// Notes what became of a delivery.
     fn settle(&mut self, workers: &Workers, done: &Done) {
+        self.freed.insert(done.kind);
         if let Some(busy) = self.busy.get_mut(&done.kind) {
             *busy = busy.saturating_sub(1);
         }
@@ -247,6 +301,7 @@ impl CourierWorker {
         self.under_way.abort_all();
         self.under_way = JoinSet::new();
         self.busy.clear();
+        self.freed.extend(Kind::ALL);
         self.known.retain(|_, known| known.state != State::UnderWay);
     }
 

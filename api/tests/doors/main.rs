@@ -12,6 +12,7 @@ mod admin;
 mod attacks;
 mod clocks;
 mod couriers;
+mod deliveries;
 mod expiry;
 mod gateway;
 mod grpc;

@@ -85,7 +85,8 @@ fn write_until(file: &File, block_bytes: usize, end: Instant) -> io::Result<u32>
     let block = vec![0x5a; block_bytes];
     let blocks = (FILE_BYTES / block_bytes.max(1)).max(1);
     let mut syncs: u32 = 0;
-    while Instant::now() < end {
+    // At least one, however slow the disk is.
+    while syncs == 0 || Instant::now() < end {
         let place = usize::try_from(syncs).unwrap_or_default() % blocks;
         file.write_all_at(&block, (place * block_bytes) as u64)?;
         file.sync_data()?;

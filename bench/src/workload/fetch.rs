@@ -1,5 +1,5 @@
-//! Fetch: a page of what waits in the client's own box. Nothing is acknowledged, so the same page
-//! comes again and again.
+//! Fetch: what waits in the client's own box, in one page or, where that has too many bytes, in
+//! several. Nothing is acknowledged, so the same comes again and again.
 
 use std::sync::Arc;
 
@@ -30,17 +30,23 @@ impl Fetcher {
 
 impl Client for Fetcher {
     async fn step(&mut self) -> Result<(), Fault> {
-        let request = v1::FetchRequest {
-            after: 0,
-            max_envelopes: self.waiting,
-        };
-        let signer = Some(&self.signer);
-        let page = self.connection.call::<Fetch>(&request, signer).await?;
-        // A page may be cut short by bytes, but by nothing else.
-        if page.envelopes.is_empty() || (!page.more && page.envelopes.len() < self.waiting as usize)
-        {
-            return Err(Fault("SHORT_PAGE".into()));
+        let (mut after, mut got) = (0, 0);
+        loop {
+            let request = v1::FetchRequest {
+                after,
+                max_envelopes: self.waiting.saturating_sub(got),
+            };
+            let signer = Some(&self.signer);
+            let page = self.connection.call::<Fetch>(&request, signer).await?;
+            got += u32::try_from(page.envelopes.len()).unwrap_or(u32::MAX);
+            if got == self.waiting {
+                return Ok(());
+            }
+            // A page may be cut short by bytes, but by nothing else.
+            match page.envelopes.last() {
+                Some(last) if page.more && got < self.waiting => after = last.sequence,
+                _ => return Err(Fault("SHORT_PAGE".into())),
+            }
         }
-        Ok(())
     }
 }

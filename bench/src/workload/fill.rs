@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rossby_client::connection::Connection;
+use rossby_proto::v1;
 
 use super::letters::{Letters, Recipient};
 use super::post;
@@ -12,6 +13,8 @@ use crate::drive::Fault;
 
 /// Envelopes in one request: a service takes 256.
 const PER_REQUEST: usize = 250;
+/// Bytes of their bodies: a service takes a request of 4 MiB.
+const BYTES_PER_REQUEST: usize = 2 * 1024 * 1024;
 
 /// What is to be filled.
 #[derive(Debug)]
@@ -62,11 +65,44 @@ impl Filling {
                 }
             }
             while !envelopes.is_empty() {
-                let rest = envelopes.split_off(envelopes.len().min(PER_REQUEST));
+                let rest = envelopes.split_off(fit(&envelopes));
                 post(connection, &account.signer, envelopes).await?;
                 envelopes = rest;
             }
             told(boxes.len());
         }
+    }
+}
+
+/// How many of the envelopes go into one request: at least one, if there is any.
+fn fit(envelopes: &[v1::OutgoingEnvelope]) -> usize {
+    let mut bytes: usize = 0;
+    let fits = |envelope: &&v1::OutgoingEnvelope| {
+        let is_first = bytes == 0;
+        bytes += envelope.body.len();
+        is_first || bytes <= BYTES_PER_REQUEST
+    };
+    let envelopes = envelopes.iter().take(PER_REQUEST);
+    envelopes.take_while(fits).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_cut_by_number_and_by_bytes() {
+        let envelopes = |count: usize, bytes: usize| {
+            let envelope = v1::OutgoingEnvelope {
+                body: vec![1; bytes].into(),
+                ..Default::default()
+            };
+            vec![envelope; count]
+        };
+        assert_eq!(fit(&envelopes(7, 100)), 7);
+        assert_eq!(fit(&envelopes(300, 100)), PER_REQUEST);
+        assert_eq!(fit(&envelopes(300, 64 * 1024)), 32);
+        assert_eq!(fit(&envelopes(2, BYTES_PER_REQUEST + 1)), 1);
+        assert_eq!(fit(&[]), 0);
     }
 }

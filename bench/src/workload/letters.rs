@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use rossby_client::connection::Signer;
+use rossby_client::envelope::layout::MAX_CONTENT_BYTES;
 use rossby_client::envelope::{Content, ConversationId, Letter, Sender, seal};
 use rossby_client::identity::Identity;
 use rossby_domain::chain::KeyRecord;
@@ -10,6 +11,7 @@ use rossby_proto::v1;
 use rossby_seams::clock::{Clock as _, SystemClock};
 use rossby_seams::random::OsRandom;
 
+use crate::BenchError;
 use crate::account::NewBox;
 use crate::drive::Fault;
 
@@ -54,9 +56,15 @@ impl Letters {
     }
 
     /// A text of this size, sealed by the client for each send.
-    #[must_use]
-    pub fn sealed(bytes: usize) -> Self {
-        Self::Sealed(Content::Text("x".repeat(bytes)))
+    ///
+    /// # Errors
+    /// If no envelope takes that much.
+    pub fn sealed(bytes: usize) -> Result<Self, BenchError> {
+        let content = Content::Text("x".repeat(bytes));
+        match content.encode() {
+            Ok(encoded) if encoded.len() <= MAX_CONTENT_BYTES => Ok(Self::Sealed(content)),
+            _ => Err(BenchError::TooLarge { bytes }),
+        }
     }
 
     /// Whether the recipients' keys are needed.
@@ -110,4 +118,16 @@ fn sealed(
         content,
     };
     seal(&OsRandom, &sender, &letter).map_err(|_| not_sealed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_no_envelope_takes_is_refused_at_once() {
+        assert!(Letters::sealed(MAX_CONTENT_BYTES / 2).is_ok());
+        let refused = Letters::sealed(MAX_CONTENT_BYTES + 1);
+        assert!(matches!(refused, Err(BenchError::TooLarge { .. })));
+    }
 }

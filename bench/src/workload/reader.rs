@@ -67,6 +67,8 @@ impl Heard {
 #[derive(Debug)]
 pub struct Reader {
     connection: Arc<Connection>,
+    /// What it acknowledges on: many streams leave their connection little room.
+    calls: Arc<Connection>,
     signer: Signer,
     inbox: Arc<Inbox>,
     heard: Heard,
@@ -74,12 +76,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens the stream of a box.
+    /// Opens the stream of a box on one connection, to acknowledge on the other.
     ///
     /// # Errors
     /// If the service refuses it again and again.
     pub async fn open(
         connection: Arc<Connection>,
+        calls: Arc<Connection>,
         signer: Signer,
         inbox: Arc<Inbox>,
         heard: Heard,
@@ -87,6 +90,7 @@ impl Reader {
         let stream = subscribe(&connection, &signer).await?;
         Ok(Self {
             connection,
+            calls,
             signer,
             inbox,
             heard,
@@ -122,7 +126,7 @@ impl Reader {
                 upto: last.sequence,
             };
             let signer = Some(&self.signer);
-            match self.connection.call::<Acknowledge>(&request, signer).await {
+            match self.calls.call::<Acknowledge>(&request, signer).await {
                 Ok(_) => self.inbox.acknowledged(&page.envelopes),
                 // What is not acknowledged comes again with the next stream.
                 Err(error) => return StreamEnd::Broken(error),

@@ -18,6 +18,9 @@ impl From<BenchError> for Failure {
             BenchError::NoCode { .. } => Self::new(Exit::Failure, message).help(
                 "give --codes the file of --courier-file, of a cluster whose nodes run with --courier file",
             ),
+            BenchError::TooLarge { .. } => Self::new(Exit::Usage, message).help("give fewer --bytes"),
+            BenchError::Echo { .. } => Self::new(Exit::Failure, message)
+                .help("fewer --clients, or no measure of this machine (--no-floor)"),
             BenchError::Identity(_)
             | BenchError::Registering(_)
             | BenchError::Identifier(_)

@@ -1,18 +1,19 @@
 //! `rossby bench fill`: boxes in which mail waits, and what they take.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::try_join_all;
 use rossby_bench::service::Service;
 use rossby_bench::workload::fill::Filling;
-use rossby_bench::workload::letters::{Letters, Recipient};
+use rossby_bench::workload::letters::Recipient;
 use serde::Serialize;
 
 use super::args::FillArgs;
+use super::disk_use::DiskUse;
 use super::prepare::{boxes, refused};
 use super::progress::Step;
+use super::run::letters;
 use super::target::Target;
 use crate::exit::Failure;
 use crate::output;
@@ -38,19 +39,16 @@ struct FilledNode {
     server: String,
     /// Memory now.
     rss_bytes: Option<u64>,
-    /// The files of its data directory, if it is ours.
-    disk_bytes: Option<u64>,
+    /// What its data directory takes, if it is ours.
+    disk: Option<DiskUse>,
 }
 
 pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
-    let target = Target::find(&args.target).await?;
+    Target::check_arguments(&args.target)?;
+    let letters = letters(args.body)?;
+    let mut target = Target::find(&args.target).await?;
     let service = Service::new(&target.place(), CONNECTIONS, false);
     let count = args.boxes.boxes as usize;
-    let letters = if args.body.sealed {
-        Letters::sealed(args.body.bytes as usize)
-    } else {
-        Letters::opaque(args.body.bytes as usize)
-    };
     let began = Instant::now();
     let senders = SENDERS.min(count);
     let boxes = boxes(&target, &service, count, senders, letters.need_records()).await?;
@@ -69,10 +67,13 @@ pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
     try_join_all(helpers).await.map_err(refused)?;
     let envelopes = f64::from(args.boxes.boxes) * f64::from(args.waiting);
     drop(step);
+    let filling = began.elapsed();
+    target.check().await?;
+    target.settled().await;
     let node = |(node, rss_bytes): (&super::target::Node, Option<u64>)| FilledNode {
         server: node.server.to_string(),
         rss_bytes,
-        disk_bytes: node.data.as_deref().map(size_of),
+        disk: node.data.as_deref().map(DiskUse::of),
     };
     let filled = Filled {
         workload: "fill",
@@ -80,7 +81,7 @@ pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
         waiting: args.waiting,
         body_bytes: args.body.bytes,
         registered_per_second: count as f64 / registering.as_secs_f64(),
-        envelopes_per_second: envelopes / began.elapsed().as_secs_f64(),
+        envelopes_per_second: envelopes / filling.as_secs_f64(),
         nodes: target
             .nodes
             .iter()
@@ -88,11 +89,14 @@ pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
             .map(node)
             .collect(),
     };
-    if args.json {
-        return output::json(&filled);
-    }
-    print(&filled);
-    Ok(())
+    let printed = if args.json {
+        output::json(&filled)
+    } else {
+        print(&filled);
+        Ok(())
+    };
+    let stopped = target.stop().await;
+    printed.and(stopped)
 }
 
 fn print(filled: &Filled) {
@@ -106,39 +110,15 @@ fn print(filled: &Filled) {
     ));
     for node in &filled.nodes {
         let shown = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), output::size);
+        let disk = node.disk.as_ref().map_or_else(String::new, |disk| {
+            let [wal, checkpoints, base] =
+                [disk.wal_bytes, disk.checkpoints_bytes, disk.base_bytes].map(output::size);
+            format!("; on disk: log {wal}, checkpoints {checkpoints}, base {base}")
+        });
         output::line(format!(
-            "  node at {}: {} of memory, {} on disk",
+            "  node at {}: {} of memory{disk}",
             node.server,
-            shown(node.rss_bytes),
-            shown(node.disk_bytes)
+            shown(node.rss_bytes)
         ));
-    }
-}
-
-/// Bytes of the files in a folder and below it; what vanishes meanwhile counts nothing.
-fn size_of(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return 0;
-    };
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
-        Ok(metadata) if metadata.is_file() => metadata.len(),
-        _ => 0,
-    };
-    entries.flatten().map(size).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_added_up_however_deep() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("a")).unwrap();
-        std::fs::write(folder.path().join("a/b"), [0; 30]).unwrap();
-        std::fs::write(folder.path().join("c"), [0; 12]).unwrap();
-        assert_eq!(size_of(folder.path()), 42);
-        assert_eq!(size_of(&folder.path().join("none")), 0);
     }
 }

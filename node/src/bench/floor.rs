@@ -35,6 +35,8 @@ pub(super) struct Floor {
     pub(super) sync_4k_3_files_per_second: f64,
     pub(super) sync_64k_1_file_per_second: f64,
     pub(super) sync_64k_3_files_per_second: f64,
+    /// Whether those writes reached no disk.
+    pub(super) in_memory: bool,
 }
 
 impl Floor {
@@ -53,6 +55,7 @@ impl Floor {
         let echo = echo::measure(clients, connections, bytes as usize, ECHO_FOR).await?;
         step.done(1);
         let folder = folder.to_owned();
+        let in_memory = is_in_memory(&folder)?;
         let disk = blocking(move || Disk::prepare(&folder, FILES)).await?;
         let disk = Arc::new(disk);
         let syncs = async |block: usize, files: usize| {
@@ -68,6 +71,7 @@ impl Floor {
             sync_4k_3_files_per_second: syncs(SMALL, FILES).await?,
             sync_64k_1_file_per_second: syncs(LARGE, 1).await?,
             sync_64k_3_files_per_second: syncs(LARGE, FILES).await?,
+            in_memory,
         })
     }
 
@@ -97,7 +101,7 @@ async fn blocking<T: Send + 'static>(
 /// Runs `rossby bench floor`.
 pub(super) async fn run(args: &FloorArgs) -> Result<(), Failure> {
     let folder = folder_or_default(args.data.as_deref());
-    let in_memory = is_in_memory(&folder)?;
+    check_folder(&folder)?;
     let floor = Floor::measure(&folder, args.clients, args.connections, args.bytes).await?;
     if args.json {
         return output::json(&floor);
@@ -107,8 +111,8 @@ pub(super) async fn run(args: &FloorArgs) -> Result<(), Failure> {
         folder.display()
     ));
     floor.print();
-    if in_memory {
-        output::line(format!("  note: {}", IN_MEMORY));
+    if floor.in_memory {
+        output::line(format!("  note: {FLOOR_IN_MEMORY}"));
     }
     Ok(())
 }
@@ -117,8 +121,24 @@ pub(super) async fn run(args: &FloorArgs) -> Result<(), Failure> {
 pub(super) const IN_MEMORY: &str =
     "the data is in a file system in memory: no figure here is one of a disk (--data)";
 
+/// The same of the floor alone.
+pub(super) const FLOOR_IN_MEMORY: &str = "the writes of this machine at best went to a file system in memory: they say nothing of a disk (--data)";
+
 pub(super) fn folder_or_default(given: Option<&Path>) -> PathBuf {
     given.map_or_else(std::env::temp_dir, Path::to_owned)
+}
+
+/// Makes sure that a folder is there, before anything else takes its time.
+///
+/// # Errors
+/// If it isn't one.
+pub(super) fn check_folder(folder: &Path) -> Result<(), Failure> {
+    let wrong = |why: String| Failure::new(Exit::Config, format!("{}: {why}", folder.display()));
+    match std::fs::metadata(folder) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(wrong("is no folder".to_owned())),
+        Err(error) => Err(wrong(error.to_string())),
+    }
 }
 
 /// Whether what is written to a folder stays in memory.

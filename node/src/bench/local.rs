@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::http;
+use super::processes::Processes;
 use super::progress::Step;
 use super::target::Node;
 use crate::exit::{Exit, Failure};
@@ -21,10 +23,15 @@ use crate::output;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Nodes that run until this is dropped.
+/// How long a node that was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(10);
+
+/// Nodes that run until this is stopped or dropped.
 #[derive(Debug)]
 pub(super) struct LocalCluster {
     nodes: Vec<LocalNode>,
+    /// Before the folder, which can only be removed when nobody writes there any more.
+    processes: Processes,
     folder: Folder,
     /// Of each node: they share this machine's processors.
     threads: usize,
@@ -33,8 +40,7 @@ pub(super) struct LocalCluster {
 #[derive(Debug)]
 struct LocalNode {
     id: u64,
-    /// Killed when it is dropped.
-    child: Child,
+    pid: Option<u32>,
     addresses: Addresses,
 }
 
@@ -79,6 +85,7 @@ impl LocalCluster {
         let _step = Step::open("Starting nodes");
         let mut cluster = Self {
             nodes: Vec::new(),
+            processes: Processes::default(),
             folder: make_folder(parent, keep)?,
             threads: threads_each(count),
         };
@@ -128,7 +135,7 @@ impl LocalCluster {
             args.push(format!("--peer-key={certs}/node-{id}.key"));
             args.push(format!("--peer-ca={certs}/ca.crt"));
         }
-        let log = self.folder.path().join(format!("node-{id}.log"));
+        let log = self.log_of(id);
         let log_file = File::create(&log).map_err(|error| cannot_write(&log, &error))?;
         let child = rossby()?
             .args(args)
@@ -141,12 +148,10 @@ impl LocalCluster {
             .process_group(0)
             .spawn()
             .map_err(|error| Failure::new(Exit::Failure, format!("node {id}: {error}")))?;
-        let (addresses, child) = wait_for_addresses(&data, child, &log).await?;
-        self.nodes.push(LocalNode {
-            id,
-            child,
-            addresses,
-        });
+        let pid = child.id();
+        let child = self.processes.add(id, child);
+        let addresses = wait_for_addresses(&data, child, &log).await?;
+        self.nodes.push(LocalNode { id, pid, addresses });
         Ok(())
     }
 
@@ -166,8 +171,8 @@ impl LocalCluster {
         let deadline = Instant::now() + PATIENCE;
         while http::page(node.addresses.http, "/readyz").await.is_none() {
             if Instant::now() > deadline {
-                let log = self.folder.path().join(format!("node-{}.log", node.id));
-                return Err(did_not(&format!("node {} is not ready", node.id), &log));
+                let what = format!("node {} is not ready", node.id);
+                return Err(did_not(&what, &self.log_of(node.id)));
             }
             sleep(LOOK_EVERY).await;
         }
@@ -183,6 +188,45 @@ impl LocalCluster {
         self.folder.path().join(format!("node-{id}"))
     }
 
+    fn log_of(&self, id: u64) -> PathBuf {
+        self.folder.path().join(format!("node-{id}.log"))
+    }
+
+    /// Whether all nodes still run.
+    ///
+    /// # Errors
+    /// If one has ended, with its last words.
+    pub(super) fn check(&mut self) -> Result<(), Failure> {
+        match self.processes.ended() {
+            Some(id) => Err(did_not(
+                &format!("node {id} ended during the run"),
+                &self.log_of(id),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends all nodes and removes the folder; or, if it stays, asks them to end, so that they can be
+    /// started again from what they would leave any time.
+    ///
+    /// # Errors
+    /// If a node does not end, or the folder can't be removed.
+    pub(super) async fn stop(mut self) -> Result<(), Failure> {
+        match self.folder {
+            Folder::Kept(_) => self.processes.end(Signal::TERM, PATIENCE).await,
+            Folder::Temporary(folder) => {
+                self.processes.end(Signal::KILL, DYING).await?;
+                let path = folder.path().to_owned();
+                folder.close().map_err(|error| {
+                    Failure::new(
+                        Exit::Failure,
+                        format!("{} can't be removed: {error}", path.display()),
+                    )
+                })
+            }
+        }
+    }
+
     /// Where the nodes' courier leaves codes.
     pub(super) fn codes(&self) -> PathBuf {
         self.folder.path().join("codes.tsv")
@@ -195,7 +239,7 @@ impl LocalCluster {
             Ok(Node {
                 server: server.map_err(|error| Failure::new(Exit::Failure, error))?,
                 http: Some(node.addresses.http),
-                pid: node.child.id(),
+                pid: node.pid,
                 data: Some(self.data_of(node.id)),
             })
         };
@@ -208,7 +252,8 @@ fn make_folder(parent: Option<&Path>, keep: bool) -> Result<Folder, Failure> {
     let made = tempfile::Builder::new()
         .prefix("rossby-bench-")
         .tempdir_in(&parent);
-    let made = made.map_err(|error| cannot_write(&parent, &error))?;
+    let made =
+        made.map_err(|error| Failure::new(Exit::Config, format!("{}: {error}", parent.display())))?;
     if !keep {
         return Ok(Folder::Temporary(made));
     }
@@ -235,7 +280,12 @@ fn rossby() -> Result<Command, Failure> {
 
 /// Runs a command of this program to its end.
 async fn command(args: &[&str]) -> Result<(), Failure> {
-    let output = rossby()?.args(args).stdin(Stdio::null()).output().await;
+    let output = rossby()?
+        .args(args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await;
     let output = output.map_err(|error| Failure::new(Exit::Failure, error))?;
     if output.status.success() {
         return Ok(());
@@ -250,15 +300,15 @@ async fn command(args: &[&str]) -> Result<(), Failure> {
 
 async fn wait_for_addresses(
     data: &Path,
-    mut child: Child,
+    child: &mut Child,
     log: &Path,
-) -> Result<(Addresses, Child), Failure> {
+) -> Result<Addresses, Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let text = std::fs::read_to_string(data.join("addresses.json")).unwrap_or_default();
         // It may be half written.
         if let Ok(addresses) = serde_json::from_str(&text) {
-            return Ok((addresses, child));
+            return Ok(addresses);
         }
         let ended = child.try_wait().ok().flatten().is_some();
         if ended || Instant::now() > deadline {

@@ -7,16 +7,20 @@
 //! ```
 
 mod args;
+mod disk_use;
 mod failure;
 mod fill;
 mod floor;
 mod http;
 mod local;
 mod prepare;
+mod processes;
 mod progress;
 mod report;
 mod run;
+mod signals;
 mod target;
+mod tries;
 mod watch;
 
 pub use args::BenchCommand;
@@ -41,12 +45,11 @@ pub fn run(command: &BenchCommand) -> Result<(), Failure> {
     };
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, error))?;
     runtime.block_on(async {
+        // Before any node is started, so that none can outlive us.
+        let interrupted = signals::interrupted()?;
         tokio::select! {
             done = carry_out(command) => done,
-            signal = interrupted() => {
-                signal?;
-                Err(Failure::new(Exit::Failure, "interrupted"))
-            }
+            () = interrupted => Err(Failure::new(Exit::Failure, "interrupted")),
         }
     })
 }
@@ -61,16 +64,5 @@ async fn carry_out(command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Idle(args) => run::idle(args).await,
         BenchCommand::Fill(args) => fill::run(args).await,
         BenchCommand::Floor(args) => floor::run(args).await,
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM: the nodes that we started must not outlive us.
-async fn interrupted() -> Result<(), Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let failed = |error| Failure::new(Exit::Failure, error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed.map_err(failed),
-        _ = terminate.recv() => Ok(()),
     }
 }

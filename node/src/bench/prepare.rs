@@ -76,20 +76,28 @@ pub(super) struct Reading {
     pub(super) inboxes: Arc<[Arc<Inbox>]>,
     pub(super) readers: Readers,
     pub(super) heard: Heard,
-    /// Their connections, which have no room for other calls.
-    pub(super) service: Service,
+    /// The connections of their streams, which have little room for other calls.
+    streams: Service,
+    /// Those that they acknowledge on.
+    acknowledging: Service,
 }
 
 impl Reading {
     /// Has each of these boxes read.
-    pub(super) async fn begin(target: &Target, boxes: &[Account]) -> Result<Self, Failure> {
-        let connections = boxes.len().div_ceil(STREAMS_PER_CONNECTION);
-        let service = Service::new(&target.place(), connections, false);
+    pub(super) async fn begin(
+        target: &Target,
+        boxes: &[Account],
+        connections: usize,
+    ) -> Result<Self, Failure> {
+        let for_streams = boxes.len().div_ceil(STREAMS_PER_CONNECTION);
+        let streams = Service::new(&target.place(), for_streams, false);
+        let acknowledging = Service::new(&target.place(), connections, false);
         let inboxes: Arc<[Arc<Inbox>]> = boxes.iter().map(|_| Arc::default()).collect();
         let heard = Heard::default();
         let step = Step::of("Opening streams", boxes.len() as u64);
         let open = |(number, (signer, inbox)): (usize, (Signer, Arc<Inbox>))| {
-            Reader::open(service.connection(number), signer, inbox, heard.clone())
+            let (stream, calls) = (streams.connection(number), acknowledging.connection(number));
+            Reader::open(stream, calls, signer, inbox, heard.clone())
         };
         let all: Vec<(Signer, Arc<Inbox>)> = boxes
             .iter()
@@ -108,8 +116,14 @@ impl Reading {
             inboxes,
             readers,
             heard,
-            service,
+            streams,
+            acknowledging,
         })
+    }
+
+    /// The ways to the service that they use.
+    pub(super) fn services(&self) -> [&Service; 2] {
+        [&self.streams, &self.acknowledging]
     }
 }
 

@@ -8,8 +8,9 @@ use rossby_bench::rounds::{Spell, spells, split};
 use rossby_bench::summary::Latency;
 use serde::Serialize;
 
-use super::floor::{Floor, IN_MEMORY};
+use super::floor::{FLOOR_IN_MEMORY, Floor, IN_MEMORY};
 use super::target::Target;
+use super::tries::Tries;
 use super::watch::{Seen, SeenNode, Used};
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -41,6 +42,11 @@ impl Setting {
             ..Self::default()
         }
     }
+
+    /// Whether each operation has to reach the nodes' disks.
+    fn writes(&self) -> bool {
+        matches!(self.workload, "send" | "deliver" | "register")
+    }
 }
 
 /// What was measured.
@@ -50,9 +56,11 @@ pub(super) struct Measured {
     /// How many operations, where that is not the number of samples.
     pub(super) operations: Option<u64>,
     pub(super) seen: Seen,
-    pub(super) failed_tries: BTreeMap<String, u64>,
+    pub(super) tries: Tries,
     pub(super) readers_stopped: usize,
     pub(super) time: Duration,
+    /// What else is to be known.
+    pub(super) notes: Vec<String>,
 }
 
 /// What a run found.
@@ -63,11 +71,16 @@ pub(super) struct Report {
     seconds: f64,
     operations: u64,
     per_second: f64,
+    /// `max` takes in how long what was under way at the end had been so.
     latency_ms: Option<LatencyView>,
+    under_way_at_end: u64,
+    oldest_under_way_ms: f64,
     /// Operations that failed, by code.
     errors: BTreeMap<String, u64>,
-    /// Tries that failed since the program began, which the client may have made good by another.
+    /// Tries that failed in the measured time, which the client may have made good by another.
     failed_tries: BTreeMap<String, u64>,
+    /// The same before, while boxes were made and while it warmed up.
+    failed_tries_before: BTreeMap<String, u64>,
     nodes: Vec<NodeView>,
     /// What this program used itself.
     client: Option<UsedView>,
@@ -77,6 +90,9 @@ pub(super) struct Report {
     /// The throughput by the floor's.
     ratio: Option<RatioView>,
     notes: Vec<String>,
+    /// Whether there is nothing that was measured.
+    #[serde(skip)]
+    in_vain: bool,
 }
 
 /// Latencies in milliseconds.
@@ -120,8 +136,9 @@ struct CheckpointsView {
 #[derive(Debug, Serialize)]
 struct RatioView {
     to_echo: f64,
-    to_sync_4k_1_file: f64,
-    to_sync_4k_3_files: f64,
+    /// Only of what is written.
+    to_sync_4k_1_file: Option<f64>,
+    to_sync_4k_3_files: Option<f64>,
 }
 
 impl LatencyView {
@@ -139,10 +156,16 @@ impl LatencyView {
 
 impl UsedView {
     fn of(used: Used, operations: u64, time: Duration) -> Self {
-        let cpu = used.cpu.as_secs_f64();
+        // The looks are not exactly as far apart as the measured time is long.
+        let share = if used.over.is_zero() {
+            0.0
+        } else {
+            used.cpu.as_secs_f64() / used.over.as_secs_f64()
+        };
+        let cpu = share * time.as_secs_f64();
         Self {
             cpu_us_per_operation: (operations > 0).then(|| cpu * 1e6 / operations as f64),
-            cpu_percent: cpu * 100.0 / time.as_secs_f64(),
+            cpu_percent: share * 100.0,
             rss_bytes: used.rss_bytes,
         }
     }
@@ -184,11 +207,13 @@ impl Report {
         let Measured {
             tally, seen, time, ..
         } = measured;
-        let latency = Latency::of(&tally.samples);
+        let mut latency = Latency::of(&tally.samples);
+        latency.max = latency.max.max(tally.under_way.oldest);
         let operations = measured.operations.unwrap_or(latency.count);
         let per_second = operations as f64 / time.as_secs_f64();
         let used = |used: Used| UsedView::of(used, latency.count, time);
         let checkpoints = CheckpointsView::of(&seen.nodes, &tally);
+        let writes = setting.writes();
         let mut rss_before = setting.rss_without_subscribers.iter().copied();
         let nodes = target.nodes.iter().zip(&seen.nodes);
         let nodes = nodes
@@ -205,27 +230,37 @@ impl Report {
             operations,
             per_second,
             latency_ms: LatencyView::of(latency),
+            under_way_at_end: tally.under_way.count,
+            oldest_under_way_ms: tally.under_way.oldest.as_secs_f64() * 1000.0,
             errors: tally.faults,
-            failed_tries: measured.failed_tries,
+            failed_tries: measured.tries.measured,
+            failed_tries_before: measured.tries.before,
             nodes,
             client: seen.ourselves.map(used),
             checkpoints,
             floor,
             ratio: floor.map(|floor| RatioView {
                 to_echo: per_second / floor.echo_per_second,
-                to_sync_4k_1_file: per_second / floor.sync_4k_1_file_per_second,
-                to_sync_4k_3_files: per_second / floor.sync_4k_3_files_per_second,
+                to_sync_4k_1_file: writes.then(|| per_second / floor.sync_4k_1_file_per_second),
+                to_sync_4k_3_files: writes.then(|| per_second / floor.sync_4k_3_files_per_second),
             }),
             notes: Vec::new(),
+            in_vain: false,
         };
         report.notes = report.notes_for(target, measured.readers_stopped);
+        report.notes.extend(measured.notes);
+        report.in_vain = match report.setting.subscribers {
+            // Signs of life may be rarer than the measured time is long.
+            Some(subscribers) => measured.readers_stopped >= subscribers as usize,
+            None => operations == 0,
+        };
         report
     }
 
     /// What makes the figures worth less than they seem.
     fn notes_for(&self, target: &Target, readers_stopped: usize) -> Vec<String> {
         let mut notes = Vec::new();
-        let writes = matches!(self.setting.workload, "send" | "deliver" | "register");
+        let writes = self.setting.writes();
         match &self.checkpoints {
             Some(checkpoints) if writes && checkpoints.rounds == 0 => notes.push(
                 "no checkpoint was written in the measured time: measure longer (--seconds)".to_owned(),
@@ -257,6 +292,8 @@ impl Report {
         }
         if target.in_memory {
             notes.push(IN_MEMORY.to_owned());
+        } else if self.floor.is_some_and(|floor| floor.in_memory) {
+            notes.push(FLOOR_IN_MEMORY.to_owned());
         }
         notes
     }
@@ -271,10 +308,14 @@ impl Report {
         } else {
             self.print_for_people();
         }
-        if self.operations == 0 && !self.errors.is_empty() {
-            return Err(Failure::new(Exit::Failure, "not one operation succeeded"));
+        if !self.in_vain {
+            return Ok(());
         }
-        Ok(())
+        let what = match self.setting.subscribers {
+            Some(_) => "not one subscriber was left",
+            None => "not one operation succeeded in the measured time",
+        };
+        Err(Failure::new(Exit::Failure, what))
     }
 
     fn print_for_people(&self) {
@@ -286,9 +327,18 @@ impl Report {
         if let Some(latency) = self.latency_ms {
             output::line(format!("  {}", latency_text(latency)));
         }
+        if self.under_way_at_end > 0 {
+            output::line(format!(
+                "  {} under way at the end, the oldest for {:.2} ms",
+                self.under_way_at_end, self.oldest_under_way_ms
+            ));
+        }
         print_counts("errors", &self.errors);
         if !self.failed_tries.is_empty() {
-            print_counts("tries that failed, since the start", &self.failed_tries);
+            print_counts("tries that failed", &self.failed_tries);
+        }
+        if !self.failed_tries_before.is_empty() {
+            print_counts("tries that failed before", &self.failed_tries_before);
         }
         for (index, node) in self.nodes.iter().enumerate() {
             let role = if index == 0 { ", asked first" } else { "" };
@@ -310,9 +360,15 @@ impl Report {
         if let (Some(floor), Some(ratio)) = (&self.floor, &self.ratio) {
             output::line("this machine at best, just before:");
             floor.print();
+            let syncs = match (ratio.to_sync_4k_1_file, ratio.to_sync_4k_3_files) {
+                (Some(one), Some(three)) => {
+                    format!(", {one:.2} of 4 KiB fdatasync (1 file), {three:.2} (3 files)")
+                }
+                _ => String::new(),
+            };
             output::line(format!(
-                "  the service does {:.2} of the echo, {:.2} of 4 KiB fdatasync (1 file), {:.2} (3 files)",
-                ratio.to_echo, ratio.to_sync_4k_1_file, ratio.to_sync_4k_3_files
+                "  the service does {:.2} of the echo{syncs}",
+                ratio.to_echo
             ));
         }
         for note in &self.notes {

@@ -21,11 +21,15 @@ use super::floor::{self, Floor};
 use super::prepare::{Boxes, Reading, boxes, refused, registry};
 use super::report::{Measured, Report, Setting};
 use super::target::Target;
+use super::tries;
 use super::watch::watch;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 /// The connections of subscribers who are to be opened, before they have their own.
 const CONNECTIONS: u32 = 4;
+
+/// What a node of our own serves, unless it is configured otherwise.
+const STREAMS_OF_A_NODE: u32 = 20_000;
 
 /// A service under load.
 struct Bench<'a> {
@@ -38,10 +42,12 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     /// The floor first, on a quiet machine, and then the service.
     async fn begin(target: &TargetArgs, load: &'a LoadArgs, bytes: u32) -> Result<Self, Failure> {
+        let folder = floor::folder_or_default(target.data.as_deref());
+        floor::check_folder(&folder)?;
+        Target::check_arguments(target)?;
         let floor = if load.no_floor {
             None
         } else {
-            let folder = floor::folder_or_default(target.data.as_deref());
             Some(Floor::measure(&folder, load.clients, load.connections, bytes).await?)
         };
         let target = Target::find(target).await?;
@@ -73,28 +79,32 @@ impl<'a> Bench<'a> {
 
     /// Runs the clients, and says what came of it.
     async fn measure<C: Client>(
-        &self,
+        mut self,
         setting: Setting,
         clients: Vec<C>,
-        reading: Option<&mut Reading>,
+        reading: Option<Reading>,
     ) -> Result<(), Failure> {
         let plan = plan(self.load.time);
-        let (tally, seen) = tokio::join!(drive(clients, plan), watch(&self.target.nodes, plan));
-        let mut failed_tries = self.service.failed_tries();
+        let mut services = vec![&self.service];
+        services.extend(reading.as_ref().into_iter().flat_map(Reading::services));
+        let (tally, seen, tries) = tokio::join!(
+            drive(clients, plan),
+            watch(&self.target.nodes, plan),
+            tries::count(&services, plan)
+        );
         let mut readers_stopped = 0;
-        if let Some(reading) = reading {
-            for (code, count) in reading.service.failed_tries() {
-                *failed_tries.entry(code).or_default() += count;
-            }
+        if let Some(mut reading) = reading {
             readers_stopped = reading.readers.stopped();
         }
+        let notes = self.target.check().await?;
         let measured = Measured {
             tally: tally?,
             operations: None,
             seen,
-            failed_tries,
+            tries,
             readers_stopped,
             time: plan.measured(),
+            notes,
         };
         let setting = Setting {
             clients: self.load.clients,
@@ -103,8 +113,16 @@ impl<'a> Bench<'a> {
             every_node: self.load.every_node,
             ..setting
         };
-        Report::of(setting, &self.target, measured, self.floor).print(self.load.json)
+        let report = Report::of(setting, &self.target, measured, self.floor);
+        conclude(&report, self.load.json, self.target).await
     }
+}
+
+/// Says what was found, and stops the nodes also when that is nothing.
+async fn conclude(report: &Report, json: bool, target: Target) -> Result<(), Failure> {
+    let printed = report.print(json);
+    let stopped = target.stop().await;
+    printed.and(stopped)
 }
 
 fn plan(time: TimeArgs) -> Plan {
@@ -114,12 +132,12 @@ fn plan(time: TimeArgs) -> Plan {
     )
 }
 
-fn letters(body: BodyArgs) -> Letters {
+pub(super) fn letters(body: BodyArgs) -> Result<Letters, Failure> {
     let bytes = body.bytes as usize;
     if body.sealed {
-        Letters::sealed(bytes)
+        Ok(Letters::sealed(bytes)?)
     } else {
-        Letters::opaque(bytes)
+        Ok(Letters::opaque(bytes))
     }
 }
 
@@ -150,14 +168,15 @@ fn with_bodies(setting: Setting, boxes: u32, body: BodyArgs) -> Setting {
 }
 
 pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
+    let (count, letters) = (args.boxes.boxes, letters(args.body)?);
     let bench = Bench::begin(&args.target, &args.load, args.body.bytes).await?;
-    let (count, letters) = (args.boxes.boxes, letters(args.body));
+    let connections = args.load.connections as usize;
     let keep = if args.read { count as usize } else { 0 };
     let boxes = bench
         .boxes(count, keep.max(bench.clients()), &letters)
         .await?;
-    let mut reading = match boxes.accounts.get(..keep) {
-        Some(read) if args.read => Some(Reading::begin(&bench.target, read).await?),
+    let reading = match boxes.accounts.get(..keep) {
+        Some(read) if args.read => Some(Reading::begin(&bench.target, read, connections).await?),
         _ => None,
     };
     let senders = senders(&bench, boxes, count, &letters);
@@ -165,27 +184,28 @@ pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
         read: args.read,
         ..with_bodies(Setting::of("send"), count, args.body)
     };
-    bench.measure(setting, senders, reading.as_mut()).await
+    bench.measure(setting, senders, reading).await
 }
 
 pub(super) async fn deliver(args: &DeliverArgs) -> Result<(), Failure> {
+    let (count, letters) = (args.boxes.boxes, letters(args.body)?);
     let bench = Bench::begin(&args.target, &args.load, args.body.bytes).await?;
-    let (count, letters) = (args.boxes.boxes, letters(args.body));
+    let connections = args.load.connections as usize;
     let keep = bench.clients().max(count as usize);
     let boxes = bench.boxes(count, keep, &letters).await?;
     let read = boxes.accounts.get(..count as usize).unwrap_or_default();
-    let mut reading = Reading::begin(&bench.target, read).await?;
+    let reading = Reading::begin(&bench.target, read, connections).await?;
     let senders = senders(&bench, boxes, count, &letters).into_iter();
     let deliverers = senders
         .map(|sender| Deliverer::new(sender, Arc::clone(&reading.inboxes)))
         .collect();
     let setting = with_bodies(Setting::of("deliver"), count, args.body);
-    bench.measure(setting, deliverers, Some(&mut reading)).await
+    bench.measure(setting, deliverers, Some(reading)).await
 }
 
 pub(super) async fn fetch(args: &FetchArgs) -> Result<(), Failure> {
+    let letters = letters(args.body)?;
     let bench = Bench::begin(&args.target, &args.load, args.body.bytes).await?;
-    let letters = letters(args.body);
     let boxes = bench.boxes(0, bench.clients(), &letters).await?;
     let recipients: Arc<[Recipient]> = boxes.recipients.into();
     let filling = Filling::new(recipients, args.waiting as usize, letters);
@@ -208,7 +228,8 @@ pub(super) async fn fetch(args: &FetchArgs) -> Result<(), Failure> {
         waiting: Some(args.waiting),
         ..setting
     };
-    bench.measure(setting, fetchers.collect(), None).await
+    let fetchers = fetchers.collect();
+    bench.measure(setting, fetchers, None).await
 }
 
 pub(super) async fn lookup(args: &LookupArgs) -> Result<(), Failure> {
@@ -227,26 +248,33 @@ pub(super) async fn lookup(args: &LookupArgs) -> Result<(), Failure> {
         boxes: Some(count),
         ..Setting::of("lookup")
     };
-    bench.measure(setting, finders.collect(), None).await
+    let finders = finders.collect();
+    bench.measure(setting, finders, None).await
 }
 
 pub(super) async fn register(args: &RegisterArgs) -> Result<(), Failure> {
     let bench = Bench::begin(&args.target, &args.load, BodyArgs::USUAL_BYTES).await?;
     let registry = Arc::new(registry(&bench.target)?);
     let newcomers = (0..bench.clients())
-        .map(|number| Newcomer::new(bench.service.connection(number), Arc::clone(&registry)));
+        .map(|number| Newcomer::new(bench.service.connection(number), Arc::clone(&registry)))
+        .collect();
     bench
-        .measure(Setting::of("register"), newcomers.collect(), None)
+        .measure(Setting::of("register"), newcomers, None)
         .await
 }
 
 pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
-    let target = Target::find(&args.target).await?;
+    Target::check_arguments(&args.target)?;
+    if args.target.local.is_some() && args.subscribers > STREAMS_OF_A_NODE {
+        let text = format!("--subscribers: a node serves {STREAMS_OF_A_NODE} at a time");
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    let mut target = Target::find(&args.target).await?;
     let service = Service::new(&target.place(), CONNECTIONS as usize, false);
     let count = args.subscribers as usize;
     let boxes = boxes(&target, &service, count, count, false).await?;
     let before = target.resident_bytes();
-    let mut reading = Reading::begin(&target, &boxes.accounts).await?;
+    let mut reading = Reading::begin(&target, &boxes.accounts, CONNECTIONS as usize).await?;
     let plan = plan(args.time);
     let heard = async {
         tokio::time::sleep_until(plan.begin).await;
@@ -254,15 +282,23 @@ pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
         tokio::time::sleep_until(plan.end).await;
         reading.heard.pages() - before
     };
-    let (heard, seen) = tokio::join!(heard, watch(&target.nodes, plan));
+    let services = [vec![&service], reading.services().into()].concat();
+    let (heard, seen, tries) = tokio::join!(
+        heard,
+        watch(&target.nodes, plan),
+        tries::count(&services, plan)
+    );
+    let notes = target.check().await?;
     let measured = Measured {
         tally: Tally::default(),
         operations: Some(heard),
         seen,
-        failed_tries: reading.service.failed_tries(),
+        tries,
         readers_stopped: reading.readers.stopped(),
         time: plan.measured(),
+        notes,
     };
+    drop(reading);
     let setting = Setting {
         subscribers: Some(args.subscribers),
         rss_without_subscribers: before,
@@ -270,5 +306,6 @@ pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
         threads: 1,
         ..Setting::of("idle")
     };
-    Report::of(setting, &target, measured, None).print(args.json)
+    let report = Report::of(setting, &target, measured, None);
+    conclude(&report, args.json, target).await
 }

@@ -1,17 +1,25 @@
 //! The service that is measured: one that runs already, or one of our own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rossby_bench::process::usage;
+use rossby_bench::process;
 use rossby_bench::service::Place;
 use rossby_client::connection::ServerAddress;
+use tokio::time::{Instant, sleep};
 
 use super::args::TargetArgs;
-use super::floor::is_in_memory;
+use super::floor::{check_folder, is_in_memory};
 use super::http;
 use super::local::LocalCluster;
+use super::progress::Step;
+use super::watch::checkpoints;
 use crate::exit::{Exit, Failure};
+
+/// No checkpoint takes as long on a machine that works.
+const SETTLING: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A node, as far as it is known.
 #[derive(Debug, Clone)]
@@ -32,8 +40,10 @@ pub(super) struct Target {
     /// Whether the data of our own nodes reaches no disk.
     pub(super) in_memory: bool,
     ca_pem: Option<String>,
+    /// The leader's term at the beginning, if a node told.
+    term_at_first: Option<u64>,
     /// Stopped when it is dropped.
-    pub(super) _own: Option<LocalCluster>,
+    own: Option<LocalCluster>,
 }
 
 impl Target {
@@ -57,8 +67,22 @@ impl Target {
             codes: own.codes(),
             in_memory: is_in_memory(own.folder())?,
             ca_pem: None,
-            _own: Some(own),
+            term_at_first: None,
+            own: Some(own),
         })
+    }
+
+    /// Finds what is wrong with the arguments before anything takes its time.
+    ///
+    /// # Errors
+    /// If one makes no sense.
+    pub(super) fn check_arguments(args: &TargetArgs) -> Result<(), Failure> {
+        if args.local.is_none() {
+            Self::running(args)?;
+        } else if let Some(folder) = &args.data {
+            check_folder(folder)?;
+        }
+        Ok(())
     }
 
     fn running(args: &TargetArgs) -> Result<Self, Failure> {
@@ -73,6 +97,17 @@ impl Target {
         }
         let codes = args.codes.clone();
         let codes = codes.ok_or_else(|| usage("--server needs --codes".to_owned()))?;
+        // The file itself comes with the first code.
+        if let Some(folder) = codes.parent()
+            && folder != Path::new("")
+        {
+            check_folder(folder)?;
+        }
+        if let Some(pid) = args.pid.iter().find(|pid| process::usage(**pid).is_none()) {
+            let text =
+                format!("--pid {pid}: no process here has this number, or it is not to be seen");
+            return Err(usage(text));
+        }
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path)
                 .map_err(|error| Failure::new(Exit::Config, format!("{}: {error}", path.display())))
@@ -93,28 +128,91 @@ impl Target {
             codes,
             in_memory: false,
             ca_pem,
-            _own: None,
+            term_at_first: None,
+            own: None,
         })
     }
 
     /// A client that asks the leader is spared the way over another node.
     async fn put_leader_first(&mut self) {
-        for index in 0..self.nodes.len() {
-            let Some(http) = self.nodes.get(index).and_then(|node| node.http) else {
+        let Some((index, term)) = self.leader().await else {
+            return;
+        };
+        self.nodes.rotate_left(index);
+        self.term_at_first = Some(term);
+    }
+
+    /// The place of the node that leads, and its term, if one tells.
+    async fn leader(&self) -> Option<(usize, u64)> {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Some(http) = node.http else {
                 continue;
             };
-            let page = http::page(http, "/metrics").await;
-            let leads = page.and_then(|page| http::figure(&page, "rossby_raft_leader"));
-            if leads == Some(1) {
-                self.nodes.rotate_left(index);
-                return;
+            let Some(page) = http::page(http, "/metrics").await else {
+                continue;
+            };
+            if http::figure(&page, "rossby_raft_leader") == Some(1) {
+                return Some((index, http::figure(&page, "rossby_raft_term")?));
             }
+        }
+        None
+    }
+
+    /// What has become of the nodes since the beginning: whether another one leads, if they tell.
+    ///
+    /// # Errors
+    /// If a node of our own has ended.
+    pub(super) async fn check(&mut self) -> Result<Vec<String>, Failure> {
+        if let Some(own) = &mut self.own {
+            own.check()?;
+        }
+        let Some(at_first) = self.term_at_first else {
+            return Ok(Vec::new());
+        };
+        let note = match self.leader().await {
+            Some((0, term)) if term == at_first => return Ok(Vec::new()),
+            Some((index, term)) => {
+                let leader = self.nodes.get(index).map(|node| node.server.to_string());
+                format!(
+                    "the leader changed meanwhile: {} leads now, in term {term} after {at_first}",
+                    leader.unwrap_or_default()
+                )
+            }
+            None => "no node says any more that it leads".to_owned(),
+        };
+        Ok(vec![note])
+    }
+
+    /// Waits until no node writes a checkpoint, as far as they tell; but not for ever.
+    pub(super) async fn settled(&self) {
+        let deadline = Instant::now() + SETTLING;
+        for http in self.nodes.iter().filter_map(|node| node.http) {
+            while let Some((begun, ended)) = checkpoints(http).await
+                && begun > ended
+                && Instant::now() < deadline
+            {
+                sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+
+    /// Stops the nodes, if they are our own.
+    ///
+    /// # Errors
+    /// If they don't end, or their folder can't be removed.
+    pub(super) async fn stop(self) -> Result<(), Failure> {
+        match self.own {
+            Some(own) => {
+                let _step = Step::open("Stopping nodes");
+                own.stop().await
+            }
+            None => Ok(()),
         }
     }
 
     /// The memory of each node now, as far as it can be seen.
     pub(super) fn resident_bytes(&self) -> Vec<Option<u64>> {
-        let resident = |node: &Node| Some(usage(node.pid?)?.rss_bytes);
+        let resident = |node: &Node| Some(process::usage(node.pid?)?.rss_bytes);
         self.nodes.iter().map(resident).collect()
     }
 

@@ -1,5 +1,6 @@
 //! What each node uses and tells while the load runs.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -20,6 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct Used {
     /// Processor time.
     pub(super) cpu: Duration,
+    /// In which time: between the first look and the last.
+    pub(super) over: Duration,
     /// The most memory that was seen.
     pub(super) rss_bytes: u64,
 }
@@ -42,49 +45,67 @@ pub(super) struct Seen {
 
 /// Watches until the plan is over.
 pub(super) async fn watch(nodes: &[Node], plan: Plan) -> Seen {
-    let mut watched: Vec<Watched> = nodes.iter().map(|node| Watched::new(node.pid)).collect();
-    let mut ourselves = Watched::new(Some(std::process::id()));
+    let ourselves = watch_one(Some(std::process::id()), None, plan);
+    // Each for itself: one that is slow to answer must not blur what the others tell.
+    let nodes = nodes
+        .iter()
+        .map(|node| watch_one(node.pid, node.http, plan));
+    let (ourselves, nodes, ()) = tokio::join!(ourselves, join_all(nodes), tell(plan));
+    Seen {
+        nodes,
+        ourselves: ourselves.used,
+    }
+}
+
+/// Says how far it is.
+async fn tell(plan: Plan) {
     {
         let _step = Step::open("Warming up");
         sleep_until(plan.begin).await;
     }
     let step = Step::lasting("Measuring", plan.measured());
+    for second in 1..=plan.measured().as_secs() {
+        sleep_until(plan.begin + Duration::from_secs(second)).await;
+        step.reached(second);
+    }
+}
+
+async fn watch_one(pid: Option<u32>, http: Option<SocketAddr>, plan: Plan) -> SeenNode {
+    let since = |at: Instant| {
+        let millis = at.saturating_duration_since(plan.begin).as_millis();
+        u32::try_from(millis).unwrap_or(u32::MAX)
+    };
+    let mut watched = Watched::new(pid);
+    let mut looks = Vec::new();
     let mut next = plan.begin;
     loop {
         sleep_until(next.min(plan.end)).await;
-        let now = Instant::now();
-        ourselves.look();
-        for node in &mut watched {
-            node.look();
-        }
-        let told = join_all(nodes.iter().map(checkpoints)).await;
-        let at = now.saturating_duration_since(plan.begin);
-        for (node, told) in watched.iter_mut().zip(told) {
-            node.looks.extend(told.map(|(begun, ended)| Look {
-                at_ms: u32::try_from(at.as_millis()).unwrap_or(u32::MAX),
-                begun,
-                ended,
-            }));
-        }
-        step.reached(at.as_secs());
-        if now >= plan.end {
+        let asked = Instant::now();
+        watched.look();
+        let told = match http {
+            Some(http) => checkpoints(http).await,
+            None => None,
+        };
+        looks.extend(told.map(|(begun, ended)| Look {
+            asked_ms: since(asked),
+            answered_ms: since(Instant::now()),
+            begun,
+            ended,
+        }));
+        if asked >= plan.end {
             break;
         }
-        next = now + LOOK_EVERY;
+        next = asked + LOOK_EVERY;
     }
-    let seen = |watched: Watched| SeenNode {
+    SeenNode {
         used: watched.used(),
-        looks: watched.looks,
-    };
-    Seen {
-        nodes: watched.into_iter().map(seen).collect(),
-        ourselves: ourselves.used(),
+        looks,
     }
 }
 
 /// How many checkpoints a node has begun and ended.
-async fn checkpoints(node: &Node) -> Option<(u64, u64)> {
-    let page = http::page(node.http?, "/metrics").await?;
+pub(super) async fn checkpoints(http: SocketAddr) -> Option<(u64, u64)> {
+    let page = http::page(http, "/metrics").await?;
     let figure = |name| http::figure(&page, name);
     let begun = figure("rossby_checkpoints_begun_total")?;
     Some((begun, figure("rossby_checkpoints_ended_total")?))
@@ -94,10 +115,9 @@ async fn checkpoints(node: &Node) -> Option<(u64, u64)> {
 #[derive(Debug)]
 struct Watched {
     pid: Option<u32>,
-    first: Option<Usage>,
-    last: Option<Usage>,
+    first: Option<(Instant, Usage)>,
+    last: Option<(Instant, Usage)>,
     peak_bytes: u64,
-    looks: Vec<Look>,
 }
 
 impl Watched {
@@ -107,7 +127,6 @@ impl Watched {
             first: None,
             last: None,
             peak_bytes: 0,
-            looks: Vec::new(),
         }
     }
 
@@ -117,15 +136,17 @@ impl Watched {
             self.last = None;
             return;
         };
-        self.first.get_or_insert(now);
-        self.last = Some(now);
+        let look = (Instant::now(), now);
+        self.first.get_or_insert(look);
+        self.last = Some(look);
         self.peak_bytes = self.peak_bytes.max(now.rss_bytes);
     }
 
     fn used(&self) -> Option<Used> {
-        let (first, last) = (self.first?, self.last?);
+        let ((began, first), (ended, last)) = (self.first?, self.last?);
         Some(Used {
             cpu: last.cpu.saturating_sub(first.cpu),
+            over: ended - began,
             rss_bytes: self.peak_bytes,
         })
     }
@@ -140,8 +161,15 @@ mod tests {
         let mut ours = Watched::new(Some(std::process::id()));
         ours.look();
         let used = ours.used().unwrap();
-        assert_eq!(used.cpu, Duration::ZERO);
+        assert_eq!((used.cpu, used.over), (Duration::ZERO, Duration::ZERO));
         assert!(used.rss_bytes > 0);
+        let until = used.cpu + Duration::from_millis(20);
+        let mut counted: u64 = 0;
+        while ours.used().unwrap().cpu < until {
+            counted = std::hint::black_box(counted + 1);
+            ours.look();
+        }
+        assert!(ours.used().unwrap().over > Duration::ZERO);
         // No process has this number: it is beyond the largest that Linux gives out.
         ours.pid = Some(1 << 30);
         ours.look();

@@ -1,25 +1,33 @@
 //! `rossby bench`: each kind of load, on nodes of its own and on a cluster that runs; what it counts, and
 //! that nothing is left of it. Nothing here depends on how fast a machine is.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Cluster, eventually, rossby, run, run_ok, stderr};
+use crate::support::{Cluster, Node, eventually, rossby, run, run_ok, stderr};
 
-const SHORT: [&str; 5] = [
-    "--seconds=1",
-    "--warm-up=0",
-    "--no-floor",
-    "--json",
-    "--clients=4",
-];
+const SHORT: [&str; 4] = ["--warm-up=0", "--no-floor", "--json", "--clients=4"];
 
 fn report(args: &[&str]) -> Value {
     let args = ["bench"].iter().chain(args).copied();
     serde_json::from_str(&run_ok(args)).expect("not one JSON object")
+}
+
+/// A report of a time in which something was done: a slow machine gets more of it.
+fn report_of_load(args: &[&str]) -> Value {
+    for seconds in ["--seconds=1", "--seconds=5", "--seconds=25"] {
+        let args = ["bench"].iter().chain(args).chain([&seconds]).copied();
+        let output = run(args);
+        if !stderr(&output).contains("not one operation succeeded") {
+            assert!(output.status.success(), "{}", stderr(&output));
+            return serde_json::from_slice(&output.stdout).expect("not one JSON object");
+        }
+    }
+    panic!("not one operation: {args:?}");
 }
 
 /// What every load must come to.
@@ -51,16 +59,18 @@ fn assert_whole(report: &Value, nodes: usize) {
 fn each_kind_of_load_runs_on_a_node_of_its_own_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let data = format!("--data={}", folder.path().display());
-    let loads: [&[&str]; 6] = [
+    let loads: [&[&str]; 7] = [
         &["send", "--boxes=5", "--bytes=100"],
         &["send", "--boxes=1", "--read", "--sealed"],
         &["deliver", "--boxes=3"],
         &["fetch", "--waiting=7"],
+        // Neither in one request nor in one page.
+        &["fetch", "--waiting=70", "--bytes=65536"],
         &["lookup", "--boxes=3"],
         &["register"],
     ];
     for load in loads {
-        let report = report(&[load, &SHORT, &["--local=1", &data]].concat());
+        let report = report_of_load(&[load, &SHORT, &["--local=1", &data]].concat());
         assert_whole(&report, 1);
         assert_eq!(report["workload"], load[0]);
         assert_eq!(report["floor"], Value::Null);
@@ -86,7 +96,7 @@ fn a_cluster_that_runs_is_measured_over_all_its_nodes_and_goes_on() {
         args.push(format!("--pid={}", node.pid().as_raw_nonzero()));
     }
     let args: Vec<&str> = args.iter().map(String::as_str).chain(SHORT).collect();
-    let report = report(&args);
+    let report = report_of_load(&args);
     assert_whole(&report, 3);
     // The leader is known by its metrics and comes first.
     let leader = cluster.leader();
@@ -113,7 +123,25 @@ fn a_cluster_that_runs_is_measured_over_all_its_nodes_and_goes_on() {
 }
 
 #[test]
-fn subscribers_that_wait_and_boxes_that_fill_are_counted() {
+fn subscribers_wait_at_the_node_that_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, codes) = cluster_with_codes(folder.path());
+    let node = cluster.nodes().first().unwrap();
+    let server = format!("--server={}", node.client_address());
+    let mut bench = rossby();
+    bench.args(["bench", "idle", "--subscribers=20", "--warm-up=0"]);
+    bench.args([&server, &codes]);
+    let running = bench
+        .arg("--seconds=600")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut running = running.unwrap();
+    eventually("20 subscriptions", || {
+        (figure(node, "rossby_subscriptions ") == Some(20)).then_some(())
+    });
+    kill_process(Pid::from_child(&running), Signal::TERM).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(1));
     let idle = report(&[
         "idle",
         "--local=1",
@@ -123,40 +151,58 @@ fn subscribers_that_wait_and_boxes_that_fill_are_counted() {
         "--json",
     ]);
     assert_eq!(idle["subscribers"], 20);
-    assert!(
-        idle["nodes"][0]["rss_without_subscribers_bytes"]
-            .as_u64()
-            .unwrap()
-            > 0,
-        "{idle}"
-    );
+    let before = &idle["nodes"][0]["rss_without_subscribers_bytes"];
+    assert!(before.as_u64().unwrap() > 0, "{idle}");
+}
+
+#[test]
+fn boxes_are_filled_with_as_many_as_were_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cluster, codes) = cluster_with_codes(folder.path());
+    let node = cluster.nodes().first().unwrap();
+    let server = format!("--server={}", node.client_address());
     let fill = report(&[
         "fill",
-        "--local=1",
+        &server,
+        &codes,
         "--boxes=30",
         "--waiting=11",
         "--bytes=100",
         "--json",
     ]);
-    assert_eq!(
-        (&fill["boxes"], &fill["waiting"]),
-        (&Value::from(30), &Value::from(11))
-    );
-    assert!(
-        fill["nodes"][0]["disk_bytes"].as_u64().unwrap() > 30 * 11 * 100,
-        "{fill}"
-    );
+    let said = (&fill["boxes"], &fill["waiting"]);
+    assert_eq!(said, (&Value::from(30), &Value::from(11)));
+    // 250 envelopes at most go into a request, and whole boxes: 22 and 8 of them.
+    let sends = figure(node, "rossby_calls_total{rpc=\"Send\",code=\"OK\"} ");
+    assert!(sends >= Some(2), "{sends:?}");
+    let own = report(&["fill", "--local=1", "--boxes=3", "--waiting=2", "--json"]);
+    let disk = &own["nodes"][0]["disk"];
+    assert!(disk["wal_bytes"].as_u64().unwrap() > 0, "{own}");
+}
+
+/// A node whose codes are in a file, and the flag that says where.
+fn cluster_with_codes(folder: &Path) -> (Cluster, String) {
+    let codes = folder.join("codes.tsv");
+    let courier_file = format!("--courier-file={}", codes.display());
+    let cluster = Cluster::of_with(1, &[&courier_file]);
+    (cluster, format!("--codes={}", codes.display()))
+}
+
+/// What a node tells under this name.
+fn figure(node: &Node, name: &str) -> Option<u64> {
+    let (_, page) = node.page("/metrics")?;
+    let mut values = page.lines().filter_map(|line| line.strip_prefix(name));
+    values.next()?.parse().ok()
 }
 
 #[test]
 fn the_floor_is_told_alone_and_beside_a_load() {
     let floor = report(&["floor", "--clients=4", "--json"]);
-    let beside = report(&[
+    let beside = report_of_load(&[
         "send",
         "--local=1",
         "--boxes=2",
         "--clients=2",
-        "--seconds=1",
         "--warm-up=0",
         "--json",
     ]);
@@ -196,44 +242,67 @@ fn pids(folder: &Path) -> Vec<i32> {
         .collect()
 }
 
-#[test]
-fn nodes_of_its_own_end_with_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut bench = rossby();
-    bench.args([
-        "bench",
-        "send",
-        "--local=3",
-        "--boxes=2",
-        "--seconds=600",
-        "--no-floor",
-    ]);
-    bench.arg(format!("--data={}", folder.path().display()));
-    let bench = bench
+/// A bench that would go on for long, with nodes in a new folder below this one, once it measures.
+fn measuring(folder: &Path, nodes: usize, seconds: u64) -> (Child, Vec<i32>) {
+    // Whoever runs the tests may ignore SIGHUP.
+    let mut bench = Command::new("env");
+    bench.arg("--default-signal=HUP");
+    bench.arg(rossby().get_program());
+    bench.args(["bench", "send", "--boxes=2", "--no-floor", "--warm-up=0"]);
+    bench.arg(format!("--local={nodes}"));
+    bench.arg(format!("--seconds={seconds}"));
+    bench.arg(format!("--data={}", folder.display()));
+    let mut bench = bench
+        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let nodes = eventually("three nodes", || {
-        let found = pids(folder.path());
-        (found.len() == 3).then_some(found)
-    });
-    kill_process(Pid::from_child(&bench), Signal::TERM).unwrap();
-    let output = bench.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    for node in nodes {
-        eventually("a node ends", || {
-            (!Path::new(&format!("/proc/{node}")).exists()).then_some(())
-        });
+    let mut said = BufReader::new(bench.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("Measuring") {
+        line.clear();
+        assert!(said.read_line(&mut line).unwrap() > 0, "it ended");
     }
+    bench.stderr = Some(said.into_inner());
+    let found = pids(folder);
+    assert_eq!(found.len(), nodes);
+    (bench, found)
+}
+
+#[test]
+fn nodes_of_its_own_end_with_it() {
+    for (signal, nodes) in [(Signal::TERM, 3), (Signal::HUP, 1), (Signal::QUIT, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (bench, nodes) = measuring(folder.path(), nodes, 600);
+        kill_process(Pid::from_child(&bench), signal).unwrap();
+        let output = bench.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        for node in nodes {
+            assert!(!Path::new(&format!("/proc/{node}")).exists());
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_node_of_its_own_that_ends_meanwhile_spoils_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bench, nodes) = measuring(folder.path(), 3, 3);
+    let node = Pid::from_raw(*nodes.first().unwrap()).unwrap();
+    kill_process(node, Signal::KILL).unwrap();
+    let output = bench.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ended during the run"), "{said}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn data_that_is_to_be_kept_stays() {
+fn data_that_is_to_be_kept_stays_and_no_node_runs_on() {
     let folder = tempfile::tempdir().unwrap();
     let data = format!("--data={}", folder.path().display());
-    report(
+    report_of_load(
         &[
             &["lookup", "--boxes=2", "--local=1", "--keep", &data],
             &SHORT[..],
@@ -246,6 +315,8 @@ fn data_that_is_to_be_kept_stays() {
         .unwrap()
         .unwrap();
     assert!(kept.path().join("node-1/wal").is_dir());
+    // A node that is asked to end takes away what it wrote of itself; one that is killed does not.
+    assert_eq!(pids(folder.path()), Vec::<i32>::new());
 }
 
 #[test]
@@ -254,7 +325,8 @@ fn what_can_not_be_measured_is_said_with_its_code() {
     let codes = format!("--codes={}", folder.path().join("codes").display());
     let server = "--server=127.0.0.1:1";
     let missing = format!("--data={}", folder.path().join("missing").display());
-    let cases: [(&[&str], i32, &str); 8] = [
+    let nobody = format!("--codes={}", folder.path().join("missing/codes").display());
+    let cases: [(&[&str], i32, &str); 13] = [
         (&["bench"], 2, "Usage"),
         (&["bench", "send"], 2, "--local"),
         (&["bench", "send", "--local=0"], 2, "--local"),
@@ -290,6 +362,20 @@ fn what_can_not_be_measured_is_said_with_its_code() {
             "/nowhere",
         ),
         (&["bench", "floor", &missing], 3, "missing"),
+        (&["bench", "send", "--local=1", &missing], 3, "missing"),
+        (&["bench", "fill", "--local=1", &missing], 3, "missing"),
+        (&["bench", "send", server, &nobody], 3, "missing"),
+        // Beyond the largest number that Linux gives out.
+        (
+            &["bench", "send", server, &codes, "--pid=1073741824"],
+            2,
+            "no process",
+        ),
+        (
+            &["bench", "send", "--local=1", "--sealed", "--bytes=98304"],
+            2,
+            "no envelope",
+        ),
     ];
     for (args, code, words) in cases {
         let output = run(args);

@@ -55,11 +55,22 @@ pub type Refusal = ApiError;
 struct ToTest {
     codes: mpsc::UnboundedSender<(Identifier, String)>,
     failures: Arc<AtomicU64>,
+    takes_ms: Arc<AtomicU64>,
+    begun: Begun,
 }
+
+/// When deliveries were begun, and for whom.
+type Begun = Arc<std::sync::Mutex<Vec<(Instant, Identifier)>>>;
 
 #[async_trait]
 impl Courier for ToTest {
     async fn deliver(&self, identifier: &Identifier, code: &str) -> Result<(), CourierError> {
+        let begun = (Instant::now(), identifier.clone());
+        self.begun.lock().unwrap().push(begun);
+        match self.takes_ms.load(Ordering::SeqCst) {
+            0 => {}
+            takes => tokio::time::sleep(Duration::from_millis(takes)).await,
+        }
         let spend = |left: u64| left.checked_sub(1);
         if self
             .failures
@@ -105,6 +116,8 @@ pub struct World {
     codes: Mutex<mpsc::UnboundedReceiver<(Identifier, String)>>,
     nonces: AtomicU64,
     failures: Arc<AtomicU64>,
+    takes_ms: Arc<AtomicU64>,
+    begun: Begun,
     workers: Vec<Workers>,
     stop: CancellationToken,
 }
@@ -134,20 +147,39 @@ impl World {
 
     /// Nodes whose peers are told that they are at these addresses, and whose doors have these limits.
     pub async fn at_addresses(addresses: Vec<String>, limits: Limits, doors: DoorLimits) -> Self {
+        Self::start(addresses, limits, doors, Blocking::Threads).await
+    }
+
+    /// A node that does nothing on a thread of its own: for a paused clock.
+    pub async fn in_virtual_time() -> Self {
+        let address = vec!["node-1:7000".to_owned()];
+        let (limits, doors) = (Limits::default(), DoorLimits::default());
+        Self::start(address, limits, doors, Blocking::Inline).await
+    }
+
+    async fn start(
+        addresses: Vec<String>,
+        limits: Limits,
+        doors: DoorLimits,
+        blocking: Blocking,
+    ) -> Self {
         let (clock, network) = (ManualClock::new(START), MemoryNetwork::new());
         let random = Arc::new(SeededRandom::new(11));
         let secrets = Arc::new(ClusterSecrets::generate(random.as_ref()).unwrap());
         let partitions = PartitionCount::new(4).unwrap();
         let (sender, codes) = mpsc::unbounded_channel();
         let failures = Arc::new(AtomicU64::new(0));
+        let (takes_ms, begun) = (Arc::new(AtomicU64::new(0)), Begun::default());
         let mut nodes = Vec::new();
         let mut workers = Vec::new();
-        for (groups, group) in start_groups(addresses, &clock, &network).await {
+        for (groups, group) in start_groups(addresses, &clock, &network, blocking).await {
             let metrics = Metrics::register(&mut Registry::default());
             let served = Arc::clone(&group);
             let courier = Arc::new(ToTest {
                 codes: sender.clone(),
                 failures: failures.clone(),
+                takes_ms: takes_ms.clone(),
+                begun: begun.clone(),
             });
             let service = MailboxService::new(MailboxConfig {
                 directory: Arc::new(move |_: PartitionId| Some(Arc::clone(&served))),
@@ -190,6 +222,8 @@ impl World {
             codes: Mutex::new(codes),
             nonces: AtomicU64::new(0),
             failures,
+            takes_ms,
+            begun,
             workers,
             stop: CancellationToken::new(),
         };
@@ -284,6 +318,17 @@ impl World {
     /// The courier's next deliveries fail, this many.
     pub fn fail_deliveries(&self, count: u64) {
         self.failures.store(count, Ordering::SeqCst);
+    }
+
+    /// How long each delivery takes from now on.
+    pub fn slow_deliveries(&self, takes: Duration) {
+        let millis = u64::try_from(takes.as_millis()).unwrap();
+        self.takes_ms.store(millis, Ordering::SeqCst);
+    }
+
+    /// When deliveries were begun so far, and for whom.
+    pub fn deliveries_begun(&self) -> Vec<(Instant, Identifier)> {
+        self.begun.lock().unwrap().clone()
     }
 
     /// How many deliveries are still to fail.
@@ -454,12 +499,13 @@ async fn start_groups(
     addresses: Vec<String>,
     clock: &ManualClock,
     network: &MemoryNetwork,
+    blocking: Blocking,
 ) -> Vec<(Arc<Groups>, Arc<Group>)> {
     let mut started = Vec::new();
     let mut members = BTreeMap::new();
     for (number, peer_address) in (1..).zip(addresses) {
         let (node, replica) = (NodeId(number), ReplicaId(number));
-        let groups = node_in_memory(node, clock, network);
+        let groups = node_in_memory(node, clock, network, blocking);
         network.register(node, Arc::clone(&groups) as Arc<dyn LinkAcceptor>);
         let group = groups.start(GROUP, replica).await.unwrap();
         members.insert(
@@ -484,14 +530,27 @@ async fn start_groups(
     started
 }
 
-fn node_in_memory(node: NodeId, clock: &ManualClock, network: &MemoryNetwork) -> Arc<Groups> {
+fn node_in_memory(
+    node: NodeId,
+    clock: &ManualClock,
+    network: &MemoryNetwork,
+    blocking: Blocking,
+) -> Arc<Groups> {
     let disk = Arc::new(MemoryDisk::default());
     let options = WalOptions {
         segment_bytes: 4 * 1024 * 1024,
         ..WalOptions::default()
     };
     let (wal, mut writer) = Wal::open(disk.clone(), Path::new("/wal"), options).unwrap();
-    std::thread::spawn(move || while writer.run_once() {});
+    match blocking {
+        Blocking::Threads => drop(std::thread::spawn(move || while writer.run_once() {})),
+        Blocking::Inline => drop(tokio::spawn(async move {
+            while !writer.is_over() {
+                writer.drain();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })),
+    }
     let base = Arc::new(MemoryBase::default());
     let store = Store::open(disk, Path::new("/checkpoints"), base).unwrap();
     Groups::new(GroupsConfig {
@@ -502,7 +561,7 @@ fn node_in_memory(node: NodeId, clock: &ManualClock, network: &MemoryNetwork) ->
         transport: network.transport(node),
         wal,
         store,
-        blocking: Blocking::Threads,
+        blocking,
         checkpoint_log_bytes: 64 * 1024 * 1024,
         overlay_budget_bytes: 256 * 1024 * 1024,
     })
