@@ -356,7 +356,7 @@ impl Rows {
         let pin = |name: &FileName| self.pins.iter().find(|pin| pin.name() == name).cloned();
         let envelopes = self.stored.as_ref().map(|stored| {
             let before = self.partition.envelopes();
-            before.next(stored, pin)
+            before.next(stored, pin).unwrap()
         });
         self.partition
             .settle(&frozen, envelopes.unwrap_or_default());
@@ -367,7 +367,10 @@ impl Rows {
         let (base, gauge) = (self.partition.base.clone(), Gauge::default());
         let pin = |name: &FileName| self.pins.iter().find(|pin| pin.name() == name).cloned();
         let none = StoredEnvelopes::default();
-        let stored = self.stored.as_ref().map(|stored| none.next(stored, pin));
+        let stored = self
+            .stored
+            .as_ref()
+            .map(|stored| none.next(stored, pin).unwrap());
         let stored = stored.unwrap_or_default();
         self.partition = Partition::new(partition_id(), base, stored, gauge);
     }
@@ -381,7 +384,8 @@ impl Rows {
     /// Rows in the base, and envelopes in files.
     fn stored_rows(&self) -> usize {
         let envelopes = self.partition.envelopes();
-        let mut envelopes = envelopes.rows(&whole(Table::Queue)).unwrap();
+        let queue = whole(Table::Queue);
+        let mut envelopes = envelopes.rows(&queue).unwrap();
         let mut rows = self.base.range(&[0], &[0xff; 8], usize::MAX).unwrap().len();
         while envelopes.next().unwrap().is_some() {
             rows += 1;
