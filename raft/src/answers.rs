@@ -105,6 +105,9 @@ pub enum ReadError {
     /// Leadership could not be confirmed by a quorum before the deadline.
     #[error("the group has no quorum")]
     NoQuorum,
+    /// The node has as many files open as it may. The replica goes on, and the same may succeed soon.
+    #[error("too many files are open on this node")]
+    TooManyFiles,
     /// The replica has stopped; the reason is in the log.
     #[error("the group has stopped on this node")]
     Stopped,
@@ -115,6 +118,7 @@ impl From<ReadError> for ProposeError {
         match error {
             ReadError::NotLeader { leader } => Self::NotLeader { leader },
             ReadError::NoQuorum => Self::NoQuorum,
+            ReadError::TooManyFiles => Self::Overloaded,
             ReadError::Stopped => Self::Stopped,
         }
     }

@@ -39,6 +39,8 @@ const MAX_IN_FLIGHT: usize = 8;
 /// this, and not once those ahead are through: where agreement takes long, others must not wait for it.
 const FEW_COMMANDS: usize = 16;
 const FEW_BYTES: usize = 16 * 1024;
+/// The runtime's timer counts milliseconds, and ends this at the next of them or the one after: it lasts
+/// 1 to 2 ms if nothing else ends it before.
 const LINGER: Duration = Duration::from_micros(300);
 /// Callers that may wait.
 const QUEUE: usize = 8192;
@@ -83,13 +85,8 @@ impl Batcher {
     /// Starts the drain of a group. It ends with the group.
     pub(crate) fn start(core: Arc<Core>) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE);
-        let drain = Drain {
-            core,
-            queue: receiver,
-            overflow: None,
-            slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
-            through: Arc::default(),
-        };
+        let intake = Intake::new(receiver);
+        let drain = Drain { core, intake };
         tokio::spawn(drain.run());
         Self::over(queue)
     }
@@ -175,6 +172,14 @@ fn combine(outcomes: Vec<Outcome>) -> Outcome {
     replies.map(|replies| replies.into_iter().flatten().collect())
 }
 
+/// What became of a proposal that was dropped without an answer.
+fn unanswered(stage: &AtomicU8) -> ProposeError {
+    match stage.load(Ordering::Acquire) {
+        QUEUED => ProposeError::Stopped,
+        _ => ProposeError::Unknown,
+    }
+}
+
 /// A proposal in the queue, as its caller holds it.
 struct Queued {
     stage: Arc<AtomicU8>,
@@ -194,10 +199,7 @@ impl Queued {
     async fn outcome(self, core: &Core, deadline: Instant) -> Outcome {
         match timeout_at(deadline, self.replies).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_dropped)) if self.stage.load(Ordering::Acquire) == QUEUED => {
-                Err(ProposeError::Stopped)
-            }
-            Ok(Err(_dropped)) => Err(ProposeError::Unknown),
+            Ok(Err(_dropped)) => Err(unanswered(&self.stage)),
             Err(_elapsed) => {
                 let given_up = self.stage.compare_exchange(
                     QUEUED,
@@ -218,6 +220,11 @@ impl Queued {
 /// Takes proposals out of the queue and into the log.
 struct Drain {
     core: Arc<Core>,
+    intake: Intake,
+}
+
+/// Gathers what goes into an entry.
+struct Intake {
     queue: mpsc::Receiver<Waiting>,
     // Taken out of the queue, but did not fit into the last entry.
     overflow: Option<Waiting>,
@@ -275,42 +282,36 @@ impl Drop for UnderWay {
     }
 }
 
-impl Drain {
-    async fn run(mut self) {
-        let stop = self.core.stop.clone();
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            () = self.drain() => {}
+impl Intake {
+    fn new(queue: mpsc::Receiver<Waiting>) -> Self {
+        Self {
+            queue,
+            overflow: None,
+            slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            through: Arc::default(),
         }
     }
 
-    async fn drain(&mut self) {
-        loop {
-            let first = match self.overflow.take() {
-                Some(first) => first,
-                None => match self.queue.recv().await {
-                    Some(first) => first,
-                    None => return,
-                },
-            };
-            // More callers join while all slots are taken: entries grow with the load.
-            let alone = self.slots.available_permits() == MAX_IN_FLIGHT;
-            let Ok(slot) = self.slots.clone().acquire_owned().await else {
-                return;
-            };
-            let under_way = UnderWay {
-                slot: Some(slot),
-                slots: self.slots.clone(),
-                through: self.through.clone(),
-            };
-            let mut gathered = Gathered::of(first);
-            self.gather(&mut gathered);
-            if !alone && gathered.is_small() {
-                self.linger(&mut gathered).await;
-            }
-            self.submit(gathered.batch, under_way).await;
+    /// The callers of the next entry, once there is room for it; `None` if there will be none.
+    async fn next(&mut self) -> Option<(Vec<Waiting>, UnderWay)> {
+        let first = match self.overflow.take() {
+            Some(first) => first,
+            None => self.queue.recv().await?,
+        };
+        // More callers join while all slots are taken: entries grow with the load.
+        let alone = self.slots.available_permits() == MAX_IN_FLIGHT;
+        let slot = self.slots.clone().acquire_owned().await.ok()?;
+        let under_way = UnderWay {
+            slot: Some(slot),
+            slots: self.slots.clone(),
+            through: self.through.clone(),
+        };
+        let mut gathered = Gathered::of(first);
+        self.gather(&mut gathered);
+        if !alone && gathered.is_small() {
+            self.linger(&mut gathered).await;
         }
+        Some((gathered.batch, under_way))
     }
 
     /// Takes in what waits already.
@@ -339,6 +340,23 @@ impl Drain {
                 () = self.through.notified() => {}
                 () = sleep_until(until) => return,
             }
+        }
+    }
+}
+
+impl Drain {
+    async fn run(mut self) {
+        let stop = self.core.stop.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.drain() => {}
+        }
+    }
+
+    async fn drain(&mut self) {
+        while let Some((batch, under_way)) = self.intake.next().await {
+            self.submit(batch, under_way).await;
         }
     }
 
@@ -544,6 +562,90 @@ mod tests {
         assert_eq!(refused.err(), Some(ProposeError::Overloaded));
         drop(waiting.try_recv());
         assert_eq!(fill(), 1);
+    }
+
+    /// A batcher and the intake behind it, and one entry that is under way.
+    async fn with_one_under_way() -> (Batcher, Intake, UnderWay) {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let (batcher, mut intake) = (Batcher::over(queue), Intake::new(receiver));
+        let _ahead = put(&batcher);
+        let (_, under_way) = intake.next().await.unwrap();
+        (batcher, intake, under_way)
+    }
+
+    fn put(batcher: &Batcher) -> Queued {
+        let queued = batcher.enqueue(vec![letter(1, 10)], Instant::now());
+        queued.unwrap()
+    }
+
+    /// The time that passes until the next entry, and its callers.
+    async fn next_entry(intake: &mut Intake) -> (Duration, usize) {
+        let begun = Instant::now();
+        let (batch, _) = intake.next().await.unwrap();
+        (begun.elapsed(), batch.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_nothing_is_ahead_of_goes_at_once() {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let (batcher, mut intake) = (Batcher::over(queue), Intake::new(receiver));
+        for _ in 0..3 {
+            let _queued = put(&batcher);
+            assert_eq!(next_entry(&mut intake).await, (Duration::ZERO, 1));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_others_a_command_waits_for_more_but_not_for_long() {
+        let (batcher, mut intake, _under_way) = with_one_under_way().await;
+        let _queued = put(&batcher);
+        let (waited, callers) = next_entry(&mut intake).await;
+        assert_eq!(callers, 1);
+        assert!(
+            waited >= LINGER && waited <= Duration::from_millis(2),
+            "{waited:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_once_those_ahead_are_through() {
+        let (batcher, mut intake, under_way) = with_one_under_way().await;
+        let _queued = put(&batcher);
+        let through = async {
+            tokio::task::yield_now().await;
+            drop(under_way);
+        };
+        let ((waited, callers), ()) = tokio::join!(next_entry(&mut intake), through);
+        assert_eq!((waited, callers), (Duration::ZERO, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_once_there_are_enough() {
+        let (batcher, mut intake, _under_way) = with_one_under_way().await;
+        let _queued = put(&batcher);
+        let others = async {
+            tokio::task::yield_now().await;
+            (1..FEW_COMMANDS).map(|_| put(&batcher)).collect::<Vec<_>>()
+        };
+        let ((waited, callers), _others) = tokio::join!(next_entry(&mut intake), others);
+        assert_eq!((waited, callers), (Duration::ZERO, FEW_COMMANDS));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_more_while_the_group_stops_is_told_that_it_stopped() {
+        let (batcher, mut intake, _under_way) = with_one_under_way().await;
+        let queued = put(&batcher);
+        {
+            let next = intake.next();
+            tokio::pin!(next);
+            assert!(futures_util::poll!(&mut next).is_pending());
+            // It was taken out of the queue, and is held by who waits.
+            assert_eq!(batcher.queue.capacity(), QUEUE);
+        }
+        drop(intake);
+        let Queued { stage, replies } = queued;
+        assert!(replies.await.is_err());
+        assert_eq!(unanswered(&stage), ProposeError::Stopped);
     }
 
     #[test]

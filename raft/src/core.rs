@@ -13,7 +13,7 @@ use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Query};
 use rossby_seams::watch;
-use rossby_storage::store::{Reader, Store};
+use rossby_storage::store::{Reader, Store, StoreError};
 use rossby_storage::wal::Wal;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -199,10 +199,18 @@ impl Core {
         time: Timestamp,
         query: &Query,
     ) -> Result<Answer, ReadError> {
-        self.reader.query(partition, time, query).map_err(|error| {
-            self.fail(&format!("the state can not be read: {error}"));
-            ReadError::Stopped
-        })
+        let answer = self.reader.query(partition, time, query);
+        answer.map_err(|error| self.unreadable(&error))
+    }
+
+    /// The state could not be read: the group stops, unless only too many files are open.
+    pub(crate) fn unreadable(&self, error: &StoreError) -> ReadError {
+        if error.is_too_many_files() {
+            tracing::warn!(group = %self.id, %error, "a read was refused");
+            return ReadError::TooManyFiles;
+        }
+        self.fail(&format!("the state can not be read: {error}"));
+        ReadError::Stopped
     }
 
     /// Stops the group on this node for good; the first reason is kept.

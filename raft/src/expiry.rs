@@ -167,10 +167,8 @@ impl Core {
         if self.expiry.knows(term) {
             return Ok(());
         }
-        let times = self.reader.times().map_err(|error| {
-            self.fail(&format!("the state can not be read: {error}"));
-            ReadError::Stopped
-        })?;
+        let times = self.reader.times();
+        let times = times.map_err(|error| self.unreadable(&error))?;
         // What came in before the state was restored was an earlier leader's too, of which it knows
         // nothing.
         let since = times.clock.max(times.restored_at);

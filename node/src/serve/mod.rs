@@ -19,6 +19,7 @@ pub(crate) mod founding;
 mod init;
 mod members;
 mod node;
+mod open_files;
 mod operator;
 mod ready;
 mod removal;
@@ -77,6 +78,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
         warn!("{text}");
     }
     std::panic::set_hook(Box::new(note_panic));
+    open_files::raise_limit(loaded.config.clients.max_connections);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.enable_all().thread_name("rossby");
     if loaded.config.threads > 0 {

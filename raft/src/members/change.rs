@@ -93,7 +93,7 @@ impl From<ReadError> for ChangeError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::NotLeader { leader } => Self::NotLeader { leader },
-            ReadError::NoQuorum => Self::NoQuorum,
+            ReadError::NoQuorum | ReadError::TooManyFiles => Self::NoQuorum,
             ReadError::Stopped => Self::Stopped,
         }
     }

@@ -45,6 +45,8 @@ pub enum DiskFault {
     Io,
     /// No space is left (`ENOSPC`).
     Full,
+    /// The process has as many files open as it may (`EMFILE`).
+    TooManyFiles,
 }
 
 impl DiskFault {
@@ -52,6 +54,9 @@ impl DiskFault {
         match self {
             Self::Io => io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()),
             Self::Full => io::ErrorKind::StorageFull.into(),
+            Self::TooManyFiles => {
+                io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error())
+            }
         }
     }
 }

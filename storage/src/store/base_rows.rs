@@ -170,6 +170,15 @@ impl BasePartition {
         self.handle.get(&self.full_key(key))
     }
 
+    /// Remembers that rows beside the base could not be read: its next start must not take it on trust, so
+    /// that all files are read and the damage is found again. Too many open files are no damage.
+    pub(crate) fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        match result {
+            Err(error) if error.is_too_many_files() => Err(error),
+            other => self.handle.noted(other),
+        }
+    }
+
     /// The rows within a range, read a page at a time.
     pub(crate) fn pages(&self, range: &KeyRange, page_rows: usize) -> BasePages<'_> {
         BasePages {

@@ -60,11 +60,14 @@ impl Checkpoint {
     }
 
     /// The envelopes of a partition; those that were there before give what they know of their files.
+    ///
+    /// # Errors
+    /// Those of [`StoredEnvelopes::next`].
     pub(crate) fn envelopes(
         &self,
         partition: PartitionId,
         before: &StoredEnvelopes,
-    ) -> StoredEnvelopes {
+    ) -> Result<StoredEnvelopes, StoreError> {
         let CheckpointInner { manifest, pins, .. } = &*self.inner;
         let pin = |name: &FileName| {
             let at = pins.binary_search_by(|pin| pin.name().cmp(name)).ok()?;
@@ -75,7 +78,10 @@ impl Checkpoint {
             .binary_search_by(|files| files.partition.cmp(&partition))
             .ok()
             .and_then(|at| manifest.partitions.get(at));
-        files.map_or_else(StoredEnvelopes::default, |files| before.next(files, pin))
+        match files {
+            Some(files) => before.next(files, pin),
+            None => Ok(StoredEnvelopes::default()),
+        }
     }
 
     /// Makes this the group's checkpoint on the disk, in one atomic and durable step.

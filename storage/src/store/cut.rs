@@ -311,7 +311,7 @@ fn settle(frozen: &Frozen, checkpoint: &Checkpoint) -> Result<(), StoreError> {
             }
         }
         writer.flush()?;
-        let envelopes = checkpoint.envelopes(partition.id, &partition.envelopes());
+        let envelopes = checkpoint.envelopes(partition.id, &partition.envelopes())?;
         partition.settle(layer, envelopes);
     }
     shared.base.set_index(group, *position)

@@ -128,4 +128,13 @@ impl StoreError {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
+
+    /// Whether the process, or the system, has as many files open as it may: the same may succeed once others
+    /// are closed.
+    #[must_use]
+    pub fn is_too_many_files(&self) -> bool {
+        use rustix::io::Errno;
+        let limits = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+        matches!(self, Self::Io { source, .. } if limits.contains(&source.raw_os_error()))
+    }
 }

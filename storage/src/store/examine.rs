@@ -59,8 +59,9 @@ pub fn examine(
     };
     let mut rows = std::mem::take(&mut *reader.rows.lock());
     for partition in &checkpoint.contents().partitions {
-        let envelopes = checkpoint.envelopes(partition.partition, &StoredEnvelopes::default());
-        let mut envelopes = envelopes.rows(&rows::whole(Table::Queue))?;
+        let envelopes = checkpoint.envelopes(partition.partition, &StoredEnvelopes::default())?;
+        let queue = rows::whole(Table::Queue);
+        let mut envelopes = envelopes.rows(&queue)?;
         while let Some((key, value)) = envelopes.next()? {
             check_row(&key, &value)?;
             *rows.entry(Table::Queue.name()).or_default() += 1;

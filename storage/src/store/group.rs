@@ -198,7 +198,7 @@ fn apply_commands(
     let mut commands = batch.commands.into_iter().peekable();
     while let Some(first) = commands.next() {
         let id = first.partition;
-        let partition = shared.partition(id);
+        let partition = shared.partition(id)?;
         let mut tables = partition.write();
         let mut run = |routed: Routed| -> Result<(), StoreError> {
             let awaited_by = routed.command.awaited_by();

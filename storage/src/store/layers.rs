@@ -174,12 +174,14 @@ impl Layers {
             let Some(range) = range.within(&part) else {
                 continue;
             };
-            let lower = if part == queue {
-                Lower::Files(self.envelopes.rows(&range)?)
+            let flow = if part == queue {
+                let files = self.envelopes.rows(&range).map(Lower::Files);
+                base.noted(files.and_then(|lower| self.merge(&range, lower, &mut visit)))?
             } else {
-                Lower::Base(base.pages(&range, page_rows))
+                let lower = Lower::Base(base.pages(&range, page_rows));
+                self.merge(&range, lower, &mut visit)?
             };
-            if self.merge(&range, lower, &mut visit)?.is_break() {
+            if flow.is_break() {
                 break;
             }
         }

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::checkpoint::Checkpoint;
 use super::error::StoreError;
+use super::partition::Partition;
 use super::shared::GroupShared;
 use crate::LogPosition;
 
@@ -44,6 +45,7 @@ impl Reader {
     /// # Errors
     /// [`StoreError::Closed`] or [`StoreError::Failed`] once the state machine is gone or has
     /// failed; otherwise what the rows below say: damage stops the replica, it is never an answer.
+    /// After [`StoreError::is_too_many_files`] the replica goes on.
     pub fn query(
         &self,
         partition: PartitionId,
@@ -51,11 +53,27 @@ impl Reader {
         query: &Query,
     ) -> Result<Answer, StoreError> {
         let _gate = self.shared.gate.read();
-        let partition = self.shared.partition(partition);
+        let partition = self.partition(partition)?;
         let tables = partition.read();
         // Checked last: the state machine may have gone while this waited for its turn.
         self.shared.check()?;
-        answer(&tables, now, query).map_err(|error| self.shared.fail(error))
+        answer(&tables, now, query).map_err(|error| self.failed(error))
+    }
+
+    fn partition(&self, id: PartitionId) -> Result<Arc<Partition>, StoreError> {
+        self.shared
+            .partition(id)
+            .map_err(|error| self.failed(error))
+    }
+
+    /// A read that failed stops the replica, unless it did only because too many files are open: what is in
+    /// memory is as right as before.
+    fn failed(&self, error: StoreError) -> StoreError {
+        if error.is_too_many_files() {
+            error
+        } else {
+            self.shared.fail(error)
+        }
     }
 
     /// A SHA-256 of all rows of each partition that has any, and the entry they are all at. Equal
@@ -71,7 +89,7 @@ impl Reader {
         let ids = self.partitions();
         let mut digests = Vec::with_capacity(ids.len());
         for id in ids {
-            if let Some(digest) = self.digest(id).map_err(|error| self.shared.fail(error))? {
+            if let Some(digest) = self.digest(id).map_err(|error| self.failed(error))? {
                 digests.push((id, digest));
             }
         }
@@ -87,8 +105,8 @@ impl Reader {
         let _gate = self.shared.gate.read();
         let mut latest = GroupTimes::default();
         for id in self.partitions() {
-            let meta = self.shared.partition(id).read().meta();
-            let meta = meta.map_err(|error| self.shared.fail(error))?;
+            let meta = self.partition(id)?.read().meta();
+            let meta = meta.map_err(|error| self.failed(error))?;
             latest.clock = latest.clock.max(meta.clock);
             latest.expiry_clock = latest.expiry_clock.max(meta.expiry_clock);
             latest.restored_at = latest.restored_at.max(meta.restored.at);
@@ -114,7 +132,7 @@ impl Reader {
 
     /// The digest of one partition; `None` if it has no rows.
     fn digest(&self, id: PartitionId) -> Result<Option<[u8; 32]>, StoreError> {
-        let partition = self.shared.partition(id);
+        let partition = self.shared.partition(id)?;
         let mut hasher = Sha256::new();
         let mut empty = true;
         partition.read().for_each(|key, value| {

@@ -53,7 +53,8 @@ fn pin_all(files: &Arc<GroupFiles>, manifest: &Manifest) -> Result<Vec<Pin>, Sto
         files.pin(name)?.ok_or_else(|| StoreError::Corrupt {
             what: "checkpoint file",
             location: files.path(&name.digest).display().to_string(),
-            detail: "it is missing or its length is wrong".to_owned(),
+            detail: "it is missing, of a wrong length, or was found to be damaged before"
+                .to_owned(),
             remedy: REMEDY_REPLICA,
         })
     };

@@ -17,6 +17,7 @@
 //! Envelopes are read one by one too, where they are ([`super::envelopes`]): they share no block with other
 //! rows, and the index tells which block holds which of them. A block's checksum vouches for them then.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -479,9 +480,12 @@ impl RowFileReader {
             return Err(self.damaged("it ends too early"));
         }
         let mut bytes = vec![0; length];
-        self.file
-            .read_exact_at(&mut bytes, self.at)
-            .map_err(StoreError::io("read", &self.path))?;
+        match self.file.read_exact_at(&mut bytes, self.at) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(self.damaged("it ends too early"));
+            }
+            read => read.map_err(StoreError::io("read", &self.path))?,
+        }
         self.hasher.update(&bytes);
         self.at = end;
         Ok(bytes.into())
@@ -512,34 +516,32 @@ fn split_row(block: &mut Bytes) -> Option<FileRow> {
     Some((key, value_length.map(|length| block.split_to(length))))
 }
 
-/// The rows of a block that was read and found right.
-pub(super) struct BlockRows(Bytes);
-
-impl Iterator for BlockRows {
-    /// `None` for a row that is malformed.
-    type Item = Option<FileRow>;
-
-    fn next(&mut self) -> Option<Option<FileRow>> {
-        (!self.0.is_empty()).then(|| split_row(&mut self.0))
+/// The rows of a block; `None` if one is malformed.
+fn split_rows(mut block: Bytes) -> Option<Vec<FileRow>> {
+    let mut rows = Vec::new();
+    while !block.is_empty() {
+        rows.push(split_row(&mut block)?);
     }
+    Some(rows)
 }
 
 /// The place of a block of envelopes, if its payload is such.
 #[cfg(any(test, fuzzing))]
 pub(super) fn place_of(payload: &Bytes, offset: u64) -> Option<BlockPlace> {
-    let mut keys = BlockRows(payload.clone())
-        .map_while(|row| envelope_key(&row?.0).ok()?)
-        .peekable();
-    let first = *keys.peek()?;
+    let mut payload_left = payload.clone();
+    let mut keys = std::iter::from_fn(|| split_row(&mut payload_left))
+        .map_while(|(key, _)| envelope_key(&key).ok()?);
+    let first = keys.next()?;
     Some(BlockPlace {
         first,
-        last: keys.last()?,
+        last: keys.last().unwrap_or(first),
         offset,
         length: u32::try_from(payload.len()).ok()?,
     })
 }
 
 /// A file of rows, read here and there.
+#[derive(Debug)]
 pub(super) struct RowFile {
     path: PathBuf,
     file: Arc<dyn DiskFile>,
@@ -594,17 +596,31 @@ impl RowFile {
             .ok_or_else(|| self.damaged(at, "its index is malformed"))
     }
 
-    /// Reads a block, which is checked against its checksum.
-    pub(super) fn block(&self, place: &BlockPlace) -> Result<BlockRows, StoreError> {
+    /// Reads a block, which is checked against its checksum, and its rows against its place.
+    pub(super) fn block(&self, place: &BlockPlace) -> Result<Vec<FileRow>, StoreError> {
         let at = place.offset.saturating_sub(BLOCK_HEADER_BYTES as u64);
         let length = usize::try_from(place.length).unwrap_or(usize::MAX);
         let mut payload = self.take(at, length.saturating_add(BLOCK_HEADER_BYTES))?;
         let mut head = payload.split_to(BLOCK_HEADER_BYTES);
         let right = head.get_u32() == place.length && head.get_u32() == crc32c::crc32c(&payload);
-        if right || planted(Bug::DamageUnchecked) {
-            Ok(BlockRows(payload))
+        if !right && !planted(Bug::DamageUnchecked) {
+            return Err(self.damaged(at, "the checksum of a block does not match"));
+        }
+        let rows =
+            split_rows(payload).ok_or_else(|| self.damaged(place.offset, "a row is malformed"))?;
+        let is = |row: Option<&FileRow>, key: &EnvelopeKey| {
+            row.is_some_and(
+                |(found, _)| matches!(envelope_key(found), Ok(Some(found)) if found == *key),
+            )
+        };
+        let in_order = rows.is_sorted_by(|(a, _), (b, _)| a < b);
+        if in_order && is(rows.first(), &place.first) && is(rows.last(), &place.last) {
+            Ok(rows)
         } else {
-            Err(self.damaged(at, "the checksum of a block does not match"))
+            Err(self.damaged(
+                place.offset,
+                "its rows are not those that the index tells of",
+            ))
         }
     }
 
@@ -613,13 +629,17 @@ impl RowFile {
             return Err(self.damaged(at, "it ends too early"));
         }
         let mut bytes = vec![0; length];
-        self.file
-            .read_exact_at(&mut bytes, at)
-            .map_err(StoreError::io("read", &self.path))?;
-        Ok(bytes.into())
+        match self.file.read_exact_at(&mut bytes, at) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(self.damaged(at, "it ends too early"))
+            }
+            read => read
+                .map(|()| bytes.into())
+                .map_err(StoreError::io("read", &self.path)),
+        }
     }
 
-    pub(super) fn damaged(&self, at: u64, detail: &str) -> StoreError {
+    fn damaged(&self, at: u64, detail: &str) -> StoreError {
         StoreError::Corrupt {
             what: "checkpoint file",
             location: self.path.display().to_string(),

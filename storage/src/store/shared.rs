@@ -138,19 +138,28 @@ impl GroupShared {
     }
 
     /// A partition, which is made if it never was touched since the start.
-    pub(crate) fn partition(&self, id: PartitionId) -> Arc<Partition> {
+    ///
+    /// # Errors
+    /// [`StoreError::Inconsistent`] if the checkpoint does not keep its files.
+    pub(crate) fn partition(&self, id: PartitionId) -> Result<Arc<Partition>, StoreError> {
+        use std::collections::btree_map::Entry;
         if let Some(partition) = self.partitions.read().get(&id) {
-            return Arc::clone(partition);
+            return Ok(Arc::clone(partition));
         }
-        let make = || {
-            let base = self.base.partition(self.files.group, id);
-            let current = self.rounds.lock().current.clone();
-            let envelopes =
-                current.map(|current| current.envelopes(id, &StoredEnvelopes::default()));
-            let envelopes = envelopes.unwrap_or_default();
-            Arc::new(Partition::new(id, base, envelopes, self.gauge.clone()))
-        };
-        Arc::clone(self.partitions.write().entry(id).or_insert_with(make))
+        match self.partitions.write().entry(id) {
+            Entry::Occupied(made) => Ok(Arc::clone(made.get())),
+            Entry::Vacant(empty) => {
+                let base = self.base.partition(self.files.group, id);
+                let none = StoredEnvelopes::default();
+                let current = self.rounds.lock().current.clone();
+                let envelopes = match current {
+                    Some(current) => current.envelopes(id, &none)?,
+                    None => none,
+                };
+                let partition = Partition::new(id, base, envelopes, self.gauge.clone());
+                Ok(Arc::clone(empty.insert(Arc::new(partition))))
+            }
+        }
     }
 
     /// The partitions that are in memory.

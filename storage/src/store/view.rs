@@ -47,10 +47,19 @@ impl<'a, L: Deref<Target = Layers>> View<'a, L> {
     }
 
     fn read<T: Versioned>(&self, row: Row<T>) -> Result<Option<T>, StoreError> {
-        let value = self.layers.get(self.base, &row.key)?;
-        value
-            .map(|bytes| decode_value(&bytes).map_err(|e| damaged(row.table, &e)))
-            .transpose()
+        Ok(self.read_with_length(row)?.map(|(value, _)| value))
+    }
+
+    /// A row, and the length of its encoded form.
+    fn read_with_length<T: Versioned>(
+        &self,
+        row: Row<T>,
+    ) -> Result<Option<(T, usize)>, StoreError> {
+        let Some(bytes) = self.layers.get(self.base, &row.key)? else {
+            return Ok(None);
+        };
+        let value = decode_value(&bytes).map_err(|e| damaged(row.table, &e))?;
+        Ok(Some((value, bytes.len())))
     }
 
     /// Up to `limit` rows within a range, each made into something by its key and value.
@@ -88,16 +97,20 @@ impl<'a, L: Deref<Target = Layers>> View<'a, L> {
 }
 
 impl<L: DerefMut<Target = Layers>> View<'_, L> {
-    fn put<T: Versioned>(&mut self, row: Row<T>, value: &T) -> Result<(), StoreError> {
+    /// Sets a row; the length of its encoded form.
+    fn put<T: Versioned>(&mut self, row: Row<T>, value: &T) -> Result<usize, StoreError> {
         let value = encoded(row.table, value)?;
-        self.layers.put(self.base, row.key, value)
+        let length = value.len();
+        self.layers.put(self.base, row.key, value)?;
+        Ok(length)
     }
 
-    /// For rows that are hardly ever deleted.
-    fn put_lasting<T: Versioned>(&mut self, row: Row<T>, value: &T) -> Result<(), StoreError> {
+    /// [`Self::put`] for rows that are hardly ever deleted.
+    fn put_lasting<T: Versioned>(&mut self, row: Row<T>, value: &T) -> Result<usize, StoreError> {
         let value = encoded(row.table, value)?;
+        let length = value.len();
         self.layers.put_lasting(row.key, value);
-        Ok(())
+        Ok(length)
     }
 
     fn insert<T: Versioned>(
@@ -105,7 +118,7 @@ impl<L: DerefMut<Target = Layers>> View<'_, L> {
         row: Row<T>,
         value: &T,
         clash: &'static str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         if self.layers.get(self.base, &row.key)?.is_some() {
             return Err(StoreError::Inconsistent(clash));
         }
@@ -184,37 +197,29 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
     }
 
     fn key_record(&self, box_id: &BoxId) -> Result<Option<KeyRecord>, StoreError> {
-        let known = self.layers.known();
-        if let Some(record) = known.of_box(box_id).and_then(|known| known.record.clone()) {
-            return Ok(Some(record));
+        if let Some(known) = self.layers.known().record(box_id) {
+            return Ok(Some(known.clone()));
         }
-        drop(known);
-        let found = self.read(key_record(box_id))?;
-        if found.is_some() {
-            self.layers
-                .known()
-                .of_box_mut(box_id)
-                .record
-                .clone_from(&found);
-        }
-        Ok(found)
+        let Some((found, length)) = self.read_with_length(key_record(box_id))? else {
+            return Ok(None);
+        };
+        self.layers
+            .known()
+            .set_record(box_id, found.clone(), length);
+        Ok(Some(found))
     }
 
     fn profile(&self, box_id: &BoxId) -> Result<Option<Profile>, StoreError> {
-        let known = self.layers.known();
-        if let Some(profile) = known.of_box(box_id).and_then(|known| known.profile.clone()) {
-            return Ok(Some(profile));
+        if let Some(known) = self.layers.known().profile(box_id) {
+            return Ok(Some(known.clone()));
         }
-        drop(known);
-        let found = self.read(profile(box_id))?;
-        if found.is_some() {
-            self.layers
-                .known()
-                .of_box_mut(box_id)
-                .profile
-                .clone_from(&found);
-        }
-        Ok(found)
+        let Some((found, length)) = self.read_with_length(profile(box_id))? else {
+            return Ok(None);
+        };
+        self.layers
+            .known()
+            .set_profile(box_id, found.clone(), length);
+        Ok(Some(found))
     }
 
     fn envelopes(
@@ -249,16 +254,14 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
     }
 
     fn queue_state(&self, box_id: &BoxId) -> Result<Option<QueueState>, StoreError> {
-        let known = self.layers.known();
-        if let Some(state) = known.of_box(box_id).and_then(|known| known.queue) {
-            return Ok(Some(state));
+        if let Some(known) = self.layers.known().queue(box_id) {
+            return Ok(Some(*known));
         }
-        drop(known);
-        let found = self.read(queue_state(box_id))?;
-        if found.is_some() {
-            self.layers.known().of_box_mut(box_id).queue = found;
-        }
-        Ok(found)
+        let Some((found, length)) = self.read_with_length(queue_state(box_id))? else {
+            return Ok(None);
+        };
+        self.layers.known().set_queue(box_id, found, length);
+        Ok(Some(found))
     }
 
     fn sender(
@@ -266,14 +269,15 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
         box_id: &BoxId,
         address: &DeviceAddress,
     ) -> Result<Option<SenderRow>, StoreError> {
-        if let Some(row) = self.layers.known().sender(box_id, address) {
-            return Ok(Some(row.clone()));
+        let key = (*box_id, *address);
+        if let Some(known) = self.layers.known().sender(&key) {
+            return Ok(Some(known.clone()));
         }
-        let found = self.read(sender(box_id, address))?;
-        if let Some(row) = &found {
-            self.layers.known().set_sender(box_id, address, row);
-        }
-        Ok(found)
+        let Some((found, length)) = self.read_with_length(sender(box_id, address))? else {
+            return Ok(None);
+        };
+        self.layers.known().set_sender(&key, found.clone(), length);
+        Ok(Some(found))
     }
 
     fn senders_of(
@@ -370,7 +374,8 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
 
 impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
     fn insert_claim(&mut self, key: &InboxKey, value: &Claim) -> Result<(), StoreError> {
-        self.insert(claim(key), value, "a claim was inserted where there is one")
+        self.insert(claim(key), value, "a claim was inserted where there is one")?;
+        Ok(())
     }
 
     fn delete_claim(&mut self, key: &InboxKey) -> Result<(), StoreError> {
@@ -379,30 +384,33 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
 
     fn insert_key_record(&mut self, box_id: &BoxId, record: &KeyRecord) -> Result<(), StoreError> {
         let clash = "a key record was inserted where there is one";
-        self.insert(key_record(box_id), record, clash)?;
-        self.layers.known().of_box_mut(box_id).record = Some(record.clone());
+        let length = self.insert(key_record(box_id), record, clash)?;
+        let mut known = self.layers.known();
+        known.set_record(box_id, record.clone(), length);
         Ok(())
     }
 
     fn update_key_record(&mut self, box_id: &BoxId, record: &KeyRecord) -> Result<(), StoreError> {
-        self.put(key_record(box_id), record)?;
-        self.layers.known().of_box_mut(box_id).record = Some(record.clone());
+        let length = self.put(key_record(box_id), record)?;
+        let mut known = self.layers.known();
+        known.set_record(box_id, record.clone(), length);
         Ok(())
     }
 
     fn delete_pending_key_record(&mut self, box_id: &BoxId) -> Result<(), StoreError> {
-        self.layers.known().of_box_mut(box_id).record = None;
+        self.layers.known().forget_record(box_id);
         self.delete(key_record(box_id))
     }
 
     fn put_profile(&mut self, box_id: &BoxId, value: &Profile) -> Result<(), StoreError> {
-        self.put(profile(box_id), value)?;
-        self.layers.known().of_box_mut(box_id).profile = Some(value.clone());
+        let length = self.put(profile(box_id), value)?;
+        let mut known = self.layers.known();
+        known.set_profile(box_id, value.clone(), length);
         Ok(())
     }
 
     fn delete_profile(&mut self, box_id: &BoxId) -> Result<(), StoreError> {
-        self.layers.known().of_box_mut(box_id).profile = None;
+        self.layers.known().forget_profile(box_id);
         self.delete(profile(box_id))
     }
 
@@ -419,8 +427,8 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
     }
 
     fn put_queue_state(&mut self, box_id: &BoxId, state: &QueueState) -> Result<(), StoreError> {
-        self.put_lasting(queue_state(box_id), state)?;
-        self.layers.known().of_box_mut(box_id).queue = Some(*state);
+        let length = self.put_lasting(queue_state(box_id), state)?;
+        self.layers.known().set_queue(box_id, *state, length);
         Ok(())
     }
 
@@ -430,8 +438,9 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
         address: &DeviceAddress,
         row: &SenderRow,
     ) -> Result<(), StoreError> {
-        self.put_lasting(sender(box_id, address), row)?;
-        self.layers.known().set_sender(box_id, address, row);
+        let length = self.put_lasting(sender(box_id, address), row)?;
+        let key = (*box_id, *address);
+        self.layers.known().set_sender(&key, row.clone(), length);
         Ok(())
     }
 
@@ -441,7 +450,8 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
         box_id: &BoxId,
         value: &PendingClaim,
     ) -> Result<(), StoreError> {
-        self.put(pending_claim(identifier, box_id), value)
+        self.put(pending_claim(identifier, box_id), value)?;
+        Ok(())
     }
 
     fn delete_pending_claim(
@@ -457,7 +467,8 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
         identifier: &IdentifierHash,
         budget: &CodeBudget,
     ) -> Result<(), StoreError> {
-        self.put(code_budget(identifier), budget)
+        self.put(code_budget(identifier), budget)?;
+        Ok(())
     }
 
     fn delete_code_budget(&mut self, identifier: &IdentifierHash) -> Result<(), StoreError> {
@@ -470,7 +481,8 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
         box_id: &BoxId,
         row: &OutboxRow,
     ) -> Result<(), StoreError> {
-        self.put(outbox_row(identifier, box_id), row)
+        self.put(outbox_row(identifier, box_id), row)?;
+        Ok(())
     }
 
     fn delete_outbox_row(
@@ -482,7 +494,8 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
     }
 
     fn put_intent(&mut self, box_id: &BoxId, value: &Intent) -> Result<(), StoreError> {
-        self.put(intent(box_id), value)
+        self.put(intent(box_id), value)?;
+        Ok(())
     }
 
     fn delete_intent(&mut self, box_id: &BoxId) -> Result<(), StoreError> {

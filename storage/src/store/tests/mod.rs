@@ -4,6 +4,7 @@ mod backup;
 mod bases;
 mod crash;
 mod damage;
+mod envelopes;
 mod rounds;
 mod shipping;
 mod tables;

@@ -356,7 +356,7 @@ impl Rows {
         let pin = |name: &FileName| self.pins.iter().find(|pin| pin.name() == name).cloned();
         let envelopes = self.stored.as_ref().map(|stored| {
             let before = self.partition.envelopes();
-            before.next(stored, pin)
+            before.next(stored, pin).unwrap()
         });
         self.partition
             .settle(&frozen, envelopes.unwrap_or_default());
@@ -367,7 +367,10 @@ impl Rows {
         let (base, gauge) = (self.partition.base.clone(), Gauge::default());
         let pin = |name: &FileName| self.pins.iter().find(|pin| pin.name() == name).cloned();
         let none = StoredEnvelopes::default();
-        let stored = self.stored.as_ref().map(|stored| none.next(stored, pin));
+        let stored = self
+            .stored
+            .as_ref()
+            .map(|stored| none.next(stored, pin).unwrap());
         let stored = stored.unwrap_or_default();
         self.partition = Partition::new(partition_id(), base, stored, gauge);
     }
@@ -381,7 +384,8 @@ impl Rows {
     /// Rows in the base, and envelopes in files.
     fn stored_rows(&self) -> usize {
         let envelopes = self.partition.envelopes();
-        let mut envelopes = envelopes.rows(&whole(Table::Queue)).unwrap();
+        let queue = whole(Table::Queue);
+        let mut envelopes = envelopes.rows(&queue).unwrap();
         let mut rows = self.base.range(&[0], &[0xff; 8], usize::MAX).unwrap().len();
         while envelopes.next().unwrap().is_some() {
             rows += 1;
@@ -569,5 +573,76 @@ fn a_flipped_bit_in_a_file_of_envelopes_is_an_error_and_no_answer() {
         let unread = bytes.len() - 20 - 60 - 4..bytes.len() - 20 - 60;
         assert!(is_refused || unread.contains(&at), "{at}: {found:?}");
         file.write_all_at(&[bytes[at]], at as u64).unwrap();
+    }
+}
+
+/// A step with envelopes of any size.
+#[derive(Debug, Clone, Copy)]
+enum Large {
+    /// To a box, of so many bytes.
+    Append(u8, usize),
+    /// From a box, which one of those it ever had.
+    Purge(u8, usize),
+    /// A checkpoint.
+    Settle,
+}
+
+fn large() -> impl Strategy<Value = Large> {
+    prop_oneof![
+        4 => (0..KINDS, 0..40_000_usize).prop_map(|(a, bytes)| Large::Append(a, bytes)),
+        4 => (0..KINDS, 0..900_usize).prop_map(|(a, bytes)| Large::Append(a, bytes)),
+        4 => (0..KINDS, any::<usize>()).prop_map(|(a, which)| Large::Purge(a, which)),
+        2 => Just(Large::Settle),
+    ]
+}
+
+proptest! {
+    #![proptest_config(cases(60))]
+
+    #[test]
+    fn pages_of_envelopes_over_many_blocks_and_files_are_what_the_model_says(
+        steps in proptest::collection::vec(large(), 1..120),
+        looks in proptest::collection::vec((0..KINDS, 0..60_u64, 1..20_u32, 0..200_000_u64), 1..20),
+    ) {
+        let mut model = MemoryTables::default();
+        let mut rows = Rows::new();
+        let mut sequences = [0_u64; KINDS as usize];
+        for step in steps {
+            match step {
+                Large::Append(a, bytes) => {
+                    let last = &mut sequences[usize::from(a)];
+                    *last += 1;
+                    let mut new = envelope(*last, 1);
+                    new.body = Bytes::from(vec![*last as u8; bytes]);
+                    model.append_envelope(&box_id(a), &new).unwrap();
+                    rows.partition.write().append_envelope(&box_id(a), &new).unwrap();
+                }
+                Large::Purge(a, which) => {
+                    // Only what is there is purged.
+                    let there = model.envelopes(&box_id(a), Sequence(0), u32::MAX, u64::MAX).unwrap();
+                    if let Some(gone) = there.get(which % there.len().max(1)) {
+                        model.purge_envelope(&box_id(a), gone.sequence).unwrap();
+                        rows.partition.write().purge_envelope(&box_id(a), gone.sequence).unwrap();
+                    }
+                }
+                Large::Settle => {
+                    rows.freeze();
+                    rows.settle(|_| {});
+                }
+            }
+        }
+        for settled in [false, true] {
+            for &(a, after, count, bytes) in &looks {
+                let after = Sequence(after);
+                prop_assert_eq!(
+                    rows.partition.read().envelopes(&box_id(a), after, count, bytes).unwrap(),
+                    model.envelopes(&box_id(a), after, count, bytes).unwrap()
+                );
+            }
+            if !settled {
+                rows.freeze();
+                rows.settle(|_| {});
+            }
+        }
     }
 }
