@@ -223,6 +223,13 @@ impl Core {
         self.stop.cancel();
     }
 
+    /// Stops the group if openraft has ended, and keeps its reason.
+    pub(crate) fn note_end(&self, metrics: &Metrics) {
+        if let Err(reason) = &metrics.running_state {
+            self.fail(&reason.to_string());
+        }
+    }
+
     pub(crate) fn leads_surely(&self) -> bool {
         !self.handing_over.load(Ordering::Acquire)
             && !self.stop.is_cancelled()

@@ -351,6 +351,8 @@ impl Group {
         let expiry_blocked = self.core.clock_jump();
         let time_ahead_ms = self.core.time_ahead_ms();
         self.core.with_metrics(|metrics| {
+            // Whoever is told that the group stopped is told why, though the watcher has not looked yet.
+            self.core.note_end(metrics);
             let index = |id: &Option<crate::types::LogId>| id.as_ref().map(|id| id.index);
             let membership = &metrics.membership_config;
             let voters: Vec<ReplicaId> = membership.voter_ids().collect();

@@ -66,16 +66,10 @@ impl Core {
     }
 
     fn observe(&self) {
-        let (present, failure) = self.with_metrics(|metrics| {
+        let present = self.with_metrics(|metrics| {
             self.book.set(metrics.membership_config.nodes());
-            (
-                self.leadership_now(metrics),
-                metrics
-                    .running_state
-                    .as_ref()
-                    .err()
-                    .map(ToString::to_string),
-            )
+            self.note_end(metrics);
+            self.leadership_now(metrics)
         });
         match &present {
             Leadership::Here { term } => {
@@ -89,9 +83,6 @@ impl Core {
                 }
             }
             Leadership::Elsewhere(_) | Leadership::Unknown => *self.reign.lock() = None,
-        }
-        if let Some(failure) = failure {
-            self.fail(&failure);
         }
         self.leadership.send_if_modified(|leadership| {
             let changed = *leadership != present;
