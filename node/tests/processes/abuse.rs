@@ -181,7 +181,8 @@ fn assert_harmless(abuse: impl FnOnce(&Node, &Abuser)) {
     });
     let abuser = Abuser::new(&cluster);
     abuser.assert_served();
-    let before = quiet_digests(node);
+    node.wait_quiet();
+    let before = node.digests().1;
     abuse(node, &abuser);
     assert_eq!(node.digests().1, before, "the state changed");
     node.wait_ready();
@@ -195,19 +196,6 @@ fn assert_harmless(abuse: impl FnOnce(&Node, &Abuser)) {
         "{result:?}"
     );
     assert_ne!(node.digests().1, before);
-}
-
-/// The digests, once the node has done all that it does by itself after a registration.
-fn quiet_digests(node: &Node) -> Vec<(u32, Vec<u8>)> {
-    let mut looks = 0;
-    let mut last = node.digests();
-    eventually("the node is quiet", || {
-        let next = node.digests();
-        looks = if next == last { looks + 1 } else { 0 };
-        last = next;
-        (looks == 20).then_some(())
-    });
-    last.1
 }
 
 #[test]

@@ -111,12 +111,13 @@ fn through_damage(all: &[Damage], end: fn(&mut support::Node)) {
         say(format!("unread, in the checkpoint, before: {damage:?}"));
         node.checkpoint();
         say(format!("unread, in the log alone, before: {damage:?}"));
-        let (before, rebuilt) = (node.digests(), rebuilds(node));
+        node.wait_quiet();
+        let (before, rebuilt) = (node.lasting_digests(), rebuilds(node));
         end(node);
         damage.happen(&node.data().join("base"));
         node.start();
         node.wait_ready();
-        assert_eq!(node.digests().1, before.1, "{damage:?}");
+        assert_eq!(node.lasting_digests(), before, "{damage:?}");
         assert!(rebuilds(node) > rebuilt, "{damage:?} was not talked about");
         let received = runtime.block_on(ben.device.receive()).unwrap();
         assert!(received.interrupted.is_none(), "{received:?}");

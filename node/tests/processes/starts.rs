@@ -73,7 +73,8 @@ impl Subject {
         });
         let origin = cluster.path().join("origin");
         let node = cluster.node(1);
-        let digests = node.digests().1;
+        node.wait_quiet();
+        let digests = node.lasting_digests();
         if closed {
             node.terminate();
         } else {
@@ -112,7 +113,7 @@ impl Subject {
         );
         // A log is applied anew, behind the scenes, after the node is ready.
         eventually(&format!("{what}: the state is what it was"), || {
-            (node.digests().1 == self.digests).then_some(())
+            (node.lasting_digests() == self.digests).then_some(())
         });
         node.kill();
     }

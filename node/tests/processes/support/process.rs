@@ -221,6 +221,27 @@ impl Node {
         admin::digests(self.data().join("admin.sock"))
     }
 
+    /// The digests that outlive a restart: of all partitions but the first, where each new leader tells
+    /// the log the time (`rossby_api::workers::tell_time`), soon or late after it was chosen.
+    pub fn lasting_digests(&self) -> Vec<(u32, Vec<u8>)> {
+        let (_, mut digests) = self.digests();
+        digests.retain(|(partition, _)| *partition != 0);
+        digests
+    }
+
+    /// Waits until the node has done all that it does by itself after what people did: nothing was
+    /// applied for longer than a pass of the courier takes to come round (workers/courier.rs).
+    pub fn wait_quiet(&self) {
+        let mut looks = 0;
+        let mut last = self.digests();
+        eventually("the node is quiet", || {
+            let next = self.digests();
+            looks = if next == last { looks + 1 } else { 0 };
+            last = next;
+            (looks == 20).then_some(())
+        });
+    }
+
     /// Has it write a checkpoint; the index.
     pub fn checkpoint(&self) -> u64 {
         admin::checkpoint(self.data().join("admin.sock"))
