@@ -254,6 +254,6 @@ impl IdentifierHash {
     /// The partition of the directory that holds this identifier's claims.
     #[must_use]
     pub fn partition(&self, count: PartitionCount) -> PartitionId {
-        count.of_hash(&self.0)
+        count.directory_of_hash(&self.0)
     }
 }

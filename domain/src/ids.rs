@@ -76,6 +76,11 @@ number_id!(
     u64
 );
 number_id!(
+    /// The version of the cluster map: rises with each change. 0 means "none yet".
+    MapVersion,
+    u64
+);
+number_id!(
     /// An envelope's place in its box. The first envelope of a box has sequence 1; 0 means "none".
     Sequence,
     u64
@@ -88,6 +93,14 @@ number_id!(
 
 impl Sequence {
     /// The sequence after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl MapVersion {
+    /// The version after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -213,6 +226,19 @@ impl PartitionCount {
     /// Every partition of a cluster of this size.
     pub fn all(self) -> impl Iterator<Item = PartitionId> {
         (0..self.0).map(PartitionId)
+    }
+
+    /// The partitions that get an owner when a cluster is born: all but the last eighth, which is kept
+    /// for groups to come. The directory's are among them.
+    pub fn handed_out_at_birth(self) -> impl Iterator<Item = PartitionId> {
+        (0..self.0 - self.0 / 8).map(PartitionId)
+    }
+
+    /// The partition of the directory that a uniformly distributed hash falls in: one of the first half,
+    /// which always has an owner. The others hold boxes only, so that some of them can be spare.
+    #[must_use]
+    pub fn directory_of_hash(self, hash: &[u8; 32]) -> PartitionId {
+        Self((self.0 / 2).max(1)).of_hash(hash)
     }
 
     /// The partition that a uniformly distributed hash falls in.
@@ -396,7 +422,7 @@ impl DeviceId {
         let hash = Sha256::new()
             .chain_update(b"rossby device directory v1")
             .chain_update(self.0);
-        count.of_hash(&hash.finalize().into())
+        count.directory_of_hash(&hash.finalize().into())
     }
 }
 

@@ -1,0 +1,190 @@
+//! The cluster map: what placement knows at one version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::RegionName;
+use crate::ids::{Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId};
+
+/// What the loss of must cost no acknowledged write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum SurvivalGoal {
+    /// Any minority of a group's nodes. Groups live in their home region alone: no write leaves it.
+    #[default]
+    Node,
+    /// Any one region. No region holds a majority of any group: each write crosses to another one.
+    Region,
+}
+
+impl fmt::Display for SurvivalGoal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Node => "node",
+            Self::Region => "region",
+        })
+    }
+}
+
+/// A text that names no survival goal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a survival goal: it is \"node\" or \"region\"")]
+pub struct SurvivalGoalError;
+
+impl FromStr for SurvivalGoal {
+    type Err = SurvivalGoalError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "node" => Ok(Self::Node),
+            "region" => Ok(Self::Region),
+            _ => Err(SurvivalGoalError),
+        }
+    }
+}
+
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum NodeState {
+    /// It carries replicas.
+    #[default]
+    Active,
+    /// Its replicas are to leave it, and none comes.
+    Draining,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEntry {
+    /// Where it is.
+    pub region: RegionName,
+    /// Where its peers reach it, `host:port`.
+    pub peer_address: String,
+    /// Where clients reach it, `host:port`.
+    pub client_address: String,
+    /// What it is for.
+    pub state: NodeState,
+}
+
+/// A group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupEntry {
+    /// The region where its leader prefers to be, and where boxes in its partitions are born.
+    pub home: RegionName,
+    /// The replicas that it is born with. The first of them initialises it, once; all others wait.
+    pub founders: BTreeMap<ReplicaId, NodeId>,
+}
+
+impl GroupEntry {
+    /// The replica that initialises the group.
+    #[must_use]
+    pub fn initialiser(&self) -> Option<ReplicaId> {
+        self.founders.keys().next().copied()
+    }
+}
+
+/// Who owns a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The group.
+    pub group: GroupId,
+    /// Since which epoch.
+    pub epoch: Epoch,
+}
+
+/// What placement knows at one version. Changes only by [`ClusterMap::after`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClusterMap {
+    pub(super) version: MapVersion,
+    pub(super) goal: SurvivalGoal,
+    pub(super) partitions: PartitionCount,
+    pub(super) nodes: BTreeMap<NodeId, NodeEntry>,
+    pub(super) groups: BTreeMap<GroupId, GroupEntry>,
+    pub(super) owners: BTreeMap<PartitionId, Owner>,
+}
+
+impl ClusterMap {
+    /// Which map. 0 before the cluster was founded.
+    #[must_use]
+    pub fn version(&self) -> MapVersion {
+        self.version
+    }
+
+    /// What must be survived.
+    #[must_use]
+    pub fn goal(&self) -> SurvivalGoal {
+        self.goal
+    }
+
+    /// Into how many partitions the key space is cut.
+    #[must_use]
+    pub fn partitions(&self) -> PartitionCount {
+        self.partitions
+    }
+
+    /// All nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &BTreeMap<NodeId, NodeEntry> {
+        &self.nodes
+    }
+
+    /// All data groups. The placement group itself is not among them.
+    #[must_use]
+    pub fn groups(&self) -> &BTreeMap<GroupId, GroupEntry> {
+        &self.groups
+    }
+
+    /// The partitions that have an owner.
+    #[must_use]
+    pub fn owners(&self) -> &BTreeMap<PartitionId, Owner> {
+        &self.owners
+    }
+
+    /// The regions that nodes are in.
+    #[must_use]
+    pub fn regions(&self) -> BTreeSet<&RegionName> {
+        self.nodes.values().map(|node| &node.region).collect()
+    }
+
+    /// The group that owns a partition; `None` for a spare one.
+    #[must_use]
+    pub fn owner(&self, partition: PartitionId) -> Option<GroupId> {
+        self.owners.get(&partition).map(|owner| owner.group)
+    }
+
+    /// The partitions of a group.
+    pub fn partitions_of(&self, group: GroupId) -> impl Iterator<Item = (PartitionId, Epoch)> {
+        self.owners
+            .iter()
+            .filter(move |(_, owner)| owner.group == group)
+            .map(|(partition, owner)| (*partition, owner.epoch))
+    }
+
+    /// The partitions that nobody owns yet.
+    pub fn spare(&self) -> impl Iterator<Item = PartitionId> {
+        self.partitions
+            .all()
+            .filter(|partition| !self.owners.contains_key(partition))
+    }
+
+    /// The partitions in which boxes of a region are born: those of the groups at home there, or, if
+    /// none is, all that have an owner.
+    #[must_use]
+    pub fn births(&self, region: &RegionName) -> Vec<PartitionId> {
+        let at_home = |group: &GroupId| {
+            let entry = self.groups.get(group);
+            entry.is_some_and(|entry| entry.home == *region)
+        };
+        let mut births: Vec<PartitionId> = self
+            .owners
+            .iter()
+            .filter(|(_, owner)| at_home(&owner.group))
+            .map(|(partition, _)| *partition)
+            .collect();
+        if births.is_empty() {
+            births.extend(self.owners.keys());
+        }
+        births
+    }
+}

@@ -1,0 +1,25 @@
+//! Placement: which nodes there are, in which regions, which groups they carry, and which group owns
+//! which partition.
+//!
+//! ```text
+//!   Change ──► ClusterMap::after(change) ──► the next version        (in group 0's log: command::Place)
+//!                     │
+//!                     ├── route   partition ─► group ─► nodes        (a hint: owners are fenced in their own logs)
+//!                     ├── desired map ─► who should vote in a group  (by the survival goal)
+//!                     ├── plan    map, memberships, health ─► steps  (pure; one step of a group at a time)
+//!                     └── explain map, memberships ─► what survives the loss of a region or node
+//! ```
+//!
+//! Invariants:
+//! - A version is never given twice and never goes back; each change makes the next one.
+//! - A partition that has an owner keeps it: changes only hand out spare partitions. So no two groups
+//!   ever own one at the same time, whatever map anybody still believes in.
+//! - The memberships of groups are the truth, the map is the intent: nothing here says who votes.
+
+mod change;
+mod map;
+mod names;
+
+pub use change::{Change, FoundingGroup, PlacementRefusal};
+pub use map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, SurvivalGoal};
+pub use names::{RegionName, RegionNameError};
