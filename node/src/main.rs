@@ -36,6 +36,10 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use crate::cli::{Cli, Command};
 use crate::exit::Failure;
 
+/// Nodes and their load allocate from many threads, small and short-lived.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
