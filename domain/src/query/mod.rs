@@ -10,7 +10,7 @@ use crate::ids::{BoxId, Counter, DeviceAddress, DeviceId, Epoch, PartitionId, Se
 use crate::time::Timestamp;
 
 /// A question to one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     /// Which box an identifier belongs to. (Directory partition of the identifier.)
     ResolveIdentifier(IdentifierHash),
@@ -73,7 +73,7 @@ impl Query {
 }
 
 /// The answer to a [`Query`], variant for variant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// To [`Query::ResolveIdentifier`]: the box, if the identifier is verified and discoverable.
     ResolvedIdentifier(Option<BoxId>),
@@ -105,7 +105,7 @@ pub enum Answer {
 }
 
 /// A key record and where the asking device stands in the box's queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRecordAnswer {
     /// The record.
     pub record: KeyRecord,
@@ -114,7 +114,7 @@ pub struct KeyRecordAnswer {
 }
 
 /// A box on its way through registration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoxStateAnswer {
     /// Its key record.
     pub record: KeyRecord,
@@ -123,7 +123,7 @@ pub struct BoxStateAnswer {
 }
 
 /// A page of envelopes and the state of the queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// Envelopes in the order of the queue.
     pub envelopes: Vec<Envelope>,
@@ -151,7 +151,7 @@ pub struct QueueStatus {
 }
 
 /// A code that waits for the courier, sealed under the cluster's seal key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxItem {
     /// The identifier's hash.
     pub identifier: IdentifierHash,
@@ -166,7 +166,7 @@ pub struct OutboxItem {
 }
 
 /// A half-done registration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingBox {
     /// The box.
     pub box_id: BoxId,
