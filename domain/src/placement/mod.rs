@@ -18,6 +18,7 @@
 
 mod change;
 mod check;
+mod desired;
 mod map;
 mod names;
 
@@ -25,6 +26,7 @@ use crate::ids::{GroupId, PartitionId};
 
 pub use change::{Change, FoundingGroup, MapHistoryRow, PlacementRefusal};
 pub use check::InvalidMap;
+pub use desired::{Birth, Load, Nodes, VOTERS_AT_HOME, birth, founders, placement_voters};
 pub use map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, SurvivalGoal};
 pub use names::{RegionName, RegionNameError};
 
