@@ -19,7 +19,9 @@
 mod change;
 mod check;
 mod desired;
+mod explain;
 mod map;
+mod membership;
 mod names;
 
 use crate::ids::{GroupId, PartitionId};
@@ -27,7 +29,9 @@ use crate::ids::{GroupId, PartitionId};
 pub use change::{Change, FoundingGroup, MapHistoryRow, PlacementRefusal};
 pub use check::InvalidMap;
 pub use desired::{Birth, Load, Nodes, VOTERS_AT_HOME, birth, founders, placement_voters};
+pub use explain::{Consequence, Explanation, Harm, Lost, Writes, explain};
 pub use map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, SurvivalGoal};
+pub use membership::Membership;
 pub use names::{RegionName, RegionNameError};
 
 /// The group that owns the cluster map.

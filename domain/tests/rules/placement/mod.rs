@@ -2,6 +2,7 @@
 
 mod changes;
 mod desired;
+mod explain;
 mod place;
 
 use rossby_domain::ids::{GroupId, NodeId, PartitionCount};
