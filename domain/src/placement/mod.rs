@@ -23,6 +23,7 @@ mod explain;
 mod map;
 mod membership;
 mod names;
+mod plan;
 
 use crate::ids::{GroupId, PartitionId};
 
@@ -33,6 +34,7 @@ pub use explain::{Consequence, Explanation, Harm, Lost, Writes, explain};
 pub use map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, SurvivalGoal};
 pub use membership::Membership;
 pub use names::{RegionName, RegionNameError};
+pub use plan::{Health, Patience, Report, Step, plan};
 
 /// The group that owns the cluster map.
 pub const PLACEMENT_GROUP: GroupId = GroupId(0);

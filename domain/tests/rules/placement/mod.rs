@@ -1,9 +1,11 @@
 //! The cluster map, who should vote, what survives, and what the planner does.
 
 mod changes;
+mod cluster;
 mod desired;
 mod explain;
 mod place;
+mod plan;
 
 use rossby_domain::ids::{GroupId, NodeId, PartitionCount};
 use rossby_domain::placement::{
