@@ -1,4 +1,6 @@
 //! Queries: everything that can be read from a partition.
+//!
+//! Both queries and answers travel between nodes by serde: a node asks the leader of another group.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -6,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::chain::KeyRecord;
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
-use crate::ids::{BoxId, Counter, DeviceAddress, DeviceId, Epoch, PartitionId, Sequence};
+use crate::ids::{
+    BoxId, Counter, DeviceAddress, DeviceId, Epoch, MapVersion, PartitionId, Sequence,
+};
+use crate::placement::{ClusterMap, MapHistoryRow};
 use crate::time::Timestamp;
 
 /// A question to one partition.
@@ -62,6 +67,15 @@ pub enum Query {
     Ownership(PartitionId),
     /// When something in the partition next outlives its time (for the expiry worker).
     NextDue(PartitionId),
+    /// The cluster map. (The placement group's first partition.)
+    Map,
+    /// Some of the remembered changes of the map, oldest first.
+    MapHistory {
+        /// Only those that made a later version than this.
+        after: MapVersion,
+        /// At most this many.
+        limit: u32,
+    },
 }
 
 impl Query {
@@ -102,6 +116,10 @@ pub enum Answer {
     },
     /// To [`Query::NextDue`]: `None` if nothing will.
     NextDue(Option<Timestamp>),
+    /// To [`Query::Map`]: of version 0 before the cluster was founded.
+    Map(ClusterMap),
+    /// To [`Query::MapHistory`].
+    MapHistory(Vec<MapHistoryRow>),
 }
 
 /// A key record and where the asking device stands in the box's queue.
