@@ -1,18 +1,23 @@
 //! Finishes half-done registrations: the claim was verified, but whoever asked for it never came to
-//! activate the box.
+//! activate the box. The claim may be in another group, which is asked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rossby_domain::command::ActivateBox;
-use rossby_domain::ids::PartitionId;
+use rossby_domain::identifier::IdentifierHash;
+use rossby_domain::ids::{BoxId, DeviceId, GroupId, PartitionId};
 use rossby_domain::query::PendingBox;
 use rossby_domain::{Answer, Command, Query};
+use tokio::time::Instant;
 
-use super::{Trouble, Worker, Workers};
+use super::{PATIENCE, Trouble, Worker, Workers};
 
 /// Pending boxes looked at in one step.
 const BATCH: u32 = 256;
+/// Questions to another group at a time.
+const ASKED_AT_ONCE: usize = 1024;
 
 pub(super) struct Finisher;
 
@@ -22,16 +27,36 @@ impl Worker for Finisher {
     const PERIOD: Duration = Duration::from_secs(3);
 
     async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
-        for partition in workers.partitions.all() {
-            finish(workers, partition).await?;
+        let mut trouble = Ok(());
+        let mut silent = Silent::default();
+        for partition in workers.owned() {
+            match finish(workers, partition, &mut silent).await {
+                Ok(()) => {}
+                // The others may have no need of that group.
+                Err(elsewhere @ Trouble::Elsewhere(_)) => trouble = Err(elsewhere),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
+        trouble
     }
 }
 
+/// Groups that gave no answer in this pass. They are asked no more in it: one that is down must not hold
+/// up what needs the others.
+pub(super) type Silent = BTreeSet<GroupId>;
+
 /// Finishes all half-done registrations of a partition.
-pub(super) async fn finish(workers: &Workers, partition: PartitionId) -> Result<(), Trouble> {
+///
+/// # Errors
+/// [`Trouble::Elsewhere`] if it is not known of some of them whether there is something to finish; all
+/// others are finished.
+pub(super) async fn finish(
+    workers: &Workers,
+    partition: PartitionId,
+    silent: &mut Silent,
+) -> Result<(), Trouble> {
     let mut after = None;
+    let mut trouble = Ok(());
     loop {
         let query = Query::PendingBoxes {
             partition,
@@ -42,15 +67,13 @@ pub(super) async fn finish(workers: &Workers, partition: PartitionId) -> Result<
             return Err(Trouble::Other("unexpected answer to PendingBoxes"));
         };
         let Some(last) = pending.last() else {
-            return Ok(());
+            return trouble;
         };
         after = Some(last.box_id);
-        let mut commands = Vec::new();
-        for pending in &pending {
-            for activation in activations(workers, pending)? {
-                commands.push((partition, Command::ActivateBox(activation)));
-            }
-        }
+        let (activations, unknown) = activations(workers, &pending, silent).await?;
+        trouble = trouble.and(unknown);
+        let command = |activation| (partition, Command::ActivateBox(activation));
+        let commands: Vec<_> = activations.into_iter().map(command).collect();
         if !commands.is_empty() {
             // A rejection means that the box is gone or no longer asks: nothing to finish.
             workers.propose(commands).await?;
@@ -58,22 +81,96 @@ pub(super) async fn finish(workers: &Workers, partition: PartitionId) -> Result<
     }
 }
 
-/// The commands that finish a registration: one for each of its identifiers that was verified.
-fn activations(workers: &Workers, pending: &PendingBox) -> Result<Vec<ActivateBox>, Trouble> {
+/// An identifier that a pending box asks for.
+#[derive(Clone, Copy)]
+struct Asked {
+    box_id: BoxId,
+    device: DeviceId,
+    identifier: IdentifierHash,
+}
+
+/// The commands that finish registrations: one for each identifier that was verified. With it, why that
+/// is not known of some.
+async fn activations(
+    workers: &Workers,
+    pending: &[PendingBox],
+    silent: &mut Silent,
+) -> Result<(Vec<ActivateBox>, Result<(), Trouble>), Trouble> {
     let mut found = Vec::new();
-    for identifier in &pending.identifiers {
-        let directory = identifier.partition(workers.partitions);
-        let query = Query::VerifiedClaim(*identifier);
-        let Answer::VerifiedClaim(claim) = workers.group.read_local(directory, &query)? else {
-            return Err(Trouble::Other("unexpected answer to VerifiedClaim"));
-        };
-        let own = claim.filter(|(box_id, _)| *box_id == pending.box_id);
-        found.extend(own.map(|(_, generation)| ActivateBox {
-            box_id: pending.box_id,
-            device: pending.device,
-            identifier: *identifier,
-            generation,
-        }));
+    let mut trouble = Ok(());
+    let mut elsewhere: BTreeMap<GroupId, Vec<Asked>> = BTreeMap::new();
+    for asked in pending.iter().flat_map(asked_by) {
+        let directory = asked.identifier.partition(workers.partitions);
+        match workers.router.directory().owner(directory) {
+            Some(group) if group == workers.group.id() => {
+                let query = Query::VerifiedClaim(asked.identifier);
+                let answer = workers.group.read_local(directory, &query)?;
+                found.extend(activation(asked, answer)?);
+            }
+            Some(group) if silent.contains(&group) => {
+                trouble = Err(Trouble::Elsewhere("it gave no answer just now".to_owned()));
+            }
+            Some(group) => elsewhere.entry(group).or_default().push(asked),
+            None => trouble = Err(Trouble::Elsewhere("no map".to_owned())),
+        }
     }
-    Ok(found)
+    for (group, asked) in elsewhere {
+        for part in asked.chunks(ASKED_AT_ONCE) {
+            match ask(workers, group, part).await {
+                Ok(activations) => found.extend(activations),
+                Err(elsewhere) => {
+                    silent.insert(group);
+                    trouble = Err(elsewhere);
+                    break;
+                }
+            }
+        }
+    }
+    Ok((found, trouble))
+}
+
+fn asked_by(pending: &PendingBox) -> impl Iterator<Item = Asked> {
+    let (box_id, device) = (pending.box_id, pending.device);
+    let asked = move |identifier: &IdentifierHash| Asked {
+        box_id,
+        device,
+        identifier: *identifier,
+    };
+    pending.identifiers.iter().map(asked)
+}
+
+/// Asks another group, for all in one go.
+async fn ask(
+    workers: &Workers,
+    group: GroupId,
+    asked: &[Asked],
+) -> Result<Vec<ActivateBox>, Trouble> {
+    let query = |asked: &Asked| {
+        let directory = asked.identifier.partition(workers.partitions);
+        (directory, Query::VerifiedClaim(asked.identifier))
+    };
+    let queries = asked.iter().map(query).collect();
+    let deadline = Instant::now() + PATIENCE;
+    let answers = workers.router.ask_all(group, queries, deadline).await;
+    let answers = answers.map_err(|error| {
+        let why = error.log().unwrap_or(error.code().as_str());
+        Trouble::Elsewhere(why.to_owned())
+    })?;
+    let found = asked.iter().zip(answers);
+    let found = found.map(|(asked, answer)| activation(*asked, answer));
+    found.filter_map(Result::transpose).collect()
+}
+
+/// The command that finishes a registration, if its identifier was verified for its box.
+fn activation(asked: Asked, answer: Answer) -> Result<Option<ActivateBox>, Trouble> {
+    let Answer::VerifiedClaim(claim) = answer else {
+        return Err(Trouble::Other("unexpected answer to VerifiedClaim"));
+    };
+    let own = claim.filter(|(box_id, _)| *box_id == asked.box_id);
+    Ok(own.map(|(_, generation)| ActivateBox {
+        box_id: asked.box_id,
+        device: asked.device,
+        identifier: asked.identifier,
+        generation,
+    }))
 }

@@ -15,8 +15,11 @@ use std::sync::{Arc, OnceLock};
 use rossby_api::courier::{
     ConsoleCourier, Courier, CourierError, OutboxFileCourier, SettingsError,
 };
-use rossby_api::peer::{Connections, NoPeers, PeerServer, PeerTransport};
-use rossby_api::{ClusterSecrets, Door, MailboxConfig, MailboxService, Metrics, Relay, Workers};
+use rossby_api::peer::{Connections, NoPeers, PeerDoor, PeerExecutors, PeerServer, PeerTransport};
+use rossby_api::router::{Alone, Peers};
+use rossby_api::{
+    ClusterSecrets, MailboxConfig, MailboxService, Metrics, Relay, Router, SoleGroup, Workers,
+};
 use rossby_domain::ids::{ClusterId, NodeId, PartitionCount, ReplicaId};
 use rossby_raft::{Group, InitializeError, Member, StartError};
 use rossby_seams::clock::Clock;
@@ -370,8 +373,10 @@ impl Node {
             }
         };
         let bringer = Arc::clone(&courier);
+        let router = self.router(&place.cluster, &group);
         let workers = Workers {
             group: Arc::clone(&group),
+            router: Arc::clone(&router),
             partitions: place.cluster.partitions,
             limits: self.parts.config.limits,
             secrets: Arc::clone(&secrets),
@@ -380,7 +385,7 @@ impl Node {
             metrics: Arc::clone(&self.parts.metrics),
         };
         workers.spawn(&self.tasks, &self.stop_tasks);
-        self.open_doors(&place.cluster, &engine, &group, secrets, bringer);
+        self.open_doors(&place.cluster, &engine, router, secrets, bringer);
         let cluster = place.cluster.id;
         info!(%cluster, group = %group.id(), replica = %group.replica(), "this node is a member");
         // Set last: whoever sees it can use it. The lock on `data` makes this the only call.
@@ -425,18 +430,26 @@ impl Node {
         Ok(tokio::task::block_in_place(open)?)
     }
 
+    /// One group owns every partition.
+    fn router(&self, cluster: &ClusterIdentity, group: &Arc<Group>) -> Arc<Router> {
+        let directory = SoleGroup::new(Arc::clone(group), cluster.partitions);
+        let peers: Arc<dyn Peers> = match &self.parts.peers {
+            Some(peers) => Arc::new(PeerExecutors::new(Arc::clone(peers))),
+            None => Arc::new(Alone),
+        };
+        Router::new(self.id(), Arc::new(directory), peers)
+    }
+
     fn open_doors(
         &self,
         cluster: &ClusterIdentity,
         engine: &Engine,
-        group: &Arc<Group>,
+        router: Arc<Router>,
         secrets: Arc<ClusterSecrets>,
         courier: Arc<dyn Courier>,
     ) {
-        let only = Arc::clone(group);
         let mailbox = Arc::new(MailboxService::new(MailboxConfig {
-            // One group owns every partition.
-            directory: Arc::new(move |_| Some(Arc::clone(&only))),
+            router,
             secrets,
             partitions: cluster.partitions,
             cluster_name: cluster.name.clone(),
@@ -450,7 +463,7 @@ impl Node {
             peers.join(cluster.id);
         }
         let links: Arc<dyn LinkAcceptor> = engine.groups.clone();
-        let door: Arc<dyn Door> = mailbox.clone();
+        let door: Arc<dyn PeerDoor> = mailbox.clone();
         self.peer_server.open(cluster.id, links, door);
         self.entrance
             .open(Relay::new(mailbox, self.parts.peers.clone()));
