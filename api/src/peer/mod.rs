@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use connections::{ConnectError, Connection, Connections};
 #[cfg(any(test, fuzzing))]
 pub(crate) use server::placement;
-pub use server::{Description, JoinError, Joining, PeerServer, Placement};
+pub use server::{Description, JoinError, Joining, PeerServer, Placement, Role};
 pub use transport::{NoPeers, PeerTransport};
 
 /// How long a connection to a peer may take, TLS included.
