@@ -417,6 +417,8 @@ fn code_of(rejection: &Rejection, unknown: Code) -> Code {
         Rejection::SenderShareFull => Code::SenderShareFull,
         Rejection::QueueFull => Code::QueueFull,
         Rejection::BeyondQueue { .. } => Code::BeyondQueue,
+        // Answers to operators and planners, who never come here.
+        Rejection::MapChanged { .. } | Rejection::PlacementRefused(_) => Code::Internal,
     }
 }
 

@@ -11,6 +11,7 @@
 //! Of a rejected command nothing stays but the clocks and, for a wrong code, the used attempt.
 
 use crate::command::{Command, Reply, Routed};
+use crate::placement::PLACEMENT_PARTITION;
 use crate::rejection::Rejection;
 use crate::tables::{Meta, Tables};
 use crate::time::Timestamp;
@@ -59,6 +60,7 @@ pub fn apply<T: Tables>(
         Command::Block(command) => command.execute(tables, &meta),
         Command::Expire(command) => command.execute(tables, &meta),
         Command::UpdateKey(command) => command.execute(tables),
+        Command::Place(command) => command.execute(tables, &meta),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;
@@ -66,10 +68,14 @@ pub fn apply<T: Tables>(
     Ok(reply)
 }
 
-/// Whether the partition is owned as the command believes, and is the one that its box lives in.
+/// Whether the partition is owned as the command believes, and is the one that its box or the map
+/// lives in.
 fn is_admitted(routed: &Routed, meta: &Meta) -> bool {
     match &routed.command {
         Command::Adopt(adopt) => adopt.is_admitted(meta, routed.epoch),
+        Command::Place(_) => {
+            meta.epoch == Some(routed.epoch) && routed.partition == PLACEMENT_PARTITION
+        }
         command => {
             meta.epoch == Some(routed.epoch)
                 && command

@@ -154,6 +154,8 @@ pub struct PartitionId(u16);
 impl PartitionId {
     /// One more than the highest partition number: 12 bits of a Box ID name it.
     pub const LIMIT: u16 = 4096;
+    /// The first partition, which every cluster has.
+    pub const FIRST: Self = Self(0);
 
     /// A partition number, below [`Self::LIMIT`].
     ///
@@ -234,11 +236,20 @@ impl PartitionCount {
         (0..self.0 - self.0 / 8).map(PartitionId)
     }
 
+    /// The partitions of the directory: the first half.
+    pub fn directory(self) -> impl Iterator<Item = PartitionId> {
+        (0..self.directory_size().0).map(PartitionId)
+    }
+
+    fn directory_size(self) -> Self {
+        Self((self.0 / 2).max(1))
+    }
+
     /// The partition of the directory that a uniformly distributed hash falls in: one of the first half,
     /// which always has an owner. The others hold boxes only, so that some of them can be spare.
     #[must_use]
     pub fn directory_of_hash(self, hash: &[u8; 32]) -> PartitionId {
-        Self((self.0 / 2).max(1)).of_hash(hash)
+        self.directory_size().of_hash(hash)
     }
 
     /// The partition that a uniformly distributed hash falls in.

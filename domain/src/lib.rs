@@ -27,6 +27,7 @@ pub mod ids;
 pub mod limits;
 pub mod mac;
 mod outside;
+pub mod placement;
 pub mod planted;
 pub mod profile;
 pub mod query;

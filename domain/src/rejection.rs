@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Counter, Epoch, Sequence};
+use crate::ids::{Counter, Epoch, MapVersion, Sequence};
+use crate::placement::PlacementRefusal;
 use crate::time::Timestamp;
 
 /// Why a command was refused.
@@ -124,4 +125,15 @@ pub enum Rejection {
         /// The highest sequence that can be acknowledged.
         last: Sequence,
     },
+
+    // The cluster map.
+    /// The map has changed since whoever asks looked at it. Look again.
+    #[error("the cluster map has changed: its version is {current} now")]
+    MapChanged {
+        /// The version of the map now.
+        current: MapVersion,
+    },
+    /// The change makes no map.
+    #[error("the cluster map can't be changed so: {0}")]
+    PlacementRefused(PlacementRefusal),
 }

@@ -20,6 +20,7 @@ use rossby_domain::dedupe::{Accepted, SenderRow};
 use rossby_domain::envelope::Envelope;
 use rossby_domain::ids::{Counter, Epoch, Sequence};
 use rossby_domain::limits::Limits;
+use rossby_domain::placement::{ClusterMap, MapHistoryRow};
 use rossby_domain::profile::{Intent, Profile};
 use rossby_domain::restored::Restored;
 use rossby_domain::tables::{Meta, OutboxRow, QueueState};
@@ -129,7 +130,16 @@ macro_rules! first_version {
 
 // The values of the tables, in the order of `domain/src/tables/mod.rs`.
 first_version!(
-    Claim, KeyRecord, Profile, Envelope, QueueState, CodeBudget, OutboxRow, Intent,
+    Claim,
+    KeyRecord,
+    Profile,
+    Envelope,
+    QueueState,
+    CodeBudget,
+    OutboxRow,
+    Intent,
+    ClusterMap,
+    MapHistoryRow,
 );
 
 /// [`Accepted`] as bincode knows it without serde: the same bytes, but the digest in one piece. By serde

@@ -13,6 +13,7 @@ use rossby_domain::chain::KeyRecord;
 use rossby_domain::claim::{Claim, CodeBudget, PendingClaim};
 use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
+use rossby_domain::placement::{ClusterMap, MapHistoryRow};
 use rossby_domain::profile::{Intent, Profile};
 use rossby_domain::tables::{Meta, OutboxRow, QueueState};
 use rossby_seams::disk::{Disk, MemoryDisk};
@@ -28,7 +29,7 @@ pub fn entry(data: &[u8]) -> bool {
     let Some((kind, bytes)) = data.split_first() else {
         return false;
     };
-    match kind % 12 {
+    match kind % 14 {
         0 => value::<Batch>(bytes),
         1 => value::<Claim>(bytes),
         2 => value::<KeyRecord>(bytes),
@@ -40,7 +41,9 @@ pub fn entry(data: &[u8]) -> bool {
         8 => value::<CodeBudget>(bytes),
         9 => value::<OutboxRow>(bytes),
         10 => value::<Intent>(bytes),
-        _ => value::<Meta>(bytes),
+        11 => value::<Meta>(bytes),
+        12 => value::<ClusterMap>(bytes),
+        _ => value::<MapHistoryRow>(bytes),
     }
 }
 
@@ -97,13 +100,14 @@ mod tests {
     use rossby_domain::chain::{KemKey, SUITE_XWING};
     use rossby_domain::claim::{CodeMac, Delivery};
     use rossby_domain::command::{
-        Enqueue, EnvelopeDigest, Expire, MarkCodeSent, MarkCodeUnsent, OpenClaim, UpdateKey,
+        Enqueue, EnvelopeDigest, Expire, MarkCodeSent, MarkCodeUnsent, OpenClaim, Place, UpdateKey,
     };
     use rossby_domain::identifier::IdentifierHash;
     use rossby_domain::ids::{
-        BoxId, ClusterId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, NodeId,
-        PartitionCount, PartitionId, ReplicaId, Sequence,
+        BoxId, ClusterId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, MapVersion,
+        NodeId, PartitionCount, PartitionId, ReplicaId, Sequence,
     };
+    use rossby_domain::placement::{Change, FoundingGroup, NodeEntry, RegionName, SurvivalGoal};
     use rossby_domain::restored::Restored;
     use rossby_domain::time::Timestamp;
     use rossby_domain::{Command, Routed};
@@ -177,6 +181,10 @@ mod tests {
                 },
             }),
             Command::Expire(Expire { limit: 256 }),
+            Command::Place(Place {
+                based_on: MapVersion(0),
+                change: founding(),
+            }),
         ];
         let routed = |command| Routed {
             partition: box_id().partition(),
@@ -187,6 +195,23 @@ mod tests {
             stamp: Timestamp::from_millis(1_700_000_000_000),
             may_expire: true,
             commands: commands.into_iter().map(routed).collect(),
+        }
+    }
+
+    fn founding() -> Change {
+        let home = RegionName::default();
+        let entry = NodeEntry {
+            region: home.clone(),
+            peer_address: "10.0.0.1:7471".to_owned(),
+            client_address: "10.0.0.1:7470".to_owned(),
+            state: Default::default(),
+        };
+        let founders = [(ReplicaId(1), NodeId(1))].into();
+        Change::Found {
+            goal: SurvivalGoal::Node,
+            partitions: PartitionCount::new(8).unwrap(),
+            nodes: [(NodeId(1), entry)].into(),
+            groups: [(GroupId(1), FoundingGroup { home, founders })].into(),
         }
     }
 
@@ -259,6 +284,13 @@ mod tests {
         };
         let bytes = with(11, &encode_value(&restored).unwrap());
         seed("entry", "seed-11-restored", &bytes, entry);
+        check(12, &ClusterMap::default().after(&founding()).unwrap());
+        let row = MapHistoryRow {
+            version: MapVersion(1),
+            at,
+            change: founding(),
+        };
+        check(13, &row);
     }
 
     #[test]

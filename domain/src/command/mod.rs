@@ -15,13 +15,14 @@ mod expire;
 mod mark_code_sent;
 mod mark_code_unsent;
 mod open_claim;
+mod place;
 mod update_key;
 mod verify_claim;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::ids::{BoxId, Epoch, PartitionId, Sequence};
+use crate::ids::{BoxId, Epoch, MapVersion, PartitionId, Sequence};
 use crate::rejection::Rejection;
 use crate::wire::Writer;
 
@@ -36,6 +37,7 @@ pub use expire::Expire;
 pub use mark_code_sent::MarkCodeSent;
 pub use mark_code_unsent::MarkCodeUnsent;
 pub use open_claim::OpenClaim;
+pub use place::{HISTORY_ROWS, Place};
 pub use update_key::UpdateKey;
 pub use verify_claim::VerifyClaim;
 
@@ -65,6 +67,7 @@ impl Routed {
                 Command::Enqueue(enqueue) => enqueue.body.len(),
                 Command::CreateBox(create) => KEY_RECORD + create.sealed_identifier.len(),
                 Command::UpdateKey(_) => KEY_RECORD,
+                Command::Place(place) => place.change.weight_bytes(),
                 _ => 0,
             }
     }
@@ -99,6 +102,8 @@ pub enum Command {
     MarkCodeUnsent(MarkCodeUnsent),
     /// Gives a device a new KEM key.
     UpdateKey(UpdateKey),
+    /// Changes the cluster map. (The placement group's first partition.)
+    Place(Place),
 }
 
 impl Command {
@@ -119,7 +124,8 @@ impl Command {
             | Self::MarkCodeSent(_)
             | Self::MarkCodeUnsent(_)
             | Self::VerifyClaim(_)
-            | Self::Expire(_) => None,
+            | Self::Expire(_)
+            | Self::Place(_) => None,
         }
     }
 
@@ -140,7 +146,8 @@ impl Command {
             | Self::Acknowledge(_)
             | Self::Block(_)
             | Self::UpdateKey(_)
-            | Self::Expire(_) => None,
+            | Self::Expire(_)
+            | Self::Place(_) => None,
         }
     }
 }
@@ -203,6 +210,11 @@ pub enum Outcome {
         /// The sequence given out last: what is sealed for keys before the previous one has a
         /// place up to here, and never will have one beyond.
         last: Sequence,
+    },
+    /// The map is changed, by this or an earlier try.
+    Placed {
+        /// The version of the map with the change.
+        version: MapVersion,
     },
 }
 

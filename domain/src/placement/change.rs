@@ -4,16 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, SurvivalGoal};
 use super::RegionName;
+use super::map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, SurvivalGoal};
 use crate::ids::{Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId};
+use crate::time::Timestamp;
 
 /// The ownership epoch of a partition that had no owner before.
-const FIRST_EPOCH: Epoch = Epoch(1);
+pub(super) const FIRST_EPOCH: Epoch = Epoch(1);
 /// The most nodes of a cluster.
 pub(super) const MAX_NODES: usize = 1024;
 /// The most voters of a group; more make every write slower and nothing safer.
 pub(super) const MAX_FOUNDERS: usize = 9;
+/// From so many regions on, one of them can be lost and a majority of the others' voters be left.
+pub(super) const LEAST_REGIONS: usize = 3;
+/// The longest address, in bytes.
 const MAX_ADDRESS_BYTES: usize = 255;
 
 /// A group as it is born.
@@ -61,6 +65,40 @@ pub enum Change {
     SetGoal(SurvivalGoal),
 }
 
+impl Change {
+    /// About how many bytes it takes in the log, and no less.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        /// More than anything takes beside its addresses.
+        const EACH: usize = 256;
+        let weight = |entry: &NodeEntry| {
+            let addresses = entry.peer_address.len() + entry.client_address.len();
+            EACH + addresses
+        };
+        let of_group = |born: &FoundingGroup| EACH + 20 * born.founders.len();
+        match self {
+            Self::Found { nodes, groups, .. } => {
+                let nodes: usize = nodes.values().map(weight).sum();
+                nodes + groups.values().map(of_group).sum::<usize>()
+            }
+            Self::PutNode { entry, .. } => weight(entry),
+            Self::AddGroup { born, .. } => of_group(born),
+            Self::RemoveNode(_) | Self::SetGoal(_) => 0,
+        }
+    }
+}
+
+/// A change that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapHistoryRow {
+    /// The version of the map with it.
+    pub version: MapVersion,
+    /// When, by the clock of the placement group.
+    pub at: Timestamp,
+    /// The change.
+    pub change: Change,
+}
+
 /// Why a change makes no map. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum PlacementRefusal {
@@ -71,13 +109,15 @@ pub enum PlacementRefusal {
     #[error("the cluster was not founded yet")]
     NotFounded,
     /// Too few or too many.
-    #[error("a cluster has 1 to {MAX_NODES} nodes and 1 to 4096 groups")]
+    #[error(
+        "a cluster has 1 to {MAX_NODES} nodes and at least one group, and a partition for each group"
+    )]
     Size,
-    /// A number that means something else: node 0, group 0, replica 0.
-    #[error("number 0 is none for a node, a group of boxes or a replica")]
+    /// A number that means something else.
+    #[error("0 is no number for a node, a group of boxes or a replica, nor of partitions to give")]
     Zero,
-    /// An address that is empty, too long, or that of another node.
-    #[error("node {0} needs addresses of its own")]
+    /// An address that is missing, too long or not printable, or that of another node.
+    #[error("node {0} needs an address for its peers, and no other node's addresses")]
     Address(NodeId),
     /// The node is not in the map.
     #[error("there is no node {0}")]
@@ -88,28 +128,32 @@ pub enum PlacementRefusal {
     /// A node leaves only once it is drained.
     #[error("node {0} is not drained: `rossby node drain {0}` comes first")]
     NotDraining(NodeId),
-    /// No active node is left, or none in the home region of a group.
-    #[error("it leaves no active node where one is needed")]
-    NobodyLeft,
+    /// A region where a group is at home would be left without an active node.
+    #[error("it leaves no active node in region {0}, where a group is at home")]
+    NobodyLeft(RegionName),
     /// The group is there already.
     #[error("there is a group {0} already")]
     GroupExists(GroupId),
     /// A group that is born with no replica, with too many, or with two on a node.
-    #[error("group {0} needs 1 to {MAX_FOUNDERS} first replicas, each on an active node of its own")]
+    #[error(
+        "group {0} needs 1 to {MAX_FOUNDERS} first replicas, each on an active node of its own"
+    )]
     Founders(GroupId),
     /// A home without nodes.
     #[error("there is no active node in region {0}")]
     NoSuchRegion(RegionName),
     /// Not as many spare partitions.
-    #[error("only {left} partitions are spare")]
+    #[error("spare partitions: {left}, fewer than asked for")]
     NotEnoughSpare {
         /// How many there are.
         left: u16,
     },
     /// A goal that no placement of these nodes can meet.
-    #[error("to survive the loss of a region takes nodes in at least 3, and there are {regions}")]
+    #[error(
+        "to survive the loss of a region takes active nodes in at least 3, and there are {regions}"
+    )]
     TooFewRegions {
-        /// How many there are.
+        /// How many there would be.
         regions: u16,
     },
     /// Nothing would change.
@@ -124,22 +168,43 @@ impl ClusterMap {
     /// [`PlacementRefusal`] if there is none.
     pub fn after(&self, change: &Change) -> Result<Self, PlacementRefusal> {
         let founded = self.version > MapVersion(0);
-        let mut next = match (change, founded) {
+        let mut next = self.clone();
+        match (change, founded) {
             (Change::Found { .. }, true) => return Err(PlacementRefusal::AlreadyFounded),
-            (Change::Found { goal, partitions, nodes, groups }, false) => {
-                Self::found(*goal, *partitions, nodes, groups)?
+            (
+                Change::Found {
+                    goal,
+                    partitions,
+                    nodes,
+                    groups,
+                },
+                false,
+            ) => {
+                next.goal = *goal;
+                next.partitions = *partitions;
+                next.found(nodes, groups)?;
             }
             (_, false) => return Err(PlacementRefusal::NotFounded),
-            (Change::PutNode { node, entry }, true) => self.with_node(*node, entry)?,
-            (Change::RemoveNode(node), true) => self.without_node(*node)?,
-            (Change::AddGroup { group, born, partitions }, true) => {
-                let mut next = self.clone();
+            (Change::PutNode { node, entry }, true) => {
+                next.put_node(*node, entry)?;
+                if let Some(home) = next.deserted_home() {
+                    return Err(PlacementRefusal::NobodyLeft(home.clone()));
+                }
+            }
+            (Change::RemoveNode(node), true) => next.remove_node(*node)?,
+            (
+                Change::AddGroup {
+                    group,
+                    born,
+                    partitions,
+                },
+                true,
+            ) => {
                 next.add_group(*group, born)?;
                 next.hand_out(*group, *partitions)?;
-                next
             }
-            (Change::SetGoal(goal), true) => Self { goal: *goal, ..self.clone() },
-        };
+            (Change::SetGoal(goal), true) => next.goal = *goal,
+        }
         next.check_goal()?;
         if next == *self {
             return Err(PlacementRefusal::Unchanged);
@@ -148,67 +213,70 @@ impl ClusterMap {
         Ok(next)
     }
 
-    fn found(
-        goal: SurvivalGoal,
-        partitions: PartitionCount,
-        nodes: &BTreeMap<NodeId, NodeEntry>,
-        groups: &BTreeMap<GroupId, FoundingGroup>,
-    ) -> Result<Self, PlacementRefusal> {
-        let none = Self { goal, partitions, ..Self::default() };
-        let mut map = nodes
-            .iter()
-            .try_fold(none, |map, (node, entry)| map.with_node(*node, entry))?;
-        for (group, born) in groups {
-            map.add_group(*group, born)?;
-        }
-        let in_turn = groups.keys().cycle();
-        for (partition, group) in partitions.handed_out_at_birth().zip(in_turn) {
-            map.owners.insert(partition, Owner { group: *group, epoch: FIRST_EPOCH });
-        }
-        if map.nodes.is_empty() || map.groups.is_empty() || map.owners.len() < map.groups.len() {
-            return Err(PlacementRefusal::Size);
-        }
-        Ok(map)
+    /// The same with a higher version than this, if it has none.
+    pub(crate) fn raised_above(mut self, floor: MapVersion) -> Self {
+        self.version = self.version.max(floor.next());
+        self
     }
 
-    fn with_node(&self, node: NodeId, entry: &NodeEntry) -> Result<Self, PlacementRefusal> {
+    fn found(
+        &mut self,
+        nodes: &BTreeMap<NodeId, NodeEntry>,
+        groups: &BTreeMap<GroupId, FoundingGroup>,
+    ) -> Result<(), PlacementRefusal> {
+        if nodes.is_empty() || groups.is_empty() {
+            return Err(PlacementRefusal::Size);
+        }
+        for (node, entry) in nodes {
+            self.put_node(*node, entry)?;
+        }
+        for (group, born) in groups {
+            self.add_group(*group, born)?;
+        }
+        let in_turn = groups.keys().cycle();
+        for (partition, group) in self.partitions.handed_out_at_birth().zip(in_turn) {
+            let owner = Owner {
+                group: *group,
+                epoch: FIRST_EPOCH,
+            };
+            self.owners.insert(partition, owner);
+        }
+        if self.owners.len() < self.groups.len() {
+            return Err(PlacementRefusal::Size);
+        }
+        Ok(())
+    }
+
+    fn put_node(&mut self, node: NodeId, entry: &NodeEntry) -> Result<(), PlacementRefusal> {
         if node == NodeId(0) {
             return Err(PlacementRefusal::Zero);
         }
-        let known = self.nodes.get(&node);
-        if known.is_some_and(|known| known.region != entry.region) {
-            return Err(PlacementRefusal::OtherRegion(node));
+        match self.nodes.get(&node) {
+            Some(known) if known.region != entry.region => {
+                return Err(PlacementRefusal::OtherRegion(node));
+            }
+            None if self.nodes.len() >= MAX_NODES => return Err(PlacementRefusal::Size),
+            _ => {}
         }
-        if known.is_none() && self.nodes.len() >= MAX_NODES {
-            return Err(PlacementRefusal::Size);
-        }
-        let is_address = |address: &str| address.len() <= MAX_ADDRESS_BYTES;
-        let taken = self.nodes.iter().any(|(other, known)| {
-            let same = |own: &str, theirs: &str| !own.is_empty() && own == theirs;
-            *other != node
-                && (same(&entry.peer_address, &known.peer_address)
-                    || same(&entry.client_address, &known.client_address))
-        });
-        if taken || !is_address(&entry.peer_address) || !is_address(&entry.client_address) {
+        let mut others = self.nodes.iter().filter(|(other, _)| **other != node);
+        if !entry.has_addresses() || others.any(|(_, other)| entry.shares_address_with(other)) {
             return Err(PlacementRefusal::Address(node));
         }
-        let mut next = self.clone();
-        next.nodes.insert(node, entry.clone());
-        next.check_homes()?;
-        Ok(next)
+        self.nodes.insert(node, entry.clone());
+        Ok(())
     }
 
-    fn without_node(&self, node: NodeId) -> Result<Self, PlacementRefusal> {
+    fn remove_node(&mut self, node: NodeId) -> Result<(), PlacementRefusal> {
         match self.nodes.get(&node) {
-            None => return Err(PlacementRefusal::UnknownNode(node)),
+            None => Err(PlacementRefusal::UnknownNode(node)),
             Some(entry) if entry.state == NodeState::Active => {
-                return Err(PlacementRefusal::NotDraining(node));
+                Err(PlacementRefusal::NotDraining(node))
             }
-            Some(_) => {}
+            Some(_) => {
+                self.nodes.remove(&node);
+                Ok(())
+            }
         }
-        let mut next = self.clone();
-        next.nodes.remove(&node);
-        Ok(next)
     }
 
     fn add_group(&mut self, group: GroupId, born: &FoundingGroup) -> Result<(), PlacementRefusal> {
@@ -218,58 +286,64 @@ impl ClusterMap {
         if self.groups.contains_key(&group) {
             return Err(PlacementRefusal::GroupExists(group));
         }
-        let nodes: BTreeSet<&NodeId> = born.founders.values().collect();
-        let count = born.founders.len();
-        let fits = nodes.len() == count && (1..=MAX_FOUNDERS).contains(&count);
-        if !fits || !nodes.iter().all(|node| self.is_active(node)) {
+        if !self.active_regions().contains(&born.home) {
+            return Err(PlacementRefusal::NoSuchRegion(born.home.clone()));
+        }
+        let mut founders = born.founders.values();
+        if !has_founders(&born.founders) || !founders.all(|node| self.is_active(*node)) {
             return Err(PlacementRefusal::Founders(group));
         }
         let FoundingGroup { home, founders } = born.clone();
         self.groups.insert(group, GroupEntry { home, founders });
-        self.check_homes()
+        Ok(())
     }
 
     /// Gives a group the spare partitions with the highest numbers.
     fn hand_out(&mut self, group: GroupId, count: u16) -> Result<(), PlacementRefusal> {
-        let mut spare: Vec<PartitionId> = self.spare().collect();
-        let left = u16::try_from(spare.len()).unwrap_or(u16::MAX);
-        if count == 0 || count > left {
-            return Err(PlacementRefusal::NotEnoughSpare { left });
+        if count == 0 {
+            return Err(PlacementRefusal::Zero);
         }
-        let kept = spare.len() - usize::from(count);
+        let mut spare: Vec<PartitionId> = self.spare().collect();
+        let Some(kept) = spare.len().checked_sub(usize::from(count)) else {
+            let left = u16::try_from(spare.len()).unwrap_or(u16::MAX);
+            return Err(PlacementRefusal::NotEnoughSpare { left });
+        };
         for partition in spare.split_off(kept) {
-            self.owners.insert(partition, Owner { group, epoch: FIRST_EPOCH });
+            let epoch = FIRST_EPOCH;
+            self.owners.insert(partition, Owner { group, epoch });
         }
         Ok(())
-    }
-
-    fn is_active(&self, node: &NodeId) -> bool {
-        let entry = self.nodes.get(node);
-        entry.is_some_and(|entry| entry.state == NodeState::Active)
-    }
-
-    /// The regions that active nodes are in.
-    pub(super) fn active_regions(&self) -> BTreeSet<&RegionName> {
-        let active = self.nodes.values().filter(|node| node.state == NodeState::Active);
-        active.map(|node| &node.region).collect()
-    }
-
-    fn check_homes(&self) -> Result<(), PlacementRefusal> {
-        let regions = self.active_regions();
-        let homeless = self.groups.values().find(|group| !regions.contains(&group.home));
-        match homeless {
-            Some(group) => Err(PlacementRefusal::NoSuchRegion(group.home.clone())),
-            None if regions.is_empty() => Err(PlacementRefusal::NobodyLeft),
-            None => Ok(()),
-        }
     }
 
     fn check_goal(&self) -> Result<(), PlacementRefusal> {
         let regions = self.active_regions().len();
-        if self.goal == SurvivalGoal::Region && regions < 3 {
+        if self.goal == SurvivalGoal::Region && regions < LEAST_REGIONS {
             let regions = u16::try_from(regions).unwrap_or(u16::MAX);
             return Err(PlacementRefusal::TooFewRegions { regions });
         }
         Ok(())
+    }
+}
+
+/// Whether as many replicas as may be stand on as many nodes.
+pub(super) fn has_founders(founders: &BTreeMap<ReplicaId, NodeId>) -> bool {
+    let nodes: BTreeSet<&NodeId> = founders.values().collect();
+    nodes.len() == founders.len() && (1..=MAX_FOUNDERS).contains(&founders.len())
+}
+
+impl NodeEntry {
+    /// Whether its peers can be told where it is. Clients need not be.
+    pub(super) fn has_addresses(&self) -> bool {
+        let is_printable = |address: &str| {
+            address.len() <= MAX_ADDRESS_BYTES && address.bytes().all(|b| b.is_ascii_graphic())
+        };
+        !self.peer_address.is_empty()
+            && is_printable(&self.peer_address)
+            && is_printable(&self.client_address)
+    }
+
+    pub(super) fn shares_address_with(&self, other: &Self) -> bool {
+        self.peer_address == other.peer_address
+            || (!self.client_address.is_empty() && self.client_address == other.client_address)
     }
 }

@@ -7,10 +7,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::RegionName;
+use super::check::Unchecked;
 use crate::ids::{Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId};
 
 /// What the loss of must cost no acknowledged write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SurvivalGoal {
     /// Any minority of a group's nodes. Groups live in their home region alone: no write leaves it.
     #[default]
@@ -46,6 +48,7 @@ impl FromStr for SurvivalGoal {
 
 /// What a node is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum NodeState {
     /// It carries replicas.
     #[default]
@@ -93,8 +96,10 @@ pub struct Owner {
     pub epoch: Epoch,
 }
 
-/// What placement knows at one version. Changes only by [`ClusterMap::after`].
+/// What placement knows at one version. Changes only by [`ClusterMap::after`]; whatever it is decoded
+/// from, it has passed [`ClusterMap::check`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct ClusterMap {
     pub(super) version: MapVersion,
     pub(super) goal: SurvivalGoal,
@@ -139,6 +144,36 @@ impl ClusterMap {
     #[must_use]
     pub fn owners(&self) -> &BTreeMap<PartitionId, Owner> {
         &self.owners
+    }
+
+    /// Whether a node is there and carries replicas.
+    #[must_use]
+    pub fn is_active(&self, node: NodeId) -> bool {
+        let entry = self.nodes.get(&node);
+        entry.is_some_and(|entry| entry.state == NodeState::Active)
+    }
+
+    /// The regions that active nodes are in.
+    #[must_use]
+    pub fn active_regions(&self) -> BTreeSet<&RegionName> {
+        let active = |node: &&NodeEntry| node.state == NodeState::Active;
+        let active = self.nodes.values().filter(active);
+        active.map(|node| &node.region).collect()
+    }
+
+    /// Whether two nodes may fail together.
+    pub(super) fn share_region(&self, a: NodeId, b: NodeId) -> bool {
+        match (self.nodes.get(&a), self.nodes.get(&b)) {
+            (Some(a), Some(b)) => a.region == b.region,
+            _ => false,
+        }
+    }
+
+    /// The first home of a group in which no node is active.
+    pub(super) fn deserted_home(&self) -> Option<&RegionName> {
+        let active = self.active_regions();
+        let mut homes = self.groups.values().map(|group| &group.home);
+        homes.find(|home| !active.contains(home))
     }
 
     /// The regions that nodes are in.

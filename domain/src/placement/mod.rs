@@ -17,9 +17,18 @@
 //! - The memberships of groups are the truth, the map is the intent: nothing here says who votes.
 
 mod change;
+mod check;
 mod map;
 mod names;
 
-pub use change::{Change, FoundingGroup, PlacementRefusal};
+use crate::ids::{GroupId, PartitionId};
+
+pub use change::{Change, FoundingGroup, MapHistoryRow, PlacementRefusal};
+pub use check::InvalidMap;
 pub use map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, SurvivalGoal};
 pub use names::{RegionName, RegionNameError};
+
+/// The group that owns the cluster map.
+pub const PLACEMENT_GROUP: GroupId = GroupId(0);
+/// The partition of the placement group's own key space that the map is in.
+pub const PLACEMENT_PARTITION: PartitionId = PartitionId::FIRST;

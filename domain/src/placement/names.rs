@@ -38,7 +38,9 @@ impl RegionName {
             Ok(Self(text.to_owned()))
         } else {
             // A name is shown in errors: not more of it than one could be.
-            Err(RegionNameError(text.chars().take(Self::MAX_BYTES + 1).collect()))
+            Err(RegionNameError(
+                text.chars().take(Self::MAX_BYTES + 1).collect(),
+            ))
         }
     }
 

@@ -76,6 +76,10 @@ pub fn answer<T: ReadTables>(
                 .next();
             Answer::NextDue(first.map(|(at, _)| at))
         }
+        Query::Map => Answer::Map(tables.cluster_map()?.unwrap_or_default()),
+        Query::MapHistory { after, limit } => {
+            Answer::MapHistory(tables.map_changes(*after, *limit)?)
+        }
     })
 }
 

@@ -1,4 +1,6 @@
 //! Queries: everything that can be read from a partition.
+//!
+//! Both queries and answers travel between nodes by serde: a node asks the leader of another group.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -6,11 +8,14 @@ use serde::{Deserialize, Serialize};
 use crate::chain::KeyRecord;
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
-use crate::ids::{BoxId, Counter, DeviceAddress, DeviceId, Epoch, PartitionId, Sequence};
+use crate::ids::{
+    BoxId, Counter, DeviceAddress, DeviceId, Epoch, MapVersion, PartitionId, Sequence,
+};
+use crate::placement::{ClusterMap, MapHistoryRow};
 use crate::time::Timestamp;
 
 /// A question to one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     /// Which box an identifier belongs to. (Directory partition of the identifier.)
     ResolveIdentifier(IdentifierHash),
@@ -62,6 +67,15 @@ pub enum Query {
     Ownership(PartitionId),
     /// When something in the partition next outlives its time (for the expiry worker).
     NextDue(PartitionId),
+    /// The cluster map. (The placement group's first partition.)
+    Map,
+    /// Some of the remembered changes of the map, oldest first.
+    MapHistory {
+        /// Only those that made a later version than this.
+        after: MapVersion,
+        /// At most this many.
+        limit: u32,
+    },
 }
 
 impl Query {
@@ -73,7 +87,7 @@ impl Query {
 }
 
 /// The answer to a [`Query`], variant for variant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// To [`Query::ResolveIdentifier`]: the box, if the identifier is verified and discoverable.
     ResolvedIdentifier(Option<BoxId>),
@@ -102,10 +116,14 @@ pub enum Answer {
     },
     /// To [`Query::NextDue`]: `None` if nothing will.
     NextDue(Option<Timestamp>),
+    /// To [`Query::Map`]: of version 0 before the cluster was founded.
+    Map(ClusterMap),
+    /// To [`Query::MapHistory`].
+    MapHistory(Vec<MapHistoryRow>),
 }
 
 /// A key record and where the asking device stands in the box's queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRecordAnswer {
     /// The record.
     pub record: KeyRecord,
@@ -114,7 +132,7 @@ pub struct KeyRecordAnswer {
 }
 
 /// A box on its way through registration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoxStateAnswer {
     /// Its key record.
     pub record: KeyRecord,
@@ -123,7 +141,7 @@ pub struct BoxStateAnswer {
 }
 
 /// A page of envelopes and the state of the queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// Envelopes in the order of the queue.
     pub envelopes: Vec<Envelope>,
@@ -151,7 +169,7 @@ pub struct QueueStatus {
 }
 
 /// A code that waits for the courier, sealed under the cluster's seal key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxItem {
     /// The identifier's hash.
     pub identifier: IdentifierHash,
@@ -166,7 +184,7 @@ pub struct OutboxItem {
 }
 
 /// A half-done registration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingBox {
     /// The box.
     pub box_id: BoxId,

@@ -9,7 +9,8 @@ use crate::claim::{Claim, CodeBudget, PendingClaim};
 use crate::dedupe::SenderRow;
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
-use crate::ids::{BoxId, DeviceAddress, DeviceId, Sequence};
+use crate::ids::{BoxId, DeviceAddress, DeviceId, MapVersion, Sequence};
+use crate::placement::{ClusterMap, MapHistoryRow};
 use crate::profile::{Intent, Profile};
 use crate::time::Timestamp;
 
@@ -28,6 +29,8 @@ pub struct MemoryTables {
     intents: BTreeMap<BoxId, Intent>,
     due: BTreeSet<(Timestamp, DueKey)>,
     meta: Meta,
+    map: Option<ClusterMap>,
+    map_changes: BTreeMap<MapVersion, MapHistoryRow>,
 }
 
 /// A rule of a table that its caller broke.
@@ -203,6 +206,20 @@ impl ReadTables for MemoryTables {
     fn meta(&self) -> Result<Meta, Self::Error> {
         Ok(self.meta)
     }
+
+    fn cluster_map(&self) -> Result<Option<ClusterMap>, Self::Error> {
+        Ok(self.map.clone())
+    }
+
+    fn map_changes(
+        &self,
+        after: MapVersion,
+        limit: u32,
+    ) -> Result<Vec<MapHistoryRow>, Self::Error> {
+        let rows = (Bound::Excluded(after), Bound::Unbounded);
+        let rows = self.map_changes.range(rows).take(count(limit));
+        Ok(rows.map(|(_, row)| row.clone()).collect())
+    }
 }
 
 impl Tables for MemoryTables {
@@ -344,6 +361,20 @@ impl Tables for MemoryTables {
 
     fn put_meta(&mut self, meta: &Meta) -> Result<(), Self::Error> {
         self.meta = *meta;
+        Ok(())
+    }
+
+    fn put_cluster_map(&mut self, map: &ClusterMap) -> Result<(), Self::Error> {
+        self.map = Some(map.clone());
+        Ok(())
+    }
+
+    fn add_map_change(&mut self, row: &MapHistoryRow) -> Result<(), Self::Error> {
+        insert(&mut self.map_changes, row.version, row.clone())
+    }
+
+    fn delete_map_change(&mut self, version: MapVersion) -> Result<(), Self::Error> {
+        self.map_changes.remove(&version);
         Ok(())
     }
 }

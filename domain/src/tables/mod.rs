@@ -18,6 +18,8 @@
 //! | 10 | intents | box | [`Intent`] | all |
 //! | 11 | due | time, [`DueKey`] | nothing | insert, read in order of time, delete |
 //! | 12 | meta | nothing | [`Meta`] | read, put |
+//! | 13 | map | nothing | [`ClusterMap`] | read, put |
+//! | 14 | map history | version | [`MapHistoryRow`] | append, read, delete |
 //!
 //! Prefixes, key encodings and the versions of values are in `storage` (`store/rows.rs`); keys sort
 //! as this table writes them, numbers big-endian.
@@ -32,8 +34,9 @@ use crate::claim::{Claim, CodeBudget, PendingClaim};
 use crate::dedupe::SenderRow;
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
-use crate::ids::{BoxId, DeviceAddress, DeviceId, Epoch, Sequence};
+use crate::ids::{BoxId, DeviceAddress, DeviceId, Epoch, MapVersion, Sequence};
 use crate::limits::Limits;
+use crate::placement::{ClusterMap, MapHistoryRow};
 use crate::profile::{Intent, Profile};
 use crate::restored::Restored;
 use crate::time::Timestamp;
@@ -208,6 +211,11 @@ pub trait ReadTables {
     fn due(&self, upto: Timestamp, limit: u32) -> Result<Vec<(Timestamp, DueKey)>, Self::Error>;
     /// meta: the default if it was never put.
     fn meta(&self) -> Result<Meta, Self::Error>;
+    /// map: `None` before the cluster was founded, and in all groups but the placement group.
+    fn cluster_map(&self) -> Result<Option<ClusterMap>, Self::Error>;
+    /// map history: the first changes that made a later version than `after`, in order.
+    fn map_changes(&self, after: MapVersion, limit: u32)
+    -> Result<Vec<MapHistoryRow>, Self::Error>;
 }
 
 /// Changing a partition's tables.
@@ -284,4 +292,10 @@ pub trait Tables: ReadTables {
     fn remove_due(&mut self, at: Timestamp, key: &DueKey) -> Result<(), Self::Error>;
     /// meta.
     fn put_meta(&mut self, meta: &Meta) -> Result<(), Self::Error>;
+    /// map.
+    fn put_cluster_map(&mut self, map: &ClusterMap) -> Result<(), Self::Error>;
+    /// map history: under the version that the change made, of which there is none yet.
+    fn add_map_change(&mut self, row: &MapHistoryRow) -> Result<(), Self::Error>;
+    /// map history.
+    fn delete_map_change(&mut self, version: MapVersion) -> Result<(), Self::Error>;
 }

@@ -18,11 +18,15 @@
 //! | 10 | intents | box (16) |
 //! | 11 | due | time u64, kind u8, box and/or identifier hash |
 //! | 12 | meta | |
+//! | 13 | map | |
+//! | 14 | map history | version u64 |
 //!
 //! Keys are never reused for another meaning: a new table gets a new prefix.
 
 use rossby_domain::identifier::IdentifierHash;
-use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, GroupId, PartitionId, Sequence};
+use rossby_domain::ids::{
+    BoxId, DeviceAddress, DeviceId, GroupId, MapVersion, PartitionId, Sequence,
+};
 use rossby_domain::tables::{DueKey, InboxKey};
 use rossby_domain::time::Timestamp;
 
@@ -62,6 +66,10 @@ pub(crate) enum Table {
     Due = 11,
     /// The partition's one row.
     Meta = 12,
+    /// The cluster map: one row.
+    Map = 13,
+    /// Version -> the change that made it.
+    MapHistory = 14,
 }
 
 impl Table {
@@ -80,6 +88,8 @@ impl Table {
             Self::Intents,
             Self::Due,
             Self::Meta,
+            Self::Map,
+            Self::MapHistory,
         ];
         all.into_iter().find(|table| *table as u8 == prefix)
     }
@@ -99,6 +109,8 @@ impl Table {
             Self::Intents => "intents",
             Self::Due => "due",
             Self::Meta => "meta",
+            Self::Map => "map",
+            Self::MapHistory => "map history",
         }
     }
 
@@ -277,6 +289,24 @@ pub(crate) fn whole(table: Table) -> KeyRange {
 
 pub(crate) fn meta() -> Vec<u8> {
     Table::Meta.key(&[])
+}
+
+pub(crate) fn map() -> Vec<u8> {
+    Table::Map.key(&[])
+}
+
+pub(crate) fn map_change(version: MapVersion) -> Vec<u8> {
+    Table::MapHistory.key(&[&version.0.to_be_bytes()])
+}
+
+/// The changes that made later versions than this; `None` if there can be none.
+pub(crate) fn map_changes_after(after: MapVersion) -> Option<KeyRange> {
+    let first = after.0.checked_add(1)?;
+    let end = whole(Table::MapHistory).end;
+    Some(KeyRange {
+        start: map_change(MapVersion(first)),
+        end,
+    })
 }
 
 /// Reads the parts of a key. `None` everywhere means: not a key of that table.

@@ -9,7 +9,8 @@ use rossby_domain::claim::{Claim, CodeBudget, PendingClaim};
 use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::identifier::IdentifierHash;
-use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, Sequence};
+use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, MapVersion, Sequence};
+use rossby_domain::placement::{ClusterMap, MapHistoryRow};
 use rossby_domain::profile::{Intent, Profile};
 use rossby_domain::tables::{DueKey, InboxKey, Meta, OutboxRow, QueueState, ReadTables, Tables};
 use rossby_domain::time::Timestamp;
@@ -187,6 +188,12 @@ fn intent(box_id: &BoxId) -> Row<Intent> {
 }
 fn meta() -> Row<Meta> {
     Row::new(Table::Meta, rows::meta())
+}
+fn map() -> Row<ClusterMap> {
+    Row::new(Table::Map, rows::map())
+}
+fn map_change(version: MapVersion) -> Row<MapHistoryRow> {
+    Row::new(Table::MapHistory, rows::map_change(version))
 }
 
 impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
@@ -370,6 +377,22 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
         self.layers.known().meta = found;
         Ok(found.unwrap_or_default())
     }
+
+    fn cluster_map(&self) -> Result<Option<ClusterMap>, StoreError> {
+        self.read(map())
+    }
+
+    fn map_changes(&self, after: MapVersion, limit: u32) -> Result<Vec<MapHistoryRow>, StoreError> {
+        let Some(range) = rows::map_changes_after(after) else {
+            return Ok(Vec::new());
+        };
+        self.list(
+            Table::MapHistory,
+            &range,
+            limit,
+            |key, row: MapHistoryRow| (rows::map_change(row.version) == key).then_some(row),
+        )
+    }
 }
 
 impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
@@ -516,6 +539,21 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
         self.layers.known().meta = Some(*value);
         Ok(())
     }
+
+    fn put_cluster_map(&mut self, value: &ClusterMap) -> Result<(), StoreError> {
+        self.put_lasting(map(), value)?;
+        Ok(())
+    }
+
+    fn add_map_change(&mut self, row: &MapHistoryRow) -> Result<(), StoreError> {
+        let clash = "a change of the map was added where there is one";
+        self.insert(map_change(row.version), row, clash)?;
+        Ok(())
+    }
+
+    fn delete_map_change(&mut self, version: MapVersion) -> Result<(), StoreError> {
+        self.delete(map_change(version))
+    }
 }
 
 fn stop_if(enough: bool) -> ControlFlow<()> {
@@ -584,6 +622,11 @@ pub(crate) fn check_row(key: &[u8], value: &[u8]) -> Result<Option<Table>, Store
             };
         }
         Table::Meta => decode_value::<Meta>(value).map(drop),
+        Table::Map => decode_value::<ClusterMap>(value).map(drop),
+        Table::MapHistory => match decode_value::<MapHistoryRow>(value) {
+            Ok(row) if rows::map_change(row.version) != key => return Err(damaged_key(table)),
+            decoded => decoded.map(drop),
+        },
     };
     decoded.map_err(|error| damaged(table, &error))?;
     Ok(Some(table))

@@ -10,7 +10,12 @@ use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{
-    BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, GroupId, PartitionId, Sequence,
+    BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, GroupId, MapVersion, NodeId,
+    PartitionCount, PartitionId, ReplicaId, Sequence,
+};
+use rossby_domain::placement::{
+    Change, ClusterMap, FoundingGroup, MapHistoryRow, NodeEntry, NodeState, RegionName,
+    SurvivalGoal,
 };
 use rossby_domain::profile::{Intent, Profile};
 use rossby_domain::tables::{
@@ -93,6 +98,9 @@ enum Step {
     Due(u8, u8),
     DropDue(u8, u8),
     Meta(u8),
+    Map(u8),
+    MapChange(u8, u8),
+    DropMapChange(u8),
     Freeze,
     Settle,
     Thaw,
@@ -123,7 +131,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => key.clone().prop_map(Step::DropIntent),
         2 => pair.clone().prop_map(|(a, b)| Step::Due(a, b)),
         2 => pair.prop_map(|(a, b)| Step::DropDue(a, b)),
-        1 => one.prop_map(|(_, v)| Step::Meta(v)),
+        1 => one.clone().prop_map(|(_, v)| Step::Meta(v)),
+        1 => one.clone().prop_map(|(_, v)| Step::Map(v)),
+        2 => one.prop_map(|(a, v)| Step::MapChange(a, v)),
+        1 => key.prop_map(Step::DropMapChange),
         3 => Just(Step::Freeze),
         2 => Just(Step::Settle),
         2 => Just(Step::Thaw),
@@ -175,6 +186,20 @@ fn run<T: Tables<Error: std::fmt::Debug>>(tables: &mut T, sequences: &[u64], ste
             clock: at(v),
             ..Meta::default()
         }),
+        Step::Map(v) => tables.put_cluster_map(&cluster_map(v)),
+        Step::MapChange(a, v) => {
+            let row = map_change(a, v);
+            let before = MapVersion(row.version.0 - 1);
+            let known = tables.map_changes(before, 1).unwrap();
+            match known
+                .first()
+                .is_some_and(|known| known.version == row.version)
+            {
+                true => Ok(()),
+                false => tables.add_map_change(&row),
+            }
+        }
+        Step::DropMapChange(a) => tables.delete_map_change(map_change(a, 0).version),
         Step::Freeze | Step::Settle | Step::Thaw => Ok(()),
     };
     done.unwrap();
@@ -243,6 +268,35 @@ fn intent(v: u8) -> Intent {
     }
 }
 
+fn founding(v: u8) -> Change {
+    let (node, home) = (NodeId(u64::from(v) + 1), RegionName::default());
+    let entry = NodeEntry {
+        region: home.clone(),
+        peer_address: format!("10.0.0.{v}:7471"),
+        client_address: String::new(),
+        state: NodeState::Active,
+    };
+    let founders = [(ReplicaId(1), node)].into();
+    Change::Found {
+        goal: SurvivalGoal::Node,
+        partitions: PartitionCount::new(8).unwrap(),
+        nodes: [(node, entry)].into(),
+        groups: [(GroupId(1), FoundingGroup { home, founders })].into(),
+    }
+}
+
+fn cluster_map(v: u8) -> ClusterMap {
+    ClusterMap::default().after(&founding(v)).unwrap()
+}
+
+fn map_change(a: u8, v: u8) -> MapHistoryRow {
+    MapHistoryRow {
+        version: MapVersion(u64::from(a) * 255 + 1),
+        at: at(v),
+        change: founding(v),
+    }
+}
+
 /// All that the tables show, through every reading method.
 fn shown<T: ReadTables<Error: std::fmt::Debug>>(tables: &T) -> Vec<String> {
     let mut all = Vec::new();
@@ -297,6 +351,11 @@ fn shown<T: ReadTables<Error: std::fmt::Debug>>(tables: &T) -> Vec<String> {
         }
     }
     all.push(format!("{:?}", tables.meta().unwrap()));
+    all.push(format!("{:?}", tables.cluster_map().unwrap()));
+    for (after, limit) in [(0, 0), (0, 2), (0, 100), (1, 100), (u64::MAX, 100)] {
+        let rows = tables.map_changes(MapVersion(after), limit);
+        all.push(format!("{:?}", rows.unwrap()));
+    }
     all
 }
 
