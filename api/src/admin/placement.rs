@@ -34,9 +34,8 @@ pub(super) fn goal(text: &str) -> Result<Option<SurvivalGoal>, OperatorError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let goal = text.parse();
-    goal.map(Some)
-        .map_err(|error: rossby_domain::placement::SurvivalGoalError| {
-            OperatorError::Invalid(error.to_string())
-        })
+    match text.parse::<SurvivalGoal>() {
+        Ok(goal) => Ok(Some(goal)),
+        Err(error) => Err(OperatorError::Invalid(error.to_string())),
+    }
 }

@@ -229,7 +229,7 @@ async fn what_is_asked_of_placement_reaches_the_node() {
     assert_eq!(map, ClusterMap::default());
     assert_eq!(view.silent_node_ids, [5]);
 
-    let mut set = |survive: &str| {
+    let set = |survive: &str| {
         let request = v1::SetSurviveRequest {
             survive: survive.to_owned(),
         };

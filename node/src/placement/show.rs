@@ -1,7 +1,9 @@
 //! `rossby placement show`: the cluster map.
 
 use rossby_domain::ids::{GroupId, NodeId};
-use rossby_domain::placement::{GroupEntry, NodeEntry, NodeState, PLACEMENT_GROUP, SurvivalGoal};
+use rossby_domain::placement::{
+    GroupEntry, NodeEntry, NodeState, PLACEMENT_GROUP, RegionName, SurvivalGoal,
+};
 use serde::Serialize;
 
 use super::{Known, View};
@@ -57,9 +59,9 @@ struct MemberView {
     voter: bool,
 }
 
-fn view(view: &View) -> MapView<'_> {
+fn view<'a>(view: &'a View) -> MapView<'a> {
     let map = &view.map;
-    let region = |region| {
+    let region = |region: &'a RegionName| {
         let nodes = map.nodes().iter();
         let nodes = nodes.filter(|(_, entry)| &entry.region == region);
         RegionView {

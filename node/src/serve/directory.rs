@@ -28,15 +28,21 @@ pub struct NodeDirectory {
 }
 
 impl Directory for NodeDirectory {
-    fn owner(&self, partition: PartitionId) -> Option<GroupId> {
+    fn group(&self, partition: PartitionId) -> Option<Arc<Group>> {
+        self.replica(self.owner(partition).unwrap_or(GroupId(1)))
+    }
+}
+
+impl NodeDirectory {
+    pub fn owner(&self, partition: PartitionId) -> Option<GroupId> {
         self.map.newest().owner(partition)
     }
 
-    fn replica(&self, group: GroupId) -> Option<Arc<Group>> {
+    pub fn replica(&self, group: GroupId) -> Option<Arc<Group>> {
         self.replicas.get(group)
     }
 
-    fn nodes(&self, group: GroupId) -> Vec<Member> {
+    pub fn nodes(&self, group: GroupId) -> Vec<Member> {
         let mut members = match self.replicas.get(group) {
             Some(replica) => of_replica(&replica),
             None => of_map(&self.map.newest(), group),
@@ -45,11 +51,11 @@ impl Directory for NodeDirectory {
         members
     }
 
-    fn births(&self) -> Vec<PartitionId> {
+    pub fn births(&self) -> Vec<PartitionId> {
         self.map.newest().births(&self.region)
     }
 
-    fn assigned(&self, group: GroupId) -> Vec<(PartitionId, Epoch)> {
+    pub fn assigned(&self, group: GroupId) -> Vec<(PartitionId, Epoch)> {
         if group == PLACEMENT_GROUP {
             return vec![(PLACEMENT_PARTITION, PLACEMENT_EPOCH)];
         }

@@ -12,8 +12,7 @@ use std::sync::Arc;
 
 use rossby_api::courier::{ConsoleCourier, Courier, OutboxFileCourier};
 use rossby_api::peer::{NoPeers, PeerTransport};
-use rossby_api::{Directory, Door, MailboxConfig, MailboxService, Relay, Workers};
-use rossby_domain::ids::ReplicaId;
+use rossby_api::{Door, MailboxConfig, MailboxService, Relay, Workers};
 use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP};
 use rossby_raft::{Group, InitializeError, StartError};
 use rossby_seams::transport::{LinkAcceptor, SharedTransport};
@@ -82,7 +81,7 @@ impl Node {
         // The log comes first: a directory that names a replica but has no log has lost it.
         let engine = self.open_engine(data)?;
         let (replicas, map) = (Arc::<Replicas>::default(), Arc::new(keeper));
-        let directory: Arc<dyn Directory> = Arc::new(NodeDirectory {
+        let directory = Arc::new(NodeDirectory {
             node: self.id(),
             region: self.parts.config.region.clone(),
             map: Arc::clone(&map),
@@ -162,7 +161,11 @@ impl Node {
         let stop = self.stop_tasks.child_token();
         let workers = Workers {
             group: Arc::clone(&group),
-            directory: Arc::clone(&membership.directory),
+            partitions: if id == PLACEMENT_GROUP {
+                rossby_domain::ids::PartitionCount::new(1).unwrap_or_default()
+            } else {
+                membership.cluster.partitions
+            },
             limits: self.parts.config.limits,
             secrets: Arc::clone(&membership.secrets),
             courier: Arc::clone(&membership.courier),
@@ -213,7 +216,7 @@ impl Node {
     fn open_doors(&self, membership: &Membership) {
         let cluster = &membership.cluster;
         let mailbox = Arc::new(MailboxService::new(MailboxConfig {
-            directory: Arc::clone(&membership.directory),
+            directory: membership.directory.clone(),
             secrets: Arc::clone(&membership.secrets),
             partitions: cluster.partitions,
             cluster_name: cluster.name.clone(),

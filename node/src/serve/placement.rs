@@ -24,10 +24,10 @@ use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
 use rossby_proto::v1;
 use rossby_raft::{Group, Leadership, Member, ReadError};
 use tokio::time::{Instant, sleep};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::init::{failed, named, refused, unavailable};
-use super::node::{Membership, Node};
+use super::node::Node;
 use super::operator::of_propose;
 
 /// How long a change of the map may take at the leader, and as the node that hands it on waits.
