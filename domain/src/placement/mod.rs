@@ -18,15 +18,23 @@
 
 mod change;
 mod check;
+mod desired;
+mod explain;
 mod map;
+mod membership;
 mod names;
+mod plan;
 
 use crate::ids::{GroupId, PartitionId};
 
 pub use change::{Change, FoundingGroup, MapHistoryRow, PlacementRefusal};
 pub use check::InvalidMap;
+pub use desired::{Birth, Load, Nodes, VOTERS_AT_HOME, birth, founders, placement_voters};
+pub use explain::{Consequence, Explanation, Harm, Lost, Writes, explain};
 pub use map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, SurvivalGoal};
+pub use membership::Membership;
 pub use names::{RegionName, RegionNameError};
+pub use plan::{Health, Patience, Report, Step, plan};
 
 /// The group that owns the cluster map.
 pub const PLACEMENT_GROUP: GroupId = GroupId(0);

@@ -15,5 +15,6 @@ mod mailbox;
 mod model;
 mod ownership;
 mod parsers;
+mod placement;
 mod registration;
 mod restored;
