@@ -217,6 +217,13 @@ impl Group {
         self.core.leadership.borrow().clone()
     }
 
+    /// Whether this replica leads as far as it knows: [`Self::leadership`] in short. A proposal or a
+    /// read finds out.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        matches!(*self.core.leadership.borrow(), Leadership::Here { .. })
+    }
+
     /// Changes of [`Self::leadership`].
     #[must_use]
     pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {

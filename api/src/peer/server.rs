@@ -17,12 +17,13 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::{CLUSTER_KEY, PEER_MESSAGE_BYTES_MAX, link};
+use super::{CLUSTER_KEY, PEER_MESSAGE_BYTES_MAX, execute, link};
 use crate::admin::{
     self, MembersOrder, MembersProgress, NodeStatus, OperatorError, members_order, members_progress,
 };
-use crate::call::{Call, CallStream, Door, RpcPath};
+use crate::call::{Call, CallError, CallReply, CallStream, RpcPath};
 use crate::listener::PeerConnectInfo;
+use crate::router::{Execute, ExecuteError, Executed};
 use crate::{ApiError, Code};
 
 /// A relayed call is given up after this long even if its caller would wait longer.
@@ -158,11 +159,33 @@ pub trait Joining: Send + Sync + 'static {
     async fn map_changes(&self) -> Result<Bytes, OperatorError>;
 }
 
+/// What a node does for a peer, by itself or not at all.
+#[async_trait]
+pub trait PeerDoor: Send + Sync + 'static {
+    /// Answers a relayed call.
+    ///
+    /// # Errors
+    /// [`CallError::Elsewhere`] if this node does not lead the caller's group.
+    async fn call(&self, call: Call) -> Result<CallReply, CallError>;
+
+    /// Opens a relayed stream.
+    ///
+    /// # Errors
+    /// As [`PeerDoor::call`].
+    async fn subscribe(&self, call: Call) -> Result<CallStream, CallError>;
+
+    /// Does work of a group.
+    ///
+    /// # Errors
+    /// [`ExecuteError::NotLeading`] if this node does not lead the group.
+    async fn execute(&self, request: Execute, deadline: Instant) -> Result<Executed, ExecuteError>;
+}
+
 /// What peers need once the node belongs to a cluster.
 struct Member {
     cluster: ClusterId,
     links: Arc<dyn LinkAcceptor>,
-    door: Arc<dyn Door>,
+    door: Arc<dyn PeerDoor>,
 }
 
 struct Inner {
@@ -190,8 +213,8 @@ impl PeerServer {
         let _ = self.0.joining.set(joining);
     }
 
-    /// From now on the node serves links and relayed calls of its cluster. `door` relays no further.
-    pub fn open(&self, cluster: ClusterId, links: Arc<dyn LinkAcceptor>, door: Arc<dyn Door>) {
+    /// From now on the node serves links, relayed calls and work of its cluster.
+    pub fn open(&self, cluster: ClusterId, links: Arc<dyn LinkAcceptor>, door: Arc<dyn PeerDoor>) {
         *self.0.member.write() = Some(Member {
             cluster,
             links,
@@ -299,9 +322,20 @@ impl Peer for PeerServer {
                 server_authorization: reply.server_authorization.unwrap_or_default(),
                 ..Default::default()
             },
-            Err(status) => refusal(&status),
+            Err(error) => not_done(error),
         };
         Ok(Response::new(response))
+    }
+
+    async fn execute(
+        &self,
+        request: Request<v1::ExecuteRequest>,
+    ) -> Result<Response<v1::ExecuteResponse>, Status> {
+        caller(&request)?;
+        let door = self.member(&request, |member| Arc::clone(&member.door))?;
+        let (work, deadline) = execute::from_wire(request.into_inner())?;
+        let result = door.execute(work, deadline).await;
+        Ok(Response::new(execute::response(result)))
     }
 
     type RelayStreamStream = RelayStream;
@@ -315,12 +349,16 @@ impl Peer for PeerServer {
         let mut asks = request.into_inner();
         let first = asks.message().await?.and_then(|first| first.open);
         let call = relayed(first.ok_or_else(|| Status::invalid_argument("no call"))?)?;
-        let messages = match door.subscribe(call).await {
-            Ok(messages) => messages,
-            // Told as the first message, to be passed on as it is.
-            Err(status) => Box::pin(futures_util::stream::iter([Err(status)])),
+        // A refusal is told as the first message.
+        let (messages, first): (CallStream, _) = match door.subscribe(call).await {
+            Ok(messages) => (messages, None),
+            Err(error) => (
+                Box::pin(futures_util::stream::empty()),
+                Some(not_done(error)),
+            ),
         };
-        Ok(Response::new(as_asked(asks, messages)))
+        let replies = futures_util::stream::iter(first).chain(messages.map(reply));
+        Ok(Response::new(as_asked(asks, Box::pin(replies))))
     }
 
     async fn describe(
@@ -422,23 +460,40 @@ fn to_json(map: &ClusterMap) -> Result<Bytes, Status> {
 
 /// What the leader answers to a relayed stream.
 type RelayStream = Pin<Box<dyn Stream<Item = Result<v1::RelayResponse, Status>> + Send>>;
+type Replies = Pin<Box<dyn Stream<Item = v1::RelayResponse> + Send>>;
 
-/// One message for each that is asked for.
-fn as_asked(asks: tonic::Streaming<v1::RelayStreamRequest>, messages: CallStream) -> RelayStream {
-    let next = |(mut asks, mut messages): (tonic::Streaming<_>, CallStream)| async {
+/// One reply for each that is asked for.
+fn as_asked(asks: tonic::Streaming<v1::RelayStreamRequest>, replies: Replies) -> RelayStream {
+    let next = |(mut asks, mut replies): (tonic::Streaming<_>, Replies)| async {
         let Ok(Some(_)) = asks.message().await else {
             return None;
         };
-        let reply = match messages.next().await? {
-            Ok(message) => v1::RelayResponse {
-                message,
-                ..Default::default()
-            },
-            Err(status) => refusal(&status),
-        };
-        Some((Ok(reply), (asks, messages)))
+        let reply = replies.next().await?;
+        Some((Ok(reply), (asks, replies)))
     };
-    Box::pin(futures_util::stream::unfold((asks, messages), next))
+    Box::pin(futures_util::stream::unfold((asks, replies), next))
+}
+
+fn reply(message: Result<bytes::Bytes, Status>) -> v1::RelayResponse {
+    match message {
+        Ok(message) => v1::RelayResponse {
+            message,
+            ..Default::default()
+        },
+        Err(status) => refusal(&status),
+    }
+}
+
+/// A call that was not done here: refused, or for another node.
+fn not_done(error: CallError) -> v1::RelayResponse {
+    match error {
+        CallError::Refused(error) => refusal(&error.into()),
+        CallError::Elsewhere { leader, .. } => v1::RelayResponse {
+            not_here: true,
+            leader: leader.as_ref().map(execute::likely_leader),
+            ..Default::default()
+        },
+    }
 }
 
 /// A client's call that a peer relays.

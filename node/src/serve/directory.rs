@@ -28,21 +28,15 @@ pub struct NodeDirectory {
 }
 
 impl Directory for NodeDirectory {
-    fn group(&self, partition: PartitionId) -> Option<Arc<Group>> {
-        self.replica(self.owner(partition).unwrap_or(GroupId(1)))
-    }
-}
-
-impl NodeDirectory {
-    pub fn owner(&self, partition: PartitionId) -> Option<GroupId> {
+    fn owner(&self, partition: PartitionId) -> Option<GroupId> {
         self.map.newest().owner(partition)
     }
 
-    pub fn replica(&self, group: GroupId) -> Option<Arc<Group>> {
+    fn replica(&self, group: GroupId) -> Option<Arc<Group>> {
         self.replicas.get(group)
     }
 
-    pub fn nodes(&self, group: GroupId) -> Vec<Member> {
+    fn nodes(&self, group: GroupId) -> Vec<Member> {
         let mut members = match self.replicas.get(group) {
             Some(replica) => of_replica(&replica),
             None => of_map(&self.map.newest(), group),
@@ -51,11 +45,11 @@ impl NodeDirectory {
         members
     }
 
-    pub fn births(&self) -> Vec<PartitionId> {
+    fn births(&self) -> Vec<PartitionId> {
         self.map.newest().births(&self.region)
     }
 
-    pub fn assigned(&self, group: GroupId) -> Vec<(PartitionId, Epoch)> {
+    fn assigned(&self, group: GroupId) -> Vec<(PartitionId, Epoch)> {
         if group == PLACEMENT_GROUP {
             return vec![(PLACEMENT_PARTITION, PLACEMENT_EPOCH)];
         }

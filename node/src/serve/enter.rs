@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rossby_api::courier::{ConsoleCourier, Courier, OutboxFileCourier};
-use rossby_api::peer::{NoPeers, PeerTransport};
-use rossby_api::{Door, MailboxConfig, MailboxService, Relay, Workers};
+use rossby_api::peer::{NoPeers, PeerDoor, PeerExecutors, PeerTransport};
+use rossby_api::router::{Alone, Peers};
+use rossby_api::{Directory, MailboxConfig, MailboxService, Relay, Router, Workers};
 use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP};
 use rossby_raft::{Group, InitializeError, StartError};
 use rossby_seams::transport::{LinkAcceptor, SharedTransport};
@@ -81,18 +82,22 @@ impl Node {
         // The log comes first: a directory that names a replica but has no log has lost it.
         let engine = self.open_engine(data)?;
         let (replicas, map) = (Arc::<Replicas>::default(), Arc::new(keeper));
-        let directory = Arc::new(NodeDirectory {
+        let directory: Arc<dyn Directory> = Arc::new(NodeDirectory {
             node: self.id(),
             region: self.parts.config.region.clone(),
             map: Arc::clone(&map),
             replicas: Arc::clone(&replicas),
         });
+        let peers: Arc<dyn Peers> = match &self.parts.peers {
+            Some(peers) => Arc::new(PeerExecutors::new(Arc::clone(peers))),
+            None => Arc::new(Alone),
+        };
         let membership = Membership {
             cluster: place.cluster,
             engine,
             replicas,
             map,
-            directory,
+            router: Router::new(self.id(), directory, peers),
             founding: place.founding,
             secrets,
             courier,
@@ -161,11 +166,8 @@ impl Node {
         let stop = self.stop_tasks.child_token();
         let workers = Workers {
             group: Arc::clone(&group),
-            partitions: if id == PLACEMENT_GROUP {
-                rossby_domain::ids::PartitionCount::new(1).unwrap_or_default()
-            } else {
-                membership.cluster.partitions
-            },
+            router: Arc::clone(&membership.router),
+            partitions: membership.cluster.partitions,
             limits: self.parts.config.limits,
             secrets: Arc::clone(&membership.secrets),
             courier: Arc::clone(&membership.courier),
@@ -216,7 +218,7 @@ impl Node {
     fn open_doors(&self, membership: &Membership) {
         let cluster = &membership.cluster;
         let mailbox = Arc::new(MailboxService::new(MailboxConfig {
-            directory: membership.directory.clone(),
+            router: Arc::clone(&membership.router),
             secrets: Arc::clone(&membership.secrets),
             partitions: cluster.partitions,
             cluster_name: cluster.name.clone(),
@@ -230,7 +232,7 @@ impl Node {
             peers.join(cluster.id);
         }
         let links: Arc<dyn LinkAcceptor> = membership.engine.groups.clone();
-        let door: Arc<dyn Door> = mailbox.clone();
+        let door: Arc<dyn PeerDoor> = mailbox.clone();
         self.peer_server.open(cluster.id, links, door);
         self.entrance
             .open(Relay::new(mailbox, self.parts.peers.clone()));

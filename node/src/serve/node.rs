@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use rossby_api::courier::{Courier, CourierError, SettingsError};
 use rossby_api::peer::{Connections, PeerServer};
-use rossby_api::{ClusterSecrets, Metrics};
+use rossby_api::{ClusterSecrets, Metrics, Router};
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, ReplicaId};
 use rossby_domain::placement::{NodeEntry, NodeState, PlacementRefusal, SurvivalGoal};
 use rossby_raft::{InitializeError, Member, StartError};
@@ -29,7 +29,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use super::directory::NodeDirectory;
 use super::engine::{Engine, EngineError};
 use super::enter::Place;
 use super::entrance::Entrance;
@@ -177,8 +176,8 @@ pub struct Membership {
     pub replicas: Arc<Replicas>,
     /// The newest cluster map that it knows.
     pub map: Arc<MapKeeper>,
-    /// What the doors and workers know of placement.
-    pub(super) directory: Arc<NodeDirectory>,
+    /// Reaches the groups of the cluster, by what this node knows of placement.
+    pub(super) router: Arc<Router>,
     /// The plan that it founded the cluster by, if it did.
     pub(super) founding: Option<Founding>,
     pub(super) secrets: Arc<ClusterSecrets>,

@@ -132,7 +132,7 @@ impl Operator for Node {
         let deadline = Instant::now() + CONFIRM_TIMEOUT;
         let group = self.replica_of(group)?;
         let jump = group.confirm_time(deadline).await.map_err(of_propose)?;
-        let assigned = self.entered()?.directory.assigned(group.id());
+        let assigned = self.entered()?.router.directory().assigned(group.id());
         let mut partitions = assigned.into_iter().map(|(partition, _)| partition);
         // In the log it holds for later leaders too.
         if let Some(partition) = partitions.find(|partition| group.epoch(*partition).is_some()) {

@@ -200,7 +200,7 @@ impl Node {
             return self.own_history().await;
         }
         let peers = self.peers()?;
-        for member in membership.directory.nodes(PLACEMENT_GROUP) {
+        for member in membership.router.directory().nodes(PLACEMENT_GROUP) {
             let asked = async {
                 let connection = peers.get(member.node, &member.peer_address).await.ok()?;
                 let request = v1::PlacementHistoryRequest {};
