@@ -10,13 +10,9 @@ use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{
-    BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, GroupId, MapVersion, NodeId,
-    PartitionCount, PartitionId, ReplicaId, Sequence,
+    BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, GroupId, MapVersion, PartitionId, Sequence,
 };
-use rossby_domain::placement::{
-    Change, ClusterMap, FoundingGroup, MapHistoryRow, NodeEntry, NodeState, RegionName,
-    SurvivalGoal,
-};
+use rossby_domain::placement::{ClusterMap, MapHistoryRow};
 use rossby_domain::profile::{Intent, Profile};
 use rossby_domain::tables::{
     DueKey, InboxKey, MemoryTables, Meta, OutboxRow, QueueState, ReadTables, Tables,
@@ -26,6 +22,7 @@ use rossby_seams::base::{Base, MemoryBase};
 use rossby_seams::disk::MemoryDisk;
 
 use super::cases;
+use super::world::founding;
 use crate::store::base_rows::BaseHandle;
 use crate::store::cut::write_partition;
 use crate::store::envelopes::StoredEnvelopes;
@@ -265,23 +262,6 @@ fn intent(v: u8) -> Intent {
     Intent {
         device: DeviceId::from_bytes([v; 16]),
         expires_at: at(v),
-    }
-}
-
-fn founding(v: u8) -> Change {
-    let (node, home) = (NodeId(u64::from(v) + 1), RegionName::default());
-    let entry = NodeEntry {
-        region: home.clone(),
-        peer_address: format!("10.0.0.{v}:7471"),
-        client_address: String::new(),
-        state: NodeState::Active,
-    };
-    let founders = [(ReplicaId(1), node)].into();
-    Change::Found {
-        goal: SurvivalGoal::Node,
-        partitions: PartitionCount::new(8).unwrap(),
-        nodes: [(node, entry)].into(),
-        groups: [(GroupId(1), FoundingGroup { home, founders })].into(),
     }
 }
 

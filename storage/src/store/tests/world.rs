@@ -11,13 +11,17 @@ use rossby_domain::chain::{Genesis, KemKey, KeyRecord, SUITE_XWING, XWING_PUBLIC
 use rossby_domain::claim::CodeMac;
 use rossby_domain::command::{
     Acknowledge, ActivateBox, Adopt, Block, ClaimDevice, CreateBox, Enqueue, EnvelopeDigest,
-    Expire, MarkCodeSent, OpenClaim, VerifyClaim,
+    Expire, MarkCodeSent, OpenClaim, Place, VerifyClaim,
 };
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{
-    BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, PartitionId, Sequence,
+    BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, MapVersion, NodeId,
+    PartitionCount, PartitionId, ReplicaId, Sequence,
 };
 use rossby_domain::limits::Limits;
+use rossby_domain::placement::{
+    Change, FoundingGroup, NodeEntry, NodeState, PLACEMENT_PARTITION, RegionName, SurvivalGoal,
+};
 use rossby_domain::tables::{MemoryTables, ReadTables as _};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Command, Context, Query, Reply, Routed, answer, apply};
@@ -138,7 +142,40 @@ fn registration(person: u8) -> Vec<Routed> {
         .collect()
 }
 
-/// The first entry of every log: partitions are owned, people have boxes.
+fn node(number: u8) -> NodeEntry {
+    NodeEntry {
+        region: RegionName::default(),
+        peer_address: format!("10.0.0.{number}:7471"),
+        client_address: String::new(),
+        state: NodeState::Active,
+    }
+}
+
+/// A cluster of one node.
+pub(super) fn founding(number: u8) -> Change {
+    let (node, entry) = (NodeId(u64::from(number) + 1), node(number));
+    let home = entry.region.clone();
+    let founders = [(ReplicaId(1), node)].into();
+    Change::Found {
+        goal: SurvivalGoal::Node,
+        partitions: PartitionCount::new(8).unwrap(),
+        nodes: [(node, entry)].into(),
+        groups: [(GroupId(1), FoundingGroup { home, founders })].into(),
+    }
+}
+
+fn place(based_on: u64, change: Change) -> Routed {
+    Routed {
+        partition: PLACEMENT_PARTITION,
+        epoch: EPOCH,
+        command: Command::Place(Place {
+            based_on: MapVersion(based_on),
+            change,
+        }),
+    }
+}
+
+/// The first entry of every log: partitions are owned, people have boxes, there is a map.
 pub(super) fn first_entry() -> Batch {
     let adopt = |number| Routed {
         partition: PartitionId::new(number).unwrap(),
@@ -149,6 +186,7 @@ pub(super) fn first_entry() -> Batch {
     };
     let mut commands: Vec<_> = (0..PARTITIONS).map(adopt).collect();
     commands.extend((0..PEOPLE).flat_map(registration));
+    commands.push(place(0, founding(0)));
     Batch {
         stamp: Timestamp::from_millis(1_000_000),
         may_expire: true,
@@ -226,7 +264,22 @@ fn command() -> impl Strategy<Value = Routed> {
             }),
         )
     });
-    prop_oneof![6 => letters, 4 => acknowledged, 1 => block, 2 => expire, 2 => open, 1 => sent]
+    let placed = (1..5_u64, 1..4_u8).prop_map(|(based_on, number)| {
+        let change = Change::PutNode {
+            node: NodeId(9),
+            entry: node(number),
+        };
+        place(based_on, change)
+    });
+    prop_oneof![
+        6 => letters,
+        4 => acknowledged,
+        1 => block,
+        2 => expire,
+        2 => open,
+        1 => sent,
+        2 => placed,
+    ]
 }
 
 /// Commands of one entry, and the seconds since the entry before.
@@ -343,6 +396,12 @@ impl Model {
                 let expected = answer(&self.tables[&id], now, &query).unwrap();
                 assert_eq!(reader.query(id, now, &query).unwrap(), expected);
             }
+        }
+        let (after, limit) = (MapVersion(1), 2);
+        for query in [Query::Map, Query::MapHistory { after, limit }] {
+            let id = PLACEMENT_PARTITION;
+            let expected = answer(&self.tables[&id], now, &query).unwrap();
+            assert_eq!(reader.query(id, now, &query).unwrap(), expected);
         }
     }
 }
