@@ -1,6 +1,7 @@
 //! What an operator may say to a node, over a Unix socket that only the node's user can open.
 
 mod backup;
+mod placement;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, PartitionId, ReplicaId};
+use bytes::Bytes;
+use rossby_domain::ids::{
+    ClusterId, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
+};
+use rossby_domain::placement::{RegionName, SurvivalGoal};
 use rossby_proto::v1;
 use rossby_proto::v1::admin_server::{Admin, AdminServer};
 use rossby_raft::{ClockJump, GroupStatus};
@@ -35,6 +40,12 @@ pub struct NodeStatus {
     pub standing: Standing,
     /// What that means and what to do, if there is something to do.
     pub advice: Option<String>,
+    /// Where it is.
+    pub region: RegionName,
+    /// The newest cluster map that it knows; 0 for none.
+    pub map_version: MapVersion,
+    /// How many groups of boxes that map names.
+    pub data_groups: usize,
 }
 
 /// What a node is to its cluster.
@@ -116,6 +127,7 @@ pub enum MembersProgress {
 }
 
 pub use self::backup::BackupSource;
+pub use self::placement::PlacementView;
 
 /// The cluster that `cluster init` is to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +138,8 @@ pub struct InitPlan {
     pub partitions: PartitionCount,
     /// Its nodes and where they reach each other.
     pub nodes: Vec<(NodeId, String)>,
+    /// What it is to survive; `None` for what the number of regions allows.
+    pub survive: Option<SurvivalGoal>,
 }
 
 /// Why an order was not carried out.
@@ -217,6 +231,12 @@ pub trait Operator: Send + Sync + 'static {
         order: MembersOrder,
     ) -> Result<MembersProgress, OperatorError>;
 
+    /// Refuses if there are several groups of boxes, so that an order must say which one it is about.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    fn check_one_group(&self) -> Result<(), OperatorError>;
+
     /// Writes a checkpoint of a group here; the index that it is at.
     ///
     /// # Errors
@@ -236,6 +256,30 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
     async fn backup(&self, group: GroupId, as_it_is: bool) -> Result<BackupSource, OperatorError>;
+
+    /// The newest map that this node knows, and what the members of its groups tell.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn placement(&self) -> Result<PlacementView, OperatorError>;
+
+    /// What changed in the map, version by version, as JSON.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn placement_history(&self) -> Result<Bytes, OperatorError>;
+
+    /// Another survival goal, through the leader of the placement group; the map from which on it holds.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn set_survive(&self, goal: SurvivalGoal) -> Result<MapVersion, OperatorError>;
+
+    /// Takes a node that is in no group any more out of the map; whether it is out.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn settle_node(&self, node: NodeId) -> Result<bool, OperatorError>;
 }
 
 /// The admin socket, bound.
@@ -308,27 +352,18 @@ impl Admin for AdminDoor {
         &self,
         _: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusResponse>, Status> {
-        let status = self.0.status();
-        let (cluster_id, cluster_name) = status
-            .cluster
-            .map(|(id, name)| (id.to_string(), name))
-            .unwrap_or_default();
-        Ok(Response::new(v1::StatusResponse {
-            node_id: status.node.0,
-            version: status.version,
-            cluster_id,
-            cluster_name,
-            groups: status.groups.into_iter().map(group_status).collect(),
-            standing: status.standing.as_str().to_owned(),
-            advice: status.advice.unwrap_or_default(),
-        }))
+        Ok(Response::new(status(self.0.status())))
     }
 
     async fn change_members(
         &self,
         request: Request<v1::ChangeMembersRequest>,
     ) -> Result<Response<v1::ChangeMembersResponse>, Status> {
-        let (group, order) = members_order(request.into_inner())?;
+        let request = request.into_inner();
+        if request.whole_node {
+            self.0.check_one_group()?;
+        }
+        let (group, order) = members_order(request)?;
         let progress = self.0.change_members(group, order).await?;
         Ok(Response::new(members_progress(progress)))
     }
@@ -417,6 +452,62 @@ impl Admin for AdminDoor {
             .await?;
         Ok(Response::new(backup::send(source, held)))
     }
+
+    async fn placement(
+        &self,
+        _: Request<v1::PlacementRequest>,
+    ) -> Result<Response<v1::PlacementResponse>, Status> {
+        let view = self.0.placement().await?;
+        Ok(Response::new(placement::response(view)?))
+    }
+
+    async fn placement_history(
+        &self,
+        _: Request<v1::PlacementHistoryRequest>,
+    ) -> Result<Response<v1::PlacementHistoryResponse>, Status> {
+        let history = self.0.placement_history().await?;
+        Ok(Response::new(v1::PlacementHistoryResponse { history }))
+    }
+
+    async fn set_survive(
+        &self,
+        request: Request<v1::SetSurviveRequest>,
+    ) -> Result<Response<v1::SetSurviveResponse>, Status> {
+        let goal = placement::goal(&request.into_inner().survive)?
+            .ok_or_else(|| OperatorError::Invalid("what is to be survived?".to_owned()))?;
+        let version = self.0.set_survive(goal).await?;
+        Ok(Response::new(v1::SetSurviveResponse {
+            map_version: version.0,
+        }))
+    }
+
+    async fn settle_node(
+        &self,
+        request: Request<v1::SettleNodeRequest>,
+    ) -> Result<Response<v1::SettleNodeResponse>, Status> {
+        let gone = self.0.settle_node(NodeId(request.into_inner().node_id));
+        Ok(Response::new(v1::SettleNodeResponse { gone: gone.await? }))
+    }
+}
+
+/// A node's status, as it is sent.
+pub(crate) fn status(status: NodeStatus) -> v1::StatusResponse {
+    let (cluster_id, cluster_name) = status
+        .cluster
+        .map(|(id, name)| (id.to_string(), name))
+        .unwrap_or_default();
+    v1::StatusResponse {
+        node_id: status.node.0,
+        version: status.version,
+        cluster_id,
+        cluster_name,
+        groups: status.groups.into_iter().map(group_status).collect(),
+        standing: status.standing.as_str().to_owned(),
+        advice: status.advice.unwrap_or_default(),
+        region: status.region.to_string(),
+        map_version: status.map_version.0,
+        data_groups: u32::try_from(status.data_groups).unwrap_or(u32::MAX),
+    }
 }
 
 /// The order in a request.
@@ -479,6 +570,7 @@ pub fn members_request(group: GroupId, order: &MembersOrder) -> v1::ChangeMember
     v1::ChangeMembersRequest {
         group_id: group.0,
         order: Some(order),
+        whole_node: false,
     }
 }
 
@@ -545,6 +637,7 @@ pub(crate) fn plan(request: v1::InitClusterRequest) -> Result<InitPlan, Operator
         name: request.cluster_name,
         partitions,
         nodes,
+        survive: placement::goal(&request.survive)?,
     })
 }
 
@@ -555,7 +648,9 @@ fn clock_jump(jump: ClockJump) -> v1::ClockJump {
     }
 }
 
-fn group_status(status: GroupStatus) -> v1::GroupStatus {
+/// A group's figures, as they are sent.
+#[must_use]
+pub fn group_status(status: GroupStatus) -> v1::GroupStatus {
     let (leader_replica_id, leader_node_id) = status
         .leader
         .map(|(replica, member)| (replica.0, member.node.0))

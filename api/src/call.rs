@@ -9,6 +9,7 @@ use std::str::FromStr;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
+use rossby_domain::ids::GroupId;
 use rossby_raft::Member;
 use tokio::time::Instant;
 
@@ -131,7 +132,8 @@ pub struct Call {
     pub deadline: Instant,
     /// Where the client called from, if known (for rate limits).
     pub remote: Option<IpAddr>,
-    /// Whether another node relayed it here: then it is not relayed again.
+    /// Whether another node relayed it here: then it is not relayed again, and nobody waits for a
+    /// leader.
     pub relayed: bool,
 }
 
@@ -162,9 +164,14 @@ pub type CallStream = Pin<Box<dyn Stream<Item = Result<Bytes, tonic::Status>> + 
 /// Why a call has no answer.
 #[derive(Debug, Clone)]
 pub enum CallError {
-    /// This member leads the caller's group and should run the call. Nothing was done here. Only
-    /// for calls that were not relayed yet.
-    Elsewhere(Member),
+    /// This node does not lead the caller's group, whose leader should run the call. Nothing was done
+    /// here.
+    Elsewhere {
+        /// The caller's group.
+        group: GroupId,
+        /// Who leads it, as far as is known here.
+        leader: Option<Member>,
+    },
     /// The call was refused.
     Refused(ApiError),
 }
@@ -179,8 +186,8 @@ impl From<CallError> for tonic::Status {
     /// For a caller that can't relay: the client should try again, at another node.
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Elsewhere(member) => {
-                ApiError::unavailable(format!("{member} leads the group")).into()
+            CallError::Elsewhere { group, .. } => {
+                ApiError::unavailable(format!("group {group} is led elsewhere")).into()
             }
             CallError::Refused(error) => error.into(),
         }

@@ -7,8 +7,10 @@
 use bytes::Bytes;
 use prost::Message;
 use rossby_domain::chain::{ChainError, KemKey};
+use rossby_domain::command::Expire;
 use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, GroupId, PartitionId};
 use rossby_domain::time::Timestamp;
+use rossby_domain::{Command, Query};
 use rossby_proto::v1;
 use rossby_seams::random::SeededRandom;
 
@@ -16,6 +18,7 @@ use crate::call::RpcPath;
 use crate::hawk::{
     Credentials, Guard, GuardConfig, HawkRefusal, MAX_HEADER_BYTES, Presented, Reign, SignedRequest,
 };
+use crate::router::{Done, Work};
 use crate::rpc::{SealedCode, parse_registration};
 use crate::secrets::{ClusterSecrets, KEY_BYTES, SealPurpose, Token};
 use crate::{admin, convert, peer};
@@ -139,7 +142,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 15 {
+    match kind % 18 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -181,9 +184,12 @@ pub fn request(data: &[u8]) -> bool {
             assert_eq!(kem.encode(), request.kem_key);
             Ok::<_, ChainError>(())
         }),
-        _ => message(&bytes, |request: v1::SubscribeRequest| {
+        14 => message(&bytes, |request: v1::SubscribeRequest| {
             Ok::<_, ()>(request.after)
         }),
+        15 => work(&bytes),
+        16 => done(&bytes),
+        _ => message(&bytes, peer::executed),
     }
 }
 
@@ -198,6 +204,40 @@ fn message<M: Message + Default + Clone + PartialEq, T, E>(
     let again = convert::decode::<M>(&convert::encode(&found));
     assert!(again.is_ok_and(|again| again == found));
     judge(found).is_ok()
+}
+
+/// Work that a peer sends.
+fn work(bytes: &[u8]) -> bool {
+    let Ok(work) = Work::decode(bytes) else {
+        return false;
+    };
+    // Integers may be told in several ways; they are written in one.
+    let written = work.encode();
+    assert!(written.is_ok_and(|bytes| Work::decode(&bytes).is_ok_and(|again| again == work)));
+    true
+}
+
+/// What a peer says came of a query, or of one command.
+fn done(bytes: &[u8]) -> bool {
+    let Ok(partition) = PartitionId::new(7) else {
+        return false;
+    };
+    let command = Command::Expire(Expire { limit: 1 });
+    [
+        Work::Query(partition, Query::Ownership(partition)),
+        Work::Commands(vec![(partition, command)]),
+    ]
+    .iter()
+    .any(|asked| {
+        let Ok(done) = Done::decode(bytes, asked) else {
+            return false;
+        };
+        let written = done.encode();
+        assert!(
+            written.is_ok_and(|bytes| Done::decode(&bytes, asked).is_ok_and(|again| again == done))
+        );
+        true
+    })
 }
 
 fn sealed_code(bytes: &[u8]) -> bool {
@@ -258,9 +298,11 @@ mod replay;
 mod tests {
     use ed25519_dalek::{Signer as _, SigningKey};
     use rossby_domain::chain::{Genesis, KeyRecord, SUITE_XWING};
+    use rossby_domain::command::{Enqueue, EnvelopeDigest};
     use rossby_domain::identifier::Identifier;
-    use rossby_domain::ids::NodeId;
-    use rossby_domain::statement;
+    use rossby_domain::ids::{Counter, EnvelopeId, NodeId};
+    use rossby_domain::query::KeyRecordAnswer;
+    use rossby_domain::{Answer, Rejection, statement};
     use zeroize::Zeroizing;
 
     use super::replay::{replay, seed, with};
@@ -354,6 +396,46 @@ mod tests {
         seed("request", &format!("seed-{name}"), &bytes, request);
     }
 
+    fn check_work(address: DeviceAddress) {
+        let partition = address.box_id.partition();
+        let enqueue = Enqueue {
+            recipient: address.box_id,
+            id: EnvelopeId {
+                sender: address,
+                counter: Counter(1),
+            },
+            chain_version: 2,
+            ttl_ms: Some(3),
+            digest: EnvelopeDigest([4; 16]),
+            body: Bytes::from_static(b"sealed"),
+        };
+        let query = Query::KeyRecord {
+            box_id: address.box_id,
+            sender: address,
+        };
+        let works = [
+            Work::Commands(vec![(partition, Command::Enqueue(enqueue))]),
+            Work::Query(partition, query),
+        ];
+        for (name, work) in ["commands", "query"].into_iter().zip(works) {
+            let bytes = with(15, &work.encode().unwrap());
+            seed("request", &format!("seed-work-{name}"), &bytes, request);
+        }
+        let record = KeyRecord::decode(&registration().key_record).unwrap();
+        let answer = KeyRecordAnswer {
+            record,
+            next_counter: Counter(5),
+        };
+        let dones = [
+            Done::Replies(vec![Err(Rejection::StaleKeyRecord { current: 6 })]),
+            Done::Answer(Box::new(Answer::KeyRecord(Some(answer)))),
+        ];
+        for (name, done) in ["replies", "answer"].into_iter().zip(dones) {
+            let bytes = with(16, &done.encode().unwrap());
+            seed("request", &format!("seed-done-{name}"), &bytes, request);
+        }
+    }
+
     #[test]
     fn real_requests_are_accepted() {
         let address = address().unwrap();
@@ -435,6 +517,13 @@ mod tests {
         };
         check(14, "subscribe", &subscribe);
         check(8, "create-replica", &create);
+        check_work(address);
+        let executed = v1::ExecuteResponse {
+            done: Bytes::from_static(b"done"),
+            service_time_ms: 8,
+            ..Default::default()
+        };
+        check(17, "executed", &executed);
         let relay = v1::RelayRequest {
             path: RpcPath::Send.as_str().to_owned(),
             authorization: "Hawk".to_owned(),

@@ -5,6 +5,8 @@
 //!                                   │            │                       parse ─► verify ─►
 //!                                   └─ relay     └─ hawk: who is asking  authorise ─► dispatch
 //!                                                                             │
+//!                                                        router: which group, led here or elsewhere
+//!                                                                             │
 //!   workers: courier, finisher, expiry, adoption ───────────────────────► raft::Group
 //! ```
 //!
@@ -31,6 +33,7 @@ pub mod metrics;
 pub mod peer;
 pub mod reflection;
 pub mod relay;
+pub mod router;
 pub mod rpc;
 pub mod secrets;
 mod subscriptions;
@@ -42,8 +45,9 @@ pub use call::{Call, CallError, CallReply, CallStream, Door, RpcPath};
 pub use error::{ApiError, Code, Retry};
 pub use grpc::MailboxServer;
 pub use limits::DoorLimits;
-pub use mailbox::{Directory, MailboxConfig, MailboxService};
+pub use mailbox::{MailboxConfig, MailboxService};
 pub use metrics::Metrics;
 pub use relay::Relay;
+pub use router::{Directory, Router, SoleGroup};
 pub use secrets::ClusterSecrets;
 pub use workers::Workers;

@@ -2,7 +2,9 @@
 //!
 //! A call runs at the leader of the caller's group, since only there is it known whether the caller is
 //! still authorised and which of its requests were seen. Everywhere else [`MailboxService::handle`]
-//! names that leader and does nothing, and a relay takes the call there.
+//! names that leader and does nothing, and a relay takes the call there. What a call needs of other
+//! groups the router gets ([`crate::router`]); Register and Authorize, which have no caller yet, run
+//! where they arrive.
 
 mod authenticate;
 mod lead;
@@ -11,9 +13,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rossby_domain::ids::{PartitionCount, PartitionId};
+use rossby_domain::ids::{GroupId, PartitionCount};
 use rossby_domain::limits::Limits;
-use rossby_raft::{Group, Member, ProposeError, ReadError};
+use rossby_raft::{Member, ProposeError, ReadError};
 use rossby_seams::random::Random;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -24,6 +26,8 @@ use crate::error::{ApiError, Code};
 use crate::hawk::{Guard, GuardConfig};
 use crate::limits::DoorLimits;
 use crate::metrics::Metrics;
+use crate::peer::PeerDoor;
+use crate::router::{Execute, ExecuteError, Executed, Router};
 use crate::rpc;
 use crate::secrets::ClusterSecrets;
 use crate::subscriptions::Places;
@@ -32,25 +36,10 @@ use authenticate::Confirmed;
 pub(crate) use authenticate::Standing;
 pub(crate) use lead::{unexpected_answer, unexpected_outcome};
 
-/// Which group serves a partition, as far as this node runs a replica of it.
-pub trait Directory: Send + Sync + 'static {
-    /// This node's replica of the group that owns the partition; `None` if the node has none.
-    fn group(&self, partition: PartitionId) -> Option<Arc<Group>>;
-}
-
-impl<F> Directory for F
-where
-    F: Fn(PartitionId) -> Option<Arc<Group>> + Send + Sync + 'static,
-{
-    fn group(&self, partition: PartitionId) -> Option<Arc<Group>> {
-        self(partition)
-    }
-}
-
 /// What the service is made of.
 pub struct MailboxConfig {
-    /// The groups that this node runs replicas of.
-    pub directory: Arc<dyn Directory>,
+    /// Reaches the groups of the cluster.
+    pub router: Arc<Router>,
     /// The cluster's secrets.
     pub secrets: Arc<ClusterSecrets>,
     /// The cluster's number of partitions.
@@ -100,8 +89,8 @@ impl MailboxService {
     /// Answers one call, or says who should.
     ///
     /// # Errors
-    /// [`CallError::Elsewhere`] if another node leads the caller's group and the call was not
-    /// relayed yet; otherwise [`CallError::Refused`].
+    /// [`CallError::Elsewhere`] if another node leads the caller's group, otherwise
+    /// [`CallError::Refused`].
     pub async fn handle(&self, call: &Call) -> Result<CallReply, CallError> {
         let started = Instant::now();
         // Boxed: all calls' futures together are deep enough to tire the compiler. Those of rare calls
@@ -120,6 +109,18 @@ impl MailboxService {
         self.settle(call, started, answer)
     }
 
+    /// Does work of a group for a peer, if this node leads the group.
+    ///
+    /// # Errors
+    /// [`ExecuteError`].
+    pub async fn execute(
+        &self,
+        request: Execute,
+        deadline: Instant,
+    ) -> Result<Executed, ExecuteError> {
+        self.config.router.execute(request, deadline).await
+    }
+
     /// Ends all subscriptions with a word to each, and takes no more: the node is about to stop.
     pub fn end_subscriptions(&self) {
         self.places.close();
@@ -133,14 +134,13 @@ impl MailboxService {
         answer: Result<T, Failure>,
     ) -> Result<T, CallError> {
         let result = answer.map_err(|failure| match failure {
-            Failure::NotLeader(Some(leader)) if !call.relayed => CallError::Elsewhere(leader),
-            Failure::NotLeader(_) => ApiError::unavailable("this node does not lead").into(),
+            Failure::NotLeader { group, leader } => CallError::Elsewhere { group, leader },
             Failure::Refused(error) => error.into(),
         });
         let refusal = match &result {
             Ok(_) => None,
             // Whoever answers it counts it.
-            Err(CallError::Elsewhere(_)) => return result,
+            Err(CallError::Elsewhere { .. }) => return result,
             Err(CallError::Refused(error)) => Some(error),
         };
         self.config
@@ -236,11 +236,34 @@ fn log_refusal(path: RpcPath, refusal: &ApiError) {
 /// Why a call ends early.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Another replica leads the group that was needed, if any is known. Nothing was done that a
-    /// repetition of the call would not do again with the same outcome.
-    NotLeader(Option<Member>),
+    /// Another replica leads the caller's group. Nothing was done that a repetition of the call would
+    /// not do again with the same outcome.
+    NotLeader {
+        /// The caller's group.
+        group: GroupId,
+        /// Who leads it, if known.
+        leader: Option<Member>,
+    },
     /// The call is refused.
     Refused(ApiError),
+}
+
+impl Failure {
+    /// A proposal to the caller's own group failed.
+    pub fn of_propose(group: GroupId, error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader { leader } => Self::NotLeader { group, leader },
+            other => Self::Refused(other.into()),
+        }
+    }
+
+    /// A read from the caller's own group failed.
+    pub fn of_read(group: GroupId, error: ReadError) -> Self {
+        match error {
+            ReadError::NotLeader { leader } => Self::NotLeader { group, leader },
+            other => Self::Refused(other.into()),
+        }
+    }
 }
 
 impl From<ApiError> for Failure {
@@ -255,24 +278,6 @@ impl From<Code> for Failure {
     }
 }
 
-impl From<ProposeError> for Failure {
-    fn from(error: ProposeError) -> Self {
-        match error {
-            ProposeError::NotLeader { leader } => Self::NotLeader(leader),
-            other => Self::Refused(other.into()),
-        }
-    }
-}
-
-impl From<ReadError> for Failure {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::NotLeader { leader } => Self::NotLeader(leader),
-            other => Self::Refused(other.into()),
-        }
-    }
-}
-
 #[async_trait]
 impl Door for MailboxService {
     /// Without a relay: a call for another node is refused as unavailable.
@@ -282,5 +287,20 @@ impl Door for MailboxService {
 
     async fn subscribe(&self, call: Call) -> Result<CallStream, tonic::Status> {
         self.open_stream(&call).await.map_err(Into::into)
+    }
+}
+
+#[async_trait]
+impl PeerDoor for MailboxService {
+    async fn call(&self, call: Call) -> Result<CallReply, CallError> {
+        self.handle(&call).await
+    }
+
+    async fn subscribe(&self, call: Call) -> Result<CallStream, CallError> {
+        self.open_stream(&call).await
+    }
+
+    async fn execute(&self, request: Execute, deadline: Instant) -> Result<Executed, ExecuteError> {
+        self.execute(request, deadline).await
     }
 }

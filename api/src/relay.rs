@@ -1,9 +1,10 @@
 //! The door that most calls come through: any node takes any call, and hands it on to the node that
-//! leads the caller's group. One relay at most.
+//! leads the caller's group. Whoever it was relayed to relays it no further.
 //!
-//! A call that was handed to nobody yet may be tried again as long as its deadline allows, which
-//! bridges a change of leader. Once it was sent to a peer it is that peer's: if the connection then
-//! breaks, the outcome is not known, and the caller is told so.
+//! A call that nobody took yet may be tried again as long as its deadline allows, which bridges a
+//! change of leader: a peer that does not lead does nothing, and says who does as far as it knows
+//! ([`crate::router`] has the rules of that search). Once a peer may have taken it, it is that peer's: if
+//! the connection then breaks, the outcome is not known, and the caller is told so.
 
 mod stream;
 
@@ -13,19 +14,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rossby_proto::v1;
 use rossby_raft::Member;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tracing::debug;
 
 use crate::call::{Call, CallError, CallReply, CallStream, Door};
 use crate::mailbox::MailboxService;
-use crate::peer::{ConnectError, Connection, Connections};
+use crate::peer::{self, ConnectError, Connection, Connections, refused_by_peer};
+use crate::router::{Next, Search};
 use crate::{ApiError, Code};
-
-/// The pause before a leader that can't be reached is asked for again: another may be elected.
-const LEADER_PAUSE: Duration = Duration::from_millis(50);
-/// Kept from the deadline, so that the caller gets our answer rather than a timeout of its own.
-const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 
 /// The mailbox service, with a relay around it.
 #[derive(Clone)]
@@ -53,19 +50,22 @@ impl Relay {
         }
     }
 
-    /// The connection to a leader, if it can be had by then; otherwise a pause, after which another
-    /// may lead.
-    async fn reach(&self, leader: &Member, give_up: Instant) -> Result<Option<Connection>, Status> {
-        match tokio::time::timeout_at(give_up, self.connect(leader)).await {
-            Ok(Ok(connection)) => return Ok(Some(connection)),
-            Ok(Err(error)) => debug!(%error, "can't relay a call to the leader"),
-            Err(_) => debug!(%leader, "the leader did not answer in time"),
+    /// The next node that may lead, and the connection to it; `None` if this node itself does by now.
+    async fn reach(&self, search: &mut Search<'_>) -> Result<Option<(Member, Connection)>, Status> {
+        loop {
+            let leader = match search.next().await? {
+                Next::Here(_) => return Ok(None),
+                Next::At(leader) => leader,
+            };
+            let connecting = timeout_at(search.give_up(), self.connect(&leader));
+            let why = match connecting.await {
+                Ok(Ok(connection)) => return Ok(Some((leader, connection))),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no connection in time".to_owned(),
+            };
+            debug!(%leader, why, "can't relay a call");
+            search.refused(&leader, None, why);
         }
-        if Instant::now() + LEADER_PAUSE >= give_up {
-            return Err(ApiError::unavailable("the leader can't be reached").into());
-        }
-        tokio::time::sleep(LEADER_PAUSE).await;
-        Ok(None)
     }
 
     /// Ends all subscriptions, the relayed ones too ([`MailboxService::end_subscriptions`]).
@@ -77,51 +77,90 @@ impl Relay {
 #[async_trait]
 impl Door for Relay {
     async fn call(&self, call: Call) -> Result<CallReply, Status> {
-        let give_up = give_up(&call);
+        let group = match self.mailbox.handle(&call).await {
+            Err(CallError::Elsewhere { group, .. }) => group,
+            Err(CallError::Refused(error)) => return Err(error.into()),
+            Ok(reply) => return Ok(reply),
+        };
+        let mut search = self.mailbox.config.router.search(group, call.deadline);
         loop {
-            let leader = match self.mailbox.handle(&call).await {
-                Err(CallError::Elsewhere(leader)) => leader,
-                Err(CallError::Refused(error)) => return Err(error.into()),
-                Ok(reply) => return Ok(reply),
+            let Some((leader, connection)) = self.reach(&mut search).await? else {
+                match self.mailbox.handle(&call).await {
+                    Err(CallError::Elsewhere { .. }) => continue,
+                    Err(CallError::Refused(error)) => return Err(error.into()),
+                    Ok(reply) => return Ok(reply),
+                }
             };
-            if let Some(connection) = self.reach(&leader, give_up).await? {
-                return send(&connection, call, give_up).await;
+            let give_up = search.give_up();
+            match send(&connection, &call, give_up).await? {
+                Relayed::Here(reply) => {
+                    search.found(&leader);
+                    return reply;
+                }
+                Relayed::NotHere(named) => not_here(&mut search, &leader, named),
             }
         }
     }
 
     async fn subscribe(&self, call: Call) -> Result<CallStream, Status> {
-        let give_up = give_up(&call);
+        let group = match self.mailbox.open_stream(&call).await {
+            Err(CallError::Elsewhere { group, .. }) => group,
+            Err(CallError::Refused(error)) => return Err(error.into()),
+            Ok(stream) => return Ok(stream),
+        };
+        let (places, limits) = (&self.mailbox.places, &self.mailbox.config.limits);
+        let unread = Duration::from_millis(limits.subscription_unread_ms);
+        let mut search = self.mailbox.config.router.search(group, call.deadline);
         loop {
-            let leader = match self.mailbox.open_stream(&call).await {
-                Err(CallError::Elsewhere(leader)) => leader,
-                Err(CallError::Refused(error)) => return Err(error.into()),
-                Ok(stream) => return Ok(stream),
+            let Some((leader, connection)) = self.reach(&mut search).await? else {
+                match self.mailbox.open_stream(&call).await {
+                    Err(CallError::Elsewhere { .. }) => continue,
+                    Err(CallError::Refused(error)) => return Err(error.into()),
+                    Ok(stream) => return Ok(stream),
+                }
             };
-            if let Some(connection) = self.reach(&leader, give_up).await? {
-                let request = request_of(call, give_up);
-                let (places, limits) = (&self.mailbox.places, &self.mailbox.config.limits);
-                let unread = Duration::from_millis(limits.subscription_unread_ms);
-                return stream::relay(places, &connection, request, give_up, unread).await;
+            let give_up = search.give_up();
+            let request = request_of(&call, give_up);
+            match stream::relay(places, &connection, request, give_up, unread).await? {
+                Relayed::Here(stream) => {
+                    search.found(&leader);
+                    return Ok(stream);
+                }
+                Relayed::NotHere(named) => not_here(&mut search, &leader, named),
             }
         }
     }
 }
 
-/// When a call is given up, so that its caller gets our answer rather than a timeout of its own.
-fn give_up(call: &Call) -> Instant {
-    call.deadline
-        .checked_sub(ANSWER_MARGIN)
-        .unwrap_or(call.deadline)
+/// What became of a call at a peer.
+enum Relayed<T> {
+    /// It was answered there.
+    Here(T),
+    /// That peer does not lead, and did nothing; whom it named.
+    NotHere(Option<Member>),
+}
+
+impl<T> Relayed<T> {
+    fn map<R>(self, with: impl FnOnce(T) -> R) -> Relayed<R> {
+        match self {
+            Self::Here(value) => Relayed::Here(with(value)),
+            Self::NotHere(named) => Relayed::NotHere(named),
+        }
+    }
+}
+
+fn not_here(search: &mut Search<'_>, asked: &Member, named: Option<Member>) {
+    debug!(%asked, "a relayed call is not for this node");
+    search.refused(asked, named, "it does not lead".to_owned());
 }
 
 /// A call as it is put to the leader.
-fn request_of(call: Call, give_up: Instant) -> v1::RelayRequest {
+fn request_of(call: &Call, give_up: Instant) -> v1::RelayRequest {
     let left = give_up.saturating_duration_since(Instant::now());
     v1::RelayRequest {
         path: call.path.as_str().to_owned(),
-        authorization: call.authorization.unwrap_or_default(),
-        message: call.message,
+        authorization: call.authorization.clone().unwrap_or_default(),
+        message: call.message.clone(),
         deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         remote_address: call
             .remote
@@ -130,15 +169,17 @@ fn request_of(call: Call, give_up: Instant) -> v1::RelayRequest {
     }
 }
 
-/// Hands a call to the leader, and its answer back.
-async fn send(connection: &Connection, call: Call, give_up: Instant) -> Result<CallReply, Status> {
+/// Hands a call to a peer, and its answer back.
+async fn send(
+    connection: &Connection,
+    call: &Call,
+    give_up: Instant,
+) -> Result<Relayed<Result<CallReply, Status>>, Status> {
     let mut client = connection.client();
-    match tokio::time::timeout_at(give_up, client.relay(request_of(call, give_up))).await {
-        Ok(Ok(response)) => answer(response.into_inner()),
-        // The peer refused to run it: nothing was done.
-        Ok(Err(status)) if refused_by_peer(&status) => {
-            Err(ApiError::unavailable(format!("the leader refused a relay: {status}")).into())
-        }
+    match timeout_at(give_up, client.relay(request_of(call, give_up))).await {
+        Ok(Ok(response)) => Ok(relayed(response.into_inner()).map(answer)),
+        // It refused to look at it: nothing was done.
+        Ok(Err(status)) if refused_by_peer(&status) => Ok(Relayed::NotHere(None)),
         Ok(Err(status)) => Err(ApiError::from(Code::OutcomeUnknown)
             .with_log(format!("the connection to the leader broke: {status}"))
             .into()),
@@ -146,14 +187,12 @@ async fn send(connection: &Connection, call: Call, give_up: Instant) -> Result<C
     }
 }
 
-/// Whether the peer's own server said no before running the call, as its status tells. A broken
-/// connection is "unavailable" too, but carries none of our details.
-fn refused_by_peer(status: &Status) -> bool {
-    use tonic::Code as Grpc;
-    match status.code() {
-        Grpc::PermissionDenied | Grpc::Unauthenticated | Grpc::Unimplemented => true,
-        Grpc::Unavailable => !status.details().is_empty(),
-        _ => false,
+/// Whether a peer's response is an answer.
+fn relayed(response: v1::RelayResponse) -> Relayed<v1::RelayResponse> {
+    if response.not_here {
+        Relayed::NotHere(response.leader.and_then(peer::member))
+    } else {
+        Relayed::Here(response)
     }
 }
 
@@ -189,16 +228,6 @@ mod tests {
         assert_eq!(passed_on.code(), given.code());
         assert_eq!(passed_on.message(), given.message());
         assert_eq!(passed_on.details(), given.details());
-    }
-
-    #[test]
-    fn a_broken_connection_is_told_from_a_peer_that_refused() {
-        assert!(refused_by_peer(&ApiError::from(Code::NotInCluster).into()));
-        assert!(refused_by_peer(&Status::permission_denied(
-            "another cluster"
-        )));
-        assert!(!refused_by_peer(&Status::unavailable("connection reset")));
-        assert!(!refused_by_peer(&Status::unknown("h2 protocol error")));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{InitializeError as RaftInitializeError, RaftError};
 use rossby_domain::ids::{BoxId, Epoch, GroupId, NodeId, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
@@ -170,6 +171,28 @@ impl Group {
         self.core.watches.watch(box_id)
     }
 
+    /// Waits until this replica has applied more than the entry at this index, or anything; up to which
+    /// entry it has. `None` once it has stopped.
+    pub async fn applied_beyond(&self, index: Option<u64>) -> Option<u64> {
+        let mut metrics = self.core.raft.metrics();
+        loop {
+            {
+                let metrics = metrics.borrow_watched();
+                if metrics.running_state.is_err() || self.core.stop.is_cancelled() {
+                    return None;
+                }
+                let applied = metrics.last_applied.as_ref().map(|id| id.index);
+                if applied > index {
+                    return applied;
+                }
+            }
+            tokio::select! {
+                changed = metrics.changed() => changed.ok()?,
+                () = self.core.stop.cancelled() => return None,
+            }
+        }
+    }
+
     /// Reads this replica's state directly.
     #[must_use]
     pub fn reader(&self) -> Reader {
@@ -192,6 +215,13 @@ impl Group {
     #[must_use]
     pub fn leadership(&self) -> Leadership {
         self.core.leadership.borrow().clone()
+    }
+
+    /// Whether this replica leads as far as it knows: [`Self::leadership`] in short. A proposal or a
+    /// read finds out.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        matches!(*self.core.leadership.borrow(), Leadership::Here { .. })
     }
 
     /// Changes of [`Self::leadership`].

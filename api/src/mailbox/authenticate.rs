@@ -54,8 +54,9 @@ impl MailboxService {
         let presented = Presented::parse(header).map_err(|_| Code::Unauthenticated)?;
         let presented = Arc::new(presented);
         let address = *presented.address();
-        let partition = self.home(&address.box_id).ok_or(Code::Unauthenticated)?;
-        let led = self.lead(partition, call.deadline).await?;
+        let home = self.home(&address.box_id)?;
+        let (partition, group) = home.ok_or(Code::Unauthenticated)?;
+        let led = self.lead(group, call).await?;
         let generation = self
             .token_generation(&led, partition, &address, call.deadline)
             .await?;
@@ -63,7 +64,8 @@ impl MailboxService {
         let admitted = match admit().await {
             Err(HawkRefusal::NotCovered { until }) => {
                 let covering = led.group.cover(partition, until, call.deadline);
-                covering.await?;
+                let covered = covering.await;
+                covered.map_err(|error| Failure::of_propose(group, error))?;
                 admit().await
             }
             other => other,
@@ -113,14 +115,16 @@ impl MailboxService {
         // Without a round to the quorum per call: a leader that surely leads and has caught up once
         // in its term has applied all that was ever acknowledged.
         if !self.confirmed.contains(led) || !led.group.leads_surely() {
-            led.group.linearize(deadline).await?;
+            let caught_up = led.group.linearize(deadline).await;
+            caught_up.map_err(|error| Failure::of_read(led.group.id(), error))?;
             self.confirmed.insert(led);
         }
         let query = Query::DeviceAuth(*address);
-        let Answer::DeviceAuth(generation) = led.group.read_local(partition, &query)? else {
-            return Err(unexpected_answer("DeviceAuth"));
-        };
-        Ok(generation)
+        match led.group.read_local(partition, &query) {
+            Ok(Answer::DeviceAuth(generation)) => Ok(generation),
+            Ok(_) => Err(unexpected_answer("DeviceAuth").into()),
+            Err(error) => Err(Failure::of_read(led.group.id(), error)),
+        }
     }
 
     fn credentials(&self, address: &DeviceAddress, generation: Option<u64>) -> Credentials {

@@ -2,15 +2,17 @@
 //! the link of the Raft groups and for relayed calls.
 //!
 //! ```text
-//!   Groups ──► PeerTransport ──┐                        ┌──► PeerServer.Link ───► LinkAcceptor (Groups)
-//!   Relay  ────────────────────┼──► Connections ──TLS──►├──► PeerServer.Relay ──► MailboxService
-//!   cluster init ──────────────┘    (one per peer)      └──► Describe, CreateReplica ──► Joining
+//!   Groups ──► PeerTransport ──┐                        ┌──► PeerServer.Link ─────► LinkAcceptor (Groups)
+//!   Relay  ────────────────────┼──► Connections ──TLS──►├──► PeerServer.Relay ────► PeerDoor (MailboxService)
+//!   Router ──► PeerExecutors ──┤    (one per peer)      ├──► PeerServer.Execute ──► PeerDoor (its Router)
+//!   cluster init ──────────────┘                        └──► Describe, CreateReplica ──► Joining
 //! ```
 //!
 //! Invariants: both ends have proven by certificate which node they are before a byte of ours is
 //! sent; both belong to the same cluster, or the call is refused (a joiner belongs to none yet).
 
 mod connections;
+mod execute;
 mod link;
 mod server;
 mod transport;
@@ -18,9 +20,15 @@ mod transport;
 use std::time::Duration;
 
 pub use connections::{ConnectError, Connection, Connections};
+pub use execute::PeerExecutors;
+#[cfg(any(test, fuzzing))]
+pub(crate) use execute::executed;
+pub(crate) use execute::member;
 #[cfg(any(test, fuzzing))]
 pub(crate) use server::placement;
-pub use server::{Description, JoinError, Joining, PeerServer, Placement};
+pub use server::{
+    Description, JoinError, Joining, PeerDoor, PeerServer, Placement, Role,
+};
 pub use transport::{NoPeers, PeerTransport};
 
 /// How long a connection to a peer may take, TLS included.
@@ -29,3 +37,32 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const PEER_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The metadata in which a call to a peer names its cluster.
 pub(crate) const CLUSTER_KEY: &str = "rossby-cluster";
+
+/// Whether the peer's own server said no before it looked at a call, as its status tells. A broken
+/// connection is "unavailable" too, but carries none of our details.
+pub(crate) fn refused_by_peer(status: &tonic::Status) -> bool {
+    use tonic::Code as Grpc;
+    match status.code() {
+        Grpc::PermissionDenied | Grpc::Unauthenticated | Grpc::Unimplemented => true,
+        Grpc::Unavailable => !status.details().is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+    use crate::{ApiError, Code};
+
+    #[test]
+    fn a_broken_connection_is_told_from_a_peer_that_refused() {
+        assert!(refused_by_peer(&ApiError::from(Code::NotInCluster).into()));
+        assert!(refused_by_peer(&Status::permission_denied(
+            "another cluster"
+        )));
+        assert!(!refused_by_peer(&Status::unavailable("connection reset")));
+        assert!(!refused_by_peer(&Status::unknown("h2 protocol error")));
+    }
+}

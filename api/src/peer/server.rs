@@ -5,9 +5,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use parking_lot::RwLock;
-use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, ReplicaId};
+use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionCount, ReplicaId};
+use rossby_domain::placement::{Change, ClusterMap, RegionName};
 use rossby_proto::v1;
 use rossby_proto::v1::peer_server::Peer;
 use rossby_seams::transport::LinkAcceptor;
@@ -15,10 +17,13 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::{CLUSTER_KEY, PEER_MESSAGE_BYTES_MAX, link};
-use crate::admin::{MembersOrder, MembersProgress, OperatorError, members_order, members_progress};
-use crate::call::{Call, CallStream, Door, RpcPath};
+use super::{CLUSTER_KEY, PEER_MESSAGE_BYTES_MAX, execute, link};
+use crate::admin::{
+    self, MembersOrder, MembersProgress, NodeStatus, OperatorError, members_order, members_progress,
+};
+use crate::call::{Call, CallError, CallReply, CallStream, RpcPath};
 use crate::listener::PeerConnectInfo;
+use crate::router::{Execute, ExecuteError, Executed};
 use crate::{ApiError, Code};
 
 /// A relayed call is given up after this long even if its caller would wait longer.
@@ -37,13 +42,31 @@ pub struct Description {
     pub peer_address: String,
     /// Its release.
     pub version: String,
-    /// The replica that it holds, if it holds one.
+    /// Where it is.
+    pub region: RegionName,
+    /// The replica of the group in question that it holds, if it holds one.
     pub replica: Option<ReplicaId>,
-    /// A replica that it held until it was removed.
+    /// A replica of that group that it held until it was removed from its cluster.
     pub removed: Option<ReplicaId>,
 }
 
-/// A place in a cluster: which cluster, its secrets, and the replica to run.
+/// What a node is to do in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// What the founder's plan, as JSON, says of it.
+    Founder(Bytes),
+    /// To hold a new replica of a group.
+    Replica {
+        /// The group.
+        group: GroupId,
+        /// Its replica of it.
+        replica: ReplicaId,
+        /// The cluster map, as far as the inviter knows it.
+        map: Arc<ClusterMap>,
+    },
+}
+
+/// A place in a cluster: which cluster, its secrets, and what to do there.
 pub struct Placement {
     /// The cluster.
     pub cluster: ClusterId,
@@ -51,10 +74,8 @@ pub struct Placement {
     pub cluster_name: String,
     /// Into how many partitions it is cut.
     pub partitions: PartitionCount,
-    /// The group.
-    pub group: GroupId,
-    /// This node's replica of it.
-    pub replica: ReplicaId,
+    /// What the node is to do.
+    pub role: Role,
     /// The content of `cluster.keys`.
     pub secrets: Zeroizing<String>,
 }
@@ -88,14 +109,15 @@ impl From<JoinError> for Status {
     }
 }
 
-/// How a node comes to belong to a cluster. Implemented where the node is put together.
+/// How a node comes to belong to a cluster, and what it tells its peers of the cluster. Implemented
+/// where the node is put together.
 #[async_trait]
 pub trait Joining: Send + Sync + 'static {
-    /// Who this node is.
+    /// Who this node is, and what it has of a group.
     ///
     /// # Errors
     /// If it has just started and does not know yet.
-    fn describe(&self) -> Result<Description, JoinError>;
+    fn describe(&self, group: GroupId) -> Result<Description, JoinError>;
 
     /// Takes a place in a cluster. The same again is fine.
     ///
@@ -116,13 +138,54 @@ pub trait Joining: Send + Sync + 'static {
     /// A node of a cluster takes this one for a member of it. Whether this one belongs to none, rather
     /// than that it has not entered its cluster yet.
     fn missed(&self, by: NodeId, cluster: ClusterId) -> bool;
+
+    /// The newest map that this node knows, if it is newer than the one that a peer at this address
+    /// knows.
+    fn map(&self, known: MapVersion, by: NodeId, address: String) -> Option<Arc<ClusterMap>>;
+
+    /// What this node knows of its groups.
+    fn node_status(&self) -> NodeStatus;
+
+    /// Proposes a change of the map, if this node leads the placement group; the map's version then.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn change_map(&self, change: Change) -> Result<MapVersion, OperatorError>;
+
+    /// What changed in the map, as JSON, if this node has a replica of the placement group.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn map_changes(&self) -> Result<Bytes, OperatorError>;
+}
+
+/// What a node does for a peer, by itself or not at all.
+#[async_trait]
+pub trait PeerDoor: Send + Sync + 'static {
+    /// Answers a relayed call.
+    ///
+    /// # Errors
+    /// [`CallError::Elsewhere`] if this node does not lead the caller's group.
+    async fn call(&self, call: Call) -> Result<CallReply, CallError>;
+
+    /// Opens a relayed stream.
+    ///
+    /// # Errors
+    /// As [`PeerDoor::call`].
+    async fn subscribe(&self, call: Call) -> Result<CallStream, CallError>;
+
+    /// Does work of a group.
+    ///
+    /// # Errors
+    /// [`ExecuteError::NotLeading`] if this node does not lead the group.
+    async fn execute(&self, request: Execute, deadline: Instant) -> Result<Executed, ExecuteError>;
 }
 
 /// What peers need once the node belongs to a cluster.
 struct Member {
     cluster: ClusterId,
     links: Arc<dyn LinkAcceptor>,
-    door: Arc<dyn Door>,
+    door: Arc<dyn PeerDoor>,
 }
 
 struct Inner {
@@ -150,8 +213,8 @@ impl PeerServer {
         let _ = self.0.joining.set(joining);
     }
 
-    /// From now on the node serves links and relayed calls of its cluster. `door` relays no further.
-    pub fn open(&self, cluster: ClusterId, links: Arc<dyn LinkAcceptor>, door: Arc<dyn Door>) {
+    /// From now on the node serves links, relayed calls and work of its cluster.
+    pub fn open(&self, cluster: ClusterId, links: Arc<dyn LinkAcceptor>, door: Arc<dyn PeerDoor>) {
         *self.0.member.write() = Some(Member {
             cluster,
             links,
@@ -259,9 +322,20 @@ impl Peer for PeerServer {
                 server_authorization: reply.server_authorization.unwrap_or_default(),
                 ..Default::default()
             },
-            Err(status) => refusal(&status),
+            Err(error) => not_done(error),
         };
         Ok(Response::new(response))
+    }
+
+    async fn execute(
+        &self,
+        request: Request<v1::ExecuteRequest>,
+    ) -> Result<Response<v1::ExecuteResponse>, Status> {
+        caller(&request)?;
+        let door = self.member(&request, |member| Arc::clone(&member.door))?;
+        let (work, deadline) = execute::from_wire(request.into_inner())?;
+        let result = door.execute(work, deadline).await;
+        Ok(Response::new(execute::response(result)))
     }
 
     type RelayStreamStream = RelayStream;
@@ -275,12 +349,16 @@ impl Peer for PeerServer {
         let mut asks = request.into_inner();
         let first = asks.message().await?.and_then(|first| first.open);
         let call = relayed(first.ok_or_else(|| Status::invalid_argument("no call"))?)?;
-        let messages = match door.subscribe(call).await {
-            Ok(messages) => messages,
-            // Told as the first message, to be passed on as it is.
-            Err(status) => Box::pin(futures_util::stream::iter([Err(status)])),
+        // A refusal is told as the first message.
+        let (messages, first): (CallStream, _) = match door.subscribe(call).await {
+            Ok(messages) => (messages, None),
+            Err(error) => (
+                Box::pin(futures_util::stream::empty()),
+                Some(not_done(error)),
+            ),
         };
-        Ok(Response::new(as_asked(asks, messages)))
+        let replies = futures_util::stream::iter(first).chain(messages.map(reply));
+        Ok(Response::new(as_asked(asks, Box::pin(replies))))
     }
 
     async fn describe(
@@ -288,7 +366,8 @@ impl Peer for PeerServer {
         request: Request<v1::DescribeRequest>,
     ) -> Result<Response<v1::DescribeResponse>, Status> {
         caller(&request)?;
-        let own = self.joining()?.describe()?;
+        let group = GroupId(request.into_inner().group_id);
+        let own = self.joining()?.describe(group)?;
         Ok(Response::new(v1::DescribeResponse {
             node_id: own.node.0,
             cluster_id: own
@@ -300,6 +379,7 @@ impl Peer for PeerServer {
             version: own.version,
             replica_id: own.replica.unwrap_or_default().0,
             removed_replica_id: own.removed.unwrap_or_default().0,
+            region: own.region.to_string(),
         }))
     }
 
@@ -324,27 +404,96 @@ impl Peer for PeerServer {
         joining.join(placement).await?;
         Ok(Response::new(v1::CreateReplicaResponse {}))
     }
+
+    async fn get_map(
+        &self,
+        request: Request<v1::GetMapRequest>,
+    ) -> Result<Response<v1::GetMapResponse>, Status> {
+        let by = caller(&request)?;
+        self.member(&request, |_| ())?;
+        let request = request.into_inner();
+        let known = MapVersion(request.known_version);
+        let newer = self.joining()?.map(known, by, request.peer_address);
+        let map = newer.map(|map| to_json(&*map)).transpose()?;
+        let map = map.unwrap_or_default();
+        Ok(Response::new(v1::GetMapResponse { map }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        caller(&request)?;
+        self.member(&request, |_| ())?;
+        Ok(Response::new(admin::status(self.joining()?.node_status())))
+    }
+
+    async fn change_map(
+        &self,
+        request: Request<v1::ChangeMapRequest>,
+    ) -> Result<Response<v1::ChangeMapResponse>, Status> {
+        caller(&request)?;
+        self.member(&request, |_| ())?;
+        let change = serde_json::from_slice(&request.into_inner().change)
+            .map_err(|_| Status::invalid_argument("not a change of the map"))?;
+        let version = self.joining()?.change_map(change).await?;
+        Ok(Response::new(v1::ChangeMapResponse {
+            map_version: version.0,
+        }))
+    }
+
+    async fn map_history(
+        &self,
+        request: Request<v1::PlacementHistoryRequest>,
+    ) -> Result<Response<v1::PlacementHistoryResponse>, Status> {
+        caller(&request)?;
+        self.member(&request, |_| ())?;
+        let history = self.joining()?.map_changes().await?;
+        Ok(Response::new(v1::PlacementHistoryResponse { history }))
+    }
+}
+
+fn to_json(map: &ClusterMap) -> Result<Bytes, Status> {
+    let bytes = serde_json::to_vec(map).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(bytes.into())
 }
 
 /// What the leader answers to a relayed stream.
 type RelayStream = Pin<Box<dyn Stream<Item = Result<v1::RelayResponse, Status>> + Send>>;
+type Replies = Pin<Box<dyn Stream<Item = v1::RelayResponse> + Send>>;
 
-/// One message for each that is asked for.
-fn as_asked(asks: tonic::Streaming<v1::RelayStreamRequest>, messages: CallStream) -> RelayStream {
-    let next = |(mut asks, mut messages): (tonic::Streaming<_>, CallStream)| async {
+/// One reply for each that is asked for.
+fn as_asked(asks: tonic::Streaming<v1::RelayStreamRequest>, replies: Replies) -> RelayStream {
+    let next = |(mut asks, mut replies): (tonic::Streaming<_>, Replies)| async {
         let Ok(Some(_)) = asks.message().await else {
             return None;
         };
-        let reply = match messages.next().await? {
-            Ok(message) => v1::RelayResponse {
-                message,
-                ..Default::default()
-            },
-            Err(status) => refusal(&status),
-        };
-        Some((Ok(reply), (asks, messages)))
+        let reply = replies.next().await?;
+        Some((Ok(reply), (asks, replies)))
     };
-    Box::pin(futures_util::stream::unfold((asks, messages), next))
+    Box::pin(futures_util::stream::unfold((asks, replies), next))
+}
+
+fn reply(message: Result<bytes::Bytes, Status>) -> v1::RelayResponse {
+    match message {
+        Ok(message) => v1::RelayResponse {
+            message,
+            ..Default::default()
+        },
+        Err(status) => refusal(&status),
+    }
+}
+
+/// A call that was not done here: refused, or for another node.
+fn not_done(error: CallError) -> v1::RelayResponse {
+    match error {
+        CallError::Refused(error) => refusal(&error.into()),
+        CallError::Elsewhere { leader, .. } => v1::RelayResponse {
+            not_here: true,
+            leader: leader.as_ref().map(execute::likely_leader),
+            ..Default::default()
+        },
+    }
 }
 
 /// A client's call that a peer relays.
@@ -388,8 +537,23 @@ pub(crate) fn placement(request: v1::CreateReplicaRequest) -> Result<Placement, 
             .ok()
             .and_then(|count| PartitionCount::new(count).ok())
             .ok_or_else(|| invalid("partition_count"))?,
-        group: GroupId(request.group_id),
-        replica: ReplicaId(request.replica_id),
+        role: role(request.founding, request.group_id, request.replica_id, &request.map)?,
         secrets: Zeroizing::new(secrets.to_owned()),
+    })
+}
+
+fn role(founding: Bytes, group: u32, replica: u64, map: &[u8]) -> Result<Role, Status> {
+    if !founding.is_empty() {
+        return Ok(Role::Founder(founding));
+    }
+    let replica = ReplicaId(replica);
+    if replica == ReplicaId(0) {
+        return Err(Status::invalid_argument("no such replica"));
+    }
+    let map = serde_json::from_slice(map).map_err(|_| Status::invalid_argument("no map"))?;
+    Ok(Role::Replica {
+        group: GroupId(group),
+        replica,
+        map: Arc::new(map),
     })
 }

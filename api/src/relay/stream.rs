@@ -1,5 +1,6 @@
 //! Relaying a stream: one message is asked of the leader whenever the client has room for one, so that
-//! nothing piles up here, nor on the connection that the peers share for everything else.
+//! nothing piles up here, nor on the connection that the peers share for everything else. There is room
+//! for the first at once, and by it a peer tells whether it leads.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::{answer, refused_by_peer};
+use super::{Relayed, answer, refused_by_peer, relayed};
 use crate::ApiError;
 use crate::call::{CallReply, CallStream};
 use crate::peer::Connection;
@@ -25,33 +26,47 @@ pub(super) async fn relay(
     request: v1::RelayRequest,
     give_up: Instant,
     unread: Duration,
-) -> Result<CallStream, Status> {
+) -> Result<Relayed<CallStream>, Status> {
     let room = places.take_room()?;
     let (asks, to_leader) = mpsc::channel(2);
     let open = v1::RelayStreamRequest {
         open: Some(request),
     };
-    asks.send(open).await.map_err(|_| gone())?;
+    let first = v1::RelayStreamRequest::default();
+    for ask in [open, first] {
+        asks.send(ask).await.map_err(|_| gone())?;
+    }
     let mut client = connection.client();
     let opening = client.relay_stream(ReceiverStream::new(to_leader));
-    let replies = match timeout_at(give_up, opening).await {
+    let late = || ApiError::unavailable("the leader did not answer in time");
+    let mut replies = match timeout_at(give_up, opening).await {
         Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) if refused_by_peer(&status) => return Ok(Relayed::NotHere(None)),
         // A stream moves nothing: whatever became of it, it may be opened again.
-        Ok(Err(status)) if refused_by_peer(&status) => {
-            let why = format!("the leader refused a relay: {status}");
-            return Err(ApiError::unavailable(why).into());
-        }
         Ok(Err(_)) => return Err(gone()),
-        Err(_) => return Err(ApiError::unavailable("the leader did not answer in time").into()),
+        Err(_) => return Err(late().into()),
+    };
+    let first = match timeout_at(give_up, replies.message()).await {
+        Ok(Ok(first)) => first.map(relayed),
+        Ok(Err(_)) => return Err(gone()),
+        Err(_) => return Err(late().into()),
     };
     let (messages, stream) = mpsc::channel(1);
+    match first.map(|first| first.map(answer)) {
+        Some(Relayed::NotHere(named)) => return Ok(Relayed::NotHere(named)),
+        Some(Relayed::Here(Ok(CallReply { message, .. }))) => {
+            messages.try_send(Ok(message)).map_err(|_| gone())?;
+        }
+        Some(Relayed::Here(Err(status))) => return Err(status),
+        None => return Ok(Relayed::Here(Box::pin(ReceiverStream::new(stream)))),
+    }
     let pump = Pump {
         asks,
         replies,
         unread,
     };
     tokio::spawn(pump.run(places.clone(), room, messages));
-    Ok(Box::pin(ReceiverStream::new(stream)))
+    Ok(Relayed::Here(Box::pin(ReceiverStream::new(stream))))
 }
 
 type Messages = mpsc::Sender<Result<Bytes, Status>>;

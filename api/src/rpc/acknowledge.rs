@@ -8,7 +8,6 @@ use rossby_proto::v1;
 
 use crate::call::Call;
 use crate::convert;
-use crate::error::Code;
 use crate::mailbox::{Failure, MailboxService, unexpected_outcome};
 
 pub(crate) async fn acknowledge(
@@ -21,17 +20,11 @@ pub(crate) async fn acknowledge(
         device: caller,
         upto: Sequence(request.upto),
     };
-    let partition = caller.box_id.partition();
-    match service
-        .propose(partition, Command::Acknowledge(command), call.deadline)
-        .await?
-    {
-        Ok(Outcome::Acknowledged { cursor, .. }) => Ok(convert::encode(&v1::AcknowledgeResponse {
+    let command = Command::Acknowledge(command);
+    match service.change_own(caller, command, call).await? {
+        Outcome::Acknowledged { cursor, .. } => Ok(convert::encode(&v1::AcknowledgeResponse {
             cursor: cursor.0,
         })),
-        Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service
-            .refusal(partition, &rejection, Code::Unauthenticated)
-            .into()),
+        other => Err(unexpected_outcome(&other).into()),
     }
 }

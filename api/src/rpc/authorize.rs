@@ -1,7 +1,8 @@
 //! Authorize: proves the identifier with the code; the answer holds the device's token, sealed.
 //!
 //! Two idempotent commands: the claim is verified in the identifier's partition, then the box is
-//! activated in its own. If the second is lost, a retry or the finisher does it.
+//! activated in its own. They may be in two groups; it runs at the node where it arrives. If the second
+//! is lost, a retry at any node or the finisher does it.
 
 use bytes::Bytes;
 use rossby_domain::chain::{KeyRecord, verify_signature};
@@ -33,7 +34,8 @@ pub(crate) async fn authorize(service: &MailboxService, call: &Call) -> Result<B
     let record = verify(service, call, &authorization).await?;
     let generation = verify_claim(service, call, &authorization).await?;
     let token_generation = activate(service, call, &authorization, generation).await?;
-    seal_token(service, &authorization.address, &record, token_generation)
+    let address = &authorization.address;
+    Ok(seal_token(service, address, &record, token_generation)?)
 }
 
 fn parse(
@@ -47,9 +49,11 @@ fn parse(
     if request.code.len() > MAX_CODE_BYTES {
         return Err(ApiError::invalid("code is longer than a code can be"));
     }
+    let home = service.home(&address.box_id)?;
+    let (home, _) = home.ok_or(Code::NoCodeRequested)?;
     Ok(Authorization {
         address,
-        home: service.home(&address.box_id).ok_or(Code::NoCodeRequested)?,
+        home,
         identifier: convert::identifier(request.identifier.as_ref())?,
         code: request.code,
         signature: convert::fixed(&request.signature, "signature is not 64 bytes")?,
@@ -63,7 +67,7 @@ async fn verify(
     service: &MailboxService,
     call: &Call,
     authorization: &Authorization,
-) -> Result<KeyRecord, Failure> {
+) -> Result<KeyRecord, ApiError> {
     let Authorization {
         address,
         home,
@@ -91,7 +95,7 @@ async fn verify_claim(
     service: &MailboxService,
     call: &Call,
     authorization: &Authorization,
-) -> Result<u64, Failure> {
+) -> Result<u64, ApiError> {
     let (secrets, box_id) = (&service.config.secrets, authorization.address.box_id);
     let identifier = secrets.identifier_hash(&authorization.identifier);
     let code = secrets.code_mac(&identifier, &box_id, &authorization.code);
@@ -101,12 +105,10 @@ async fn verify_claim(
         code,
     });
     let partition = identifier.partition(service.config.partitions);
-    match service.propose(partition, command, call.deadline).await? {
-        Ok(Outcome::ClaimVerified { generation }) => Ok(generation),
-        Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service
-            .refusal(partition, &rejection, Code::NoCodeRequested)
-            .into()),
+    let changing = service.change(partition, command, Code::NoCodeRequested, call.deadline);
+    match changing.await? {
+        Outcome::ClaimVerified { generation } => Ok(generation),
+        other => Err(unexpected_outcome(&other)),
     }
 }
 
@@ -116,7 +118,7 @@ async fn activate(
     call: &Call,
     authorization: &Authorization,
     generation: u64,
-) -> Result<u64, Failure> {
+) -> Result<u64, ApiError> {
     let command = Command::ActivateBox(ActivateBox {
         box_id: authorization.address.box_id,
         device: authorization.address.device,
@@ -126,15 +128,11 @@ async fn activate(
             .identifier_hash(&authorization.identifier),
         generation,
     });
-    match service
-        .propose(authorization.home, command, call.deadline)
-        .await?
-    {
-        Ok(Outcome::BoxActivated { token_generation }) => Ok(token_generation),
-        Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service
-            .refusal(authorization.home, &rejection, Code::NoCodeRequested)
-            .into()),
+    let home = authorization.home;
+    let changing = service.change(home, command, Code::NoCodeRequested, call.deadline);
+    match changing.await? {
+        Outcome::BoxActivated { token_generation } => Ok(token_generation),
+        other => Err(unexpected_outcome(&other)),
     }
 }
 
@@ -143,7 +141,7 @@ fn seal_token(
     address: &DeviceAddress,
     record: &KeyRecord,
     generation: u64,
-) -> Result<Bytes, Failure> {
+) -> Result<Bytes, ApiError> {
     let config = &service.config;
     let keys = record.device(&address.device);
     let keys = keys.ok_or_else(|| ApiError::internal("a box's device has no KEM key"))?;

@@ -8,7 +8,7 @@ use rossby_proto::v1;
 
 use crate::call::Call;
 use crate::convert;
-use crate::error::{ApiError, Code};
+use crate::error::ApiError;
 use crate::mailbox::{Failure, MailboxService, unexpected_outcome};
 
 pub(crate) async fn block(
@@ -26,15 +26,9 @@ pub(crate) async fn block(
         other,
         blocked: request.blocked,
     };
-    let partition = caller.box_id.partition();
-    match service
-        .propose(partition, Command::Block(command), call.deadline)
-        .await?
-    {
-        Ok(Outcome::BlockChanged) => Ok(convert::encode(&v1::BlockResponse {})),
-        Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service
-            .refusal(partition, &rejection, Code::Unauthenticated)
-            .into()),
+    let command = Command::Block(command);
+    match service.change_own(caller, command, call).await? {
+        Outcome::BlockChanged => Ok(convert::encode(&v1::BlockResponse {})),
+        other => Err(unexpected_outcome(&other).into()),
     }
 }

@@ -27,11 +27,8 @@ pub(crate) async fn fetch(
         max_envelopes,
         max_bytes: limits.page_bytes,
     };
-    let answer = service
-        .ask(caller.box_id.partition(), query, call.deadline)
-        .await?;
-    let Answer::Page(page) = answer else {
-        return Err(unexpected_answer("Fetch"));
+    let Answer::Page(page) = service.ask_own(caller, query, call).await? else {
+        return Err(unexpected_answer("Fetch").into());
     };
     // Authorised a moment ago and gone now: removed in between.
     let page = page.ok_or(Code::Unauthenticated)?;

@@ -2,10 +2,11 @@
 //!
 //! That nobody is there, that somebody does not want to be found, and that somebody has blocked the
 //! caller are one answer, and take the same two reads, so that neither the words nor the time tell
-//! them apart.
+//! them apart. The second read of who is not there goes to a partition that boxes live in, in whatever
+//! group, as it would for somebody.
 
 use bytes::Bytes;
-use rossby_domain::ids::{BoxId, DeviceAddress};
+use rossby_domain::ids::{BoxId, DeviceAddress, PartitionId};
 use rossby_domain::query::KeyRecordAnswer;
 use rossby_domain::{Answer, Query};
 use rossby_proto::v1;
@@ -45,13 +46,13 @@ async fn resolve(service: &MailboxService, call: &Call, by: Option<By>) -> Resul
                 let identifier = convert::identifier(Some(&identifier))?;
                 let hash = config.secrets.identifier_hash(&identifier);
                 let partition = hash.partition(config.partitions);
-                let decoy = BoxId::derive(partition, hash.as_bytes());
+                let decoy = decoy(service, hash.as_bytes());
                 (partition, Query::ResolveIdentifier(hash), decoy)
             }
             By::DeviceId(bytes) => {
                 let device = convert::device_id(&bytes)?;
                 let partition = device.partition(config.partitions);
-                let decoy = BoxId::derive(partition, &Sha256::digest(device.as_bytes()).into());
+                let decoy = decoy(service, &Sha256::digest(device.as_bytes()).into());
                 (partition, Query::ResolveDevice(device), decoy)
             }
         };
@@ -59,8 +60,20 @@ async fn resolve(service: &MailboxService, call: &Call, by: Option<By>) -> Resul
         Answer::ResolvedIdentifier(found) | Answer::ResolvedDevice(found) => {
             Ok(found.unwrap_or(decoy))
         }
-        _ => Err(unexpected_answer("Resolve")),
+        _ => Err(unexpected_answer("Resolve").into()),
     }
+}
+
+/// A box that nobody has, in the first partition with an owner from where the hash points to.
+fn decoy(service: &MailboxService, hash: &[u8; 32]) -> BoxId {
+    let partitions = service.config.partitions;
+    let directory = service.config.router.directory();
+    let first = partitions.of_hash(hash);
+    let behind = partitions.all().filter(|partition| *partition >= first);
+    let before = partitions.all().filter(|partition| *partition < first);
+    let has_owner = |partition: &PartitionId| directory.owner(*partition).is_some();
+    let home = behind.chain(before).find(has_owner);
+    BoxId::derive(home.unwrap_or(first), hash)
 }
 
 /// Its record, if the caller may see it.
@@ -70,13 +83,13 @@ async fn record(
     caller: DeviceAddress,
     box_id: BoxId,
 ) -> Result<KeyRecordAnswer, Failure> {
-    let home = service.home(&box_id).ok_or(Code::NoUser)?;
+    let (home, _) = service.home(&box_id)?.ok_or(Code::NoUser)?;
     let query = Query::KeyRecord {
         box_id,
         sender: caller,
     };
     match service.ask(home, query, call.deadline).await? {
         Answer::KeyRecord(found) => Ok(found.ok_or(Code::NoUser)?),
-        _ => Err(unexpected_answer("KeyRecord")),
+        _ => Err(unexpected_answer("KeyRecord").into()),
     }
 }

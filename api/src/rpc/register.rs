@@ -1,13 +1,15 @@
 //! Register: makes a box for a device, not yet authorised, and asks for a verification code.
 //!
 //! Three commands, each in a partition of its own and idempotent: the device's entry, the box, the
-//! claim. Whatever happens in between, the same request again finishes it; it also resends a code.
+//! claim. They may be in three groups; it runs at the node where it arrives, and the box is born where
+//! that node's boxes are. Whatever happens in between, the same request again, at any node, finishes it;
+//! it also resends a code.
 
 use bytes::Bytes;
 use rossby_domain::chain::{ChainError, KeyRecord, verify_signature};
 use rossby_domain::command::{ClaimDevice, CreateBox, OpenClaim};
 use rossby_domain::identifier::Identifier;
-use rossby_domain::ids::{BoxId, DeviceId};
+use rossby_domain::ids::{BoxId, DeviceId, PartitionId};
 use rossby_domain::{Command, Outcome, statement};
 use rossby_proto::v1;
 
@@ -99,29 +101,34 @@ fn check_reach(service: &MailboxService, identifier: &Identifier) -> Result<(), 
     Err(ApiError::from(Code::NoCourier).with_detail(detail))
 }
 
+/// The partition in which a box of this genesis record is born.
+fn birth(births: &[PartitionId], genesis_hash: &[u8; 32]) -> Result<PartitionId, ApiError> {
+    let [a, b, ..] = *genesis_hash;
+    let drawn = usize::from(u16::from_be_bytes([a, b]));
+    let chosen = drawn.checked_rem(births.len());
+    let birth = chosen.and_then(|chosen| births.get(chosen));
+    birth.copied().ok_or_else(|| Code::NotInCluster.into())
+}
+
 /// Binds the device to a box: to the one derived here, or to the one of an earlier try.
 async fn claim_device(
     service: &MailboxService,
     call: &Call,
     registration: &Registration,
-) -> Result<BoxId, Failure> {
+) -> Result<BoxId, ApiError> {
     let genesis_hash = registration.record.genesis_hash();
-    let birth = service.config.partitions.of_hash(&genesis_hash);
+    let birth = birth(&service.config.router.directory().births(), &genesis_hash)?;
     let device = registration.device;
     let command = ClaimDevice {
         device,
         box_id: BoxId::derive(birth, &genesis_hash),
     };
     let partition = device.partition(service.config.partitions);
-    match service
-        .propose(partition, Command::ClaimDevice(command), call.deadline)
-        .await?
-    {
-        Ok(Outcome::DeviceClaimed { box_id }) => Ok(box_id),
-        Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service
-            .refusal(partition, &rejection, Code::Internal)
-            .into()),
+    let command = Command::ClaimDevice(command);
+    let changing = service.change(partition, command, Code::Internal, call.deadline);
+    match changing.await? {
+        Outcome::DeviceClaimed { box_id } => Ok(box_id),
+        other => Err(unexpected_outcome(&other)),
     }
 }
 
@@ -130,7 +137,7 @@ async fn create_box(
     call: &Call,
     registration: &Registration,
     box_id: BoxId,
-) -> Result<(), Failure> {
+) -> Result<(), ApiError> {
     let config = &service.config;
     let identifier = config.secrets.identifier_hash(&registration.identifier);
     let sealed_identifier = config
@@ -150,15 +157,11 @@ async fn create_box(
         discoverable: registration.discoverable,
     };
     let partition = box_id.partition();
-    match service
-        .propose(partition, Command::CreateBox(command), call.deadline)
-        .await?
-    {
-        Ok(Outcome::BoxCreated) => Ok(()),
-        Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service
-            .refusal(partition, &rejection, Code::Internal)
-            .into()),
+    let command = Command::CreateBox(command);
+    let changing = service.change(partition, command, Code::Internal, call.deadline);
+    match changing.await? {
+        Outcome::BoxCreated => Ok(()),
+        other => Err(unexpected_outcome(&other)),
     }
 }
 
@@ -168,7 +171,7 @@ async fn open_claim(
     call: &Call,
     registration: &Registration,
     box_id: BoxId,
-) -> Result<(), Failure> {
+) -> Result<(), ApiError> {
     let config = &service.config;
     let random = config.random.as_ref();
     let identifier = config.secrets.identifier_hash(&registration.identifier);
@@ -192,14 +195,10 @@ async fn open_claim(
         sealed_code,
     };
     let partition = identifier.partition(config.partitions);
-    match service
-        .propose(partition, Command::OpenClaim(command), call.deadline)
-        .await?
-    {
-        Ok(Outcome::ClaimOpened) => Ok(()),
-        Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service
-            .refusal(partition, &rejection, Code::Internal)
-            .into()),
+    let command = Command::OpenClaim(command);
+    let changing = service.change(partition, command, Code::Internal, call.deadline);
+    match changing.await? {
+        Outcome::ClaimOpened => Ok(()),
+        other => Err(unexpected_outcome(&other)),
     }
 }

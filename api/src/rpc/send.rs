@@ -1,25 +1,26 @@
 //! Send: puts envelopes into boxes, an outcome for each, in the order of the request.
 //!
 //! The envelopes for one group go to it in one proposal, in the order of the request, so that a
-//! sender's envelopes keep their order. That a recipient has blocked the sender and that there is no
-//! such recipient are one answer, byte for byte.
+//! sender's envelopes keep their order; the proposals to several groups go out at once, and the failure
+//! of one is no matter of the others. That a recipient has blocked the sender and that there is no such
+//! recipient are one answer, byte for byte.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rossby_domain::command::{Enqueue, EnvelopeDigest};
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, GroupId, PartitionId};
-use rossby_domain::{Answer, Command, Outcome, Query, Rejection, Reply};
+use rossby_domain::time::Timestamp;
+use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
 use rossby_proto::v1;
 use rossby_proto::v1::send_outcome::Result as WireResult;
-use rossby_raft::Group;
 
 use crate::call::Call;
 use crate::convert;
 use crate::error::{ApiError, Code};
 use crate::mailbox::{Failure, MailboxService, unexpected_outcome};
+use crate::router::Proposed;
 
 /// The number of `envelopes` in `SendRequest`.
 const ENVELOPES_TAG: usize = 1;
@@ -33,13 +34,6 @@ struct Outgoing {
     wire: v1::OutgoingEnvelope,
 }
 
-/// The envelopes for one group: where in the request each stood, and its command.
-struct Parcel {
-    group: Arc<Group>,
-    positions: Vec<usize>,
-    commands: Vec<(PartitionId, Command)>,
-}
-
 pub(crate) async fn send(
     service: &MailboxService,
     caller: DeviceAddress,
@@ -47,18 +41,20 @@ pub(crate) async fn send(
 ) -> Result<Bytes, Failure> {
     let envelopes = parse(service, &call.message)?;
     let mut fates: Vec<Option<Fate>> = envelopes.iter().map(|_| None).collect();
-    let parcels = parcels(service, caller, &envelopes, &mut fates)?;
+    let parcels = parcels(service, &envelopes, &mut fates)?;
     // With one group only, its failure is the call's.
     let sole = parcels.len() == 1;
-    let dispatched = parcels
-        .into_values()
-        .map(|parcel| dispatch(service, caller, call, parcel));
+    let parcels = parcels.into_iter().map(|(group, positions)| Parcel {
+        group,
+        positions,
+        envelopes: &envelopes,
+    });
+    let dispatched = parcels.map(|parcel| dispatch(service, caller, call, parcel));
     for (positions, result) in join_all(dispatched).await {
         match result {
             Ok(parcel_fates) => settle(&mut fates, positions, parcel_fates),
-            Err(failure) if sole => return Err(failure),
-            Err(failure) => {
-                let error = refusal_of(failure);
+            Err(error) if sole => return Err(error.into()),
+            Err(error) => {
                 let shared = positions.iter().map(|_| Err(error.clone())).collect();
                 settle(&mut fates, positions, shared);
             }
@@ -95,40 +91,50 @@ fn parse(service: &MailboxService, message: &Bytes) -> Result<Vec<Outgoing>, Api
     request.envelopes.into_iter().map(parse_one).collect()
 }
 
+/// The envelopes for one group: where in the request each stands.
+struct Parcel<'a> {
+    group: GroupId,
+    positions: Vec<usize>,
+    envelopes: &'a [Outgoing],
+}
+
+impl Parcel<'_> {
+    fn envelopes(&self) -> impl Iterator<Item = &Outgoing> {
+        let at = |position: &usize| self.envelopes.get(*position);
+        self.positions.iter().filter_map(at)
+    }
+
+    fn commands(&self, sender: DeviceAddress) -> Vec<(PartitionId, Command)> {
+        let command = |envelope: &Outgoing| {
+            let command = Command::Enqueue(enqueue(sender, envelope));
+            (envelope.recipient.partition(), command)
+        };
+        self.envelopes().map(command).collect()
+    }
+}
+
 /// Sorts the envelopes by group. What can be refused here is, in the same words as apply's.
 fn parcels(
     service: &MailboxService,
-    caller: DeviceAddress,
     envelopes: &[Outgoing],
     fates: &mut [Option<Fate>],
-) -> Result<BTreeMap<GroupId, Parcel>, Failure> {
+) -> Result<BTreeMap<GroupId, Vec<usize>>, ApiError> {
     let limit_bytes = service.config.limits.envelope_bytes;
-    let mut parcels = BTreeMap::new();
+    let mut parcels: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
     for (position, (envelope, fate)) in envelopes.iter().zip(fates).enumerate() {
         let Outgoing { recipient, wire } = envelope;
-        let Some(partition) = service.home(recipient) else {
+        let Some((_, group)) = service.home(recipient)? else {
             *fate = Some(Err(Code::UnknownRecipient.into()));
             continue;
         };
         if wire.body.len() > usize::try_from(limit_bytes).unwrap_or(usize::MAX) {
             let rejection = Rejection::EnvelopeTooLarge { limit_bytes };
-            *fate = Some(Err(service.refusal(
-                partition,
-                &rejection,
-                Code::UnknownRecipient,
-            )));
+            // No time is told with it.
+            let (unknown, now) = (Code::UnknownRecipient, Timestamp::default());
+            *fate = Some(Err(ApiError::of_rejection(&rejection, unknown, now)));
             continue;
         }
-        let group = service.group(partition)?;
-        let parcel = parcels.entry(group.id()).or_insert_with(|| Parcel {
-            group,
-            positions: Vec::new(),
-            commands: Vec::new(),
-        });
-        parcel.positions.push(position);
-        parcel
-            .commands
-            .push((partition, Command::Enqueue(enqueue(caller, envelope))));
+        parcels.entry(group).or_default().push(position);
     }
     Ok(parcels)
 }
@@ -153,78 +159,92 @@ async fn dispatch(
     service: &MailboxService,
     caller: DeviceAddress,
     call: &Call,
-    parcel: Parcel,
-) -> (Vec<usize>, Result<Vec<Fate>, Failure>) {
-    let Parcel {
-        group,
-        positions,
-        commands,
-    } = parcel;
-    let recipients: Vec<BoxId> = commands
-        .iter()
-        .filter_map(|(_, command)| recipient_of(command))
-        .collect();
-    let replies = match group.propose(commands, call.deadline).await {
-        Ok(replies) if replies.len() == positions.len() => replies,
-        Ok(_) => {
-            let error = ApiError::internal("not one reply for each proposed command");
-            return (positions, Err(error.into()));
+    parcel: Parcel<'_>,
+) -> (Vec<usize>, Result<Vec<Fate>, ApiError>) {
+    let commands = || parcel.commands(caller);
+    let router = &service.config.router;
+    let proposed = router.propose(parcel.group, commands, call.deadline).await;
+    let fates = match proposed {
+        Ok(proposed) if proposed.replies.len() == parcel.positions.len() => {
+            fates(service, caller, call, &parcel, proposed).await
         }
-        Err(error) => return (positions, Err(error.into())),
+        Ok(_) => Err(ApiError::internal(
+            "not one reply for each proposed command",
+        )),
+        Err(error) => Err(error),
     };
-    let fates = replies
-        .into_iter()
-        .zip(recipients)
-        .map(|(reply, recipient)| fate(service, &group, caller, &recipient, reply));
-    (positions, fates.collect())
+    (parcel.positions, fates)
 }
 
-fn recipient_of(command: &Command) -> Option<BoxId> {
-    match command {
-        Command::Enqueue(enqueue) => Some(enqueue.recipient),
-        _ => None,
-    }
-}
-
-fn fate(
+/// What the replies of a group mean for the envelopes of a parcel.
+async fn fates(
     service: &MailboxService,
-    group: &Group,
     caller: DeviceAddress,
-    recipient: &BoxId,
-    reply: Reply,
-) -> Result<Fate, Failure> {
-    match reply {
-        Ok(Outcome::Enqueued { sequence }) => Ok(Ok(sequence.0)),
-        Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => {
-            let partition = recipient.partition();
-            let mut error = service.refusal(partition, &rejection, Code::UnknownRecipient);
-            if let Rejection::StaleKeyRecord { .. } = rejection {
-                error = with_current_record(group, caller, recipient, error);
+    call: &Call,
+    parcel: &Parcel<'_>,
+    mut proposed: Proposed,
+) -> Result<Vec<Fate>, ApiError> {
+    let replies = std::mem::take(&mut proposed.replies);
+    let mut fates = Vec::with_capacity(replies.len());
+    let mut stale = Vec::new();
+    for (reply, envelope) in replies.into_iter().zip(parcel.envelopes()) {
+        match reply {
+            Ok(Outcome::Enqueued { sequence }) => fates.push(Ok(sequence.0)),
+            Ok(other) => return Err(unexpected_outcome(&other)),
+            Err(rejection) => {
+                if let Rejection::StaleKeyRecord { .. } = rejection {
+                    stale.push((fates.len(), envelope.recipient));
+                }
+                fates.push(Err(proposed.refusal(&rejection, Code::UnknownRecipient)));
             }
-            Ok(Err(error))
         }
     }
+    if !stale.is_empty() {
+        let answers = current_records(service, caller, call, parcel.group, &proposed, stale);
+        add_records(&mut fates, Box::pin(answers).await);
+    }
+    Ok(fates)
 }
 
-/// Adds the record that the sender should have sealed for. This replica has just applied the
-/// rejection, so what it has is no older. If it can't be read, the refusal goes without: the call
-/// must not fail as a whole, since other envelopes of it may have been stored.
-fn with_current_record(
-    group: &Group,
+/// The records that the sender should have sealed for, each with its place in the parcel.
+async fn current_records(
+    service: &MailboxService,
     sender: DeviceAddress,
-    recipient: &BoxId,
-    error: ApiError,
-) -> ApiError {
-    let query = Query::KeyRecord {
-        box_id: *recipient,
-        sender,
-    };
-    match group.read_local(recipient.partition(), &query) {
-        Ok(Answer::KeyRecord(Some(found))) => error.with_key_record(found.record.encode().into()),
-        // Blocked since: then nothing more is told.
-        Ok(_) => Code::UnknownRecipient.into(),
-        Err(_) => error,
+    call: &Call,
+    group: GroupId,
+    proposed: &Proposed,
+    stale: Vec<(usize, BoxId)>,
+) -> Vec<(usize, Option<Answer>)> {
+    let asking = stale.into_iter().map(|(place, box_id)| async move {
+        let (partition, query) = (box_id.partition(), Query::KeyRecord { box_id, sender });
+        let answer = match &proposed.here {
+            // This replica has just applied the rejection, so what it has is no older.
+            Some(here) => here.read_local(partition, &query).ok(),
+            None => {
+                let router = &service.config.router;
+                let asking = router.ask(group, partition, query, call.deadline);
+                asking.await.ok()
+            }
+        };
+        (place, answer)
+    });
+    join_all(asking).await
+}
+
+/// Adds such records to the refusals. One that could not be read is left out: the call must not fail as
+/// a whole, since other envelopes of it may have been stored.
+fn add_records(fates: &mut [Fate], records: Vec<(usize, Option<Answer>)>) {
+    for (place, answer) in records {
+        let (Some(Err(error)), Some(answer)) = (fates.get_mut(place), answer) else {
+            continue;
+        };
+        *error = match answer {
+            Answer::KeyRecord(Some(found)) => {
+                error.clone().with_key_record(found.record.encode().into())
+            }
+            // Blocked since: then nothing more is told.
+            _ => Code::UnknownRecipient.into(),
+        };
     }
 }
 
@@ -233,13 +253,6 @@ fn settle(fates: &mut [Option<Fate>], positions: Vec<usize>, parcel: Vec<Fate>) 
         if let Some(slot) = fates.get_mut(position) {
             *slot = Some(fate);
         }
-    }
-}
-
-fn refusal_of(failure: Failure) -> ApiError {
-    match failure {
-        Failure::Refused(error) => error,
-        Failure::NotLeader(_) => ApiError::unavailable("the recipient's group is led elsewhere"),
     }
 }
 

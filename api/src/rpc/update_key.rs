@@ -9,7 +9,7 @@ use rossby_proto::v1;
 
 use crate::call::Call;
 use crate::convert;
-use crate::error::{ApiError, Code};
+use crate::error::ApiError;
 use crate::mailbox::{Failure, MailboxService, unexpected_outcome};
 
 pub(crate) async fn update_key(
@@ -24,17 +24,11 @@ pub(crate) async fn update_key(
         device: caller,
         kem,
     };
-    let partition = caller.box_id.partition();
-    match service
-        .propose(partition, Command::UpdateKey(command), call.deadline)
-        .await?
-    {
-        Ok(Outcome::KeyUpdated { last }) => {
+    let command = Command::UpdateKey(command);
+    match service.change_own(caller, command, call).await? {
+        Outcome::KeyUpdated { last } => {
             Ok(convert::encode(&v1::UpdateKeyResponse { last: last.0 }))
         }
-        Ok(other) => Err(unexpected_outcome(&other)),
-        Err(rejection) => Err(service
-            .refusal(partition, &rejection, Code::Unauthenticated)
-            .into()),
+        other => Err(unexpected_outcome(&other).into()),
     }
 }

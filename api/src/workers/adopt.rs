@@ -1,18 +1,15 @@
-//! Takes over partitions that nobody owns yet: all of them, when a cluster is new.
+//! Takes over the partitions that the map gives the group, and no others: when a cluster is new, and
+//! when a group gets spare ones.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rossby_domain::command::Adopt;
-use rossby_domain::ids::Epoch;
 use rossby_domain::{Command, Routed};
 use tokio::time::Instant;
 use tracing::info;
 
 use super::{PATIENCE, Trouble, Worker, Workers};
-
-/// The first ownership of a partition.
-const FIRST_EPOCH: Epoch = Epoch(1);
 
 pub(super) struct Adopter;
 
@@ -22,14 +19,14 @@ impl Worker for Adopter {
     const PERIOD: Duration = Duration::from_millis(200);
 
     async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
-        let unowned = workers
-            .partitions
-            .all()
-            .filter(|p| workers.group.epoch(*p).is_none());
-        let commands: Vec<Routed> = unowned
-            .map(|partition| Routed {
+        let assigned = workers.router.directory().assigned(workers.group.id());
+        let missing = assigned
+            .into_iter()
+            .filter(|(partition, epoch)| workers.group.epoch(*partition) < Some(*epoch));
+        let commands: Vec<Routed> = missing
+            .map(|(partition, epoch)| Routed {
                 partition,
-                epoch: FIRST_EPOCH,
+                epoch,
                 command: Command::Adopt(Adopt {
                     limits: workers.limits,
                 }),
@@ -43,9 +40,9 @@ impl Worker for Adopter {
             .group
             .propose_routed(commands, Instant::now() + PATIENCE)
             .await?;
-        // A rejection means that it is owned by now, at some epoch: as good.
+        // A rejection means that it is owned by now, at that epoch or a later one: as good.
         let adopted = replies.iter().filter(|reply| reply.is_ok()).count();
-        info!(partitions = adopted, of = count, "took over partitions");
+        info!(group = %workers.group.id(), partitions = adopted, of = count, "took over partitions");
         Ok(())
     }
 }

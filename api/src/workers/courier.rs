@@ -159,8 +159,7 @@ impl CourierWorker {
         self.crowded.remove(&kind);
         let served = self.served.get(&kind).copied();
         let (behind, up_to): (Vec<_>, Vec<_>) = workers
-            .partitions
-            .all()
+            .owned()
             .partition(|partition| Some(*partition) > served);
         let mut seen = BTreeSet::new();
         let mut waiting = BTreeSet::new();

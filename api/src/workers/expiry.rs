@@ -45,18 +45,27 @@ impl Worker for Expiry {
             return Ok(());
         };
         self.tell(workers, now).await?;
-        for partition in workers.partitions.all() {
+        let mut trouble = Ok(());
+        for partition in workers.owned() {
             if !is_due(workers, partition, now)? {
                 continue;
             }
-            finisher::finish(workers, partition).await?;
+            // What another group keeps it from must not keep all else from expiring.
+            match finisher::finish(workers, partition).await {
+                Ok(()) => {}
+                Err(elsewhere @ Trouble::Elsewhere(_)) => {
+                    trouble = Err(elsewhere);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             for _ in 0..MAX_STEPS {
                 if !step(workers, partition).await? {
                     break;
                 }
             }
         }
-        Ok(())
+        trouble
     }
 }
 
@@ -66,10 +75,7 @@ impl Expiry {
         let is_told = self
             .told
             .is_some_and(|(in_term, at)| in_term == term && now.millis_since(at) < TELL_MS);
-        let owned = workers
-            .partitions
-            .all()
-            .find(|partition| workers.group.epoch(*partition).is_some());
+        let owned = workers.owned().next();
         if let (false, Some(partition)) = (is_told, owned) {
             tell_time(&workers.group, partition, Instant::now() + PATIENCE).await?;
             self.told = Some((term, now));

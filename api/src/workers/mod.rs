@@ -2,15 +2,16 @@
 //! finishes half-done registrations, and removes what has expired.
 //!
 //! ```text
-//!   adopt     partition not owned yet     ──► Adopt
+//!   adopt     given to the group by the map, not owned yet ──► Adopt
 //!   courier   row in an outbox            ──► Courier::deliver ──► MarkCodeSent
 //!   finisher  box pending, claim verified ──► ActivateBox
 //!   expiry    something is due, or a day  ──► Expire
 //! ```
 //!
-//! Each runs on every node and works only while its replica surely leads. Each step may be done
-//! twice, by an old leader and a new one: every command here is idempotent. Nothing that belongs to a
-//! person is logged.
+//! Each runs on every node and works only while its replica surely leads, and only on what its group
+//! owns; what the finisher needs to know of other groups it asks them. Each step may be done twice, by an
+//! old leader and a new one: every command here is idempotent. Nothing that belongs to a person is
+//! logged.
 
 mod adopt;
 mod courier;
@@ -36,6 +37,7 @@ use tracing::{debug, warn};
 
 use crate::courier::Courier;
 use crate::metrics::Metrics;
+use crate::router::Router;
 use crate::secrets::ClusterSecrets;
 
 /// How long a worker waits for one proposal.
@@ -48,6 +50,8 @@ const TROUBLE_PERIODS: u32 = 10;
 pub struct Workers {
     /// This node's replica of the group.
     pub group: Arc<Group>,
+    /// Says what the group is to take over, and reaches other groups.
+    pub router: Arc<Router>,
     /// The cluster's number of partitions.
     pub partitions: PartitionCount,
     /// The limits that partitions are taken over with.
@@ -81,6 +85,12 @@ impl Workers {
         tasks.spawn(run(self, expiry::Expiry::default(), stop.clone()));
     }
 
+    /// The partitions that the group owns, as its log says.
+    fn owned(&self) -> impl Iterator<Item = PartitionId> {
+        let is_owned = |partition: &PartitionId| self.group.epoch(*partition).is_some();
+        self.partitions.all().filter(is_owned)
+    }
+
     /// Proposes commands for partitions, in order.
     async fn propose(
         &self,
@@ -105,6 +115,9 @@ enum Trouble {
     Propose(#[from] ProposeError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Another group gave no answer: why, for the log.
+    #[error("another group: {0}")]
+    Elsewhere(String),
     #[error("{0}")]
     Other(&'static str),
 }

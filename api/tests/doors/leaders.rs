@@ -51,45 +51,36 @@ async fn new_leader(world: &World, old: &Node) -> usize {
 fn refused(result: Result<rossby_api::CallReply, CallError>) -> rossby_api::ApiError {
     match result.unwrap_err() {
         CallError::Refused(error) => error,
-        CallError::Elsewhere(member) => panic!("{member} leads"),
+        elsewhere => panic!("{elsewhere:?}"),
     }
 }
 
 #[tokio::test]
-async fn a_follower_names_the_leader_and_does_not_pass_on_what_was_relayed() {
+async fn a_follower_names_the_leader_also_to_who_relays_and_has_registrations_done_there() {
     let (world, anna) = world_of_three().await;
     let register = support::TestDevice::new(7)
         .register("+491707777777", true)
         .encode_to_vec();
-    let calls = [
-        (
-            RpcPath::Fetch,
-            Some(signed_fetch(&world, &anna, world.clock.now()).0),
-            fetch_message(),
-        ),
-        (RpcPath::Register, None, register),
-    ];
+    let (header, message) = signed_fetch(&world, &anna, world.clock.now());
+    let fetch = || (Some(header.clone()), message.clone());
     for follower in &world.nodes[1..] {
-        for (path, header, message) in calls.clone() {
-            let elsewhere = follower
-                .call(path, header.clone(), message.clone(), false)
-                .await;
-            let Err(CallError::Elsewhere(member)) = elsewhere else {
+        for relayed in [false, true] {
+            let (header, message) = fetch();
+            let elsewhere = follower.call(RpcPath::Fetch, header, message, relayed);
+            let elsewhere = elsewhere.await;
+            let Err(CallError::Elsewhere { leader, .. }) = elsewhere else {
                 panic!("{elsewhere:?}")
             };
-            assert_eq!(member.node, world.nodes[0].id);
-            let relayed = refused(follower.call(path, header, message, true).await);
-            assert_eq!(relayed.code(), Code::Unavailable);
+            assert_eq!(leader.unwrap().node, world.nodes[0].id);
         }
     }
     // No follower has used up the nonce.
-    let (path, header, message) = calls[0].clone();
-    assert!(
-        world.nodes[0]
-            .call(path, header, message, true)
-            .await
-            .is_ok()
-    );
+    let (header, message) = fetch();
+    let fetched = world.nodes[0].call(RpcPath::Fetch, header, message, true);
+    assert!(fetched.await.is_ok());
+    // It has no caller yet, and runs anywhere.
+    let registered = world.nodes[1].call(RpcPath::Register, None, register, false);
+    assert!(registered.await.is_ok());
 }
 
 #[tokio::test]

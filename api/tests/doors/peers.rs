@@ -8,15 +8,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::listener::Listener;
 use rossby_api::listener::tls::{IdentityError, PeerTls, TlsError};
-use rossby_api::peer::{Connections, PeerServer, PeerTransport};
-use rossby_api::{ApiError, Call, CallReply, CallStream, Code, Door};
+use rossby_api::peer::{Connections, PeerDoor, PeerServer, PeerTransport};
+use rossby_api::router::{Execute, ExecuteError, Executed};
+use rossby_api::{ApiError, Call, CallError, CallReply, CallStream, Code};
 use rossby_domain::ids::{ClusterId, NodeId};
 use rossby_proto::v1;
 use rossby_seams::transport::{Link, LinkAcceptor, Transport, TransportError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::service::Routes;
 
 use crate::support::Authority;
@@ -40,10 +41,10 @@ impl LinkAcceptor for Accepted {
 struct Echo;
 
 #[async_trait]
-impl Door for Echo {
-    async fn call(&self, call: Call) -> Result<CallReply, Status> {
+impl PeerDoor for Echo {
+    async fn call(&self, call: Call) -> Result<CallReply, CallError> {
         if !call.relayed {
-            return Err(Status::internal("not marked as relayed"));
+            return Err(ApiError::internal("not marked as relayed").into());
         }
         let server_authorization = call.authorization;
         Ok(CallReply {
@@ -53,11 +54,15 @@ impl Door for Echo {
     }
 
     /// The message, three times, and then a refusal.
-    async fn subscribe(&self, call: Call) -> Result<CallStream, Status> {
+    async fn subscribe(&self, call: Call) -> Result<CallStream, CallError> {
         let last = Err(ApiError::from(Code::SubscriptionReplaced).into());
         let messages = vec![Ok(call.message.clone()), Ok(call.message.clone())];
         let messages = messages.into_iter().chain([Ok(call.message), last]);
         Ok(Box::pin(tokio_stream::iter(messages)))
+    }
+
+    async fn execute(&self, _: Execute, _: Instant) -> Result<Executed, ExecuteError> {
+        Err(ExecuteError::NotOwner)
     }
 }
 

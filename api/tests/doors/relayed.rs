@@ -62,9 +62,9 @@ impl Cluster {
             let at = world.nodes.iter().position(|node| node.id == id).unwrap();
             let connections = Connections::new(Arc::clone(&tls.client), Some(cluster));
             let service = Arc::clone(&world.nodes[at].service);
-            let relay = Relay::new(service, Some(connections));
+            let relay = Relay::new(Arc::clone(&service), Some(connections));
             let peers = PeerServer::new();
-            peers.open(cluster, Arc::new(NoLinks), Arc::new(relay.clone()));
+            peers.open(cluster, Arc::new(NoLinks), service);
             let stop = CancellationToken::new();
             let routes = Routes::new(peers.into_service());
             tokio::spawn(listener.serve_peers(routes, stop.clone()));

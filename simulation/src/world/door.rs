@@ -70,11 +70,13 @@ impl Doors {
         let give_up = call.deadline - ANSWER_MARGIN;
         loop {
             let leader = match life.mailbox.handle(&call).await {
-                Err(CallError::Elsewhere(leader)) => leader,
+                Err(CallError::Elsewhere { leader, .. }) => leader,
                 Err(CallError::Refused(error)) => return Err(error),
                 Ok(reply) => return Ok(reply),
             };
-            if let Some(answer) = self.relay(node, &leader, &call, give_up).await {
+            if let Some(leader) = leader
+                && let Some(answer) = self.relay(node, &leader, &call, give_up).await
+            {
                 return answer;
             }
             if Instant::now() + LEADER_PAUSE >= give_up {
@@ -84,7 +86,7 @@ impl Doors {
         }
     }
 
-    /// Hands a call to the leader; `None` if it was not reached.
+    /// Hands a call to the leader; `None` if it was not reached, or does not lead.
     async fn relay(
         &self,
         from: NodeId,
@@ -115,9 +117,11 @@ impl Doors {
             return unknown();
         };
         sleep(back).await;
-        Some(answer.map_err(|error| match error {
-            CallError::Refused(error) => error,
-            CallError::Elsewhere(_) => ApiError::unavailable("the leader has changed"),
-        }))
+        match answer {
+            Ok(reply) => Some(Ok(reply)),
+            Err(CallError::Refused(error)) => Some(Err(error)),
+            // It does not lead, and did nothing.
+            Err(CallError::Elsewhere { .. }) => None,
+        }
     }
 }

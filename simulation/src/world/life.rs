@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use rossby_api::{DoorLimits, MailboxConfig, MailboxService, Metrics, Workers};
-use rossby_domain::ids::{GroupId, NodeId, PartitionId, ReplicaId};
+use rossby_api::{DoorLimits, MailboxConfig, MailboxService, Metrics, Router, SoleGroup, Workers};
+use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
 use rossby_raft::{Blocking, Deed, Group, Groups, GroupsConfig, StartError, Timing, Witness};
 use rossby_seams::base::MemoryBase;
 use rossby_seams::disk::Disk;
@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::clock::WorldClock;
 use super::dice::Dice;
 use super::node::Common;
+use super::peers::LifePeers;
 use super::trap::Moment;
 use crate::observe::{Digest, ReplicaEvent, What, Who, events_of};
 
@@ -142,8 +143,9 @@ impl Birth {
         };
         // Nobody but this sets it.
         let _ = witness.reader.set(group.reader());
+        let router = self.router(&gone, &group);
         let life = Arc::new(Life {
-            mailbox: Arc::new(self.mailbox(&group)),
+            mailbox: Arc::new(self.mailbox(&router)),
             data: self.data.clone(),
             gone,
             group,
@@ -152,7 +154,8 @@ impl Birth {
             wal,
             writer,
         });
-        self.work(&life);
+        self.work(&life, router);
+        self.common.lives.begin(self.node, &life);
         ends.disarm();
         tokio::spawn(look_on(Arc::clone(&life), witness));
         Ok(life)
@@ -195,11 +198,16 @@ impl Birth {
         }
     }
 
-    fn mailbox(&self, group: &Arc<Group>) -> MailboxService {
+    fn router(&self, gone: &CancellationToken, group: &Arc<Group>) -> Arc<Router> {
+        let directory = SoleGroup::new(Arc::clone(group), self.common.partitions);
+        let peers = LifePeers::new(self.node, Arc::clone(&self.common), gone.clone());
+        Router::new(self.node, Arc::new(directory), Arc::new(peers))
+    }
+
+    fn mailbox(&self, router: &Arc<Router>) -> MailboxService {
         let common = &self.common;
-        let served = Arc::clone(group);
         MailboxService::new(MailboxConfig {
-            directory: Arc::new(move |_: PartitionId| Some(Arc::clone(&served))),
+            router: Arc::clone(router),
             secrets: Arc::clone(&common.secrets),
             partitions: common.partitions,
             cluster_name: CLUSTER_NAME.to_owned(),
@@ -211,10 +219,11 @@ impl Birth {
         })
     }
 
-    fn work(&self, life: &Life) {
+    fn work(&self, life: &Life, router: Arc<Router>) {
         let common = &self.common;
         let workers = Workers {
             group: Arc::clone(&life.group),
+            router,
             partitions: common.partitions,
             limits: common.limits,
             secrets: Arc::clone(&common.secrets),

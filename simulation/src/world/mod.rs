@@ -19,6 +19,7 @@ pub mod faults;
 pub mod life;
 pub mod node;
 pub mod operator;
+mod peers;
 pub mod person;
 pub mod recorder;
 pub mod trap;
@@ -206,6 +207,7 @@ impl World {
             codes: courier::Codes::default(),
             trap: trap::Trap::default(),
             checkpoint_log_bytes: 24 << 10,
+            lives: peers::Lives::default(),
             dice,
         });
         let clock = || WorldClock::new(recorder.begun(), NOON);

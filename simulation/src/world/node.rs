@@ -25,6 +25,7 @@ use super::clock::WorldClock;
 use super::courier::Codes;
 use super::dice::Dice;
 use super::life::{Birth, Data, GROUP, Life, LifeError, bury};
+use super::peers::Lives;
 use super::recorder::Recorder;
 use super::trap::Trap;
 use crate::observe::{Loss, What, Who};
@@ -52,6 +53,8 @@ pub struct Common {
     pub trap: Trap,
     /// Where a checkpoint is due.
     pub checkpoint_log_bytes: u64,
+    /// The processes that run.
+    pub lives: Lives,
     /// Draws the seeds of processes.
     pub dice: Dice,
 }

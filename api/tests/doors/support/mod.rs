@@ -6,8 +6,8 @@ mod device;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,9 +15,10 @@ use prometheus_client::registry::Registry;
 use prost::Message;
 use rossby_api::courier::{Courier, CourierError, Kind};
 use rossby_api::hawk::SignedRequest;
+use rossby_api::router::{Execute, ExecuteError, Executed, Peers};
 use rossby_api::{
     ApiError, Call, CallError, CallReply, ClusterSecrets, Code, DoorLimits, MailboxConfig,
-    MailboxService, Metrics, RpcPath, Workers,
+    MailboxService, Metrics, Router, RpcPath, SoleGroup, Workers,
 };
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{DeviceAddress, GroupId, NodeId, PartitionCount, PartitionId, ReplicaId};
@@ -85,6 +86,26 @@ impl Courier for ToTest {
 
     fn name(&self, _: Kind) -> Option<&'static str> {
         Some("test")
+    }
+}
+
+/// The services of all nodes, as their routers reach them: in this process.
+#[derive(Clone, Default)]
+struct InProcess(Arc<std::sync::Mutex<BTreeMap<NodeId, Weak<MailboxService>>>>);
+
+#[async_trait]
+impl Peers for InProcess {
+    async fn execute(
+        &self,
+        member: &Member,
+        request: Execute,
+        deadline: Instant,
+    ) -> Result<Executed, ExecuteError> {
+        let service = self.0.lock().unwrap().get(&member.node).cloned();
+        match service.and_then(|service| service.upgrade()) {
+            Some(service) => service.execute(request, deadline).await,
+            None => Err(ExecuteError::Unreachable("nobody there".to_owned())),
+        }
     }
 }
 
@@ -172,9 +193,12 @@ impl World {
         let (takes_ms, begun) = (Arc::new(AtomicU64::new(0)), Begun::default());
         let mut nodes = Vec::new();
         let mut workers = Vec::new();
+        let peers = InProcess::default();
         for (groups, group) in start_groups(addresses, &clock, &network, blocking).await {
             let metrics = Metrics::register(&mut Registry::default());
-            let served = Arc::clone(&group);
+            let id = NodeId(group.replica().0);
+            let directory = SoleGroup::new(Arc::clone(&group), partitions);
+            let router = Router::new(id, Arc::new(directory), Arc::new(peers.clone()));
             let courier = Arc::new(ToTest {
                 codes: sender.clone(),
                 failures: failures.clone(),
@@ -182,7 +206,7 @@ impl World {
                 begun: begun.clone(),
             });
             let service = MailboxService::new(MailboxConfig {
-                directory: Arc::new(move |_: PartitionId| Some(Arc::clone(&served))),
+                router: Arc::clone(&router),
                 secrets: Arc::clone(&secrets),
                 partitions,
                 cluster_name: HOST.to_owned(),
@@ -194,6 +218,7 @@ impl World {
             });
             workers.push(Workers {
                 group: Arc::clone(&group),
+                router,
                 partitions,
                 limits,
                 secrets: Arc::clone(&secrets),
@@ -201,10 +226,12 @@ impl World {
                 random: random.clone(),
                 metrics,
             });
-            let id = NodeId(group.replica().0);
+            let service = Arc::new(service);
+            let known = Arc::downgrade(&service);
+            peers.0.lock().unwrap().insert(id, known);
             nodes.push(Node {
                 id,
-                service: Arc::new(service),
+                service,
                 group,
                 _groups: groups,
             });
@@ -266,7 +293,7 @@ impl World {
         {
             Ok(reply) => Ok(reply),
             Err(CallError::Refused(error)) => Err(error),
-            Err(CallError::Elsewhere(member)) => panic!("{member} leads"),
+            Err(elsewhere) => panic!("{elsewhere:?}"),
         }
     }
 

@@ -1,0 +1,170 @@
+//! What one node has another do, and what comes back, as bytes.
+//!
+//! ```text
+//!   version (1 byte) ── Work | Done by the codec of `storage`
+//! ```
+//!
+//! Peers are authenticated; their bytes are judged all the same: of bounded size, read whole or not at
+//! all, and never with a panic.
+
+use bytes::Bytes;
+use rossby_domain::ids::PartitionId;
+use rossby_domain::{Answer, Command, Query, Reply};
+use rossby_storage::codec::{CodecError, Versioned, decode_value, encode_value};
+use serde::{Deserialize, Serialize};
+
+/// The most bytes of work, or of what comes of it. A request of a client has a quarter.
+pub(crate) const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// The most commands in one piece of work.
+const MAX_COMMANDS: usize = 4096;
+
+/// What a group is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// Propose these, in this order. Each partition's epoch is filled in where they are proposed.
+    Commands(Vec<(PartitionId, Command)>),
+    /// Answer this, linearizably.
+    Query(PartitionId, Query),
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Done {
+    /// A reply for each command.
+    Replies(Vec<Reply>),
+    /// The answer.
+    Answer(Box<Answer>),
+}
+
+impl Versioned for Work {
+    const VERSION: u8 = 1;
+}
+
+impl Versioned for Done {
+    const VERSION: u8 = 1;
+}
+
+impl Work {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it is more than a peer takes.
+    pub fn encode(&self) -> Result<Bytes, CodecError> {
+        bounded(encode_value(self)?)
+    }
+
+    /// The work in these bytes.
+    ///
+    /// # Errors
+    /// [`CodecError`] if they are none, or too much.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let work = decode_value(within(bytes)?)?;
+        if let Self::Commands(commands) = &work
+            && (commands.is_empty() || commands.len() > MAX_COMMANDS)
+        {
+            let count = commands.len();
+            return Err(CodecError::Malformed(format!("{count} commands")));
+        }
+        Ok(work)
+    }
+
+    /// Whether it may be done again if nobody knows whether it was done.
+    pub const fn is_query(&self) -> bool {
+        matches!(self, Self::Query(..))
+    }
+}
+
+impl Done {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it is more than a peer takes.
+    pub fn encode(&self) -> Result<Bytes, CodecError> {
+        bounded(encode_value(self)?)
+    }
+
+    /// What came of `work`, in these bytes.
+    ///
+    /// # Errors
+    /// [`CodecError`] if they are not that.
+    pub fn decode(bytes: &[u8], work: &Work) -> Result<Self, CodecError> {
+        let done: Self = decode_value(within(bytes)?)?;
+        let fits = match (&done, work) {
+            (Self::Replies(replies), Work::Commands(commands)) => replies.len() == commands.len(),
+            (Self::Answer(_), Work::Query(..)) => true,
+            _ => false,
+        };
+        if fits {
+            Ok(done)
+        } else {
+            Err(CodecError::Malformed("not what came of this".to_owned()))
+        }
+    }
+}
+
+fn within(bytes: &[u8]) -> Result<&[u8], CodecError> {
+    match bytes.len() {
+        length if length > MAX_BYTES => Err(CodecError::TooLong { length }),
+        _ => Ok(bytes),
+    }
+}
+
+fn bounded(bytes: Vec<u8>) -> Result<Bytes, CodecError> {
+    within(&bytes)?;
+    Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use rossby_domain::Rejection;
+    use rossby_domain::command::Expire;
+
+    use super::*;
+
+    fn partition() -> PartitionId {
+        PartitionId::new(7).unwrap()
+    }
+
+    fn commands(count: usize) -> Work {
+        let command = Command::Expire(Expire { limit: 3 });
+        Work::Commands(vec![(partition(), command); count])
+    }
+
+    #[test]
+    fn work_and_what_came_of_it_read_back() {
+        let query = Work::Query(partition(), Query::Ownership(partition()));
+        for work in [commands(1), commands(MAX_COMMANDS), query] {
+            assert_eq!(Work::decode(&work.encode().unwrap()), Ok(work));
+        }
+        let work = commands(1);
+        let done = Done::Replies(vec![Err(Rejection::QueueFull)]);
+        assert_eq!(Done::decode(&done.encode().unwrap(), &work), Ok(done));
+    }
+
+    #[test]
+    fn work_of_no_commands_or_too_many_is_refused() {
+        for count in [0, MAX_COMMANDS + 1] {
+            let bytes = commands(count).encode().unwrap();
+            assert!(matches!(
+                Work::decode(&bytes),
+                Err(CodecError::Malformed(_))
+            ));
+        }
+        let long = vec![1; MAX_BYTES + 1];
+        assert!(matches!(
+            Work::decode(&long),
+            Err(CodecError::TooLong { .. })
+        ));
+        assert_eq!(Work::decode(&[]), Err(CodecError::Empty));
+    }
+
+    #[test]
+    fn what_came_of_other_work_is_refused() {
+        let answer = Done::Answer(Box::new(Answer::DeviceAuth(None)))
+            .encode()
+            .unwrap();
+        assert!(Done::decode(&answer, &commands(1)).is_err());
+        let replies = Done::Replies(vec![Err(Rejection::QueueFull)]);
+        assert!(Done::decode(&replies.encode().unwrap(), &commands(2)).is_err());
+    }
+}
