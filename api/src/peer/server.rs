@@ -414,7 +414,7 @@ impl Peer for PeerServer {
         let request = request.into_inner();
         let known = MapVersion(request.known_version);
         let newer = self.joining()?.map(known, by, request.peer_address);
-        let map = newer.map(|map| to_json(&*map)).transpose()?;
+        let map = newer.map(|map| to_json(&map)).transpose()?;
         let map = map.unwrap_or_default();
         Ok(Response::new(v1::GetMapResponse { map }))
     }
