@@ -1,6 +1,8 @@
 //! What an operator may say to a node, over a Unix socket that only the node's user can open.
 
 mod backup;
+mod placement;
+mod wire;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, PartitionId, ReplicaId};
+use bytes::Bytes;
+use rossby_domain::ids::{
+    ClusterId, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
+};
+use rossby_domain::placement::{RegionName, SurvivalGoal};
 use rossby_proto::v1;
 use rossby_proto::v1::admin_server::{Admin, AdminServer};
 use rossby_raft::{ClockJump, GroupStatus};
@@ -35,6 +41,12 @@ pub struct NodeStatus {
     pub standing: Standing,
     /// What that means and what to do, if there is something to do.
     pub advice: Option<String>,
+    /// Where it is.
+    pub region: RegionName,
+    /// The newest cluster map that it knows; 0 for none.
+    pub map_version: MapVersion,
+    /// How many groups of boxes that map names.
+    pub data_groups: usize,
 }
 
 /// What a node is to its cluster.
@@ -116,6 +128,9 @@ pub enum MembersProgress {
 }
 
 pub use self::backup::BackupSource;
+pub use self::placement::PlacementView;
+pub use self::wire::{group_status, members_answer, members_request};
+pub(crate) use self::wire::{members_order, members_progress, plan, status};
 
 /// The cluster that `cluster init` is to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +141,8 @@ pub struct InitPlan {
     pub partitions: PartitionCount,
     /// Its nodes and where they reach each other.
     pub nodes: Vec<(NodeId, String)>,
+    /// What it is to survive; `None` for what the number of regions allows.
+    pub survive: Option<SurvivalGoal>,
 }
 
 /// Why an order was not carried out.
@@ -217,6 +234,12 @@ pub trait Operator: Send + Sync + 'static {
         order: MembersOrder,
     ) -> Result<MembersProgress, OperatorError>;
 
+    /// Refuses if there are several groups of boxes, so that an order must say which one it is about.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    fn check_one_group(&self) -> Result<(), OperatorError>;
+
     /// Writes a checkpoint of a group here; the index that it is at.
     ///
     /// # Errors
@@ -236,6 +259,30 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
     async fn backup(&self, group: GroupId, as_it_is: bool) -> Result<BackupSource, OperatorError>;
+
+    /// The newest map that this node knows, and what the members of its groups tell.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn placement(&self) -> Result<PlacementView, OperatorError>;
+
+    /// What changed in the map, version by version, as JSON.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn placement_history(&self) -> Result<Bytes, OperatorError>;
+
+    /// Another survival goal, through the leader of the placement group; the map from which on it holds.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn set_survive(&self, goal: SurvivalGoal) -> Result<MapVersion, OperatorError>;
+
+    /// Takes a node that is in no group any more out of the map; whether it is out.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn settle_node(&self, node: NodeId) -> Result<bool, OperatorError>;
 }
 
 /// The admin socket, bound.
@@ -308,27 +355,18 @@ impl Admin for AdminDoor {
         &self,
         _: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusResponse>, Status> {
-        let status = self.0.status();
-        let (cluster_id, cluster_name) = status
-            .cluster
-            .map(|(id, name)| (id.to_string(), name))
-            .unwrap_or_default();
-        Ok(Response::new(v1::StatusResponse {
-            node_id: status.node.0,
-            version: status.version,
-            cluster_id,
-            cluster_name,
-            groups: status.groups.into_iter().map(group_status).collect(),
-            standing: status.standing.as_str().to_owned(),
-            advice: status.advice.unwrap_or_default(),
-        }))
+        Ok(Response::new(status(self.0.status())))
     }
 
     async fn change_members(
         &self,
         request: Request<v1::ChangeMembersRequest>,
     ) -> Result<Response<v1::ChangeMembersResponse>, Status> {
-        let (group, order) = members_order(request.into_inner())?;
+        let request = request.into_inner();
+        if request.whole_node {
+            self.0.check_one_group()?;
+        }
+        let (group, order) = members_order(request)?;
         let progress = self.0.change_members(group, order).await?;
         Ok(Response::new(members_progress(progress)))
     }
@@ -399,7 +437,7 @@ impl Admin for AdminDoor {
             .confirm_time(GroupId(request.into_inner().group_id))
             .await?;
         Ok(Response::new(v1::ConfirmTimeResponse {
-            jump: jump.map(clock_jump),
+            jump: jump.map(wire::clock_jump),
         }))
     }
 
@@ -417,177 +455,40 @@ impl Admin for AdminDoor {
             .await?;
         Ok(Response::new(backup::send(source, held)))
     }
-}
 
-/// The order in a request.
-pub(crate) fn members_order(
-    request: v1::ChangeMembersRequest,
-) -> Result<(GroupId, MembersOrder), OperatorError> {
-    use v1::change_members_request::Order;
-    let invalid = |text: &str| OperatorError::Invalid(text.to_owned());
-    let node = |id: u64| match id {
-        0 => Err(invalid("nodes are numbered from 1")),
-        id => Ok(NodeId(id)),
-    };
-    let order = match request.order {
-        None => return Err(invalid("the order is empty")),
-        Some(Order::Add(new)) => MembersOrder::Add(node(new.node_id)?, new.peer_address),
-        Some(Order::Remove(remove)) => MembersOrder::Remove {
-            node: node(remove.node_id)?,
-            half_added_only: remove.half_added_only,
-        },
-        Some(Order::Replace(replace)) => {
-            let new = replace
-                .new
-                .ok_or_else(|| invalid("the new node is missing"))?;
-            MembersOrder::Replace {
-                old: node(replace.old_node_id)?,
-                new: node(new.node_id)?,
-                peer_address: new.peer_address,
-            }
-        }
-    };
-    Ok((GroupId(request.group_id), order))
-}
-
-/// An order as a request.
-#[must_use]
-pub fn members_request(group: GroupId, order: &MembersOrder) -> v1::ChangeMembersRequest {
-    use v1::change_members_request::Order;
-    let member = |node: NodeId, address: &str| v1::MemberNode {
-        node_id: node.0,
-        peer_address: address.to_owned(),
-    };
-    let order = match order {
-        MembersOrder::Add(node, address) => Order::Add(member(*node, address)),
-        MembersOrder::Remove {
-            node,
-            half_added_only,
-        } => Order::Remove(v1::RemoveNode {
-            node_id: node.0,
-            half_added_only: *half_added_only,
-        }),
-        MembersOrder::Replace {
-            old,
-            new,
-            peer_address,
-        } => Order::Replace(v1::ReplaceNode {
-            old_node_id: old.0,
-            new: Some(member(*new, peer_address)),
-        }),
-    };
-    v1::ChangeMembersRequest {
-        group_id: group.0,
-        order: Some(order),
+    async fn placement(
+        &self,
+        _: Request<v1::PlacementRequest>,
+    ) -> Result<Response<v1::PlacementResponse>, Status> {
+        let view = self.0.placement().await?;
+        Ok(Response::new(placement::response(view)?))
     }
-}
 
-pub(crate) fn members_progress(progress: MembersProgress) -> v1::ChangeMembersResponse {
-    match progress {
-        MembersProgress::CatchingUp {
-            replica,
-            behind,
-            shipped_bytes,
-        } => v1::ChangeMembersResponse {
-            replica_id: replica.0,
-            behind_entries: behind,
-            shipped_bytes,
-            ..Default::default()
-        },
-        MembersProgress::HandedOver { leader } => v1::ChangeMembersResponse {
-            new_leader_node_id: leader.0,
-            ..Default::default()
-        },
-        MembersProgress::Done { replica, voters } => v1::ChangeMembersResponse {
-            done: true,
-            replica_id: replica.unwrap_or_default().0,
-            voters: u32::try_from(voters).unwrap_or(u32::MAX),
-            ..Default::default()
-        },
+    async fn placement_history(
+        &self,
+        _: Request<v1::PlacementHistoryRequest>,
+    ) -> Result<Response<v1::PlacementHistoryResponse>, Status> {
+        let history = self.0.placement_history().await?;
+        Ok(Response::new(v1::PlacementHistoryResponse { history }))
     }
-}
 
-/// How far an order has come, as another node answered.
-#[must_use]
-pub fn members_answer(response: &v1::ChangeMembersResponse) -> MembersProgress {
-    let replica = ReplicaId(response.replica_id);
-    if response.done {
-        MembersProgress::Done {
-            replica: (replica.0 != 0).then_some(replica),
-            voters: usize::try_from(response.voters).unwrap_or(usize::MAX),
-        }
-    } else if response.new_leader_node_id != 0 {
-        MembersProgress::HandedOver {
-            leader: NodeId(response.new_leader_node_id),
-        }
-    } else {
-        MembersProgress::CatchingUp {
-            replica,
-            behind: response.behind_entries,
-            shipped_bytes: response.shipped_bytes,
-        }
+    async fn set_survive(
+        &self,
+        request: Request<v1::SetSurviveRequest>,
+    ) -> Result<Response<v1::SetSurviveResponse>, Status> {
+        let goal = placement::goal(&request.into_inner().survive)?
+            .ok_or_else(|| OperatorError::Invalid("what is to be survived?".to_owned()))?;
+        let version = self.0.set_survive(goal).await?;
+        Ok(Response::new(v1::SetSurviveResponse {
+            map_version: version.0,
+        }))
     }
-}
 
-pub(crate) fn plan(request: v1::InitClusterRequest) -> Result<InitPlan, OperatorError> {
-    let partitions = u16::try_from(request.partition_count)
-        .ok()
-        .and_then(|count| PartitionCount::new(count).ok())
-        .ok_or_else(|| {
-            OperatorError::Invalid("partitions must be a power of two from 1 to 4096".to_owned())
-        })?;
-    let nodes: Vec<_> = request
-        .nodes
-        .into_iter()
-        .map(|node| (NodeId(node.node_id), node.peer_address))
-        .collect();
-    Ok(InitPlan {
-        name: request.cluster_name,
-        partitions,
-        nodes,
-    })
-}
-
-fn clock_jump(jump: ClockJump) -> v1::ClockJump {
-    v1::ClockJump {
-        last_ms: jump.last.as_millis(),
-        now_ms: jump.now.as_millis(),
-    }
-}
-
-fn group_status(status: GroupStatus) -> v1::GroupStatus {
-    let (leader_replica_id, leader_node_id) = status
-        .leader
-        .map(|(replica, member)| (replica.0, member.node.0))
-        .unwrap_or_default();
-    let trouble = status.trouble;
-    v1::GroupStatus {
-        group_id: status.group.0,
-        replica_id: status.replica.0,
-        role: status.role.to_owned(),
-        term: status.term,
-        leader_replica_id,
-        leader_node_id,
-        last_log_index: status.last_log_index.unwrap_or_default(),
-        committed_index: status.committed_index.unwrap_or_default(),
-        applied_index: status.applied_index.unwrap_or_default(),
-        checkpoint_index: status.checkpoint_index.unwrap_or_default(),
-        members: status
-            .members
-            .into_iter()
-            .map(|(replica, member, voter, matched_index)| v1::Member {
-                replica_id: replica.0,
-                node_id: member.node.0,
-                peer_address: member.peer_address,
-                client_address: member.client_address,
-                voter,
-                matched_index,
-                trouble: trouble.get(&replica).cloned().unwrap_or_default(),
-            })
-            .collect(),
-        failure: status.failure.unwrap_or_default(),
-        expiry_blocked: status.expiry_blocked.map(clock_jump),
-        joint: status.joint,
-        time_ahead_ms: status.time_ahead_ms,
+    async fn settle_node(
+        &self,
+        request: Request<v1::SettleNodeRequest>,
+    ) -> Result<Response<v1::SettleNodeResponse>, Status> {
+        let gone = self.0.settle_node(NodeId(request.into_inner().node_id));
+        Ok(Response::new(v1::SettleNodeResponse { gone: gone.await? }))
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use rossby_domain::placement::SurvivalGoal;
 
 use crate::backup::{BackupArgs, RestoreArgs};
 use crate::bench::BenchCommand;
@@ -42,6 +43,9 @@ pub enum Command {
     /// Makes and looks after a cluster, through a node's admin socket.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Shows and changes where the cluster's data is: regions, groups, and what is to be survived.
+    #[command(subcommand)]
+    Placement(PlacementCommand),
     /// Copies a running node's state to a folder: all that was acknowledged, but not the secrets.
     Backup(BackupArgs),
     /// Makes a new node's data directory out of a backup.
@@ -169,7 +173,9 @@ pub enum ClusterCommand {
     #[command(after_help = "\
 Start each node with --node N --peer-listen HOST:PORT and its certificates (see rossby cert), then,
 on the machine of one of them:
-  rossby cluster init --node 1=10.0.0.1:7472 --node 2=10.0.0.2:7472 --node 3=10.0.0.3:7472")]
+  rossby cluster init --node 1=10.0.0.1:7472 --node 2=10.0.0.2:7472 --node 3=10.0.0.3:7472
+
+Nodes that were started with --region get a group of boxes for each region.")]
     Init {
         #[command(flatten)]
         socket: SocketArgs,
@@ -182,6 +188,10 @@ on the machine of one of them:
         /// Into how many parts the key space is cut: a power of two, for ever.
         #[arg(long, value_name = "COUNT", default_value_t = 256)]
         partitions: u16,
+        /// What shall cost no acknowledged write: the loss of any one region, or of a minority of a group's
+        /// nodes [default: region with nodes in three regions or more, else node]
+        #[arg(long, value_name = "region|node")]
+        survive: Option<SurvivalGoal>,
     },
     /// Shows the node, its groups, who leads them, and how far each copy is.
     Status {
@@ -198,7 +208,7 @@ on the machine of one of them:
         /// The node that shall lead. Without it: the one whose copy is furthest.
         #[arg(long, value_name = "NODE")]
         to: Option<u64>,
-        /// The group.
+        /// The group; 0 is the placement group.
         #[arg(long, default_value_t = 1)]
         group: u32,
     },
@@ -253,10 +263,52 @@ Start the new node with an empty directory, then, on the machine of a member:
     ConfirmTime {
         #[command(flatten)]
         socket: SocketArgs,
-        /// The group.
+        /// The group; 0 is the placement group.
         #[arg(long, default_value_t = 1)]
         group: u32,
     },
+}
+
+/// `rossby placement`.
+#[derive(Debug, Subcommand)]
+pub enum PlacementCommand {
+    /// Shows the cluster map: nodes by region, groups with their members and leaders, partitions.
+    Show(PlacementArgs),
+    /// Shows what changed in the map, version by version.
+    History(PlacementArgs),
+    /// Says what the loss of a region or node would cost, and why replicas are where they are.
+    Explain(PlacementArgs),
+    /// Changes what the cluster is to survive. Through the leader of the placement group, from any node.
+    #[command(subcommand)]
+    Set(SetCommand),
+}
+
+/// What can be set.
+#[derive(Debug, Subcommand)]
+pub enum SetCommand {
+    /// What shall cost no acknowledged write. Voters do not move by this: that is up to later orders
+    /// (`rossby cluster add-node`, `replace-node`, `remove-node`).
+    #[command(after_help = "\
+Examples:
+  rossby placement set survive region   the loss of any one region; needs nodes in three or more
+  rossby placement set survive node     the loss of a minority of a group's nodes")]
+    Survive {
+        #[command(flatten)]
+        placement: PlacementArgs,
+        /// region or node.
+        #[arg(value_name = "region|node")]
+        goal: SurvivalGoal,
+    },
+}
+
+/// What the orders about placement have in common.
+#[derive(Debug, Args)]
+pub struct PlacementArgs {
+    #[command(flatten)]
+    pub socket: SocketArgs,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What the orders about members have in common.
@@ -270,9 +322,10 @@ pub struct ChangeArgs {
     /// Say how far it is as JSON, one line for each step.
     #[arg(long)]
     pub json: bool,
-    /// The group.
-    #[arg(long, default_value_t = 1)]
-    pub group: u32,
+    /// The one group that the order is for; 0 is the placement group. Needed where there are several groups of
+    /// boxes. Without it the order is carried out in all groups: that of boxes, then that of placement.
+    #[arg(long, value_name = "NUMBER")]
+    pub group: Option<u32>,
 }
 
 /// A node and its peer address.

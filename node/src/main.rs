@@ -3,6 +3,7 @@
 //! ```text
 //!   cli.rs ──► config/     what a node is told            ──► serve/    a node, from start to stop
 //!        ├──► cluster/    orders to a running node, over its admin socket
+//!        ├──► placement/  where the data is, shown and explained
 //!        ├──► backup/     a cluster's state kept apart, and a cluster made of it again
 //!        ├──► inspect/    a stopped node's data, looked over; rebuild.rs: made new
 //!        ├──► cert/       certificates
@@ -25,6 +26,7 @@ mod device;
 mod exit;
 mod inspect;
 mod output;
+mod placement;
 mod rebuild;
 mod serve;
 mod telemetry;
@@ -69,6 +71,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Config(command) => config::run(&command),
         Command::Courier(command) => courier::run(&command),
         Command::Cluster(command) => cluster::run(&command),
+        Command::Placement(command) => placement::run(&command),
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => backup::run_restore(&args),
         Command::Cert(command) => cert::run(&command),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{InitializeError as RaftInitializeError, RaftError};
 use rossby_domain::ids::{BoxId, Epoch, GroupId, NodeId, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
@@ -168,6 +169,28 @@ impl Group {
     #[must_use]
     pub fn watch_box(&self, box_id: BoxId) -> BoxWatch {
         self.core.watches.watch(box_id)
+    }
+
+    /// Waits until this replica has applied more than the entry at this index, or anything; up to which
+    /// entry it has. `None` once it has stopped.
+    pub async fn applied_beyond(&self, index: Option<u64>) -> Option<u64> {
+        let mut metrics = self.core.raft.metrics();
+        loop {
+            {
+                let metrics = metrics.borrow_watched();
+                if metrics.running_state.is_err() || self.core.stop.is_cancelled() {
+                    return None;
+                }
+                let applied = metrics.last_applied.as_ref().map(|id| id.index);
+                if applied > index {
+                    return applied;
+                }
+            }
+            tokio::select! {
+                changed = metrics.changed() => changed.ok()?,
+                () = self.core.stop.cancelled() => return None,
+            }
+        }
     }
 
     /// Reads this replica's state directly.

@@ -5,9 +5,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use parking_lot::RwLock;
-use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, ReplicaId};
+use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionCount, ReplicaId};
+use rossby_domain::placement::{Change, ClusterMap, RegionName};
 use rossby_proto::v1;
 use rossby_proto::v1::peer_server::Peer;
 use rossby_seams::transport::LinkAcceptor;
@@ -16,7 +18,9 @@ use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::{CLUSTER_KEY, PEER_MESSAGE_BYTES_MAX, execute, link};
-use crate::admin::{MembersOrder, MembersProgress, OperatorError, members_order, members_progress};
+use crate::admin::{
+    self, MembersOrder, MembersProgress, NodeStatus, OperatorError, members_order, members_progress,
+};
 use crate::call::{Call, CallError, CallReply, CallStream, RpcPath};
 use crate::listener::PeerConnectInfo;
 use crate::router::{Execute, ExecuteError, Executed};
@@ -38,13 +42,31 @@ pub struct Description {
     pub peer_address: String,
     /// Its release.
     pub version: String,
-    /// The replica that it holds, if it holds one.
+    /// Where it is.
+    pub region: RegionName,
+    /// The replica of the group in question that it holds, if it holds one.
     pub replica: Option<ReplicaId>,
-    /// A replica that it held until it was removed.
+    /// A replica of that group that it held until it was removed from its cluster.
     pub removed: Option<ReplicaId>,
 }
 
-/// A place in a cluster: which cluster, its secrets, and the replica to run.
+/// What a node is to do in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// What the founder's plan, as JSON, says of it.
+    Founder(Bytes),
+    /// To hold a new replica of a group.
+    Replica {
+        /// The group.
+        group: GroupId,
+        /// Its replica of it.
+        replica: ReplicaId,
+        /// The cluster map, as far as the inviter knows it.
+        map: Arc<ClusterMap>,
+    },
+}
+
+/// A place in a cluster: which cluster, its secrets, and what to do there.
 pub struct Placement {
     /// The cluster.
     pub cluster: ClusterId,
@@ -52,10 +74,8 @@ pub struct Placement {
     pub cluster_name: String,
     /// Into how many partitions it is cut.
     pub partitions: PartitionCount,
-    /// The group.
-    pub group: GroupId,
-    /// This node's replica of it.
-    pub replica: ReplicaId,
+    /// What the node is to do.
+    pub role: Role,
     /// The content of `cluster.keys`.
     pub secrets: Zeroizing<String>,
 }
@@ -89,14 +109,15 @@ impl From<JoinError> for Status {
     }
 }
 
-/// How a node comes to belong to a cluster. Implemented where the node is put together.
+/// How a node comes to belong to a cluster, and what it tells its peers of the cluster. Implemented
+/// where the node is put together.
 #[async_trait]
 pub trait Joining: Send + Sync + 'static {
-    /// Who this node is.
+    /// Who this node is, and what it has of a group.
     ///
     /// # Errors
     /// If it has just started and does not know yet.
-    fn describe(&self) -> Result<Description, JoinError>;
+    fn describe(&self, group: GroupId) -> Result<Description, JoinError>;
 
     /// Takes a place in a cluster. The same again is fine.
     ///
@@ -117,6 +138,25 @@ pub trait Joining: Send + Sync + 'static {
     /// A node of a cluster takes this one for a member of it. Whether this one belongs to none, rather
     /// than that it has not entered its cluster yet.
     fn missed(&self, by: NodeId, cluster: ClusterId) -> bool;
+
+    /// The newest map that this node knows, if it is newer than the one that a peer at this address
+    /// knows.
+    fn map(&self, known: MapVersion, by: NodeId, address: String) -> Option<Arc<ClusterMap>>;
+
+    /// What this node knows of its groups.
+    fn node_status(&self) -> NodeStatus;
+
+    /// Proposes a change of the map, if this node leads the placement group; the map's version then.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn change_map(&self, change: Change) -> Result<MapVersion, OperatorError>;
+
+    /// What changed in the map, as JSON, if this node has a replica of the placement group.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn map_changes(&self) -> Result<Bytes, OperatorError>;
 }
 
 /// What a node does for a peer, by itself or not at all.
@@ -326,7 +366,8 @@ impl Peer for PeerServer {
         request: Request<v1::DescribeRequest>,
     ) -> Result<Response<v1::DescribeResponse>, Status> {
         caller(&request)?;
-        let own = self.joining()?.describe()?;
+        let group = GroupId(request.into_inner().group_id);
+        let own = self.joining()?.describe(group)?;
         Ok(Response::new(v1::DescribeResponse {
             node_id: own.node.0,
             cluster_id: own
@@ -338,6 +379,7 @@ impl Peer for PeerServer {
             version: own.version,
             replica_id: own.replica.unwrap_or_default().0,
             removed_replica_id: own.removed.unwrap_or_default().0,
+            region: own.region.to_string(),
         }))
     }
 
@@ -362,6 +404,58 @@ impl Peer for PeerServer {
         joining.join(placement).await?;
         Ok(Response::new(v1::CreateReplicaResponse {}))
     }
+
+    async fn get_map(
+        &self,
+        request: Request<v1::GetMapRequest>,
+    ) -> Result<Response<v1::GetMapResponse>, Status> {
+        let by = caller(&request)?;
+        self.member(&request, |_| ())?;
+        let request = request.into_inner();
+        let known = MapVersion(request.known_version);
+        let newer = self.joining()?.map(known, by, request.peer_address);
+        let map = newer.map(|map| to_json(&map)).transpose()?;
+        let map = map.unwrap_or_default();
+        Ok(Response::new(v1::GetMapResponse { map }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        caller(&request)?;
+        self.member(&request, |_| ())?;
+        Ok(Response::new(admin::status(self.joining()?.node_status())))
+    }
+
+    async fn change_map(
+        &self,
+        request: Request<v1::ChangeMapRequest>,
+    ) -> Result<Response<v1::ChangeMapResponse>, Status> {
+        caller(&request)?;
+        self.member(&request, |_| ())?;
+        let change = serde_json::from_slice(&request.into_inner().change)
+            .map_err(|_| Status::invalid_argument("not a change of the map"))?;
+        let version = self.joining()?.change_map(change).await?;
+        Ok(Response::new(v1::ChangeMapResponse {
+            map_version: version.0,
+        }))
+    }
+
+    async fn map_history(
+        &self,
+        request: Request<v1::PlacementHistoryRequest>,
+    ) -> Result<Response<v1::PlacementHistoryResponse>, Status> {
+        caller(&request)?;
+        self.member(&request, |_| ())?;
+        let history = self.joining()?.map_changes().await?;
+        Ok(Response::new(v1::PlacementHistoryResponse { history }))
+    }
+}
+
+fn to_json(map: &ClusterMap) -> Result<Bytes, Status> {
+    let bytes = serde_json::to_vec(map).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(bytes.into())
 }
 
 /// What the leader answers to a relayed stream.
@@ -443,8 +537,28 @@ pub(crate) fn placement(request: v1::CreateReplicaRequest) -> Result<Placement, 
             .ok()
             .and_then(|count| PartitionCount::new(count).ok())
             .ok_or_else(|| invalid("partition_count"))?,
-        group: GroupId(request.group_id),
-        replica: ReplicaId(request.replica_id),
+        role: role(
+            request.founding,
+            request.group_id,
+            request.replica_id,
+            &request.map,
+        )?,
         secrets: Zeroizing::new(secrets.to_owned()),
+    })
+}
+
+fn role(founding: Bytes, group: u32, replica: u64, map: &[u8]) -> Result<Role, Status> {
+    if !founding.is_empty() {
+        return Ok(Role::Founder(founding));
+    }
+    let replica = ReplicaId(replica);
+    if replica == ReplicaId(0) {
+        return Err(Status::invalid_argument("no such replica"));
+    }
+    let map = serde_json::from_slice(map).map_err(|_| Status::invalid_argument("no map"))?;
+    Ok(Role::Replica {
+        group: GroupId(group),
+        replica,
+        map: Arc::new(map),
     })
 }

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use rossby_api::admin::{
     AdminListener, BackupSource, InitPlan, MembersOrder, MembersProgress, NodeStatus, Operator,
-    OperatorError, Standing,
+    OperatorError, PlacementView, Standing,
 };
-use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
+use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionId};
+use rossby_domain::placement::{ClusterMap, RegionName, SurvivalGoal};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 use rossby_proto::v1::admin_client::AdminClient;
@@ -31,6 +33,9 @@ impl Operator for Node {
             groups: Vec::new(),
             standing: Standing::Waiting,
             advice: None,
+            region: RegionName::new("eu").unwrap(),
+            map_version: MapVersion(3),
+            data_groups: 2,
         }
     }
 
@@ -64,6 +69,10 @@ impl Operator for Node {
         Err(OperatorError::Refused(format!("{order:?}")))
     }
 
+    fn check_one_group(&self) -> Result<(), OperatorError> {
+        Err(OperatorError::Invalid("which group?".to_owned()))
+    }
+
     async fn checkpoint(&self, _: GroupId) -> Result<u64, OperatorError> {
         Err(OperatorError::Unavailable("no quorum".to_owned()))
     }
@@ -78,6 +87,29 @@ impl Operator for Node {
 
     async fn backup(&self, _: GroupId, _: bool) -> Result<BackupSource, OperatorError> {
         Err(OperatorError::Unavailable("no quorum".to_owned()))
+    }
+
+    async fn placement(&self) -> Result<PlacementView, OperatorError> {
+        Ok(PlacementView {
+            map: Arc::default(),
+            groups: Vec::new(),
+            silent: vec![NodeId(5)],
+        })
+    }
+
+    async fn placement_history(&self) -> Result<Bytes, OperatorError> {
+        Ok(Bytes::from_static(b"[]"))
+    }
+
+    async fn set_survive(&self, goal: SurvivalGoal) -> Result<MapVersion, OperatorError> {
+        match goal {
+            SurvivalGoal::Node => Ok(MapVersion(4)),
+            SurvivalGoal::Region => Err(OperatorError::Refused("too few regions".to_owned())),
+        }
+    }
+
+    async fn settle_node(&self, node: NodeId) -> Result<bool, OperatorError> {
+        Ok(node == NodeId(5))
     }
 }
 
@@ -143,6 +175,7 @@ async fn orders_reach_the_node_and_refusals_come_back_typed() {
         cluster_name: "c".to_owned(),
         partition_count: 3,
         nodes: Vec::new(),
+        survive: String::new(),
     };
     let status = client.init_cluster(init.clone()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
@@ -177,5 +210,69 @@ async fn orders_reach_the_node_and_refusals_come_back_typed() {
             .await;
         let jump = confirmed.unwrap().into_inner().jump;
         assert_eq!(jump.map(|jump| jump.last_ms), last_ms);
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_of_placement_reaches_the_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let listener = AdminListener::bind(&path).unwrap();
+    tokio::spawn(listener.serve(Arc::new(Node), CancellationToken::new()));
+    let mut client = client(&path).await;
+
+    let status = client
+        .status(v1::StatusRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (
+            status.region.as_str(),
+            status.map_version,
+            status.data_groups
+        ),
+        ("eu", 3, 2)
+    );
+
+    let view = client
+        .placement(v1::PlacementRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let map: ClusterMap = serde_json::from_slice(&view.map).unwrap();
+    assert_eq!(map, ClusterMap::default());
+    assert_eq!(view.silent_node_ids, [5]);
+
+    let set = |survive: &str| {
+        let request = v1::SetSurviveRequest {
+            survive: survive.to_owned(),
+        };
+        let mut client = client.clone();
+        async move { client.set_survive(request).await }
+    };
+    assert_eq!(set("node").await.unwrap().into_inner().map_version, 4);
+    let refused = set("region").await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    for nonsense in ["", "planet"] {
+        let invalid = set(nonsense).await.unwrap_err();
+        assert_eq!(invalid.code(), tonic::Code::InvalidArgument, "{nonsense}");
+    }
+
+    // An order about a whole node, where there are several groups.
+    let order = v1::ChangeMembersRequest {
+        whole_node: true,
+        ..rossby_api::admin::members_request(
+            GroupId(1),
+            &MembersOrder::Add(NodeId(2), "a:1".to_owned()),
+        )
+    };
+    let which = client.change_members(order).await.unwrap_err();
+    assert_eq!(which.message(), "which group?");
+
+    for (node, gone) in [(5, true), (6, false)] {
+        let request = v1::SettleNodeRequest { node_id: node };
+        let settled = client.settle_node(request).await.unwrap().into_inner();
+        assert_eq!(settled.gone, gone);
     }
 }

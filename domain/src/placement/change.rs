@@ -258,8 +258,15 @@ impl ClusterMap {
             None if self.nodes.len() >= MAX_NODES => return Err(PlacementRefusal::Size),
             _ => {}
         }
-        let mut others = self.nodes.iter().filter(|(other, _)| **other != node);
-        if !entry.has_addresses() || others.any(|(_, other)| entry.shares_address_with(other)) {
+        let others = || self.nodes.iter().filter(|(other, _)| **other != node);
+        // A node without a door for peers is a cluster by itself, and gets one before others come.
+        if let Some((unreachable, _)) = others().find(|(_, other)| !other.has_addresses(false)) {
+            return Err(PlacementRefusal::Address(*unreachable));
+        }
+        let alone = others().next().is_none();
+        if !entry.has_addresses(alone)
+            || others().any(|(_, other)| entry.shares_address_with(other))
+        {
             return Err(PlacementRefusal::Address(node));
         }
         self.nodes.insert(node, entry.clone());
@@ -332,12 +339,12 @@ pub(super) fn has_founders(founders: &BTreeMap<ReplicaId, NodeId>) -> bool {
 }
 
 impl NodeEntry {
-    /// Whether its peers can be told where it is. Clients need not be.
-    pub(super) fn has_addresses(&self) -> bool {
+    /// Whether its peers can be told where it is, unless it is `alone` and has none. Clients need not be.
+    pub(super) fn has_addresses(&self, alone: bool) -> bool {
         let is_printable = |address: &str| {
             address.len() <= MAX_ADDRESS_BYTES && address.bytes().all(|b| b.is_ascii_graphic())
         };
-        !self.peer_address.is_empty()
+        (alone || !self.peer_address.is_empty())
             && is_printable(&self.peer_address)
             && is_printable(&self.client_address)
     }

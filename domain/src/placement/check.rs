@@ -85,11 +85,12 @@ impl ClusterMap {
     }
 
     fn check_nodes(&self) -> Result<(), InvalidMap> {
+        let alone = self.nodes.len() == 1;
         let (mut peers, mut clients) = (BTreeSet::new(), BTreeSet::new());
         for (node, entry) in &self.nodes {
             let is_alone = peers.insert(&entry.peer_address)
                 && (entry.client_address.is_empty() || clients.insert(&entry.client_address));
-            if *node == NodeId(0) || !entry.has_addresses() || !is_alone {
+            if *node == NodeId(0) || !entry.has_addresses(alone) || !is_alone {
                 return Err(InvalidMap::Node(*node));
             }
         }

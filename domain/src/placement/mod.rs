@@ -11,10 +11,13 @@
 //! ```
 //!
 //! Invariants:
-//! - A version is never given twice and never goes back; each change makes the next one.
+//! - A version is never given twice and never goes back; each change makes the next one, and in a state
+//!   restored from a backup one above all that were lost.
 //! - A partition that has an owner keeps it: changes only hand out spare partitions. So no two groups
 //!   ever own one at the same time, whatever map anybody still believes in.
-//! - The memberships of groups are the truth, the map is the intent: nothing here says who votes.
+//! - The memberships of groups are the truth, the map is the intent: nothing here says who votes, only who
+//!   should.
+//! - A map from a peer or a file is checked as it is decoded: there is no value of one that does not hold.
 
 mod change;
 mod check;

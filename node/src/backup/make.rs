@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rossby_domain::ids::{GroupId, NodeId, PartitionCount, ReplicaId};
+use rossby_domain::placement::PLACEMENT_GROUP;
 use rossby_proto::v1;
 use rossby_proto::v1::admin_client::AdminClient;
 use rossby_proto::v1::backup_part::Part;
@@ -84,6 +85,14 @@ pub(super) async fn run(args: &BackupArgs, out: &Path) -> Result<(), Failure> {
             Failure::new(Exit::Refused, text)
         });
     }
+    if status.data_groups > 1 {
+        let text = format!(
+            "this cluster has {} groups of boxes, and a backup holds one only: clusters of several regions can't \
+             be backed up yet",
+            status.data_groups
+        );
+        return Err(Failure::new(Exit::Refused, text));
+    }
     let disk: Arc<dyn Disk> = Arc::new(FileDisk);
     let target = Target::open(disk, out, &data_of(args))?;
     if let Some(earlier) = &target.earlier
@@ -97,7 +106,9 @@ pub(super) async fn run(args: &BackupArgs, out: &Path) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Storage, text).help("name a folder of its own"));
     }
     let mut copied = Vec::new();
-    for group in &status.groups {
+    // What is placed where does not outlive the cluster: a restored one has a map of its own.
+    let of_boxes = status.groups.iter();
+    for group in of_boxes.filter(|group| group.group_id != PLACEMENT_GROUP.0) {
         copied.push(copy(&mut client, &target, GroupId(group.group_id), args.as_it_is).await?);
     }
     finish(&target, &copied, args.json)

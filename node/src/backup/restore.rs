@@ -9,6 +9,7 @@
 //! in it, and replica ids above those of the backup. What it gives out begins above all that the
 //! old cluster can have given out (`rossby_domain::restored`).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use std::sync::Arc;
 
 use rossby_api::ClusterSecrets;
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, ReplicaId};
+use rossby_domain::placement::{
+    FoundingGroup, NodeEntry, NodeState, PLACEMENT_GROUP, SurvivalGoal,
+};
 use rossby_domain::time::Timestamp;
 use rossby_raft::{Member, begin_restored_log, replicas_in, sole_member};
 use rossby_seams::clock::{Clock as _, SystemClock};
@@ -34,6 +38,7 @@ use super::verify::{WholeBackup, WholeGroup, read_all};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, size};
+use crate::serve::founding::Founding;
 use crate::serve::secrets_check;
 
 /// Tells a folder that a restore left behind from any other.
@@ -191,6 +196,15 @@ fn build(
             initialise: false,
         });
     }
+    // The placement group is made anew at the first start, with a map of this one node.
+    let founding = founding(config, cluster, &begun);
+    identity.replicas.extend(
+        founding
+            .held_by(identity.node)
+            .into_iter()
+            .filter(|held| held.group == PLACEMENT_GROUP),
+    );
+    founding.write(&data).map_err(|error| failure(&error))?;
     begin_logs(disk, config, &data, &begun).map_err(|error| failure(&error))?;
     data.save(identity).map_err(|error| failure(&error))?;
     drop(data);
@@ -199,13 +213,46 @@ fn build(
         .map_err(|error| failed(&marker, &error))
 }
 
+/// The plan of the restored cluster: this node alone, with the groups that it holds already.
+fn founding(
+    config: &Config,
+    cluster: &ClusterIdentity,
+    begun: &[(GroupId, ReplicaId, LogPosition)],
+) -> Founding {
+    let member = member(config);
+    let founders = |replica: ReplicaId| BTreeMap::from([(replica, member.node)]);
+    let entry = NodeEntry {
+        region: config.region.clone(),
+        peer_address: member.peer_address.clone(),
+        client_address: member.client_address.clone(),
+        state: NodeState::Active,
+    };
+    let groups = begun.iter().map(|(group, replica, _)| {
+        let born = FoundingGroup {
+            home: config.region.clone(),
+            founders: founders(*replica),
+        };
+        (*group, born)
+    });
+    Founding {
+        cluster: cluster.id,
+        name: cluster.name.clone(),
+        partitions: cluster.partitions,
+        goal: SurvivalGoal::Node,
+        nodes: BTreeMap::from([(member.node, entry)]),
+        placement: founders(ReplicaId(1)),
+        groups: groups.collect(),
+        placed: true,
+    }
+}
+
 /// An id that no replica of the group had, as far as the backup knows.
 fn next_replica(group: &WholeGroup) -> Result<ReplicaId, Failure> {
     let known = match group.stored.membership() {
         Some((_, membership)) => {
             replicas_in(&membership).map_err(|error| Failure::new(Exit::Storage, error))?
         }
-        None => std::collections::BTreeMap::new(),
+        None => BTreeMap::new(),
     };
     let highest = known.keys().max().copied().unwrap_or_default();
     let highest = highest.max(group.entry.replica);

@@ -25,11 +25,13 @@ async fn get(address: SocketAddr, path: &str) -> Option<String> {
     (head.split(' ').nth(1)? == "200").then(|| body.to_owned())
 }
 
-/// The value of a figure without labels in the exposition format.
+/// The value of a figure in the exposition format; of one that is labelled, the sum over all labels.
 pub(super) fn figure(page: &str, name: &str) -> Option<u64> {
-    let lines = page.lines().filter_map(|line| line.split_once(' '));
-    let mut values = lines.filter(|(found, _)| *found == name);
-    values.next()?.1.trim().parse().ok()
+    let is_figure = |found: &str| found.split('{').next() == Some(name);
+    let lines = page.lines().filter_map(|line| line.rsplit_once(' '));
+    let values = lines.filter(|(found, _)| is_figure(found));
+    let values = values.map(|(_, value)| value.trim().parse::<u64>().ok());
+    values.reduce(|sum, value| Some(sum?.saturating_add(value?)))?
 }
 
 #[cfg(test)]
@@ -37,11 +39,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_figure_is_found_by_its_whole_name() {
-        let page =
-            "# HELP a b\n# TYPE rossby_x gauge\nrossby_xy 7\nrossby_x 42\nrossby_z{a=\"b\"} 1\n";
+    fn a_figure_is_found_by_its_whole_name_and_summed_over_its_labels() {
+        let page = "# HELP rossby_x 9\n# TYPE rossby_x gauge\nrossby_xy 7\nrossby_x 42\nrossby_z{a=\"b\"} 1\n\
+                    rossby_z{a=\"c d\"} 2\n";
         assert_eq!(figure(page, "rossby_x"), Some(42));
         assert_eq!(figure(page, "rossby_"), None);
-        assert_eq!(figure(page, "rossby_z"), None);
+        assert_eq!(figure(page, "rossby_z"), Some(3));
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rossby_api::admin::{MembersOrder, MembersProgress, members_answer, members_request};
 use rossby_domain::ids::GroupId;
+use rossby_domain::placement::PLACEMENT_GROUP;
 use rossby_proto::v1;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -12,6 +13,7 @@ use super::{TRY_AGAIN, connect, order};
 use crate::cli::ChangeArgs;
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::serve::founding::FIRST_GROUP;
 
 /// One call carries the order on for a while, or waits for the leader.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,19 +38,47 @@ struct StepView {
 /// # Errors
 /// If it is refused, or nothing has moved for as long as the arguments say.
 pub(super) async fn change(args: &ChangeArgs, wanted: &MembersOrder) -> Result<(), Failure> {
-    let request = members_request(GroupId(args.group), wanted);
-    let patience = Duration::from_secs(args.patience);
     // A node that does not run will not be waited for.
     connect(&args.socket.path()).await?;
     let mut moved = Moved::new();
+    let done = match args.group {
+        Some(group) => in_group(args, group, false, wanted, &mut moved).await?,
+        None => {
+            let done = in_group(args, FIRST_GROUP.0, true, wanted, &mut moved).await?;
+            in_group(args, PLACEMENT_GROUP.0, true, wanted, &mut moved).await?;
+            done
+        }
+    };
+    settle(args, wanted, &mut moved).await?;
+    if args.json {
+        return output::json(&view(done));
+    }
+    output::line(words(wanted, done));
+    Ok(())
+}
+
+/// Carries an order out in one group; what was said when it was done.
+async fn in_group(
+    args: &ChangeArgs,
+    group: u32,
+    whole_node: bool,
+    wanted: &MembersOrder,
+    moved: &mut Moved,
+) -> Result<MembersProgress, Failure> {
+    let request = v1::ChangeMembersRequest {
+        whole_node,
+        ..members_request(GroupId(group), wanted)
+    };
+    let patience = Duration::from_secs(args.patience);
     loop {
         match one_call(args, &request).await {
+            Ok(done @ MembersProgress::Done { .. }) => {
+                moved.note(done);
+                return Ok(done);
+            }
             Ok(progress) => {
                 moved.note(progress);
-                show(args.json, wanted, progress, &mut moved)?;
-                if matches!(progress, MembersProgress::Done { .. }) {
-                    return Ok(());
-                }
+                show(args.json, wanted, progress, moved)?;
                 if moved.at.elapsed() > patience {
                     let text = "nothing has moved for a while";
                     return Err(gave_up(text, moved.ever, wanted));
@@ -59,6 +89,44 @@ pub(super) async fn change(args: &ChangeArgs, wanted: &MembersOrder) -> Result<(
                 if moved.at.elapsed() > patience {
                     let begun = moved.ever || moved.unknown;
                     return Err(gave_up(&failure.message, begun, wanted));
+                }
+                moved.waits_for(&failure.message);
+            }
+            Err(failure) => return Err(failure),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Has a node that left its groups taken out of the cluster map.
+async fn settle(
+    args: &ChangeArgs,
+    wanted: &MembersOrder,
+    moved: &mut Moved,
+) -> Result<(), Failure> {
+    let leaver = match wanted {
+        MembersOrder::Remove { node, .. } => *node,
+        MembersOrder::Replace { old, new, .. } if old != new => *old,
+        MembersOrder::Replace { .. } | MembersOrder::Add(..) => return Ok(()),
+    };
+    moved.at = Instant::now();
+    loop {
+        let mut client = connect(&args.socket.path()).await?;
+        let request = v1::SettleNodeRequest { node_id: leaver.0 };
+        match order(CALL_TIMEOUT, client.settle_node(request)).await {
+            Ok(settled) => {
+                let is_partial = args.group.is_some() && !settled.gone;
+                if is_partial {
+                    output::note(format!(
+                        "node {leaver} is in other groups still: give the order for each of them; `rossby \
+                         placement show` lists them"
+                    ));
+                }
+                return Ok(());
+            }
+            Err(failure) if passing(&failure) => {
+                if moved.at.elapsed() > Duration::from_secs(args.patience) {
+                    return Err(gave_up(&failure.message, true, wanted));
                 }
                 moved.waits_for(&failure.message);
             }

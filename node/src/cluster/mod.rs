@@ -11,6 +11,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use rossby_api::admin::MembersOrder;
 use rossby_domain::ids::NodeId;
+use rossby_domain::placement::SurvivalGoal;
 use rossby_proto::v1;
 use rossby_proto::v1::admin_client::AdminClient;
 use tonic::Status;
@@ -43,7 +44,8 @@ pub fn run(command: &ClusterCommand) -> Result<(), Failure> {
                 nodes,
                 name,
                 partitions,
-            } => init(&socket.path(), nodes, name, *partitions).await,
+                survive,
+            } => init(&socket.path(), nodes, name, *partitions, *survive).await,
             ClusterCommand::Status { socket, json } => {
                 let mut client = connect(&socket.path()).await?;
                 let status = order(ORDER_TIMEOUT, client.status(v1::StatusRequest {})).await?;
@@ -100,6 +102,7 @@ async fn init(
     nodes: &[NodeAddress],
     name: &str,
     partitions: u16,
+    survive: Option<SurvivalGoal>,
 ) -> Result<(), Failure> {
     let mut client = connect(socket).await?;
     let nodes: Vec<_> = nodes
@@ -120,6 +123,7 @@ async fn init(
         cluster_name: name.to_owned(),
         partition_count: u32::from(partitions),
         nodes,
+        survive: survive.map(|goal| goal.to_string()).unwrap_or_default(),
     };
     let made = order(INIT_TIMEOUT, client.init_cluster(request)).await?;
     output::line(format!(

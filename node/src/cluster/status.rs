@@ -1,5 +1,7 @@
 //! How the status of a node is shown.
 
+use rossby_domain::ids::GroupId;
+use rossby_domain::placement::PLACEMENT_GROUP;
 use rossby_proto::v1;
 use serde::Serialize;
 
@@ -15,7 +17,13 @@ struct NodeView<'a> {
     cluster_name: Option<&'a str>,
     standing: &'a str,
     advice: Option<&'a str>,
+    region: &'a str,
+    /// The newest cluster map that it knows.
+    map_version: Option<u64>,
+    /// Its replicas of groups of boxes.
     groups: Vec<GroupView<'a>>,
+    /// Its replica of the placement group.
+    placement: Option<GroupView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -61,6 +69,9 @@ fn some(text: &str) -> Option<&str> {
 }
 
 fn view(status: &v1::StatusResponse) -> NodeView<'_> {
+    let is_placement = |group: &&v1::GroupStatus| group.group_id == PLACEMENT_GROUP.0;
+    let placement = status.groups.iter().find(is_placement);
+    let of_boxes = status.groups.iter().filter(|group| !is_placement(group));
     NodeView {
         node: status.node_id,
         version: &status.version,
@@ -68,7 +79,10 @@ fn view(status: &v1::StatusResponse) -> NodeView<'_> {
         cluster_name: some(&status.cluster_name),
         standing: &status.standing,
         advice: some(&status.advice),
-        groups: status.groups.iter().map(group_view).collect(),
+        region: &status.region,
+        map_version: (status.map_version > 0).then_some(status.map_version),
+        groups: of_boxes.map(group_view).collect(),
+        placement: placement.map(group_view),
     }
 }
 
@@ -124,7 +138,14 @@ pub(super) fn print(status: &v1::StatusResponse, json: bool) -> Result<(), Failu
     if let Some(advice) = status.advice {
         output::line(format!("  {advice}"));
     }
-    for group in &status.groups {
+    match status.map_version {
+        Some(version) => output::line(format!(
+            "in region {}, knows version {version} of the cluster map",
+            status.region
+        )),
+        None => output::line(format!("in region {}", status.region)),
+    }
+    for group in status.groups.iter().chain(&status.placement) {
         print_group(group);
     }
     Ok(())
@@ -134,9 +155,13 @@ fn print_group(group: &GroupView<'_>) {
     let leader = group
         .leader_node
         .map_or_else(|| "nobody".to_owned(), |node| format!("node {node}"));
+    let name = match GroupId(group.group) {
+        PLACEMENT_GROUP => "group 0, of placement".to_owned(),
+        group => format!("group {group}"),
+    };
     output::line(format!(
-        "group {}: this node is {}, {leader} leads in term {}",
-        group.group, group.role, group.term
+        "{name}: this node is {}, {leader} leads in term {}",
+        group.role, group.term
     ));
     output::line(format!(
         "  log to {}, committed to {}, applied to {}, checkpoint at {}",
@@ -151,9 +176,10 @@ fn print_group(group: &GroupView<'_>) {
             output::utc(jump.last_ms),
             output::utc(jump.now_ms)
         ));
-        output::line(
-            "    set the clock right, or say that it is: `rossby cluster confirm-time` on this node",
-        );
+        output::line(format!(
+            "    set the clock right, or say that it is: `rossby cluster confirm-time --group {}` on this node",
+            group.group
+        ));
     }
     if group.time_ahead_ms > 0 {
         output::line(format!(

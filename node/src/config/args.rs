@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use figment::value::Value;
+use rossby_domain::placement::RegionName;
 use serde::Serialize;
 
 use super::{CourierKind, HostPort, LogFormat};
@@ -28,6 +29,10 @@ pub struct ConfigArgs {
     /// This node's number in its cluster [default: 1]
     #[arg(long, value_name = "NUMBER")]
     pub node: Option<u64>,
+    /// The region that this node is in, for example eu-west: nodes of a region may fail together. For ever:
+    /// a node does not move [default: local]
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<RegionName>,
     /// Where devices connect [default: 127.0.0.1:7470]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
@@ -85,10 +90,11 @@ impl ConfigArgs {
     /// A path that is not UTF-8: it could be neither shown nor told to anybody.
     pub(super) fn given(&self) -> Result<Vec<(&'static str, &'static str, Value)>, Failure> {
         let allow = self.allow_console_courier.then_some(true);
-        let all: [(&'static str, &'static str, Option<&dyn ToValue>); 19] = [
+        let all: [(&'static str, &'static str, Option<&dyn ToValue>); 20] = [
             ("data", "--data", some(&self.data)),
             ("secrets", "--secrets", some(&self.secrets)),
             ("node", "--node", some(&self.node)),
+            ("region", "--region", some(&self.region)),
             ("clients.listen", "--listen", some(&self.listen)),
             ("clients.advertise", "--advertise", some(&self.advertise)),
             ("clients.tls_cert", "--tls-cert", some(&self.tls_cert)),

@@ -28,6 +28,7 @@ use rossby_api::courier::{Gateways, SettingsError, SmtpSettings, TextSettings, W
 use rossby_api::listener::tls::{self, PeerTls, TlsError};
 use rossby_domain::ids::NodeId;
 use rossby_domain::limits::Limits;
+use rossby_domain::placement::RegionName;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,8 @@ pub const ADMIN_SOCKET: &str = "admin.sock";
 pub struct Config {
     /// This node's number in its cluster, from 1.
     pub node: u64,
+    /// Where this node is: nodes of one region may fail together.
+    pub region: RegionName,
     /// The data directory.
     pub data: PathBuf,
     /// The file with the cluster's secrets; never inside the data directory.
@@ -87,6 +90,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             node: 1,
+            region: RegionName::default(),
             data: PathBuf::from(DEFAULT_DATA),
             secrets: PathBuf::from("./rossby-secrets/cluster.keys"),
             threads: 0,

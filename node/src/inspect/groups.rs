@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rossby_domain::ids::{GroupId, ReplicaId};
+use rossby_domain::placement::PLACEMENT_GROUP;
 use rossby_raft::{ReplicaFault, members_of, survey};
 use rossby_seams::disk::Disk;
 use rossby_storage::datadir::Identity;
@@ -49,6 +50,9 @@ pub fn look(
         }
         report.groups.push(figures);
     }
+    // The groups of boxes come first.
+    let is_placement = |figures: &GroupFigures| figures.group == PLACEMENT_GROUP.0;
+    report.groups.sort_by_key(is_placement);
     Ok(())
 }
 

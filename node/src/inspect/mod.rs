@@ -138,8 +138,8 @@ fn open(report: &mut Report, data: &Path, disk: &Arc<dyn Disk>) -> Result<Opened
 fn look_at_plan(report: &mut Report, directory: &DataDirectory) {
     match Founding::read(directory) {
         Ok(plan) => {
-            let members = plan.iter().flat_map(|plan| plan.members.values());
-            report.planned_nodes = members.map(|member| member.node.0).collect();
+            let nodes = plan.iter().flat_map(|plan| plan.nodes.keys());
+            report.planned_nodes = nodes.map(|node| node.0).collect();
         }
         Err(error) => report.find(Severity::Damage, None, error),
     }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use rossby_api::http::Readiness as _;
-use rossby_raft::GroupStatus;
+use rossby_raft::{CheckpointRounds, GroupStatus};
 
 use super::node::{Membership, Node};
 
@@ -72,94 +72,121 @@ impl Collector for Figures {
     }
 }
 
+/// What a group is labelled with.
+type Label = [(&'static str, String); 1];
+
+/// A figure of a group, taken from its status.
+type Figure = (&'static str, &'static str, fn(&Seen) -> u64);
+
+/// A replica at one moment.
+struct Seen {
+    label: Label,
+    status: GroupStatus,
+    rounds: CheckpointRounds,
+    pinned_bytes: u64,
+}
+
+const FIGURES: [Figure; 11] = [
+    ("rossby_raft_term", "The group's term", |seen| {
+        seen.status.term
+    }),
+    (
+        "rossby_raft_leader",
+        "Whether this node leads the group",
+        |seen| u64::from(seen.status.role == "leader"),
+    ),
+    (
+        "rossby_expiry_blocked",
+        "Whether no mail expires, since the clock of this node, the leader, jumped",
+        |seen| seen.status.expiry_blocked.is_some().into(),
+    ),
+    (
+        "rossby_time_ahead_seconds",
+        "How far the service's time is ahead of the clock of this node, the leader",
+        |seen| seen.status.time_ahead_ms / 1000,
+    ),
+    ("rossby_raft_members", "Members of the group", |seen| {
+        seen.status.members.len() as u64
+    }),
+    (
+        "rossby_raft_last_log_index",
+        "Last entry in the log",
+        |seen| seen.status.last_log_index.unwrap_or_default(),
+    ),
+    (
+        "rossby_raft_committed_index",
+        "Last committed entry",
+        |seen| seen.status.committed_index.unwrap_or_default(),
+    ),
+    ("rossby_raft_applied_index", "Last applied entry", |seen| {
+        seen.status.applied_index.unwrap_or_default()
+    }),
+    (
+        "rossby_raft_checkpoint_index",
+        "Entry of the checkpoint",
+        |seen| seen.status.checkpoint_index.unwrap_or_default(),
+    ),
+    (
+        "rossby_raft_follower_lag",
+        "Entries that the last follower lacks",
+        |seen| lag(&seen.status),
+    ),
+    (
+        "rossby_wal_pinned_bytes",
+        "Bytes of log since the last purge",
+        |seen| seen.pinned_bytes,
+    ),
+];
+
+const COUNTERS: [Figure; 2] = [
+    (
+        "rossby_checkpoints_begun",
+        "Checkpoints of its own that this node has begun to write since it started",
+        |seen| seen.rounds.begun,
+    ),
+    (
+        "rossby_checkpoints_ended",
+        "Those of them that are written and settled, or were given up; one that is begun and not ended \
+         is being written",
+        |seen| seen.rounds.ended,
+    ),
+];
+
 fn encode_membership(encoder: &mut DescriptorEncoder<'_>, membership: &Membership) -> Encoded {
-    let Membership {
-        place,
-        engine,
-        group,
-    } = membership;
-    let status = group.status();
-    let leads = u64::from(status.role == "leader");
-    let followers_behind = lag(&status);
-    let index = |index: Option<u64>| index.unwrap_or_default();
-    let figures = [
-        ("rossby_raft_term", "The group's term", status.term),
-        (
-            "rossby_raft_leader",
-            "Whether this node leads the group",
-            leads,
-        ),
-        (
-            "rossby_expiry_blocked",
-            "Whether no mail expires, since the clock of this node, the leader, jumped",
-            status.expiry_blocked.is_some().into(),
-        ),
-        (
-            "rossby_time_ahead_seconds",
-            "How far the service's time is ahead of the clock of this node, the leader",
-            status.time_ahead_ms / 1000,
-        ),
-        (
-            "rossby_raft_members",
-            "Members of the group",
-            status.members.len() as u64,
-        ),
-        (
-            "rossby_raft_last_log_index",
-            "Last entry in the log",
-            index(status.last_log_index),
-        ),
-        (
-            "rossby_raft_committed_index",
-            "Last committed entry",
-            index(status.committed_index),
-        ),
-        (
-            "rossby_raft_applied_index",
-            "Last applied entry",
-            index(status.applied_index),
-        ),
-        (
-            "rossby_raft_checkpoint_index",
-            "Entry of the checkpoint",
-            index(status.checkpoint_index),
-        ),
-        (
-            "rossby_raft_follower_lag",
-            "Entries that the last follower lacks",
-            followers_behind,
-        ),
-        (
-            "rossby_wal_pinned_bytes",
-            "Bytes of log since the last purge",
-            engine.wal.pinned_bytes(place.held.group),
-        ),
-        (
-            "rossby_store_overlay_bytes",
-            "Bytes of state that wait for a checkpoint",
-            engine.store.overlay_bytes(),
-        ),
-    ];
-    for (name, help, value) in figures {
-        gauge(encoder, name, help, value)?;
+    gauge(
+        encoder,
+        "rossby_map_version",
+        "The newest cluster map that this node knows",
+        membership.map.newest().version().0,
+    )?;
+    gauge(
+        encoder,
+        "rossby_store_overlay_bytes",
+        "Bytes of state that wait for a checkpoint",
+        membership.engine.store.overlay_bytes(),
+    )?;
+    let groups = membership.replicas.all();
+    let seen: Vec<Seen> = groups
+        .iter()
+        .map(|group| Seen {
+            label: [("group", group.id().to_string())],
+            status: group.status(),
+            rounds: group.checkpoint_rounds(),
+            pinned_bytes: membership.engine.wal.pinned_bytes(group.id()),
+        })
+        .collect();
+    for (name, help, figure) in FIGURES {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for seen in &seen {
+            let value = i64::try_from(figure(seen)).unwrap_or(i64::MAX);
+            ConstGauge::new(value).encode(metric.encode_family(&seen.label)?)?;
+        }
     }
-    let rounds = group.checkpoint_rounds();
-    let counters = [
-        (
-            "rossby_checkpoints_begun",
-            "Checkpoints of its own that this node has begun to write since it started",
-            rounds.begun,
-        ),
-        (
-            "rossby_checkpoints_ended",
-            "Those of them that are written and settled, or were given up; one that is begun and not ended \
-             is being written",
-            rounds.ended,
-        ),
-    ];
-    for (name, help, value) in counters {
-        let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(value).encode(metric)?;
+    for (name, help, figure) in COUNTERS {
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for seen in &seen {
+            ConstCounter::new(figure(seen)).encode(metric.encode_family(&seen.label)?)?;
+        }
     }
     Ok(())
 }

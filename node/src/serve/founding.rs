@@ -1,24 +1,40 @@
 //! How a cluster comes to be: the plan, written down before anything else happens, so that whoever
 //! picks it up after a crash makes the same cluster and not a second one.
+//!
+//! ```text
+//!   plan ─┬─► which replicas each node holds, and which of them brings its group to life
+//!         ├─► the first members of each group
+//!         └─► the first map: version 1 is decided by the plan, before anybody has it in a log
+//! ```
+//!
+//! Every founding node gets the plan and keeps it: each can go on by itself after a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rossby_api::admin::InitPlan;
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, ReplicaId};
+use rossby_domain::placement::{
+    Birth, Change, ClusterMap, FoundingGroup, NodeEntry, PLACEMENT_GROUP, PlacementRefusal,
+    RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
+};
 use rossby_raft::Member;
 use rossby_seams::disk;
-use rossby_storage::datadir::{ClusterIdentity, DataDirectory, HeldReplica, Identity};
+use rossby_storage::datadir::{DataDirectory, HeldReplica};
 use serde::{Deserialize, Serialize};
 
-/// The one group that a new cluster has. Group 0 is kept for placement.
+use super::sealed::{seal, unseal};
+
+/// The first group of boxes; the only one where all nodes are in one region.
 pub const FIRST_GROUP: GroupId = GroupId(1);
 
 /// The plan's file in the data directory.
 const FILE: &str = "founding";
-/// What the file begins with; names its format.
-const HEADLINE: &str = "rossby founding plan format=1 crc32c=";
+/// What the file begins with.
+const WHAT: &str = "rossby founding plan";
+/// With so many regions the loss of one can be survived.
+const REGIONS_TO_LOSE_ONE: usize = 3;
 
 /// Why a plan can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -36,38 +52,17 @@ impl PlanError {
         }
     }
 
-    /// The plan is gone, although the group has not got its first members.
-    pub fn missing(data: &DataDirectory) -> Self {
-        Self::new(
-            data,
-            "the founder's plan is missing; move the data directory away and begin anew",
-        )
+    /// The plan is gone from a data directory, although a group has not got its first members.
+    pub fn missing(data: &Path) -> Self {
+        Self {
+            path: data.join(FILE),
+            reason: "the founder's plan is missing; move the data directory away and begin anew"
+                .to_owned(),
+        }
     }
 }
 
-/// A node's place in a cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The cluster.
-    pub cluster: ClusterIdentity,
-    /// The node's replica.
-    pub held: HeldReplica,
-}
-
-impl Place {
-    /// The place that a data directory records, if it does.
-    #[must_use]
-    pub fn of(identity: Option<&Identity>) -> Option<Self> {
-        let identity = identity?;
-        let cluster = identity.cluster.clone()?;
-        Some(Self {
-            cluster,
-            held: *identity.replica(FIRST_GROUP)?,
-        })
-    }
-}
-
-/// A cluster that this node founds: its identity and its first members.
+/// A cluster that is founded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Founding {
@@ -77,36 +72,114 @@ pub struct Founding {
     pub name: String,
     /// Into how many partitions it is cut.
     pub partitions: PartitionCount,
-    /// The replicas of [`FIRST_GROUP`]; the founder is one of them.
-    pub members: BTreeMap<ReplicaId, Member>,
+    /// What it is to survive.
+    pub goal: SurvivalGoal,
+    /// The nodes that found it.
+    pub nodes: BTreeMap<NodeId, NodeEntry>,
+    /// The first replicas of the placement group.
+    pub placement: BTreeMap<ReplicaId, NodeId>,
+    /// The groups of boxes.
+    pub groups: BTreeMap<GroupId, FoundingGroup>,
+    /// On the founder: every node has taken its place. Nobody is given one by this plan again: a node
+    /// that has lost its disk meanwhile would not remember what it promised.
+    pub placed: bool,
 }
 
 impl Founding {
-    /// A plan for these members. Replicas are numbered in the order of the nodes, from 1.
-    #[must_use]
+    /// A plan for these nodes: one group of boxes for each region, in the order of the regions' names.
+    ///
+    /// # Errors
+    /// [`PlacementRefusal`] if these nodes make no cluster, or can't survive what they shall.
     pub fn new(
         cluster: ClusterId,
         name: String,
         partitions: PartitionCount,
-        mut members: Vec<Member>,
-    ) -> Self {
-        members.sort_by_key(|member| member.node);
-        let members = (1..).map(ReplicaId).zip(members).collect();
-        Self {
+        goal: Option<SurvivalGoal>,
+        nodes: BTreeMap<NodeId, NodeEntry>,
+    ) -> Result<Self, PlacementRefusal> {
+        let regions: BTreeSet<&RegionName> = nodes.values().map(|node| &node.region).collect();
+        let goal = goal.unwrap_or(if regions.len() >= REGIONS_TO_LOSE_ONE {
+            SurvivalGoal::Region
+        } else {
+            SurvivalGoal::Node
+        });
+        let Birth {
+            placement,
+            mut groups,
+        } = birth(&nodes, goal, VOTERS_AT_HOME);
+        for born in groups.values_mut() {
+            home_first(born, &nodes);
+        }
+        let founding = Self {
             cluster,
             name,
             partitions,
-            members,
+            goal,
+            nodes,
+            placement,
+            groups,
+            placed: false,
+        };
+        founding.map()?;
+        Ok(founding)
+    }
+
+    /// The change that brings the first map.
+    #[must_use]
+    pub fn change(&self) -> Change {
+        Change::Found {
+            goal: self.goal,
+            partitions: self.partitions,
+            nodes: self.nodes.clone(),
+            groups: self.groups.clone(),
         }
     }
 
-    /// The replica of a node.
+    /// The first map.
+    ///
+    /// # Errors
+    /// [`PlacementRefusal`] if there is none.
+    pub fn map(&self) -> Result<ClusterMap, PlacementRefusal> {
+        ClusterMap::default().after(&self.change())
+    }
+
+    fn founders(&self, group: GroupId) -> Option<&BTreeMap<ReplicaId, NodeId>> {
+        if group == PLACEMENT_GROUP {
+            return Some(&self.placement);
+        }
+        self.groups.get(&group).map(|born| &born.founders)
+    }
+
+    /// The first members of a group; none if the plan does not know it.
     #[must_use]
-    pub fn replica_of(&self, node: NodeId) -> Option<ReplicaId> {
-        self.members
-            .iter()
-            .find(|(_, member)| member.node == node)
-            .map(|(&replica, _)| replica)
+    pub fn members(&self, group: GroupId) -> BTreeMap<ReplicaId, Member> {
+        let member = |(replica, node): (&ReplicaId, &NodeId)| {
+            let entry = self.nodes.get(node)?;
+            let member = Member {
+                node: *node,
+                peer_address: entry.peer_address.clone(),
+                client_address: entry.client_address.clone(),
+            };
+            Some((*replica, member))
+        };
+        let founders = self.founders(group).into_iter().flatten();
+        founders.filter_map(member).collect()
+    }
+
+    /// The replicas that a node holds.
+    #[must_use]
+    pub fn held_by(&self, node: NodeId) -> BTreeSet<HeldReplica> {
+        let groups = std::iter::once(PLACEMENT_GROUP).chain(self.groups.keys().copied());
+        let held = |group: GroupId| {
+            let founders = self.founders(group)?;
+            let (replica, _) = founders.iter().find(|(_, on)| **on == node)?;
+            Some(HeldReplica {
+                group,
+                replica: *replica,
+                initialise: founders.keys().next() == Some(replica),
+            })
+        };
+        groups.filter_map(held).collect()
     }
 
     /// Reads the plan in a data directory, if there is one.
@@ -115,7 +188,7 @@ impl Founding {
     /// [`PlanError`] if it is damaged or can't be read.
     pub fn read(data: &DataDirectory) -> Result<Option<Self>, PlanError> {
         match disk::read(&**data.disk(), &data.path().join(FILE)) {
-            Ok(bytes) => unseal(&bytes)
+            Ok(bytes) => unseal(WHAT, &bytes)
                 .map(Some)
                 .map_err(|reason| PlanError::new(data, reason)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -128,7 +201,7 @@ impl Founding {
     /// # Errors
     /// [`PlanError`] if it can't be written.
     pub fn write(&self, data: &DataDirectory) -> Result<(), PlanError> {
-        let bytes = seal(self).map_err(|error| PlanError::new(data, error))?;
+        let bytes = seal(WHAT, self).map_err(|error| PlanError::new(data, error))?;
         disk::replace(&**data.disk(), &data.path().join(FILE), &bytes)
             .map_err(|error| PlanError::new(data, error))
     }
@@ -136,85 +209,122 @@ impl Founding {
     /// Whether an operator's plan is for this cluster.
     #[must_use]
     pub fn is_of(&self, plan: &InitPlan) -> bool {
-        let mut planned: Vec<_> = plan.nodes.iter().map(|(node, _)| *node).collect();
-        planned.sort_unstable();
-        let own: Vec<_> = self.members.values().map(|member| member.node).collect();
-        self.name == plan.name && self.partitions == plan.partitions && own == planned
+        let planned: BTreeSet<_> = plan.nodes.iter().map(|(node, _)| *node).collect();
+        let own: BTreeSet<_> = self.nodes.keys().copied().collect();
+        self.name == plan.name
+            && self.partitions == plan.partitions
+            && plan.survive.is_none_or(|goal| goal == self.goal)
+            && own == planned
     }
 }
 
-/// JSON under a line with its checksum: a flipped bit is an error, never another plan.
-fn seal(founding: &Founding) -> Result<Vec<u8>, serde_json::Error> {
-    let body = serde_json::to_string_pretty(founding)?;
-    let checksum = crc32c::crc32c(body.as_bytes());
-    Ok(format!("{HEADLINE}{checksum:08x}\n{body}").into_bytes())
-}
-
-fn unseal(bytes: &[u8]) -> Result<Founding, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "not text".to_owned())?;
-    let (head, body) = text.split_once('\n').ok_or("it is not whole")?;
-    let checksum = head
-        .strip_prefix(HEADLINE)
-        .ok_or("not a plan that this release knows")?;
-    if checksum != format!("{:08x}", crc32c::crc32c(body.as_bytes())) {
-        return Err("its checksum does not match".to_owned());
-    }
-    serde_json::from_str(body).map_err(|error| error.to_string())
+/// Numbers the replicas anew, those at home first: the first one brings its group to life, and is likely to
+/// lead.
+fn home_first(born: &mut FoundingGroup, nodes: &BTreeMap<NodeId, NodeEntry>) {
+    let is_away = |node: &NodeId| nodes.get(node).is_none_or(|at| at.region != born.home);
+    let mut founders: Vec<NodeId> = born.founders.values().copied().collect();
+    founders.sort_by_key(|node| (is_away(node), *node));
+    born.founders = (1..).map(ReplicaId).zip(founders).collect();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn member(node: u64) -> Member {
-        Member {
-            node: NodeId(node),
+    fn entry(node: u64, region: &str) -> (NodeId, NodeEntry) {
+        let entry = NodeEntry {
+            region: RegionName::new(region).unwrap(),
             peer_address: format!("10.0.0.{node}:7472"),
             client_address: format!("10.0.0.{node}:7470"),
-        }
+            state: rossby_domain::placement::NodeState::Active,
+        };
+        (NodeId(node), entry)
     }
 
-    fn founding() -> Founding {
-        let members = vec![member(30), member(10), member(20)];
+    fn founding(nodes: &[(u64, &str)]) -> Founding {
+        let nodes = nodes.iter().map(|(node, region)| entry(*node, region));
         let cluster = ClusterId::from_random([7; 16]);
-        Founding::new(cluster, "test".to_owned(), PartitionCount::DEFAULT, members)
+        let name = "test".to_owned();
+        Founding::new(
+            cluster,
+            name,
+            PartitionCount::DEFAULT,
+            None,
+            nodes.collect(),
+        )
+        .unwrap()
+    }
+
+    fn one_region() -> Founding {
+        founding(&[(30, "local"), (10, "local"), (20, "local")])
+    }
+
+    fn held(founding: &Founding, node: u64) -> Vec<(u32, u64, bool)> {
+        let held = founding.held_by(NodeId(node));
+        held.into_iter()
+            .map(|held| (held.group.0, held.replica.0, held.initialise))
+            .collect()
     }
 
     #[test]
-    fn replicas_are_numbered_in_the_order_of_the_nodes() {
-        let founding = founding();
-        assert_eq!(founding.replica_of(NodeId(10)), Some(ReplicaId(1)));
-        assert_eq!(founding.replica_of(NodeId(30)), Some(ReplicaId(3)));
-        assert_eq!(founding.replica_of(NodeId(1)), None);
+    fn replicas_are_numbered_in_the_order_of_the_nodes_and_the_first_brings_its_group_to_life() {
+        let founding = one_region();
+        assert_eq!(held(&founding, 10), [(0, 1, true), (1, 1, true)]);
+        assert_eq!(held(&founding, 30), [(0, 3, false), (1, 3, false)]);
+        assert_eq!(held(&founding, 1), []);
+        assert_eq!(founding.goal, SurvivalGoal::Node);
+        let members = founding.members(FIRST_GROUP);
+        assert_eq!(members[&ReplicaId(2)].peer_address, "10.0.0.20:7472");
+    }
+
+    #[test]
+    fn each_region_gets_a_group_that_a_node_of_it_brings_to_life() {
+        let founding = founding(&[(1, "us"), (2, "eu"), (3, "asia")]);
+        assert_eq!(founding.goal, SurvivalGoal::Region);
+        let homes: Vec<_> = founding.groups.values().map(|g| g.home.as_str()).collect();
+        assert_eq!(homes, ["asia", "eu", "us"]);
+        for (group, node) in [(1, 3), (2, 2), (3, 1)] {
+            let held = held(&founding, node);
+            assert!(held.contains(&(group, 1, true)), "{held:?}");
+            assert_eq!(founding.groups[&GroupId(group)].founders.len(), 3);
+        }
+        let map = founding.map().unwrap();
+        assert_eq!(map.groups().len(), 3);
+        assert_eq!(map.spare().count(), 32);
     }
 
     #[test]
     fn a_plan_is_the_same_whatever_the_order_of_its_nodes_and_else_another() {
-        let founding = founding();
-        let plan = |nodes: &[u64], name: &str| InitPlan {
+        let founding = one_region();
+        let plan = |nodes: &[u64], name: &str, survive| InitPlan {
             name: name.to_owned(),
             partitions: PartitionCount::DEFAULT,
             nodes: nodes
                 .iter()
                 .map(|&node| (NodeId(node), String::new()))
                 .collect(),
+            survive,
         };
-        assert!(founding.is_of(&plan(&[20, 30, 10], "test")));
-        assert!(!founding.is_of(&plan(&[20, 30, 10], "other")));
-        assert!(!founding.is_of(&plan(&[20, 30], "test")));
-        assert!(!founding.is_of(&plan(&[20, 30, 40], "test")));
+        assert!(founding.is_of(&plan(&[20, 30, 10], "test", None)));
+        assert!(founding.is_of(&plan(&[20, 30, 10], "test", Some(SurvivalGoal::Node))));
+        assert!(!founding.is_of(&plan(&[20, 30, 10], "test", Some(SurvivalGoal::Region))));
+        assert!(!founding.is_of(&plan(&[20, 30, 10], "other", None)));
+        assert!(!founding.is_of(&plan(&[20, 30], "test", None)));
+        assert!(!founding.is_of(&plan(&[20, 30, 40], "test", None)));
     }
 
     #[test]
     fn any_flipped_bit_in_the_plan_is_noticed() {
-        let written = seal(&founding()).unwrap();
-        assert_eq!(unseal(&written), Ok(founding()));
+        let founding = one_region();
+        let written = seal(WHAT, &founding).unwrap();
+        assert_eq!(unseal(WHAT, &written), Ok(founding));
         for bit in 0..written.len() * 8 {
             let mut flipped = written.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(unseal(&flipped).is_err(), "bit {bit} made no difference");
+            let read = unseal::<Founding>(WHAT, &flipped);
+            assert!(read.is_err(), "bit {bit} made no difference");
         }
-        assert!(unseal(&written[..written.len() / 2]).is_err());
-        assert!(unseal(b"").is_err());
+        assert!(unseal::<Founding>(WHAT, &written[..written.len() / 2]).is_err());
+        assert!(unseal::<Founding>(WHAT, b"").is_err());
     }
 }

@@ -1,31 +1,35 @@
 //! `cluster init`: many nodes become one cluster.
 //!
-//! The node that the operator speaks to is the founder. It writes its plan down, gives each node
-//! its place, takes its own, and initialises the group. Each step may be done twice, so an init that
-//! broke off anywhere is finished by the same command, or, past the founder's own step, by itself.
+//! ```text
+//!   Describe, all ─► plan, durably ─► CreateReplica, all: the plan ─► own place ─► wait for the leaders
+//! ```
+//!
+//! The node that the operator speaks to is the founder. Each step may be done twice, so an init that
+//! broke off anywhere is finished by the same command; and past its own step every node goes on by itself:
+//! the plan tells it which replicas it holds and which groups it brings to life. The first map is written to
+//! the placement group's log by whoever leads that group (`placement.rs`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use rossby_api::ClusterSecrets;
-use rossby_api::admin::{InitPlan, MembersOrder, MembersProgress, OperatorError};
-use rossby_api::peer::{ConnectError, Connections, Description, JoinError, Joining, Placement};
-use rossby_domain::ids::{ClusterId, GroupId, NodeId, ReplicaId};
+use rossby_api::admin::{InitPlan, OperatorError};
+use rossby_api::peer::{ConnectError, Connections};
+use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId};
+use rossby_domain::placement::{NodeEntry, NodeState, PLACEMENT_GROUP, RegionName};
 use rossby_proto::v1;
-use rossby_raft::{Leadership, Member};
-use rossby_storage::datadir::{ClusterIdentity, HeldReplica};
+use rossby_storage::datadir::DataDirectory;
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use super::founding::{FIRST_GROUP, Founding, Place};
+use super::founding::Founding;
 use super::node::{Node, NodeError};
 
 /// How long one node may take to answer, or to take its place.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a new cluster may take to elect a leader.
+/// How long the groups of a new cluster may take to elect a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// More replicas than this make every write slower and nothing safer.
-const NODES_MAX: usize = rossby_raft::MAX_VOTERS;
+/// Between two looks at them.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Node {
     /// Makes a cluster, or finishes making it.
@@ -38,129 +42,192 @@ impl Node {
             refused("this node has no peer listener and is a cluster by itself; start it with --peer-listen")
         })?;
         check(&plan, self.id())?;
+        let mut founding = match self.planned(&data, &plan)? {
+            Some(founding) => founding,
+            None => {
+                let nodes = self.founders(peers, &plan).await?;
+                self.plan(&data, plan.name, plan.partitions, plan.survive, nodes)
+                    .map_err(of_plan)?
+            }
+        };
+        if !founding.placed {
+            self.place_others(peers, &founding).await?;
+            founding.placed = true;
+            founding.write(&data).map_err(failed)?;
+        }
+        let cluster = founding.cluster;
+        let groups: Vec<GroupId> = founding.groups.keys().copied().collect();
+        let founder = self.founder(founding).map_err(failed)?;
+        self.enter(&mut data, founder).await.map_err(failed)?;
+        drop(data);
+        self.await_leaders(groups).await?;
+        Ok(cluster)
+    }
+
+    /// The plan that this node founds a cluster by, if it is the operator's; refuses any other, and a
+    /// node that is taken.
+    fn planned(
+        &self,
+        data: &DataDirectory,
+        plan: &InitPlan,
+    ) -> Result<Option<Founding>, OperatorError> {
         let belongs = data
             .identity()
             .and_then(|identity| identity.cluster.as_ref());
-        let founding = match (Founding::read(&data).map_err(failed)?, belongs) {
-            (Some(founding), _) if founding.is_of(&plan) => founding,
+        match (Founding::read(data).map_err(failed)?, belongs) {
+            (Some(founding), _) if founding.is_of(plan) => Ok(Some(founding)),
             (Some(founding), _) => {
-                let nodes: Vec<_> = founding
-                    .members
-                    .values()
-                    .map(|member| member.node.to_string())
-                    .collect();
-                return Err(refused(format!(
-                    "this node founds cluster \"{}\" of nodes {} with {} partitions; give the same again",
+                let nodes: Vec<_> = founding.nodes.keys().map(ToString::to_string).collect();
+                Err(refused(format!(
+                    "this node founds cluster \"{}\" of nodes {} with {} partitions, to survive the loss of a \
+                     {}; give the same again",
                     founding.name,
                     nodes.join(", "),
-                    founding.partitions.get()
-                )));
+                    founding.partitions.get(),
+                    founding.goal
+                )))
             }
-            (None, None) if let Some(advice) = self.advice_if_missed() => {
-                return Err(refused(advice));
-            }
-            (None, Some(cluster)) => {
-                return Err(refused(format!(
-                    "this node belongs to cluster {} already",
-                    cluster.id
-                )));
-            }
-            (None, None) => {
-                let members = self.members(peers, &plan).await?;
-                self.plan(&data, plan.name, plan.partitions, members)
-                    .map_err(failed)?
-            }
-        };
-        self.place_others(peers, &founding).await?;
-        let founder = self.founder(&founding).map_err(failed)?;
-        self.enter(&mut data, founder).await.map_err(failed)?;
-        self.await_leader().await?;
-        Ok(founding.cluster)
+            (None, None) => match self.advice_if_missed() {
+                Some(advice) => Err(refused(advice)),
+                None => Ok(None),
+            },
+            (None, Some(cluster)) => Err(refused(format!(
+                "this node belongs to cluster {} already",
+                cluster.id
+            ))),
+        }
     }
 
-    /// Asks every node who it is. All of them must be free.
-    async fn members(
+    /// Asks every node who and where it is. All of them must be free.
+    async fn founders(
         &self,
         peers: &Connections,
         plan: &InitPlan,
-    ) -> Result<Vec<Member>, OperatorError> {
-        let mut members = Vec::new();
+    ) -> Result<BTreeMap<NodeId, NodeEntry>, OperatorError> {
+        let mut nodes = BTreeMap::new();
         for (node, address) in &plan.nodes {
-            let client_address = if *node == self.id() {
-                self.parts.advertised.clients.clone()
-            } else {
-                let found = describe(peers, *node, address).await?;
+            let mut entry = self.own_entry();
+            if *node != self.id() {
+                let found = describe(peers, *node, address, PLACEMENT_GROUP).await?;
                 if !found.cluster_id.is_empty() {
                     return Err(refused(format!(
                         "node {node} belongs to cluster {} already",
                         found.cluster_id
                     )));
                 }
-                found.client_address
-            };
-            let peer_address = address.clone();
-            members.push(Member {
-                node: *node,
-                peer_address,
-                client_address,
-            });
+                entry = entry_of(*node, address, found)?;
+            }
+            entry.peer_address.clone_from(address);
+            nodes.insert(*node, entry);
         }
-        Ok(members)
+        Ok(nodes)
     }
 
-    /// Gives every other node its place and the secrets.
+    /// Gives every other node the plan and the secrets.
     async fn place_others(
         &self,
         peers: &Connections,
         founding: &Founding,
     ) -> Result<(), OperatorError> {
         let secrets = self.load_secrets().map_err(failed)?.encode();
-        for (replica, member) in &founding.members {
-            if member.node == self.id() {
+        // Only the founder gives places: it knows which were taken.
+        let theirs = Founding {
+            placed: true,
+            ..founding.clone()
+        };
+        let plan = serde_json::to_vec(&theirs).map_err(failed)?;
+        for (node, entry) in &founding.nodes {
+            if *node == self.id() {
                 continue;
             }
             let request = v1::CreateReplicaRequest {
                 cluster_id: founding.cluster.to_string(),
                 cluster_name: founding.name.clone(),
                 partition_count: u32::from(founding.partitions.get()),
-                group_id: FIRST_GROUP.0,
-                replica_id: replica.0,
                 cluster_keys: secrets.as_bytes().to_vec().into(),
+                founding: plan.clone().into(),
+                ..Default::default()
             };
-            place(peers, member, *replica, request).await?;
+            place(peers, *node, &entry.peer_address, request).await?;
         }
         Ok(())
     }
 
-    async fn await_leader(&self) -> Result<(), OperatorError> {
-        let membership = self
-            .membership()
-            .ok_or_else(|| failed("the group is not running"))?;
-        let mut leadership = membership.group.watch_leadership();
-        let elected = leadership.wait_for(|leader| *leader != Leadership::Unknown);
-        match tokio::time::timeout(LEADER_TIMEOUT, elected).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(failed(
-                "the group has stopped; the log of this node says why",
-            )),
-            Err(_) => Err(OperatorError::Unknown(
-                "the cluster is made but has no leader yet: check that all nodes run and reach \
-                 each other, then give the same command again"
-                    .to_owned(),
-            )),
+    /// Waits until every group has a leader and the placement group has the map.
+    async fn await_leaders(&self, groups: Vec<GroupId>) -> Result<(), OperatorError> {
+        let deadline = Instant::now() + LEADER_TIMEOUT;
+        loop {
+            let (known, silent) = self.known_groups().await?;
+            let leads = |group: &GroupId| {
+                let mut of_group = known.iter().filter_map(|known| known.status.as_ref());
+                of_group.any(|status| status.group_id == group.0 && status.leader_node_id != 0)
+            };
+            let mut missing: Vec<String> = std::iter::once(&PLACEMENT_GROUP)
+                .chain(&groups)
+                .filter(|group| !leads(group))
+                .map(|group| named(*group))
+                .collect();
+            if missing.is_empty() && self.founded_version() == Some(MapVersion(0)) {
+                missing.push("the cluster map".to_owned());
+            }
+            if missing.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(not_yet(&missing, &silent));
+            }
+            sleep(LOOK_AGAIN).await;
         }
     }
 }
 
+fn not_yet(missing: &[String], silent: &[NodeId]) -> OperatorError {
+    let silent: Vec<_> = silent.iter().map(|node| format!("node {node}")).collect();
+    let silent = match silent.is_empty() {
+        true => String::new(),
+        false => format!(" Not answering: {}.", silent.join(", ")),
+    };
+    OperatorError::Unknown(format!(
+        "the cluster is made but not all of it works yet: no leader for {}.{silent} Check that all nodes run and \
+         reach each other, then give the same command again",
+        missing.join(", ")
+    ))
+}
+
+/// A group in words.
+pub(super) fn named(group: GroupId) -> String {
+    match group {
+        PLACEMENT_GROUP => "the placement group".to_owned(),
+        group => format!("group {group}"),
+    }
+}
+
+/// A node as it described itself, reached at this address.
+pub(super) fn entry_of(
+    node: NodeId,
+    address: &str,
+    found: v1::DescribeResponse,
+) -> Result<NodeEntry, OperatorError> {
+    let region = RegionName::new(&found.region);
+    Ok(NodeEntry {
+        region: region.map_err(|error| failed(format!("node {node}: {error}")))?,
+        peer_address: address.to_owned(),
+        client_address: found.client_address,
+        state: NodeState::Active,
+    })
+}
+
+/// Asks who runs at an address, and what it has of a group.
 pub(super) async fn describe(
     peers: &Connections,
     node: NodeId,
     address: &str,
+    group: GroupId,
 ) -> Result<v1::DescribeResponse, OperatorError> {
     let connection = peers.get(node, address).await.map_err(of_connect)?;
     let mut client = connection.client();
-    let described =
-        tokio::time::timeout(STEP_TIMEOUT, client.describe(v1::DescribeRequest {})).await;
+    let request = v1::DescribeRequest { group_id: group.0 };
+    let described = tokio::time::timeout(STEP_TIMEOUT, client.describe(request)).await;
     match described {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(unavailable(format!("node {node}: {}", status.message()))),
@@ -168,21 +235,18 @@ pub(super) async fn describe(
     }
 }
 
+/// Gives a node its place.
 pub(super) async fn place(
     peers: &Connections,
-    member: &Member,
-    replica: ReplicaId,
+    node: NodeId,
+    address: &str,
     request: v1::CreateReplicaRequest,
 ) -> Result<(), OperatorError> {
-    let node = member.node;
-    let connection = peers
-        .get(node, &member.peer_address)
-        .await
-        .map_err(of_connect)?;
+    let connection = peers.get(node, address).await.map_err(of_connect)?;
     let mut client = connection.client();
     match tokio::time::timeout(STEP_TIMEOUT, client.create_replica(request)).await {
         Ok(Ok(_)) => {
-            info!(%node, %replica, "a node took its place");
+            info!(%node, "a node took its place");
             Ok(())
         }
         Ok(Err(status)) => {
@@ -204,9 +268,6 @@ fn check(plan: &InitPlan, own: NodeId) -> Result<(), OperatorError> {
     if let Err(problem) = crate::config::check_cluster_name(&plan.name) {
         return invalid(format!("the cluster's name: {problem}"));
     }
-    if plan.nodes.len() > NODES_MAX {
-        return invalid(format!("a group has at most {NODES_MAX} replicas"));
-    }
     let nodes: BTreeSet<_> = plan.nodes.iter().map(|(node, _)| node).collect();
     let addresses: BTreeSet<_> = plan.nodes.iter().map(|(_, address)| address).collect();
     if nodes.len() != plan.nodes.len() || addresses.len() != plan.nodes.len() {
@@ -220,99 +281,11 @@ fn check(plan: &InitPlan, own: NodeId) -> Result<(), OperatorError> {
     Ok(())
 }
 
-#[async_trait]
-impl Joining for Node {
-    fn describe(&self) -> Result<Description, JoinError> {
-        if !self.has_begun() {
-            return Err(JoinError::Starting);
-        }
-        let removed = self.removed.get();
-        let place = self.membership().map(|membership| &membership.place);
-        let cluster = place.map(|place| place.cluster.id);
-        Ok(Description {
-            node: self.id(),
-            cluster: cluster.or(removed.map(|(cluster, _)| *cluster)),
-            client_address: self.parts.advertised.clients.clone(),
-            peer_address: self.parts.advertised.peers.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            replica: place
-                .filter(|_| removed.is_none())
-                .map(|place| place.held.replica),
-            removed: removed.map(|(_, replica)| *replica),
-        })
-    }
-
-    async fn change_members(
-        &self,
-        group: GroupId,
-        order: MembersOrder,
-    ) -> Result<MembersProgress, OperatorError> {
-        self.lead_members(group, order).await
-    }
-
-    fn missed(&self, by: NodeId, cluster: ClusterId) -> bool {
-        self.note_missed(by, cluster)
-    }
-
-    async fn join(&self, placement: Placement) -> Result<(), JoinError> {
-        let mut data = self.data.lock().await;
-        let failed = |error: NodeError| JoinError::Failed(error.to_string());
-        let secrets = ClusterSecrets::decode(&placement.secrets)
-            .map_err(|error| JoinError::Invalid(error.to_string()))?;
-        let given = Place {
-            cluster: ClusterIdentity {
-                id: placement.cluster,
-                name: placement.cluster_name,
-                partitions: placement.partitions,
-                secrets_check: Some(self.secrets_check(&secrets).map_err(failed)?),
-            },
-            held: HeldReplica {
-                group: placement.group,
-                replica: placement.replica,
-                initialise: false,
-            },
-        };
-        match Place::of(data.identity()) {
-            Some(own) if own == given => return self.enter(&mut data, own).await.map_err(failed),
-            Some(own) => {
-                return Err(JoinError::Taken(format!(
-                    "it belongs to cluster {} already, as replica {}",
-                    own.cluster.id, own.held.replica
-                )));
-            }
-            None => {}
-        }
-        if let Some(removed) = self.removed() {
-            return Err(JoinError::Taken(removed));
-        }
-        if let Some(founding) = Founding::read(&data).map_err(|error| failed(error.into()))? {
-            let text = format!("it founds cluster {} itself", founding.cluster);
-            return Err(JoinError::Taken(text));
-        }
-        if placement.group != FIRST_GROUP || placement.replica == ReplicaId(0) {
-            return Err(JoinError::Invalid("no such group or replica".to_owned()));
-        }
-        self.take_secrets(&secrets)?;
-        self.enter(&mut data, given).await.map_err(failed)
-    }
-}
-
-impl Node {
-    /// Keeps the cluster's secrets. Those of another cluster are never overwritten.
-    fn take_secrets(&self, secrets: &ClusterSecrets) -> Result<(), JoinError> {
-        let failed = |error: NodeError| JoinError::Failed(error.to_string());
-        let path = &self.parts.config.secrets;
-        if path.exists() {
-            let kept = self.load_secrets().map_err(failed)?;
-            if *kept.encode() == *secrets.encode() {
-                return Ok(());
-            }
-            return Err(JoinError::Taken(format!(
-                "its file {} holds the secrets of another cluster; move it away first",
-                path.display()
-            )));
-        }
-        self.save_secrets(secrets).map_err(failed)
+/// What the nodes are together does not change by asking again.
+fn of_plan(error: NodeError) -> OperatorError {
+    match error {
+        NodeError::Founding(_) => refused(error),
+        other => failed(other),
     }
 }
 

@@ -8,7 +8,7 @@
 //!                                               └─ catching up, handed over, done ──► the operator
 //! ```
 
-use std::error::Error as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,13 +17,17 @@ use rossby_api::admin::{
 };
 use rossby_api::peer::Connections;
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, ReplicaId};
+use rossby_domain::placement::{
+    ClusterMap, NodeEntry, NodeState, PLACEMENT_GROUP, PlacementRefusal, RegionName,
+};
 use rossby_proto::v1;
-use rossby_raft::{Advance, ChangeError, Leadership, Member, Newcomer, Order};
+use rossby_raft::{Advance, ChangeError, Group, Leadership, Member, Newcomer, Order};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::init::{describe, failed, place, refused, unavailable};
-use super::node::{Membership, Missed, Node, NodeError};
+use super::init::{describe, entry_of, failed, place, refused, unavailable};
+use super::node::{Missed, Node};
+use super::placement::of_peer;
 
 /// How long one call may carry an order on, at the leader and as the node that hands it on waits.
 const AT_THE_LEADER: Duration = Duration::from_secs(20);
@@ -48,11 +52,10 @@ impl Node {
                 false => Err(refused(removed)),
             };
         }
-        let membership = self.member_of(group)?;
-        let leader = match membership.group.leadership() {
+        let leader = match self.find_leader(group).await? {
             Leadership::Here { .. } => return self.lead_members(group, order).await,
             Leadership::Elsewhere(leader) => leader,
-            Leadership::Unknown => return Err(unavailable("the group has no leader now")),
+            Leadership::Unknown => return Err(self.no_leader(group)),
         };
         let peers = self.peers()?;
         let connection = peers
@@ -63,12 +66,7 @@ impl Node {
         let asking = client.change_members(members_request(group, &order));
         match tokio::time::timeout(ANYWHERE, asking).await {
             Ok(Ok(response)) => Ok(members_answer(&response.into_inner())),
-            // Its own words would not say who went away.
-            Ok(Err(status)) if status.source().is_some() => Err(OperatorError::Unknown(format!(
-                "node {}, which led, went away before it answered",
-                leader.node
-            ))),
-            Ok(Err(status)) => Err(OperatorError::of_peer(&status)),
+            Ok(Err(status)) => Err(of_peer(&leader, &status)),
             Err(_) => Err(OperatorError::Unknown(
                 "the leader does not answer".to_owned(),
             )),
@@ -81,19 +79,23 @@ impl Node {
         group: GroupId,
         order: MembersOrder,
     ) -> Result<MembersProgress, OperatorError> {
-        let membership = self.member_of(group)?;
+        let group = self.replica_of(group)?;
         let deadline = Instant::now() + AT_THE_LEADER;
         if !matches!(order, MembersOrder::Remove { .. }) {
-            self.publish_own_address(membership, deadline).await?;
+            self.publish_own_address(&group, deadline).await?;
         }
         let mut order = plain(order);
-        let mut newcomer = None;
+        let (mut newcomer, mut region) = (None, None);
         loop {
-            let advanced = membership.group.advance(&order, newcomer, deadline).await;
+            let advanced = group.advance(&order, newcomer, deadline).await;
             match advanced.map_err(of_change)? {
-                Advance::Ask => newcomer = Some(self.ask(membership, &mut order).await?),
+                Advance::Ask => {
+                    let (found, entry) = self.ask(group.id(), &mut order).await?;
+                    (newcomer, region) = (Some(found), Some(entry));
+                }
                 Advance::Invite { replica, member } => {
-                    self.invite(membership, replica, &member).await?;
+                    self.invite(&group, replica, &member, region.clone())
+                        .await?;
                     newcomer = None;
                 }
                 Advance::CatchingUp {
@@ -112,13 +114,14 @@ impl Node {
                     return Ok(MembersProgress::HandedOver { leader });
                 }
                 Advance::Done { replica, voters } => {
+                    self.correct_address(&order).await?;
                     return Ok(MembersProgress::Done { replica, voters });
                 }
             }
         }
     }
 
-    fn peers(&self) -> Result<&Connections, OperatorError> {
+    pub(super) fn peers(&self) -> Result<&Connections, OperatorError> {
         self.parts.peers.as_deref().ok_or_else(|| {
             refused(
                 "this node has no peer listener, so no other node can reach it: start it with \
@@ -128,99 +131,139 @@ impl Node {
         })
     }
 
+    fn no_leader(&self, group: GroupId) -> OperatorError {
+        let map = self.membership().map(|membership| membership.map.newest());
+        let is_none =
+            |map: Arc<ClusterMap>| group != PLACEMENT_GROUP && !map.groups().contains_key(&group);
+        match map.is_some_and(is_none) {
+            true => OperatorError::Invalid(format!("there is no group {group}")),
+            false => unavailable("the group has no leader now"),
+        }
+    }
+
     /// A node that was a cluster by itself was born without an address for peers.
     async fn publish_own_address(
         &self,
-        membership: &Membership,
+        group: &Group,
         deadline: Instant,
     ) -> Result<(), OperatorError> {
         self.peers()?;
-        let replica = membership.group.replica();
-        let known = membership.group.status().members;
+        let replica = group.replica();
+        let known = group.status().members;
         let unknown = known
             .iter()
             .any(|(known, member, ..)| *known == replica && member.peer_address.is_empty());
         if unknown {
             let own = Order::Add(self.own_member());
             let newcomer = Some(Newcomer::Holds(replica));
-            let advanced = membership.group.advance(&own, newcomer, deadline).await;
+            let advanced = group.advance(&own, newcomer, deadline).await;
             advanced.map_err(of_change)?;
         }
-        Ok(())
+        self.publish_own_entry().await
     }
 
-    /// Asks who runs at the newcomer's address, and takes down where clients reach it.
+    /// Asks who runs at the newcomer's address, and takes down where clients reach it; and where it is.
     async fn ask(
         &self,
-        membership: &Membership,
+        group: GroupId,
         order: &mut Order,
-    ) -> Result<Newcomer, OperatorError> {
+    ) -> Result<(Newcomer, RegionName), OperatorError> {
         let (Order::Add(new) | Order::Replace { new, .. }) = order else {
             return Err(failed("the order brings nobody in"));
         };
-        let found = describe(self.peers()?, new.node, &new.peer_address).await?;
-        new.client_address = found.client_address;
-        if found.cluster_id.is_empty() {
-            return Ok(Newcomer::Free);
+        let membership = self.entered()?;
+        let found = describe(self.peers()?, new.node, &new.peer_address, group).await?;
+        new.client_address.clone_from(&found.client_address);
+        let (cluster, replica) = (found.cluster_id.clone(), found.replica_id);
+        let removed = found.removed_replica_id;
+        let entry = entry_of(new.node, &new.peer_address, found)?;
+        let map = membership.map.newest();
+        if let Some(known) = map.nodes().get(&new.node)
+            && known.region != entry.region
+        {
+            return Err(refused(PlacementRefusal::OtherRegion(new.node)));
         }
-        let own = membership.place.cluster.id.to_string();
-        if found.cluster_id != own {
+        if cluster.is_empty() {
+            return Ok((Newcomer::Free, entry.region));
+        }
+        if cluster != membership.cluster.id.to_string() {
             return Err(refused(format!(
-                "node {} belongs to another cluster, {}: start it with an empty directory",
-                new.node, found.cluster_id
+                "node {} belongs to another cluster, {cluster}: start it with an empty directory",
+                new.node
             )));
         }
-        let held = match found.replica_id {
-            0 => found.removed_replica_id,
-            held => held,
+        let newcomer = match (replica, removed) {
+            // It has other groups only.
+            (0, 0) => Newcomer::Free,
+            (0, removed) => Newcomer::Holds(ReplicaId(removed)),
+            (held, _) => Newcomer::Holds(ReplicaId(held)),
         };
-        Ok(Newcomer::Holds(ReplicaId(held)))
+        Ok((newcomer, entry.region))
     }
 
+    /// Puts the newcomer in the map, then gives it its replica.
     async fn invite(
         &self,
-        membership: &Membership,
+        group: &Group,
         replica: ReplicaId,
         member: &Member,
+        region: Option<RegionName>,
     ) -> Result<(), OperatorError> {
-        let cluster = &membership.place.cluster;
+        let membership = self.entered()?;
+        let known = membership.map.newest();
+        let known = known.nodes().get(&member.node);
+        let region = region.or_else(|| known.map(|known| known.region.clone()));
+        let entry = NodeEntry {
+            region: region.unwrap_or_else(|| self.parts.config.region.clone()),
+            peer_address: member.peer_address.clone(),
+            client_address: member.client_address.clone(),
+            state: NodeState::Active,
+        };
+        self.put_node(member.node, entry).await?;
+        let cluster = &membership.cluster;
         let secrets = self.load_secrets().map_err(failed)?.encode();
+        let map = serde_json::to_vec(&*membership.map.newest()).map_err(failed)?;
         let request = v1::CreateReplicaRequest {
             cluster_id: cluster.id.to_string(),
             cluster_name: cluster.name.clone(),
             partition_count: u32::from(cluster.partitions.get()),
-            group_id: membership.group.id().0,
+            group_id: group.id().0,
             replica_id: replica.0,
             cluster_keys: secrets.as_bytes().to_vec().into(),
+            map: map.into(),
+            ..Default::default()
         };
-        place(self.peers()?, member, replica, request).await
+        place(self.peers()?, member.node, &member.peer_address, request).await
     }
 
-    /// Closes the connections to nodes that are no members.
+    /// An order that adds a member corrects its addresses, in the map too.
+    async fn correct_address(&self, order: &Order) -> Result<(), OperatorError> {
+        let Some(new) = order.newcomer() else {
+            return Ok(());
+        };
+        let map = self.entered()?.map.newest();
+        let Some(known) = map.nodes().get(&new.node) else {
+            return Ok(());
+        };
+        let mut entry = known.clone();
+        entry.peer_address.clone_from(&new.peer_address);
+        if !new.client_address.is_empty() {
+            entry.client_address.clone_from(&new.client_address);
+        }
+        self.put_node(new.node, entry).await
+    }
+
+    /// Closes the connections to nodes that are neither in the map nor in a group.
     pub(super) fn close_unneeded(&self) {
         let Some((peers, membership)) = self.parts.peers.as_ref().zip(self.membership()) else {
             return;
         };
-        let members = membership.group.status().members;
-        let nodes: Vec<NodeId> = members.iter().map(|(_, member, ..)| member.node).collect();
+        let members = membership.replicas.members();
+        let mut nodes: Vec<NodeId> = members.iter().map(|member| member.node).collect();
+        nodes.extend(membership.map.newest().nodes().keys());
         if self.removed().is_some() || !nodes.is_empty() {
             peers.keep(&nodes);
         }
-    }
-
-    /// Writes down that this node's replica was removed, once the group has let go of it.
-    ///
-    /// # Errors
-    /// [`NodeError`] if it can't be written down.
-    pub(super) async fn take_leave(&self) -> Result<(), NodeError> {
-        let Some(membership) = self.membership() else {
-            return Ok(());
-        };
-        if self.removed().is_some() || !membership.group.is_dismissed() {
-            return Ok(());
-        }
-        let mut data = self.data.lock().await;
-        self.bury(&mut data, membership.group.replica())
     }
 
     /// A cluster that this node, whose directory is empty, does not know counts on it.

@@ -10,19 +10,26 @@
 //! refused with a typed error until there is a cluster. A failure of its storage ends the node with
 //! the reason; nothing is repaired by guessing.
 
+mod directory;
 mod disk;
 mod doors;
 mod engine;
+mod enter;
 mod entrance;
 mod figures;
 pub(crate) mod founding;
 mod init;
+mod join;
+mod map;
 mod members;
 mod node;
 mod open_files;
 mod operator;
+mod placement;
 mod ready;
 mod removal;
+mod replicas;
+mod sealed;
 mod secrets;
 mod space;
 
@@ -194,10 +201,13 @@ fn addresses_file(node: &Node) -> std::path::PathBuf {
 }
 
 /// Tells when the node is ready, and watches over it until it fails.
-async fn watch(node: &Node, serving: &Serving, clients: std::net::SocketAddr) -> Failure {
-    let mut announced = false;
-    let mut told = None;
+async fn watch(node: &Arc<Node>, serving: &Serving, clients: std::net::SocketAddr) -> Failure {
+    let (mut announced, mut told, mut minding) = (false, None, false);
     loop {
+        if !minding && node.membership().is_some() {
+            minding = true;
+            mind_the_map(node);
+        }
         if let Err(error) = node.take_leave().await {
             return node_failure(error);
         }
@@ -229,6 +239,13 @@ async fn watch(node: &Node, serving: &Serving, clients: std::net::SocketAddr) ->
     }
 }
 
+/// Founds the map if that is to be done, and hears of newer ones, until the node stops.
+fn mind_the_map(node: &Arc<Node>) {
+    let (founding, asking) = (Arc::clone(node), Arc::clone(node));
+    node.tasks.spawn(async move { founding.found_map().await });
+    node.tasks.spawn(async move { asking.ask_for_maps().await });
+}
+
 /// Looks after the disk's space and speed until the node stops.
 async fn care(node: &Node) {
     let space = &node.parts.space;
@@ -252,20 +269,22 @@ async fn care(node: &Node) {
     }
 }
 
-/// Others call this node where its group knows it to be, whatever it was started with today.
+/// Others call this node where its groups know it to be, whatever it was started with today.
 fn compare_addresses(node: &Node) {
     let Some(membership) = node.membership() else {
         return;
     };
     let own = node.own_member().peer_address;
-    for (_, member, ..) in membership.group.status().members {
-        if member.node == node.id() && member.peer_address != own {
-            let known = member.peer_address;
-            warn!(
-                known,
-                own, "other nodes know this one by another address, and call it there"
-            );
-        }
+    let members = membership.replicas.members();
+    let known = members.into_iter().find(|member| member.node == node.id());
+    if let Some(known) = known
+        .map(|member| member.peer_address)
+        .filter(|known| *known != own)
+    {
+        warn!(
+            known,
+            own, "other nodes know this one by another address, and call it there"
+        );
     }
 }
 
@@ -278,8 +297,14 @@ fn fatal(node: &Node, serving: &Serving) -> Option<Failure> {
         ));
     }
     let membership = node.membership()?;
-    let members = membership.group.status().members;
-    if members.len() > 1 && node.parts.peers.is_none() {
+    let statuses: Vec<_> = membership
+        .replicas
+        .all()
+        .iter()
+        .map(|group| group.status())
+        .collect();
+    let has_others = statuses.iter().any(|status| status.members.len() > 1);
+    if has_others && node.parts.peers.is_none() {
         let text = "this node's cluster has other nodes, but peers.listen is not set";
         return Some(
             Failure::new(Exit::Config, text)
@@ -290,7 +315,7 @@ fn fatal(node: &Node, serving: &Serving) -> Option<Failure> {
     let cause = membership.engine.wal.failure();
     let cause = cause.map(|failure| failure.to_string());
     let failure = cause
-        .or_else(|| membership.group.status().failure)
+        .or_else(|| statuses.into_iter().find_map(|status| status.failure))
         .or_else(|| {
             let ended = membership.engine.writer_ended();
             ended.then(|| "the log's writer has ended".to_owned())
@@ -390,9 +415,11 @@ fn node_failure(error: NodeError) -> Failure {
              other nodes: run `rossby rebuild` on this directory, start the node, and have it taken in \
              with `rossby cluster replace-node`. If not, restore it from a backup",
         ),
-        NodeError::Look { .. } | NodeError::Engine(_) | NodeError::Start(_) => {
+        NodeError::Look { .. } | NodeError::Engine(_) | NodeError::Start(..) => {
             Failure::new(Exit::Storage, text)
         }
-        NodeError::Initialize(_) | NodeError::Random(_) => Failure::new(Exit::Failure, text),
+        NodeError::Initialize(..) | NodeError::Founding(_) | NodeError::Random(_) => {
+            Failure::new(Exit::Failure, text)
+        }
     }
 }

@@ -7,41 +7,37 @@
 //! ```
 //!
 //! Every step leaves the disk in a state from which the next start goes on: secrets first, then
-//! the founder's plan, then the identity, then the first membership of the group.
+//! the founders' plan, then the identity, then the first members of the groups (`enter.rs`).
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use rossby_api::courier::{
-    ConsoleCourier, Courier, CourierError, OutboxFileCourier, SettingsError,
-};
-use rossby_api::peer::{Connections, NoPeers, PeerDoor, PeerExecutors, PeerServer, PeerTransport};
-use rossby_api::router::{Alone, Peers};
-use rossby_api::{
-    ClusterSecrets, MailboxConfig, MailboxService, Metrics, Relay, Router, SoleGroup, Workers,
-};
-use rossby_domain::ids::{ClusterId, NodeId, PartitionCount, ReplicaId};
-use rossby_raft::{Group, InitializeError, Member, StartError};
+use rossby_api::courier::{Courier, CourierError, SettingsError};
+use rossby_api::peer::{Connections, PeerServer};
+use rossby_api::{ClusterSecrets, Metrics, Router};
+use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, ReplicaId};
+use rossby_domain::placement::{NodeEntry, NodeState, PlacementRefusal, SurvivalGoal};
+use rossby_raft::{InitializeError, Member, StartError};
 use rossby_seams::clock::Clock;
 use rossby_seams::disk::Disk;
 use rossby_seams::random::{self, Random, RandomError};
-use rossby_seams::transport::{LinkAcceptor, SharedTransport};
-use rossby_storage::datadir::{
-    ClusterIdentity, DataDirectory, DataDirectoryError, HeldReplica, Identity,
-};
-use rossby_storage::wal::WalError;
+use rossby_storage::datadir::{ClusterIdentity, DataDirectory, DataDirectoryError};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use super::engine::{Engine, EngineError, EngineParts};
+use super::engine::{Engine, EngineError};
+use super::enter::Place;
 use super::entrance::Entrance;
-use super::founding::{FIRST_GROUP, Founding, Place, PlanError};
+use super::founding::{Founding, PlanError};
+use super::map::MapKeeper;
 use super::removal::removed_from;
+use super::replicas::Replicas;
 use super::space::Space;
-use crate::config::{Config, CourierKind};
+use crate::config::Config;
 
 /// Why a node can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -79,12 +75,15 @@ pub enum NodeError {
     /// The storage.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The group did not start.
-    #[error("group {FIRST_GROUP} can't start: {0}")]
-    Start(#[from] StartError),
-    /// The group could not be given its first members.
-    #[error("group {FIRST_GROUP} can't be initialised: {0}")]
-    Initialize(#[from] InitializeError),
+    /// A group did not start.
+    #[error("group {0} can't start: {1}")]
+    Start(GroupId, #[source] StartError),
+    /// A group could not be given its first members.
+    #[error("group {0} can't be initialised: {1}")]
+    Initialize(GroupId, #[source] InitializeError),
+    /// The nodes make no cluster.
+    #[error("these nodes make no cluster: {0}")]
+    Founding(#[from] PlacementRefusal),
     /// It is of a cluster but holds no replica, and nobody can give it one.
     #[error(
         "this node belongs to cluster {0} but holds no replica, since it was rebuilt: start it with \
@@ -145,7 +144,7 @@ pub struct Node {
     pub stop_tasks: CancellationToken,
     /// Whether gRPC's health service says that this node serves.
     pub told_ready: AtomicBool,
-    membership: OnceLock<Membership>,
+    pub(super) membership: OnceLock<Membership>,
     /// Whether it knows what it belongs to, if anything.
     begun: AtomicBool,
     /// Who takes this node for a member, though it belongs to no cluster.
@@ -169,12 +168,20 @@ pub(super) struct Missed {
 
 /// What runs once the node belongs to a cluster.
 pub struct Membership {
-    /// The node's place in the cluster.
-    pub place: Place,
+    /// The cluster.
+    pub cluster: ClusterIdentity,
     /// Its storage and groups.
     pub engine: Engine,
-    /// Its replica.
-    pub group: Arc<Group>,
+    /// Its replicas.
+    pub replicas: Arc<Replicas>,
+    /// The newest cluster map that it knows.
+    pub map: Arc<MapKeeper>,
+    /// Reaches the groups of the cluster, by what this node knows of placement.
+    pub(super) router: Arc<Router>,
+    /// The plan that it founded the cluster by, if it did.
+    pub(super) founding: Option<Founding>,
+    pub(super) secrets: Arc<ClusterSecrets>,
+    pub(super) courier: Arc<dyn Courier>,
 }
 
 impl Node {
@@ -225,37 +232,8 @@ impl Node {
 
     async fn go_on(&self, data: &mut DataDirectory) -> Result<(), NodeError> {
         data.expect(self.id(), None)?;
-        if let Some(place) = Place::of(data.identity()) {
-            let replica = place.held.replica;
-            if !has_log(data)? {
-                return Err(NodeError::LogLost {
-                    path: data.wal().display().to_string(),
-                    replica,
-                });
-            }
-            return match self.enter(data, place).await {
-                Err(NodeError::Start(StartError::Log(WalError::ReplicaRemoved { .. }))) => {
-                    self.bury(data, replica)
-                }
-                entered => entered,
-            };
-        }
-        // A directory that was made new holds nothing of the old replica, and can be taken in again.
-        if let Some((cluster, replica)) = removed_from(data.identity())
-            && has_log(data)?
-        {
-            self.bear_removal(cluster, replica);
-            return Ok(());
-        }
-        let cluster = data
-            .identity()
-            .and_then(|identity| identity.cluster.as_ref());
-        if let Some(cluster) = cluster {
-            if self.parts.peers.is_none() {
-                return Err(NodeError::Unplaced(cluster.id));
-            }
-            info!(cluster = %cluster.id, "this node holds no replica: waiting for `rossby cluster replace-node`");
-            return Ok(());
+        if let Some(place) = Place::of(data)? {
+            return self.go_on_in(data, place).await;
         }
         if self.parts.peers.is_some() {
             info!(
@@ -267,8 +245,44 @@ impl Node {
             Some(founding) => founding,
             None => self.plan_alone(data)?,
         };
-        let place = self.founder(&founding)?;
+        let place = self.founder(founding)?;
         self.enter(data, place).await
+    }
+
+    /// Goes on in the cluster that the data directory names.
+    async fn go_on_in(&self, data: &mut DataDirectory, place: Place) -> Result<(), NodeError> {
+        let has_log = has_log(data)?;
+        if let Some(first) = place.held.first() {
+            if !has_log {
+                return Err(NodeError::LogLost {
+                    path: data.wal().display().to_string(),
+                    replica: first.replica,
+                });
+            }
+            return self.enter(data, place).await;
+        }
+        let cluster = place.cluster.id;
+        // A directory that was made new holds nothing of the old replicas, and can be taken in again.
+        if has_log {
+            let kept = MapKeeper::open(Arc::clone(data.disk()), data.path()).newest();
+            let founds = place.founding.as_ref();
+            let named = kept.nodes().contains_key(&self.id())
+                || (kept.nodes().is_empty()
+                    && founds.is_some_and(|plan| plan.nodes.contains_key(&self.id())));
+            match removed_from(data.identity()) {
+                Some(replica) if !named => {
+                    self.bear_removal(cluster, replica);
+                    return Ok(());
+                }
+                _ if named => return self.enter(data, place).await,
+                _ => {}
+            }
+        }
+        if self.parts.peers.is_none() {
+            return Err(NodeError::Unplaced(cluster));
+        }
+        info!(%cluster, "this node holds no replica: waiting for `rossby cluster replace-node`");
+        Ok(())
     }
 
     /// Whether it knows what it belongs to, if anything.
@@ -285,12 +299,8 @@ impl Node {
         let cluster = &self.parts.config.cluster;
         // The settings were checked before anything started.
         let partitions = PartitionCount::new(cluster.partitions).unwrap_or_default();
-        self.plan(
-            data,
-            cluster.name.clone(),
-            partitions,
-            vec![self.own_member()],
-        )
+        let nodes = BTreeMap::from([(self.id(), self.own_entry())]);
+        self.plan(data, cluster.name.clone(), partitions, None, nodes)
     }
 
     /// Makes the secrets and the plan of a new cluster, durably and in this order.
@@ -299,16 +309,20 @@ impl Node {
         data: &DataDirectory,
         name: String,
         partitions: PartitionCount,
-        members: Vec<Member>,
+        goal: Option<SurvivalGoal>,
+        nodes: BTreeMap<NodeId, NodeEntry>,
     ) -> Result<Founding, NodeError> {
+        let cluster = ClusterId::from_random(random::bytes(&*self.parts.random)?);
+        let founding = Founding::new(cluster, name, partitions, goal, nodes)?;
         if !self.parts.config.secrets.exists() {
             let secrets = ClusterSecrets::generate(&*self.parts.random)?;
             self.save_secrets(&secrets)?;
         }
-        let cluster = ClusterId::from_random(random::bytes(&*self.parts.random)?);
-        let founding = Founding::new(cluster, name, partitions, members);
         founding.write(data)?;
-        info!(%cluster, nodes = founding.members.len(), "founding a cluster");
+        info!(
+            %cluster, nodes = founding.nodes.len(), groups = founding.groups.len(),
+            "founding a cluster"
+        );
         Ok(founding)
     }
 
@@ -322,8 +336,19 @@ impl Node {
         }
     }
 
-    /// The founder's place by its own plan.
-    pub(super) fn founder(&self, founding: &Founding) -> Result<Place, NodeError> {
+    /// This node as the map shows it.
+    #[must_use]
+    pub fn own_entry(&self) -> NodeEntry {
+        NodeEntry {
+            region: self.parts.config.region.clone(),
+            peer_address: self.parts.advertised.peers.clone(),
+            client_address: self.parts.advertised.clients.clone(),
+            state: NodeState::Active,
+        }
+    }
+
+    /// This node's place by the plan of a cluster that it founds.
+    pub(super) fn founder(&self, founding: Founding) -> Result<Place, NodeError> {
         Ok(Place {
             cluster: ClusterIdentity {
                 id: founding.cluster,
@@ -331,158 +356,9 @@ impl Node {
                 partitions: founding.partitions,
                 secrets_check: Some(self.secrets_check(&self.load_secrets()?)?),
             },
-            held: HeldReplica {
-                group: FIRST_GROUP,
-                // A plan without its founder is never written; the group would refuse replica 0.
-                replica: founding.replica_of(self.id()).unwrap_or_default(),
-                initialise: true,
-            },
-        })
-    }
-
-    /// Enters a cluster: writes the identity down, starts the group and opens the doors. The caller
-    /// holds `entering`. Does nothing if the node is in it.
-    pub(super) async fn enter(
-        &self,
-        data: &mut DataDirectory,
-        place: Place,
-    ) -> Result<(), NodeError> {
-        if self.membership.get().is_some() {
-            return Ok(());
-        }
-        let secrets = Arc::new(self.secrets_of(&place.cluster)?);
-        let courier = self.courier()?;
-        let mut identity = data
-            .identity()
-            .cloned()
-            .unwrap_or_else(|| Identity::new(self.id()));
-        identity.cluster = Some(place.cluster.clone());
-        identity.replicas.insert(place.held);
-        // The log comes first: a directory that names a replica but has no log has lost it.
-        let engine = self.open_engine(data)?;
-        let started = match data.save(identity) {
-            Ok(()) => self.start(data, &place, &engine).await,
-            Err(error) => Err(error.into()),
-        };
-        let group = match started {
-            Ok(group) => group,
-            Err(error) => {
-                // The log must have one writer: the next try opens it again.
-                engine.close().await;
-                return Err(error);
-            }
-        };
-        let bringer = Arc::clone(&courier);
-        let router = self.router(&place.cluster, &group);
-        let workers = Workers {
-            group: Arc::clone(&group),
-            router: Arc::clone(&router),
-            partitions: place.cluster.partitions,
-            limits: self.parts.config.limits,
-            secrets: Arc::clone(&secrets),
-            courier,
-            random: Arc::clone(&self.parts.random),
-            metrics: Arc::clone(&self.parts.metrics),
-        };
-        workers.spawn(&self.tasks, &self.stop_tasks);
-        self.open_doors(&place.cluster, &engine, router, secrets, bringer);
-        let cluster = place.cluster.id;
-        info!(%cluster, group = %group.id(), replica = %group.replica(), "this node is a member");
-        // Set last: whoever sees it can use it. The lock on `data` makes this the only call.
-        let _ = self.membership.set(Membership {
-            place,
-            engine,
-            group,
-        });
-        Ok(())
-    }
-
-    async fn start(
-        &self,
-        data: &DataDirectory,
-        place: &Place,
-        engine: &Engine,
-    ) -> Result<Arc<Group>, NodeError> {
-        let HeldReplica {
-            group,
-            replica,
-            initialise,
-        } = place.held;
-        let group = engine.groups.start(group, replica).await?;
-        if initialise {
-            initialize(data, &group).await?;
-        }
-        Ok(group)
-    }
-
-    fn open_engine(&self, data: &DataDirectory) -> Result<Engine, NodeError> {
-        let transport: SharedTransport = match &self.parts.peers {
-            Some(peers) => Arc::new(PeerTransport::new(Arc::clone(peers))),
-            None => Arc::new(NoPeers),
-        };
-        let parts = EngineParts {
-            node: self.id(),
-            clock: Arc::clone(&self.parts.clock),
-            transport,
-        };
-        // Blocks this worker thread; the runtime moves its other tasks to another one.
-        let open = || Engine::open(&self.parts.config, data, parts);
-        Ok(tokio::task::block_in_place(open)?)
-    }
-
-    /// One group owns every partition.
-    fn router(&self, cluster: &ClusterIdentity, group: &Arc<Group>) -> Arc<Router> {
-        let directory = SoleGroup::new(Arc::clone(group), cluster.partitions);
-        let peers: Arc<dyn Peers> = match &self.parts.peers {
-            Some(peers) => Arc::new(PeerExecutors::new(Arc::clone(peers))),
-            None => Arc::new(Alone),
-        };
-        Router::new(self.id(), Arc::new(directory), peers)
-    }
-
-    fn open_doors(
-        &self,
-        cluster: &ClusterIdentity,
-        engine: &Engine,
-        router: Arc<Router>,
-        secrets: Arc<ClusterSecrets>,
-        courier: Arc<dyn Courier>,
-    ) {
-        let mailbox = Arc::new(MailboxService::new(MailboxConfig {
-            router,
-            secrets,
-            partitions: cluster.partitions,
-            cluster_name: cluster.name.clone(),
-            random: Arc::clone(&self.parts.random),
-            limits: self.parts.config.doors,
-            stored_limits: self.parts.config.limits,
-            courier,
-            metrics: Arc::clone(&self.parts.metrics),
-        }));
-        if let Some(peers) = &self.parts.peers {
-            peers.join(cluster.id);
-        }
-        let links: Arc<dyn LinkAcceptor> = engine.groups.clone();
-        let door: Arc<dyn PeerDoor> = mailbox.clone();
-        self.peer_server.open(cluster.id, links, door);
-        self.entrance
-            .open(Relay::new(mailbox, self.parts.peers.clone()));
-    }
-
-    fn courier(&self) -> Result<Arc<dyn Courier>, NodeError> {
-        Ok(match self.parts.config.courier.kind {
-            CourierKind::Console => Arc::new(ConsoleCourier::new()),
-            CourierKind::Gateways => {
-                let gateways = self.parts.config.gateways();
-                Arc::new(gateways.map_err(NodeError::CourierSettings)?)
-            }
-            CourierKind::File => {
-                let path = self.parts.config.courier_file();
-                Arc::new(OutboxFileCourier::new(
-                    &path,
-                    Arc::clone(&self.parts.clock),
-                )?)
-            }
+            held: founding.held_by(self.id()),
+            founding: Some(founding),
+            map: None,
         })
     }
 }
@@ -496,19 +372,6 @@ fn has_log(data: &DataDirectory) -> Result<bool, NodeError> {
             path: data.wal().display().to_string(),
             source,
         }),
-    }
-}
-
-/// Gives a new group its first members, if that was not done before.
-async fn initialize(data: &DataDirectory, group: &Group) -> Result<(), NodeError> {
-    // Read first: whether damage to it is noticed must not hang on how soon the group tells its members.
-    let founding = Founding::read(data)?.ok_or_else(|| PlanError::missing(data))?;
-    if !group.status().members.is_empty() {
-        return Ok(());
-    }
-    match group.initialize(founding.members).await {
-        Ok(()) | Err(InitializeError::AlreadyInitialized) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use rossby_api::admin::{
     BackupSource, InitPlan, MembersOrder, MembersProgress, NodeStatus, Operator, OperatorError,
-    Standing,
+    PlacementView, Standing,
 };
 use rossby_api::workers::tell_time;
-use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionId};
+use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionId};
+use rossby_domain::placement::{PLACEMENT_GROUP, SurvivalGoal};
 use rossby_raft::{
     BackupError, CheckpointError, ClockJump, Group, GroupStatus, ProposeError, ReadError,
 };
@@ -25,24 +27,22 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(15);
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Node {
-    pub(super) fn member_of(&self, group: GroupId) -> Result<&Membership, OperatorError> {
+    /// What runs in the cluster that this node has entered.
+    pub(super) fn entered(&self) -> Result<&Membership, OperatorError> {
         // Asked first: what it belongs to is known by then.
         let begun = self.has_begun();
-        let membership = self.membership().ok_or_else(|| match begun {
+        self.membership().ok_or_else(|| match begun {
             true => OperatorError::Refused("this node belongs to no cluster yet".to_owned()),
             false => OperatorError::Unavailable("this node is starting".to_owned()),
-        })?;
-        if membership.group.id() == group {
-            Ok(membership)
-        } else {
-            Err(OperatorError::Invalid(format!(
-                "this node has no replica of group {group}"
-            )))
-        }
+        })
     }
 
-    fn group(&self, group: GroupId) -> Result<&Arc<Group>, OperatorError> {
-        self.member_of(group).map(|membership| &membership.group)
+    /// This node's replica of a group.
+    pub(super) fn replica_of(&self, group: GroupId) -> Result<Arc<Group>, OperatorError> {
+        let replica = self.entered()?.replicas.get(group);
+        replica.ok_or_else(|| {
+            OperatorError::Invalid(format!("this node has no replica of group {group}"))
+        })
     }
 }
 
@@ -51,6 +51,7 @@ impl Operator for Node {
     fn status(&self) -> NodeStatus {
         let begun = self.has_begun();
         let membership = self.membership();
+        let map = membership.map(|membership| membership.map.newest());
         let removed = self.removed();
         let missed = self.advice_if_missed();
         let standing = match (&removed, membership, &missed) {
@@ -65,12 +66,11 @@ impl Operator for Node {
             advice: removed.or(missed),
             node: self.id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            cluster: membership
-                .map(|member| (member.place.cluster.id, member.place.cluster.name.clone())),
-            groups: membership
-                .iter()
-                .map(|member| member.group.status())
-                .collect(),
+            cluster: membership.map(|member| (member.cluster.id, member.cluster.name.clone())),
+            groups: membership.map(statuses).unwrap_or_default(),
+            region: self.parts.config.region.clone(),
+            map_version: map.as_ref().map(|map| map.version()).unwrap_or_default(),
+            data_groups: map.map_or(0, |map| map.groups().len()),
         }
     }
 
@@ -86,13 +86,25 @@ impl Operator for Node {
         self.order_members(group, order).await
     }
 
+    fn check_one_group(&self) -> Result<(), OperatorError> {
+        let membership = self.membership();
+        let groups = membership.map_or(0, |membership| membership.map.newest().groups().len());
+        if groups > 1 {
+            return Err(OperatorError::Invalid(format!(
+                "this cluster has {groups} groups of boxes: say which one with --group NUMBER; 0 is the \
+                 placement group, and `rossby placement show` lists them all"
+            )));
+        }
+        Ok(())
+    }
+
     async fn transfer_leader(
         &self,
         group: GroupId,
         to: Option<NodeId>,
     ) -> Result<NodeId, OperatorError> {
         let deadline = Instant::now() + TRANSFER_TIMEOUT;
-        let group = self.group(group)?;
+        let group = self.replica_of(group)?;
         can_lead(&group.status(), to)?;
         let leader = group.transfer_leader(to, deadline).await;
         leader.map(|leader| leader.node).map_err(of_propose)
@@ -102,7 +114,7 @@ impl Operator for Node {
         &self,
         group: GroupId,
     ) -> Result<(u64, Vec<(PartitionId, [u8; 32])>), OperatorError> {
-        let reader = self.group(group)?.reader();
+        let reader = self.replica_of(group)?.reader();
         let digests = tokio::task::spawn_blocking(move || reader.digests()).await;
         let (position, digests) = digests
             .map_err(|error| OperatorError::Failed(error.to_string()))?
@@ -111,17 +123,19 @@ impl Operator for Node {
     }
 
     async fn checkpoint(&self, group: GroupId) -> Result<u64, OperatorError> {
-        self.group(group)?.checkpoint().await.map_err(of_checkpoint)
+        let group = self.replica_of(group)?;
+        group.checkpoint().await.map_err(of_checkpoint)
     }
 
     async fn confirm_time(&self, group: GroupId) -> Result<Option<ClockJump>, OperatorError> {
         let deadline = Instant::now() + CONFIRM_TIMEOUT;
-        let Membership { place, group, .. } = self.member_of(group)?;
+        let group = self.replica_of(group)?;
         let jump = group.confirm_time(deadline).await.map_err(of_propose)?;
-        let mut partitions = place.cluster.partitions.all();
+        let assigned = self.entered()?.router.directory().assigned(group.id());
+        let mut partitions = assigned.into_iter().map(|(partition, _)| partition);
         // In the log it holds for later leaders too.
         if let Some(partition) = partitions.find(|partition| group.epoch(*partition).is_some()) {
-            tell_time(group, partition, deadline)
+            tell_time(&group, partition, deadline)
                 .await
                 .map_err(of_propose)?;
         }
@@ -129,7 +143,16 @@ impl Operator for Node {
     }
 
     async fn backup(&self, group: GroupId, as_it_is: bool) -> Result<BackupSource, OperatorError> {
-        let Membership { place, group, .. } = self.member_of(group)?;
+        let membership = self.entered()?;
+        let map = membership.map.newest();
+        if map.groups().len() > 1 {
+            return Err(OperatorError::Refused(format!(
+                "this cluster has {} groups of boxes, and a backup holds one only: clusters of several regions \
+                 can't be backed up yet",
+                map.groups().len()
+            )));
+        }
+        let group = self.replica_of(group)?;
         let now = self.parts.clock.now();
         let checkpoint = if as_it_is {
             let made = group.checkpoint_of_applied().await;
@@ -140,7 +163,7 @@ impl Operator for Node {
             made.map_err(of_backup)?
         };
         Ok(BackupSource {
-            cluster: place.cluster.clone(),
+            cluster: membership.cluster.clone(),
             node: self.id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             group: group.id(),
@@ -151,6 +174,29 @@ impl Operator for Node {
                 .unwrap_or_else(|_| self.parts.config.secrets.clone()),
         })
     }
+
+    async fn placement(&self) -> Result<PlacementView, OperatorError> {
+        self.placement_view().await
+    }
+
+    async fn placement_history(&self) -> Result<Bytes, OperatorError> {
+        self.history_anywhere().await
+    }
+
+    async fn set_survive(&self, goal: SurvivalGoal) -> Result<MapVersion, OperatorError> {
+        self.set_goal(goal).await
+    }
+
+    async fn settle_node(&self, node: NodeId) -> Result<bool, OperatorError> {
+        self.settle(node).await
+    }
+}
+
+/// The groups of a node: those of boxes first.
+fn statuses(membership: &Membership) -> Vec<GroupStatus> {
+    let mut groups = membership.replicas.all();
+    groups.sort_by_key(|group| (group.id() == PLACEMENT_GROUP, group.id()));
+    groups.iter().map(|group| group.status()).collect()
 }
 
 /// Refuses what waiting will not change: a node without a vote, or nobody else to hand over to.
@@ -170,7 +216,7 @@ fn can_lead(status: &GroupStatus, to: Option<NodeId>) -> Result<(), OperatorErro
     }
 }
 
-fn of_propose(error: ProposeError) -> OperatorError {
+pub(super) fn of_propose(error: ProposeError) -> OperatorError {
     match error {
         ProposeError::NotLeader {
             leader: Some(leader),

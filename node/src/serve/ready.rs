@@ -1,9 +1,12 @@
 //! Whether the node can serve, and whether it must end.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rossby_api::http::Readiness;
-use rossby_raft::Leadership;
+use rossby_domain::ids::{Epoch, PartitionId};
+use rossby_domain::placement::ClusterMap;
+use rossby_raft::{Group, Leadership};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -31,7 +34,7 @@ impl Node {
             return Err(removed);
         }
         match self.membership() {
-            Some(membership) => ready(membership),
+            Some(membership) => self.serves(membership),
             None if self.parts.peers.is_some() && self.has_begun() => {
                 if let Some(advice) = self.advice_if_missed() {
                     return Err(advice);
@@ -47,8 +50,36 @@ impl Node {
     }
 }
 
-fn ready(membership: &Membership) -> Result<(), String> {
-    let Membership { place, group, .. } = membership;
+impl Node {
+    /// Whether the groups serve that people reach through this node first: those at home in its region.
+    /// Others may be down with their regions, without this node being any the worse.
+    fn serves(&self, membership: &Membership) -> Result<(), String> {
+        let map = membership.map.newest();
+        if map.owners().is_empty() {
+            return Err("this node does not know the cluster map yet".to_owned());
+        }
+        let groups = membership.replicas.of_boxes();
+        let at_home = |group: &Arc<Group>| {
+            let entry = map.groups().get(&group.id());
+            entry.is_some_and(|entry| entry.home == self.parts.config.region)
+        };
+        if groups.iter().any(at_home) {
+            return groups
+                .iter()
+                .filter(|group| at_home(group))
+                .try_for_each(|group| serves(group, &map));
+        }
+        // Away from all homes, any of them will do.
+        let mut answers = groups.iter().map(|group| serves(group, &map));
+        let first = answers.next().unwrap_or(Ok(()));
+        match answers.any(|answer| answer.is_ok()) {
+            true => Ok(()),
+            false => first,
+        }
+    }
+}
+
+fn serves(group: &Group, map: &ClusterMap) -> Result<(), String> {
     if let Some(failure) = group.status().failure {
         return Err(format!("group {} has stopped: {failure}", group.id()));
     }
@@ -67,15 +98,13 @@ fn ready(membership: &Membership) -> Result<(), String> {
         }
         Leadership::Here { .. } | Leadership::Elsewhere(_) => {}
     }
-    let partitions = place.cluster.partitions;
-    let missing = partitions
-        .all()
-        .filter(|&partition| group.epoch(partition).is_none())
-        .count();
+    let assigned = map.partitions_of(group.id());
+    let is_missing = |(partition, _): &(PartitionId, Epoch)| group.epoch(*partition).is_none();
+    let missing = assigned.filter(is_missing).count();
     if missing > 0 {
         return Err(format!(
-            "{missing} of {} partitions have no owner yet",
-            partitions.get()
+            "group {} has not taken over {missing} of its partitions yet",
+            group.id()
         ));
     }
     Ok(())

@@ -1,10 +1,9 @@
 //! A node that was removed from its cluster: it says so, and does nothing else.
 
-use rossby_domain::ids::{ClusterId, ReplicaId};
+use rossby_domain::ids::{ClusterId, GroupId, ReplicaId};
 use rossby_storage::datadir::{DataDirectory, Identity};
-use tracing::error;
+use tracing::{error, info};
 
-use super::founding::FIRST_GROUP;
 use super::node::{Node, NodeError};
 
 impl Node {
@@ -23,16 +22,49 @@ impl Node {
     pub(super) fn bury(
         &self,
         data: &mut DataDirectory,
+        group: GroupId,
         replica: ReplicaId,
     ) -> Result<(), NodeError> {
         let Some(identity) = data.identity() else {
             return Ok(());
         };
-        let identity = identity.without(FIRST_GROUP, replica);
-        let cluster = identity.cluster.as_ref().map(|cluster| cluster.id);
+        let identity = identity.without(group, replica);
         data.save(identity)?;
-        if let Some(cluster) = cluster {
-            self.bear_removal(cluster, replica);
+        info!(%group, %replica, "a replica of this node was removed from its group");
+        Ok(())
+    }
+
+    /// Lets go of the replicas that were removed from their groups. A node that has none left, and is not in
+    /// the map any more, was removed from its cluster.
+    ///
+    /// # Errors
+    /// [`NodeError`] if it can't be written down.
+    pub(super) async fn take_leave(&self) -> Result<(), NodeError> {
+        let Some(membership) = self.membership() else {
+            return Ok(());
+        };
+        let groups = membership.replicas.all();
+        let dismissed: Vec<_> = groups.iter().filter(|group| group.is_dismissed()).collect();
+        if !dismissed.is_empty() {
+            let mut data = self.data.lock().await;
+            for group in dismissed {
+                self.bury(&mut data, group.id(), group.replica())?;
+                membership.replicas.remove(group.id());
+            }
+        }
+        if self.removed.get().is_some() || !membership.replicas.is_empty() {
+            return Ok(());
+        }
+        let map = membership.map.newest();
+        let is_known = !map.nodes().is_empty();
+        if is_known && !map.nodes().contains_key(&self.id()) {
+            let data = self.data.lock().await;
+            // Whoever holds the lock may have been taking it in.
+            if membership.replicas.is_empty()
+                && let Some(replica) = removed_from(data.identity())
+            {
+                self.bear_removal(membership.cluster.id, replica);
+            }
         }
         Ok(())
     }
@@ -46,11 +78,9 @@ impl Node {
     }
 }
 
-/// The cluster that a node was removed from, and its last replica there.
-pub(super) fn removed_from(identity: Option<&Identity>) -> Option<(ClusterId, ReplicaId)> {
-    let identity = identity?;
-    let cluster = identity.cluster.as_ref()?.id;
-    let mut removed = identity.removed.iter();
-    let last = removed.rfind(|removed| removed.group == FIRST_GROUP)?;
-    Some((cluster, last.replica))
+/// The last replica that a node was removed from, if it was from any. The groups of boxes count first: that is
+/// the replica that people know.
+pub(super) fn removed_from(identity: Option<&Identity>) -> Option<ReplicaId> {
+    let last = identity?.removed.iter().next_back()?;
+    Some(last.replica)
 }

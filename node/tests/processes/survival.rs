@@ -17,15 +17,15 @@ use tokio::task::JoinHandle;
 
 use crate::support::people::{Person, email};
 use crate::support::witness::assert_one_history;
-use crate::support::{self, Cluster, eventually};
+use crate::support::{Cluster, eventually};
 
 const PEOPLE: [&str; 4] = ["ada", "ben", "cem", "dot"];
 
 /// The choices of a run, all drawn from one seed.
-struct Choices(SeededRandom);
+pub struct Choices(SeededRandom);
 
 impl Choices {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let seed = match std::env::var("ROSSBY_SEED") {
             Ok(text) => text.parse().expect("ROSSBY_SEED is not a number"),
             Err(_) => u64::from(u32::from_be_bytes(bytes(&OsRandom).unwrap())),
@@ -34,7 +34,7 @@ impl Choices {
         Self(SeededRandom::new(seed))
     }
 
-    fn below(&self, limit: usize) -> usize {
+    pub fn below(&self, limit: usize) -> usize {
         let mut drawn = [0; 4];
         self.0.fill(&mut drawn).unwrap();
         u32::from_be_bytes(drawn) as usize % limit
@@ -57,9 +57,9 @@ fn text(from: usize, to: usize, number: usize) -> String {
 }
 
 /// The people and what they do in the background.
-struct Chat {
+pub struct Chat {
     runtime: Runtime,
-    people: Arc<Vec<Person>>,
+    pub people: Arc<Vec<Person>>,
     stop: Arc<AtomicBool>,
     /// How many sends were acknowledged.
     progress: Arc<AtomicUsize>,
@@ -69,7 +69,7 @@ struct Chat {
 
 impl Chat {
     /// Everybody registers, meets everybody, and begins to write and read.
-    fn start(cluster: &Cluster, choices: &Choices) -> Self {
+    pub fn start(cluster: &Cluster, choices: &Choices) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)
             .enable_all()
@@ -109,7 +109,7 @@ impl Chat {
     }
 
     /// Waits until this many more sends are acknowledged.
-    fn wait_progress(&self, more: usize) {
+    pub fn wait_progress(&self, more: usize) {
         let goal = self.progress.load(Ordering::SeqCst) + more;
         eventually("people can write again", || {
             let failed = self.writers.iter().any(JoinHandle::is_finished)
@@ -120,7 +120,7 @@ impl Chat {
     }
 
     /// Ends the writing and holds everything against what was promised.
-    fn finish(self, cluster: &Cluster) {
+    pub fn finish(self, cluster: &Cluster) {
         self.stop.store(true, Ordering::SeqCst);
         let people = Arc::clone(&self.people);
         let ledgers = self.runtime.block_on(async {
@@ -258,13 +258,16 @@ fn assert_histories(people: &[Person]) {
     }
 }
 
-/// After the same log, the copies are the same to the byte.
+/// After the same log, the copies of each group that all nodes hold are the same to the byte.
 fn assert_copies_agree(cluster: &Cluster) {
-    eventually("the copies agree", || {
-        let all: Vec<_> = cluster.nodes().iter().map(support::Node::digests).collect();
-        let same_place = all.iter().all(|(index, _)| *index == all[0].0);
-        same_place.then(|| assert!(all.iter().all(|digests| *digests == all[0]), "{all:?}"))
-    });
+    for group in cluster.nodes()[0].groups() {
+        eventually(&format!("the copies of group {group} agree"), || {
+            let nodes = cluster.nodes().iter();
+            let all: Vec<_> = nodes.map(|node| node.digests_of(group)).collect();
+            let same_place = all.iter().all(|(index, _)| *index == all[0].0);
+            same_place.then(|| assert!(all.iter().all(|digests| *digests == all[0]), "{all:?}"))
+        });
+    }
 }
 
 /// Brings a node back, and waits until it is of use.

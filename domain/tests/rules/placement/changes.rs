@@ -233,6 +233,21 @@ fn a_node_has_addresses_of_its_own() {
 }
 
 #[test]
+fn only_a_node_by_itself_may_have_no_door_for_peers() {
+    let doorless = NodeEntry {
+        peer_address: String::new(),
+        ..entry(1, 'a')
+    };
+    let map = founded("a", SurvivalGoal::Node);
+    let map = map.after(&put(1, doorless)).unwrap();
+    assert_eq!(map.check(), Ok(()));
+    let refusal = PlacementRefusal::Address(NodeId(1));
+    assert_eq!(refused(&map, &put(2, entry(2, 'a'))), refusal);
+    let map = map.after(&put(1, entry(1, 'a'))).unwrap();
+    assert!(map.after(&put(2, entry(2, 'a'))).is_ok());
+}
+
+#[test]
 fn a_group_that_comes_gets_spare_partitions_only() {
     let map = founded("aaab", SurvivalGoal::Node);
     let next = map.after(&add_group(3, born('b', &[4]), 30)).unwrap();

@@ -200,6 +200,10 @@ fn voters_come_and_go_by_two_where_an_even_number_would_break_the_goal() {
         next(&map, &report(1, &[1, 2, 3, 4, 5]), &[]),
         remove(&[2, 4])
     );
+    // Nor is there a need for an even number at home.
+    let map = drain(&drain(&founded("aaaaa", SurvivalGoal::Node), 4), 5);
+    let five = report(1, &[1, 2, 3, 4, 5]);
+    assert_eq!(next(&map, &five, &[]), remove(&[4, 5]));
 }
 
 #[test]

@@ -7,13 +7,13 @@ use rossby_proto::v1;
 use rossby_proto::v1::admin_client::AdminClient;
 use tonic::transport::{Channel, Endpoint};
 
-/// The digest of each partition of group 1 that has any rows, with the index that they are at.
+/// The digest of each partition of a group that has any rows, with the index that they are at.
 pub type Digests = (u64, Vec<(u32, Vec<u8>)>);
 
 /// The digests of a node's copy.
-pub fn digests(socket: PathBuf) -> Digests {
+pub fn digests(socket: PathBuf, group: u32) -> Digests {
     block_on(async {
-        let request = v1::PartitionDigestsRequest { group_id: 1 };
+        let request = v1::PartitionDigestsRequest { group_id: group };
         let answer = client(socket).await.partition_digests(request).await;
         let answer = answer.expect("no digests").into_inner();
         let pairs = answer

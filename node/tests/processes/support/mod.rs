@@ -241,6 +241,52 @@ impl Cluster {
         cluster
     }
 
+    /// Running nodes, one in each of these regions, which belong to no cluster yet.
+    pub fn waiting_in_regions(regions: &[&str]) -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            folder: folder(),
+        };
+        make_authority(cluster.path());
+        for (id, region) in (1..).zip(regions) {
+            let mut args = peer_args(cluster.path(), id);
+            args.push(format!("--region={region}"));
+            let mut node = Node::new(cluster.path(), id, args);
+            node.start();
+            cluster.nodes.push(node);
+        }
+        for node in &cluster.nodes {
+            node.wait_alive();
+        }
+        cluster
+    }
+
+    /// A running cluster of one node in each of these regions.
+    pub fn in_regions(regions: &[&str]) -> Self {
+        let cluster = Self::waiting_in_regions(regions);
+        let output = cluster.init();
+        assert!(output.status.success(), "{}", stderr(&output));
+        for node in &cluster.nodes {
+            node.wait_ready();
+        }
+        cluster
+    }
+
+    /// Asks a node about placement; what it answers as JSON.
+    pub fn placement(&mut self, at: u64, words: &[&str]) -> serde_json::Value {
+        let output = self.placement_output(at, words, true);
+        assert!(output.status.success(), "{words:?}: {}", stderr(&output));
+        serde_json::from_slice(&output.stdout).expect("not JSON")
+    }
+
+    /// Asks a node about placement; all that came of it.
+    pub fn placement_output(&mut self, at: u64, words: &[&str], json: bool) -> Output {
+        let data = self.node(at).data().display().to_string();
+        let args = ["placement"].iter().chain(words).copied();
+        let json = json.then_some("--json");
+        run(args.chain(["--data", &data]).chain(json))
+    }
+
     /// Node `id` of a cluster that is restored from a backup of another, with a copy of that one's
     /// secrets. It does not run yet. With `peers` it is one that others can join.
     pub fn restored(backup: &Path, secrets: &Path, id: u64, peers: bool, flags: &[&str]) -> Self {

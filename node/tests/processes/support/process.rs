@@ -216,9 +216,24 @@ impl Node {
             .then(|| serde_json::from_slice(&output.stdout).expect("not JSON"))
     }
 
-    /// The digests of its copy of the partitions.
+    /// The digests of its copy of the partitions of group 1.
     pub fn digests(&self) -> admin::Digests {
-        admin::digests(self.data().join("admin.sock"))
+        self.digests_of(1)
+    }
+
+    /// The digests of its copy of a group's partitions.
+    pub fn digests_of(&self, group: u32) -> admin::Digests {
+        admin::digests(self.data().join("admin.sock"), group)
+    }
+
+    /// The groups that it has replicas of: those of boxes, and 0 for the placement group.
+    pub fn groups(&self) -> Vec<u32> {
+        let status = self.status().expect("no status");
+        let of_boxes = status["groups"].as_array().expect("no groups").iter();
+        of_boxes
+            .chain([&status["placement"]])
+            .filter_map(|group| u32::try_from(group["group"].as_u64()?).ok())
+            .collect()
     }
 
     /// The digests that outlive a restart: of all partitions but the first, where each new leader tells

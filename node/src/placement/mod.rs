@@ -1,0 +1,121 @@
+//! `rossby placement`: where the cluster's data is, what its loss would cost, and what is to be survived.
+//! Orders to a running node over its admin socket.
+
+mod explain;
+mod history;
+mod show;
+
+use std::time::Duration;
+
+use rossby_domain::placement::{ClusterMap, SurvivalGoal};
+use rossby_proto::v1;
+use serde_json::json;
+
+use crate::cli::{PlacementArgs, PlacementCommand, SetCommand};
+use crate::cluster::{connect, order};
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// A node asks all others, and waits for those that do not answer.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A map with all that nodes can be in it.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Runs `rossby placement ...`.
+///
+/// # Errors
+/// If the node can't be reached, or refuses.
+pub fn run(command: &PlacementCommand) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, error))?;
+    runtime.block_on(async {
+        match command {
+            PlacementCommand::Show(args) => show::print(&View::ask(args).await?, args.json),
+            PlacementCommand::Explain(args) => explain::print(&View::ask(args).await?, args.json),
+            PlacementCommand::History(args) => history(args).await,
+            PlacementCommand::Set(SetCommand::Survive { placement, goal }) => {
+                set_survive(placement, *goal).await
+            }
+        }
+    })
+}
+
+/// The map, and what is known of the groups.
+struct View {
+    map: ClusterMap,
+    groups: Vec<Known>,
+    silent: Vec<u64>,
+}
+
+/// What is known of a group.
+struct Known {
+    status: v1::GroupStatus,
+    /// Whether its leader told it.
+    from_leader: bool,
+}
+
+impl View {
+    async fn ask(args: &PlacementArgs) -> Result<Self, Failure> {
+        let client = connect(&args.socket.path()).await?;
+        let mut client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
+        let asked = client.placement(v1::PlacementRequest {});
+        let answer = order(ORDER_TIMEOUT, asked).await?;
+        let map = serde_json::from_slice(&answer.map).map_err(|error| unreadable(&error))?;
+        let known = |known: v1::KnownGroup| {
+            Some(Known {
+                status: known.status?,
+                from_leader: known.from_leader,
+            })
+        };
+        Ok(Self {
+            map,
+            groups: answer.groups.into_iter().filter_map(known).collect(),
+            silent: answer.silent_node_ids,
+        })
+    }
+
+    fn group(&self, group: u32) -> Option<&Known> {
+        let mut groups = self.groups.iter();
+        groups.find(|known| known.status.group_id == group)
+    }
+}
+
+async fn history(args: &PlacementArgs) -> Result<(), Failure> {
+    let client = connect(&args.socket.path()).await?;
+    let mut client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
+    let asked = client.placement_history(v1::PlacementHistoryRequest {});
+    let answer = order(ORDER_TIMEOUT, asked).await?;
+    let rows: Vec<_> =
+        serde_json::from_slice(&answer.history).map_err(|error| unreadable(&error))?;
+    history::print(&rows, args.json)
+}
+
+async fn set_survive(args: &PlacementArgs, goal: SurvivalGoal) -> Result<(), Failure> {
+    let mut client = connect(&args.socket.path()).await?;
+    let request = v1::SetSurviveRequest {
+        survive: goal.to_string(),
+    };
+    let done = order(ORDER_TIMEOUT, client.set_survive(request)).await?;
+    if args.json {
+        return output::json(&json!({ "survive": goal, "version": done.map_version }));
+    }
+    output::line(format!(
+        "The cluster is to survive the loss of a {goal}: version {} of the map.",
+        done.map_version
+    ));
+    output::line(
+        "No voter has moved by this: `rossby placement explain` says what would be survived now. Where voters are \
+         is changed by `rossby cluster add-node`, `replace-node` and `remove-node`.",
+    );
+    Ok(())
+}
+
+fn unreadable(error: &serde_json::Error) -> Failure {
+    Failure::new(
+        Exit::Failure,
+        format!("the node sent what can't be read: {error}"),
+    )
+    .help("use the same release of rossby as the node")
+}
