@@ -69,6 +69,9 @@ pub(crate) struct Core {
     pub(crate) reads: Rounds,
     /// Whether this replica was removed from the group, and has ended.
     pub(crate) dismissed: CancellationToken,
+    /// Something failed: openraft ends, or is about to be ended.
+    pub(crate) failed: CancellationToken,
+    /// The replica's tasks end.
     pub(crate) stop: CancellationToken,
 }
 
@@ -80,6 +83,11 @@ pub(crate) struct Reign {
 }
 
 impl Core {
+    /// Whether it serves no more: it was stopped, or something failed.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.stop.is_cancelled() || self.failed.is_cancelled()
+    }
+
     /// Runs `look` on openraft's figures. Nothing may be awaited meanwhile: openraft waits too.
     pub(crate) fn with_metrics<T>(&self, look: impl FnOnce(&Metrics) -> T) -> T {
         look(&self.raft.metrics().borrow_watched())
@@ -111,7 +119,7 @@ impl Core {
 
     /// Whether this replica leads and, as far as it can know now, has a quorum.
     pub(crate) fn admit_read(&self) -> Result<(), ReadError> {
-        if self.stop.is_cancelled() {
+        if self.has_ended() {
             return Err(ReadError::Stopped);
         }
         self.with_metrics(|metrics| {
@@ -220,7 +228,8 @@ impl Core {
             tracing::warn!(group = %self.id, replica = %self.replica, reason, "the group has stopped");
             *failure = Some(reason.to_owned());
         }
-        self.stop.cancel();
+        // Its tasks end once openraft has (`leadership::watch`).
+        self.failed.cancel();
     }
 
     /// Stops the group if openraft has ended, and keeps its reason.
@@ -232,7 +241,7 @@ impl Core {
 
     pub(crate) fn leads_surely(&self) -> bool {
         !self.handing_over.load(Ordering::Acquire)
-            && !self.stop.is_cancelled()
+            && !self.has_ended()
             && self.with_metrics(|metrics| {
                 metrics.running_state.is_ok()
                     && metrics.state == ServerState::Leader

@@ -158,7 +158,7 @@ impl Group {
     /// # Errors
     /// [`ReadError::Stopped`].
     pub fn read_local(&self, partition: PartitionId, query: &Query) -> Result<Answer, ReadError> {
-        if self.core.stop.is_cancelled() {
+        if self.core.has_ended() {
             return Err(ReadError::Stopped);
         }
         self.core.query(partition, self.core.read_time(), query)
@@ -178,7 +178,7 @@ impl Group {
         loop {
             {
                 let metrics = metrics.borrow_watched();
-                if metrics.running_state.is_err() || self.core.stop.is_cancelled() {
+                if metrics.running_state.is_err() || self.core.has_ended() {
                     return None;
                 }
                 let applied = metrics.last_applied.as_ref().map(|id| id.index);
@@ -429,7 +429,7 @@ impl Group {
         if self.is_dismissed() {
             return "removed";
         }
-        if metrics.running_state.is_err() || self.core.stop.is_cancelled() {
+        if metrics.running_state.is_err() || self.core.has_ended() {
             return "stopped";
         }
         match metrics.state {

@@ -243,6 +243,7 @@ impl Groups {
             time: ServiceTime::default(),
             reads: Rounds::default(),
             dismissed: CancellationToken::new(),
+            failed: CancellationToken::new(),
             stop: self.stop.child_token(),
         };
         let served = Replica::new(group, replica, raft.clone(), heard);

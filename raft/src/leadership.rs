@@ -28,6 +28,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
         tokio::select! {
             biased;
             () = core.stop.cancelled() => break,
+            () = core.failed.cancelled() => break,
             changed = metrics.changed() => if changed.is_err() { break },
             // A leader that falls silent changes no figure.
             () = tokio::time::sleep(core.timing.election_max) => {}
@@ -42,6 +43,9 @@ pub(crate) async fn watch(core: Arc<Core>) {
     if core.raft.shutdown().await.is_err() {
         tracing::debug!(group = %core.id, "openraft had ended before it was told to");
     }
+    // Not before: whoever waits for the end of openraft first and is dropped meanwhile leaves it in a state in
+    // which it panics when it is asked next (`join_core_task` of alpha.37).
+    core.stop.cancel();
 }
 
 impl Core {

@@ -91,7 +91,7 @@ impl Core {
     pub(crate) async fn catch_up(&self, deadline: Instant) -> Result<(), ReadError> {
         let catching_up = async {
             loop {
-                if self.stop.is_cancelled() {
+                if self.has_ended() {
                     return Err(ReadError::Stopped);
                 }
                 if self.catch_up_once(deadline).await? {
