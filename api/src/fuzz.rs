@@ -301,6 +301,7 @@ mod tests {
     use rossby_domain::command::{Enqueue, EnvelopeDigest};
     use rossby_domain::identifier::Identifier;
     use rossby_domain::ids::{Counter, EnvelopeId, NodeId};
+    use rossby_domain::placement::ClusterMap;
     use rossby_domain::query::KeyRecordAnswer;
     use rossby_domain::{Answer, Rejection, statement};
     use zeroize::Zeroizing;
@@ -490,6 +491,7 @@ mod tests {
             partition_count: 256,
             group_id: 1,
             replica_id: 2,
+            map: serde_json::to_vec(&ClusterMap::default()).unwrap().into(),
             ..Default::default()
         };
         let new = "10.0.0.4:7472".to_owned();
@@ -517,6 +519,14 @@ mod tests {
         };
         check(14, "subscribe", &subscribe);
         check(8, "create-replica", &create);
+        let founder = v1::CreateReplicaRequest {
+            group_id: 0,
+            replica_id: 0,
+            map: Bytes::new(),
+            founding: Bytes::from_static(b"{}"),
+            ..create
+        };
+        check(8, "create-founder", &founder);
         check_work(address);
         let executed = v1::ExecuteResponse {
             done: Bytes::from_static(b"done"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rossby_domain::ids::{GroupId, ReplicaId};
 use rossby_domain::placement::PLACEMENT_GROUP;
 use rossby_raft::{ReplicaFault, members_of, survey};
-use rossby_seams::disk::Disk;
+use rossby_seams::disk::{Disk, Inspection, WithheldChange};
 use rossby_storage::datadir::Identity;
 use rossby_storage::store::{self, GroupStore, StoreError};
 use rossby_storage::wal::{LogSurvey, Wal, WalError};
@@ -15,15 +15,16 @@ use rossby_storage::wal::{LogSurvey, Wal, WalError};
 use super::report::{CheckpointFigures, GroupFigures, Report, Severity};
 use crate::exit::{Exit, Failure};
 
-/// Looks at every group that anything in the directory knows of.
+/// Looks at every group that anything in the directory knows of; what that would have changed.
 pub fn look(
     report: &mut Report,
     disk: &Arc<dyn Disk>,
     data: &Path,
     identity: Option<&Identity>,
     log: Option<&(Wal, LogSurvey)>,
-) -> Result<(), Failure> {
+) -> Result<Vec<WithheldChange>, Failure> {
     let checkpoints = data.join("checkpoints");
+    let mut withheld = Vec::new();
     let with_files = store::groups_with_files(&**disk, &checkpoints).map_err(unreadable)?;
     let held = identity.into_iter().flat_map(|identity| &identity.replicas);
     let logged = log.into_iter().flat_map(|(_, survey)| &survey.groups);
@@ -44,16 +45,21 @@ pub fn look(
                 format!("group {group} has files here, but this node holds no replica of it");
             report.find(Severity::Note, None, what);
         }
-        let state = look_at_checkpoint(report, disk, &checkpoints, group, &mut figures)?;
+        // Each group is recovered as if it were the only one, so it must not see what was withheld from
+        // another.
+        let view = Inspection::new(Arc::clone(disk));
+        let shared: Arc<dyn Disk> = Arc::new(view.clone());
+        let state = look_at_checkpoint(report, &shared, &checkpoints, group, &mut figures)?;
         if let Some(state) = state {
             look_at_replica(report, log, group, replica, &state, &mut figures)?;
         }
         report.groups.push(figures);
+        withheld.extend(view.withheld());
     }
     // The groups of boxes come first.
     let is_placement = |figures: &GroupFigures| figures.group == PLACEMENT_GROUP.0;
     report.groups.sort_by_key(is_placement);
-    Ok(())
+    Ok(withheld)
 }
 
 fn unreadable(error: impl std::fmt::Display) -> Failure {

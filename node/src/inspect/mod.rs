@@ -102,11 +102,15 @@ fn look(report: &mut Report, data: &Path, disk: &Inspection) -> Result<(), Failu
     look_at_base(report, &*shared, data);
     let log = look_at_log(report, &shared, &data.join("wal"))?;
     look_at_identity(report, identity, log.as_ref().map(|(_, survey)| survey));
-    groups::look(report, &shared, data, identity, log.as_ref())?;
+    let in_groups = groups::look(report, &shared, data, identity, log.as_ref())?;
     if let Some(directory) = &directory {
         look_at_plan(report, directory);
     }
-    files::look(report, data, &disk.withheld());
+    let mut withheld = disk.withheld();
+    withheld.extend(in_groups);
+    withheld.sort();
+    withheld.dedup();
+    files::look(report, data, &withheld);
     Ok(())
 }
 
