@@ -198,10 +198,7 @@ impl MailboxService {
             RpcPath::Acknowledge => rpc::acknowledge(self, from, call).await?,
             RpcPath::Block => Box::pin(rpc::block(self, from, call)).await?,
             RpcPath::UpdateKey => Box::pin(rpc::update_key(self, from, call)).await?,
-            RpcPath::Register
-            | RpcPath::Authorize
-            | RpcPath::Subscribe
-            | RpcPath::GetMap => {
+            RpcPath::Register | RpcPath::Authorize | RpcPath::Subscribe | RpcPath::GetMap => {
                 return Err(ApiError::internal("not a call of a caller").into());
             }
         };

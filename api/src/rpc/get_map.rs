@@ -21,7 +21,7 @@ pub(crate) fn get_map(service: &MailboxService, call: &Call) -> Result<Bytes, Fa
     let request: v1::GetMapRequest = convert::decode(&call.message)?;
     let router = &service.config.router;
     let response = match router.directory().map() {
-        Some(map) if map.version().0 != request.known_version => told(&map, router),
+        Some(map) if map.version().0 > request.known_version => told(&map, router),
         Some(map) => v1::GetMapResponse {
             version: map.version().0,
             ..Default::default()
