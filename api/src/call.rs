@@ -36,11 +36,13 @@ pub enum RpcPath {
     UpdateKey,
     /// Brings what comes into the caller's box. The only stream.
     Subscribe,
+    /// Tells which node leads which boxes.
+    GetMap,
 }
 
 impl RpcPath {
     /// Every method, in the order of the `.proto` file.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Register,
         Self::Authorize,
         Self::LookupKey,
@@ -50,6 +52,7 @@ impl RpcPath {
         Self::Block,
         Self::UpdateKey,
         Self::Subscribe,
+        Self::GetMap,
     ];
 
     /// The gRPC path, as it stands in the request and in the Hawk MAC.
@@ -65,6 +68,7 @@ impl RpcPath {
             Self::Block => "/rossby.v1.Mailbox/Block",
             Self::UpdateKey => "/rossby.v1.Mailbox/UpdateKey",
             Self::Subscribe => "/rossby.v1.Mailbox/Subscribe",
+            Self::GetMap => "/rossby.v1.Mailbox/GetMap",
         }
     }
 
@@ -81,14 +85,15 @@ impl RpcPath {
             Self::Block => "Block",
             Self::UpdateKey => "UpdateKey",
             Self::Subscribe => "Subscribe",
+            Self::GetMap => "GetMap",
         }
     }
 
     /// Whether the call must carry Hawk authentication. Registration can't: there is no token yet;
-    /// its requests are signed by the device's key instead.
+    /// its requests are signed by the device's key instead. The map is nobody's secret.
     #[must_use]
     pub const fn is_authenticated(self) -> bool {
-        !matches!(self, Self::Register | Self::Authorize)
+        !matches!(self, Self::Register | Self::Authorize | Self::GetMap)
     }
 
     /// Whether it is answered by a stream of messages.
@@ -155,6 +160,8 @@ pub struct CallReply {
     pub message: Bytes,
     /// The `server-authorization` metadata: Hawk over the bytes of `message`.
     pub server_authorization: Option<String>,
+    /// Where clients reach the node that answered, if it was another one that they came to.
+    pub leader: Option<String>,
 }
 
 /// The messages of a stream, encoded, up to the status that it ends with. An end without one is

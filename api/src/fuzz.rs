@@ -142,7 +142,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 18 {
+    match kind % 19 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -165,6 +165,9 @@ pub fn request(data: &[u8]) -> bool {
         }),
         6 => message(&bytes, |request: v1::BlockRequest| {
             convert::box_id(&request.box_id)
+        }),
+        18 => message(&bytes, |request: v1::GetMapRequest| {
+            Ok::<_, ()>(request.known_version)
         }),
         7 => message(&bytes, admin::plan),
         8 => message(&bytes, peer::placement),

@@ -27,6 +27,8 @@ use crate::limits::DoorLimits;
 pub const AUTHORIZATION: &str = "authorization";
 /// The metadata key of a Hawk response header.
 pub const SERVER_AUTHORIZATION: &str = "server-authorization";
+/// The metadata key of the address where a caller's next call need not be relayed.
+pub const LEADER: &str = "rossby-leader";
 /// Room for a message at first, in bytes: enough for most requests, and for most answers. Longer ones take
 /// more as they come.
 const REQUEST_BUFFER_BYTES: usize = 2 * 1024;
@@ -213,6 +215,10 @@ fn into_response(reply: CallReply) -> Result<Response<Bytes>, Status> {
         // both ends (RFC 7541, section 6.2.3).
         value.set_sensitive(true);
         response.metadata_mut().insert(SERVER_AUTHORIZATION, value);
+    }
+    // A help only: what can't be said is left out.
+    if let Some(Ok(leader)) = reply.leader.map(AsciiMetadataValue::try_from) {
+        response.metadata_mut().insert(LEADER, leader);
     }
     Ok(response)
 }

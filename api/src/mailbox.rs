@@ -3,8 +3,8 @@
 //! A call runs at the leader of the caller's group, since only there is it known whether the caller is
 //! still authorised and which of its requests were seen. Everywhere else [`MailboxService::handle`]
 //! names that leader and does nothing, and a relay takes the call there. What a call needs of other
-//! groups the router gets ([`crate::router`]); Register and Authorize, which have no caller yet, run
-//! where they arrive.
+//! groups the router gets ([`crate::router`]); Register and Authorize, which have no caller yet, and
+//! GetMap run where they arrive.
 
 mod authenticate;
 mod lead;
@@ -176,6 +176,7 @@ impl MailboxService {
         match call.path {
             RpcPath::Register => Box::pin(rpc::register(self, call)).await.map(unsigned),
             RpcPath::Authorize => Box::pin(rpc::authorize(self, call)).await.map(unsigned),
+            RpcPath::GetMap => rpc::get_map(self, call).map(unsigned),
             RpcPath::LookupKey
             | RpcPath::Send
             | RpcPath::Fetch
@@ -197,7 +198,7 @@ impl MailboxService {
             RpcPath::Acknowledge => rpc::acknowledge(self, from, call).await?,
             RpcPath::Block => Box::pin(rpc::block(self, from, call)).await?,
             RpcPath::UpdateKey => Box::pin(rpc::update_key(self, from, call)).await?,
-            RpcPath::Register | RpcPath::Authorize | RpcPath::Subscribe => {
+            RpcPath::Register | RpcPath::Authorize | RpcPath::Subscribe | RpcPath::GetMap => {
                 return Err(ApiError::internal("not a call of a caller").into());
             }
         };
@@ -206,6 +207,7 @@ impl MailboxService {
         Ok(CallReply {
             message,
             server_authorization: Some(header),
+            leader: None,
         })
     }
 }
@@ -214,6 +216,7 @@ fn unsigned(message: Bytes) -> CallReply {
     CallReply {
         message,
         server_authorization: None,
+        leader: None,
     }
 }
 

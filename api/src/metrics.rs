@@ -79,6 +79,7 @@ pub struct Metrics {
     latency: Family<RpcLabel, Histogram>,
     /// Those of calls that were answered well, by method, found once.
     usual: [OnceLock<Usual>; RpcPath::ALL.len()],
+    relayed: Family<RpcLabel, Counter>,
     envelopes_refused: Family<CallLabels, Counter>,
     nonces: Gauge<u64, AtomicU64>,
     courier: Family<CourierLabels, Counter>,
@@ -107,6 +108,12 @@ impl Metrics {
                 Family::new_with_constructor(buckets),
             ),
             usual: Default::default(),
+            relayed: figure(
+                registry,
+                "rossby_calls_relayed",
+                "Calls that came here and were answered by the leader of the caller's group elsewhere",
+                Family::default(),
+            ),
             envelopes_refused: figure(
                 registry,
                 "rossby_envelopes_refused",
@@ -181,6 +188,12 @@ impl Metrics {
             Some(code) => self.calls.get_or_create(&CallLabels { rpc, code }).inc(),
         };
         usual.latency.observe(took.as_secs_f64());
+    }
+
+    /// A call was relayed to another node, which answered it.
+    pub fn relayed(&self, path: RpcPath) {
+        let rpc = path.name();
+        self.relayed.get_or_create(&RpcLabel { rpc }).inc();
     }
 
     /// An envelope of a Send was refused.

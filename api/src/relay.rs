@@ -95,7 +95,8 @@ impl Door for Relay {
             match send(&connection, &call, give_up).await? {
                 Relayed::Here(reply) => {
                     search.found(&leader);
-                    return reply;
+                    self.mailbox.config.metrics.relayed(call.path);
+                    return reply.map(|reply| naming(reply, leader));
                 }
                 Relayed::NotHere(named) => not_here(&mut search, &leader, named),
             }
@@ -124,6 +125,7 @@ impl Door for Relay {
             match stream::relay(places, &connection, request, give_up, unread).await? {
                 Relayed::Here(stream) => {
                     search.found(&leader);
+                    self.mailbox.config.metrics.relayed(call.path);
                     return Ok(stream);
                 }
                 Relayed::NotHere(named) => not_here(&mut search, &leader, named),
@@ -146,6 +148,15 @@ impl<T> Relayed<T> {
             Self::Here(value) => Relayed::Here(with(value)),
             Self::NotHere(named) => Relayed::NotHere(named),
         }
+    }
+}
+
+/// A relayed reply, with where its caller may go next time.
+fn naming(reply: CallReply, leader: Member) -> CallReply {
+    let address = leader.client_address;
+    CallReply {
+        leader: (!address.is_empty()).then_some(address),
+        ..reply
     }
 }
 
@@ -208,6 +219,7 @@ fn answer(response: v1::RelayResponse) -> Result<CallReply, Status> {
     Ok(CallReply {
         message: response.message,
         server_authorization: (!header.is_empty()).then_some(header),
+        leader: None,
     })
 }
 

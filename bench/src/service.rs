@@ -16,7 +16,7 @@ use crate::drive::code_of_wire;
 /// Where the service is.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// Its nodes; the clients ask the first one.
+    /// Its nodes; the clients ask the first one, until they know better.
     pub servers: Vec<ServerAddress>,
     /// The certificate authority that they are trusted by, PEM.
     pub ca_pem: Option<String>,
@@ -30,8 +30,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// So many connections to the first node; or, with `every_node`, so many to each. Where one
-    /// fails, the next node is asked, as a device does.
+    /// So many connections, to the nodes that lead the clients' boxes, as devices find them; or, with
+    /// `every_node`, so many to each node, whoever leads. Where one fails, the next node is asked.
     #[must_use]
     pub fn new(place: &Place, connections: usize, every_node: bool) -> Self {
         let tries = Arc::new(FailedTries::default());
@@ -45,13 +45,18 @@ impl Service {
                 wire: GrpcWire::new(place.ca_pem.clone()),
                 tries: Arc::clone(&tries),
             };
-            Arc::new(Connection::new(
+            let connection = Connection::new(
                 Arc::new(wire),
                 servers,
                 Arc::new(SystemClock),
                 Arc::new(OsRandom),
                 Patience::default(),
-            ))
+            );
+            Arc::new(if every_node {
+                connection
+            } else {
+                connection.learning(None)
+            })
         });
         Self {
             connections: connections.collect(),

@@ -407,8 +407,8 @@ impl Peer for PeerServer {
 
     async fn get_map(
         &self,
-        request: Request<v1::GetMapRequest>,
-    ) -> Result<Response<v1::GetMapResponse>, Status> {
+        request: Request<v1::NewerMapRequest>,
+    ) -> Result<Response<v1::NewerMapResponse>, Status> {
         let by = caller(&request)?;
         self.member(&request, |_| ())?;
         let request = request.into_inner();
@@ -416,7 +416,7 @@ impl Peer for PeerServer {
         let newer = self.joining()?.map(known, by, request.peer_address);
         let map = newer.map(|map| to_json(&map)).transpose()?;
         let map = map.unwrap_or_default();
-        Ok(Response::new(v1::GetMapResponse { map }))
+        Ok(Response::new(v1::NewerMapResponse { map }))
     }
 
     async fn status(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rossby_domain::ids::{Epoch, GroupId, PartitionCount, PartitionId};
+use rossby_domain::placement::ClusterMap;
 use rossby_raft::{Group, Member};
 
 /// The first ownership of a partition.
@@ -27,6 +28,11 @@ pub trait Directory: Send + Sync + 'static {
 
     /// The partitions that the map gives a group, and at which epoch: what its leader adopts.
     fn assigned(&self, group: GroupId) -> Vec<(PartitionId, Epoch)>;
+
+    /// The newest map that this node knows, for clients; `None` where placement needs none.
+    fn map(&self) -> Option<Arc<ClusterMap>> {
+        None
+    }
 }
 
 /// The placement of a cluster with one group, which owns everything and has a replica on every node.

@@ -85,6 +85,11 @@ impl Router {
         })
     }
 
+    /// This node.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// What this node knows of placement.
     #[must_use]
     pub fn directory(&self) -> &dyn Directory {

@@ -7,6 +7,7 @@ mod authorize;
 mod block;
 mod code;
 mod fetch;
+mod get_map;
 mod lookup_key;
 mod register;
 mod send;
@@ -19,6 +20,7 @@ pub(crate) use authorize::authorize;
 pub(crate) use block::block;
 pub(crate) use code::{SealedCode, code_context};
 pub(crate) use fetch::fetch;
+pub(crate) use get_map::get_map;
 pub(crate) use lookup_key::lookup_key;
 #[cfg(any(test, fuzzing))]
 pub(crate) use register::parse_and_verify as parse_registration;

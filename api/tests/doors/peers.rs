@@ -48,6 +48,7 @@ impl PeerDoor for Echo {
         }
         let server_authorization = call.authorization;
         Ok(CallReply {
+            leader: None,
             message: call.message,
             server_authorization,
         })

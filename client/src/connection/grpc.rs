@@ -29,6 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_REPLY_BYTES: usize = 8 * 1024 * 1024;
 const AUTHORIZATION: &str = "authorization";
 const SERVER_AUTHORIZATION: &str = "server-authorization";
+const LEADER: &str = "rossby-leader";
 
 /// The way to one server.
 #[derive(Clone)]
@@ -179,14 +180,17 @@ async fn unary(channel: Channel, exchange: Exchange<'_>) -> Result<WireReply, to
     let path = PathAndQuery::from_static(exchange.path);
     let codec = RawCodec::sending(request.get_ref());
     let response = client.unary(request, path, codec).await?;
-    let server_authorization = response
-        .metadata()
-        .get(SERVER_AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned);
+    let told = |key| {
+        let value = response.metadata().get(key);
+        value
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
+    let (server_authorization, leader) = (told(SERVER_AUTHORIZATION), told(LEADER));
     Ok(WireReply {
         message: response.into_inner(),
         server_authorization,
+        leader,
     })
 }
 

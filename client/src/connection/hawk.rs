@@ -187,7 +187,7 @@ impl Skew {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
     use rossby_domain::ids::{BoxId, DeviceId, PartitionId};
@@ -210,7 +210,8 @@ mod tests {
         signer().sign(PATH, b"request", at, &[7; 16]).unwrap()
     }
 
-    fn vouch(authorization: &str, token: &[u8], reply: &[u8]) -> String {
+    /// The reply header of a server that knows this token, to a Fetch.
+    pub(in crate::connection) fn vouch(authorization: &str, token: &[u8], reply: &[u8]) -> String {
         vouch_with(authorization, token, reply, None)
     }
 

@@ -9,13 +9,22 @@
 //! A call ends in the service's answer, in "nothing happened" or in "not known". What was not known
 //! once stays so: if one try may have reached the service, a later "nothing was done" speaks for
 //! itself only.
+//!
+//! Any server takes any call. A connection that learns ([`Connection::learning`]) goes to where the caller's
+//! box is led, which spares a relay: whom to ask is in route.rs, what a map says in map.rs, and learn.rs asks
+//! for one beside the calls. What it learned wrongly costs a try, and no call its outcome.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod grpc;
 mod hawk;
+mod learn;
+mod map;
 mod plain;
 mod refusal;
+mod route;
+#[cfg(test)]
+mod routing_tests;
 mod rpc;
 mod server;
 mod stream;
@@ -23,7 +32,6 @@ mod stream;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,9 +46,10 @@ pub use self::grpc::GrpcWire;
 use self::hawk::Skew;
 pub use self::hawk::{SignedRequest, Signer};
 pub use self::refusal::{Refusal, Retry};
+use self::route::{Route, Tries};
 pub use self::rpc::{
-    Acknowledge, Authorize, Block, Fetch, LookupKey, Register, Rpc, Send as SendRpc, Subscribe,
-    UpdateKey,
+    Acknowledge, Authorize, Block, Fetch, GetMap, LookupKey, Register, Rpc, Send as SendRpc,
+    Subscribe, UpdateKey,
 };
 pub use self::server::{AddressError, ServerAddress};
 pub use self::stream::{OpenStream, StreamEnd, WireStream};
@@ -99,6 +108,8 @@ pub struct WireReply {
     pub message: Bytes,
     /// The `server-authorization` metadata.
     pub server_authorization: Option<String>,
+    /// The `rossby-leader` metadata: where the call need not have been relayed.
+    pub leader: Option<String>,
 }
 
 /// Why there is no reply.
@@ -181,9 +192,7 @@ impl CallError {
 /// A device's connection to a cluster: several servers, one at a time.
 pub struct Connection {
     wire: Arc<dyn Wire>,
-    servers: Vec<ServerAddress>,
-    /// The server that answered last.
-    favourite: AtomicUsize,
+    route: Arc<Mutex<Route>>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     patience: Patience,
@@ -214,8 +223,7 @@ impl Connection {
     ) -> Self {
         Self {
             wire,
-            servers,
-            favourite: AtomicUsize::new(0),
+            route: Arc::new(Mutex::new(Route::new(servers))),
             clock,
             random,
             patience,
@@ -237,12 +245,15 @@ impl Connection {
         let mut pause = self.patience.first_pause;
         let mut unknown = false;
         let mut strangers = 0;
-        for attempt in 0_usize.. {
+        let mut tries = Tries::default();
+        self.learn();
+        loop {
             let timeout = self
                 .patience
                 .attempt
                 .min(deadline.saturating_duration_since(Instant::now()));
-            match self.attempt::<R>(&message, signer, attempt, timeout).await {
+            let tried = self.attempt::<R>(&message, signer, &mut tries, timeout);
+            match tried.await {
                 Tried::Done(response) => return Ok(response),
                 Tried::Failed(error) => return Err(error),
                 Tried::Again {
@@ -256,7 +267,7 @@ impl Connection {
                         _ => 0,
                     };
                     // Each address was tried, one after the other: waiting helps none of them.
-                    if strangers >= self.servers.len() {
+                    if strangers >= self.route.lock().len() {
                         return Err(settle(error, unknown));
                     }
                     let wait = wait.max(self.jittered(pause)?);
@@ -270,43 +281,84 @@ impl Connection {
                 }
             }
         }
-        Err(CallError::Unavailable("no server is known".to_owned()))
     }
 
     async fn attempt<R: Rpc>(
         &self,
         message: &Bytes,
         signer: Option<&Signer>,
-        attempt: usize,
+        tries: &mut Tries,
         timeout: Duration,
     ) -> Tried<R::Response> {
-        let (index, exchange, signed) = match self.prepare::<R>(message, signer, attempt, timeout) {
+        let box_id = signer.map(|signer| signer.address.box_id);
+        let next = self.route.lock().next(box_id.as_ref(), tries);
+        let Some((index, server)) = next else {
+            let why = "no server is known".to_owned();
+            return Tried::Failed(CallError::Unavailable(why));
+        };
+        let (exchange, signed) = match self.prepare::<R>(message, signer, &server, timeout) {
             Ok(prepared) => prepared,
             Err(error) => return Tried::Failed(error),
         };
+        let began = Instant::now();
         match self.wire.exchange(exchange).await {
             Ok(reply) => {
-                self.favourite.store(index, Ordering::Relaxed);
-                read_reply::<R>(&reply, signed.as_ref())
+                let tried = read_reply::<R>(&reply, signed.as_ref());
+                let mut route = self.route.lock();
+                if let Tried::Failed(CallError::BadReply(why)) = tried
+                    && !route.is_given(index)
+                {
+                    // Only a server said that this is one. What it did with the call nobody knows.
+                    route.failed(index);
+                    tries.unreached();
+                    return Tried::Again {
+                        wait: Duration::ZERO,
+                        error: CallError::OutcomeUnknown(why.to_owned()),
+                        unknown: true,
+                    };
+                }
+                route.answered(index, began.elapsed());
+                match (box_id, reply.leader) {
+                    (Some(box_id), Some(leader)) => {
+                        route.hinted(&box_id, &leader);
+                        drop(route);
+                        self.learn();
+                    }
+                    (Some(box_id), None) => route.leads(&box_id, index),
+                    (None, _) => {}
+                }
+                tried
             }
-            Err(error) => self.after_error(error, signed),
+            Err(error) => {
+                self.note_error(index, &error, tries);
+                self.after_error(error, signed)
+            }
         }
     }
 
-    /// One try: at which server, what is sent, and what the answer will be held against.
-    fn prepare<R: Rpc>(
+    /// What a failed try says of its server.
+    fn note_error(&self, server: usize, error: &WireError, tries: &mut Tries) {
+        match error {
+            WireError::Refused(refusal) if refusal.is_about_time() => tries.forgive(server),
+            WireError::Refused(refusal) if refusal.is_unavailable() => {
+                self.route.lock().failed(server);
+            }
+            WireError::Refused(_) => {}
+            WireError::NotSent(_) | WireError::NotTheService(_) | WireError::Lost(_) => {
+                tries.unreached();
+                self.route.lock().failed(server);
+            }
+        }
+    }
+
+    /// One try: what is sent, and what the answer will be held against.
+    fn prepare<'a, R: Rpc>(
         &self,
         message: &Bytes,
         signer: Option<&Signer>,
-        attempt: usize,
+        server: &'a ServerAddress,
         timeout: Duration,
-    ) -> Result<(usize, Exchange<'_>, Option<SignedRequest>), CallError> {
-        let index = self.favourite.load(Ordering::Relaxed).wrapping_add(attempt)
-            % self.servers.len().max(1);
-        let server = self
-            .servers
-            .get(index)
-            .ok_or_else(|| CallError::Unavailable("no server is known".to_owned()))?;
+    ) -> Result<(Exchange<'a>, Option<SignedRequest>), CallError> {
         let signed = signer
             .map(|signer| self.sign::<R>(signer, message))
             .transpose()?;
@@ -317,7 +369,7 @@ impl Connection {
             authorization: signed.as_ref().map(|signed| signed.authorization.clone()),
             timeout,
         };
-        Ok((index, exchange, signed))
+        Ok((exchange, signed))
     }
 
     fn after_error<T>(&self, error: WireError, signed: Option<SignedRequest>) -> Tried<T> {
@@ -383,7 +435,7 @@ impl Connection {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
-            .field("servers", &self.servers)
+            .field("route", &self.route)
             .finish_non_exhaustive()
     }
 }

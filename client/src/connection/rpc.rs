@@ -47,4 +47,6 @@ rpcs! {
     UpdateKey: UpdateKeyRequest -> UpdateKeyResponse;
     /// Brings what comes into the caller's box, message after message.
     Subscribe: SubscribeRequest -> SubscribeResponse;
+    /// Tells which node leads which boxes.
+    GetMap: GetMapRequest -> GetMapResponse;
 }

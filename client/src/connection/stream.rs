@@ -3,16 +3,16 @@
 //! A stream is open once its first message is here and vouched for. Each message is vouched for at its
 //! own place, so that none can be left out, repeated or exchanged on the way.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message as _;
 use rossby_proto::v1;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::hawk::SignedRequest;
+use super::route::Tries;
 use super::{CallError, Connection, Signer, Subscribe, Tried, WireError};
 
 /// The messages of a stream as they come.
@@ -63,8 +63,29 @@ impl Connection {
     ) -> Result<OpenStream, (CallError, Duration)> {
         let message = Bytes::from(request.encode_to_vec());
         let patience = self.patience.attempt;
-        let prepared = self.prepare::<Subscribe>(&message, Some(signer), attempt, patience);
-        let (server, exchange, signed) = prepared.map_err(|error| (error, Duration::ZERO))?;
+        self.learn();
+        let next = {
+            let route = self.route.lock();
+            let mut tries = Tries::default();
+            let mut next = || route.next(Some(&signer.address.box_id), &mut tries);
+            // One that learns knows better than by turns who failed.
+            let passed = if route.learns {
+                0
+            } else {
+                attempt % route.len().max(1)
+            };
+            for _ in 0..passed {
+                let _ = next();
+            }
+            next()
+        };
+        let Some((server, address)) = next else {
+            let why = "no server is known".to_owned();
+            return Err((CallError::Unavailable(why), Duration::ZERO));
+        };
+        let prepared = self.prepare::<Subscribe>(&message, Some(signer), &address, patience);
+        let (exchange, signed) = prepared.map_err(|error| (error, Duration::ZERO))?;
+        let began = Instant::now();
         let Some(signed) = signed else {
             return Err((CallError::Sign, Duration::ZERO));
         };
@@ -79,6 +100,7 @@ impl Connection {
         let (wire, first) = match opened {
             Ok(opened) => opened,
             Err(error) => {
+                self.note_error(server, &error, &mut Tries::default());
                 return Err(match self.after_error::<()>(error, Some(signed)) {
                     Tried::Again { wait, error, .. } => (error, wait),
                     Tried::Failed(error) => (error, Duration::ZERO),
@@ -102,14 +124,13 @@ impl Connection {
             .read(&first)
             .map_err(|error| (error, Duration::ZERO))?;
         stream.first = Some(first);
-        self.favourite.store(server, Ordering::Relaxed);
+        self.route.lock().answered(server, began.elapsed());
         Ok(stream)
     }
 
     /// The server of a stream that broke is not the first to be asked again.
     pub fn leave(&self, stream: &OpenStream) {
-        let next = stream.server.wrapping_add(1) % self.servers.len().max(1);
-        self.favourite.store(next, Ordering::Relaxed);
+        self.route.lock().passed_over(stream.server);
     }
 
     /// Half to all of the pause before a try, which doubles with each.

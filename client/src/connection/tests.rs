@@ -34,6 +34,7 @@ fn done() -> Result<WireReply, WireError> {
     }
     .encode_to_vec();
     Ok(WireReply {
+        leader: None,
         message: message.into(),
         server_authorization: None,
     })
@@ -219,6 +220,7 @@ async fn what_was_unknown_once_stays_unknown() {
 async fn a_reply_that_can_not_be_read_is_not_believed() {
     let message = Bytes::from_static(&[0xff; 9]);
     let (result, _) = call([Ok(WireReply {
+        leader: None,
         message,
         server_authorization: None,
     })])

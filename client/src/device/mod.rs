@@ -55,7 +55,7 @@ use crate::connection::{Connection, GrpcWire, Patience, ServerAddress, Signer, W
 use crate::crypto::secret::Secret;
 use crate::identity::Identity;
 use crate::registering;
-use crate::store::{AccountRow, IdentityRow, KdfCost, Passphrase, Store};
+use crate::store::{AccountRow, IdentityRow, KdfCost, MapRow, Passphrase, Store, StoreError};
 
 /// What a device takes from the outside.
 #[derive(Clone)]
@@ -68,6 +68,8 @@ pub struct Environment {
     pub wire: Option<Arc<dyn Wire>>,
     /// How calls are tried.
     pub patience: Patience,
+    /// Whether it learns which servers lead which boxes, and goes there ([`Connection::learning`]).
+    pub learns_map: bool,
 }
 
 impl Default for Environment {
@@ -77,6 +79,7 @@ impl Default for Environment {
             random: Arc::new(OsRandom),
             wire: None,
             patience: Patience::default(),
+            learns_map: true,
         }
     }
 }
@@ -187,6 +190,14 @@ impl Device {
         environment: Environment,
     ) -> Result<Self, DeviceError> {
         let connection = connect(account, &environment)?;
+        let connection = if environment.learns_map {
+            let kept = store.get::<MapRow>(&());
+            // Who can't read it learns it again.
+            let kept = kept.ok().flatten();
+            connection.learning(kept.map(|row| row.map.into()))
+        } else {
+            connection
+        };
         Ok(Self {
             store,
             identity: RwLock::new(Arc::new(identity)),
@@ -209,8 +220,17 @@ impl Device {
         let mut account = self.account()?;
         account.servers = servers.addresses.iter().map(ToString::to_string).collect();
         account.ca_pem.clone_from(&servers.ca_pem);
-        self.store.write(|batch| batch.put(&(), &account))?;
-        self.connection = connect(&account, &self.environment)?;
+        // What others said of where boxes are led goes with them.
+        self.store.write::<_, StoreError>(|batch| {
+            batch.remove::<MapRow>(&())?;
+            batch.put(&(), &account)
+        })?;
+        let connection = connect(&account, &self.environment)?;
+        self.connection = if self.environment.learns_map {
+            connection.learning(None)
+        } else {
+            connection
+        };
         Ok(())
     }
 
@@ -240,6 +260,19 @@ impl Device {
         self.identity().recovery_seed().clone()
     }
 
+    /// Keeps what was learned of where boxes are led, for the next start.
+    fn keep_map(&self) -> Result<(), DeviceError> {
+        let Some(map) = self.connection.map() else {
+            return Ok(());
+        };
+        let row = MapRow { map: map.to_vec() };
+        if self.store.get::<MapRow>(&())?.as_ref() != Some(&row) {
+            self.store
+                .write::<_, StoreError>(|batch| batch.put(&(), &row))?;
+        }
+        Ok(())
+    }
+
     /// The device's keys as they are now.
     fn identity(&self) -> Arc<Identity> {
         Arc::clone(&self.identity.read())
@@ -263,6 +296,13 @@ impl Device {
             token: access.token,
             host: access.hawk_host,
         })
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // It is learned again if it can't be kept.
+        let _ = self.keep_map();
     }
 }
 

@@ -12,6 +12,7 @@
 //! | marks | () -> how far reading has come |
 //! | retiring | () -> KEM keys to erase, and when |
 //! | shown | () -> up to which message a listener has shown them |
+//! | map | () -> where boxes are led, as some server said |
 
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, Counter, EnvelopeId, Sequence};
@@ -270,3 +271,11 @@ pub struct RetiringRow {
     pub upto: Sequence,
 }
 row!(RetiringRow, "retiring", ());
+
+/// Where boxes are led, as some server said: a help, which the next start begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapRow {
+    /// The answer of `GetMap`.
+    pub map: Vec<u8>,
+}
+row!(MapRow, "map", ());

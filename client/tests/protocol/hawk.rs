@@ -143,6 +143,7 @@ impl Wire for Recorder {
             "good": self.answer.good,
         }));
         Ok(WireReply {
+            leader: None,
             message: self.reply.clone().into(),
             server_authorization: vouched,
         })

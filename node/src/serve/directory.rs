@@ -55,6 +55,10 @@ impl Directory for NodeDirectory {
         }
         self.map.newest().partitions_of(group).collect()
     }
+
+    fn map(&self) -> Option<Arc<ClusterMap>> {
+        Some(self.map.newest())
+    }
 }
 
 /// The voters as a replica knows them, the leader first.

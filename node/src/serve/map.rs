@@ -165,7 +165,7 @@ impl MapKeeper {
     async fn ask(&self, peers: &Connections, own: &Member, node: NodeId, address: &str) {
         let asked = async {
             let connection = peers.get(node, address).await.map_err(|e| e.to_string())?;
-            let request = v1::GetMapRequest {
+            let request = v1::NewerMapRequest {
                 known_version: self.newest().version().0,
                 peer_address: own.peer_address.clone(),
             };

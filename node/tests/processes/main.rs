@@ -18,6 +18,7 @@ mod cluster;
 mod config;
 mod conversation;
 mod couriers;
+mod direct;
 mod disk;
 mod durability;
 #[expect(dead_code, reason = "what else gateways do, api's own tests try")]

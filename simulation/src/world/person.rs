@@ -124,6 +124,7 @@ impl Person {
             random,
             wire: Some(parts.wire.clone()),
             patience: Patience::default(),
+            learns_map: false,
         };
         let mut addresses = Vec::new();
         for node in parts.nodes {

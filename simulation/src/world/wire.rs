@@ -208,6 +208,7 @@ impl Wire for DeviceWire {
             self.saw(What::Returned { call, result });
         }
         carried.map(|carried| WireReply {
+            leader: None,
             message: carried.reply.message,
             server_authorization: carried.reply.server_authorization,
         })

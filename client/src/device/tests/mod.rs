@@ -31,6 +31,7 @@ pub fn environment(office: &Arc<Office>, seed: u64) -> Environment {
         random: Arc::new(SeededRandom::new(seed)),
         wire: Some(Arc::clone(office) as Arc<dyn Wire>),
         patience: Patience::default(),
+        learns_map: false,
     }
 }
 

@@ -275,11 +275,13 @@ impl Wire for Office {
             Some(Fault::Forged) => {
                 let server_authorization = Some("Hawk mac=\"AAAA\"".to_owned());
                 Ok(WireReply {
+                    leader: None,
                     message,
                     server_authorization,
                 })
             }
             _ => Ok(WireReply {
+                leader: None,
                 message,
                 server_authorization,
             }),

@@ -84,6 +84,11 @@ impl Person {
     /// The person again, with the device opened anew: one that speaks to these nodes alone, in this
     /// way.
     pub fn reopened(self, addresses: &[String], patience: Patience) -> Self {
+        let environment = environment(&self.witness, patience);
+        self.opened_anew(Some(addresses), environment)
+    }
+
+    fn opened_anew(self, addresses: Option<&[String]>, environment: Environment) -> Self {
         let Self {
             device,
             witness,
@@ -91,16 +96,27 @@ impl Person {
             identifier,
         } = self;
         drop(device);
-        let environment = environment(&witness, patience);
         let device = Device::open(&home, &Passphrase::none(), environment);
         let mut device = device.expect("the device can't be opened again");
-        device.use_servers(&servers(addresses)).expect("no servers");
+        if let Some(addresses) = addresses {
+            device.use_servers(&servers(addresses)).expect("no servers");
+        }
         Self {
             device,
             witness,
             home,
             identifier,
         }
+    }
+
+    /// The person again, with a device that learns where to go by itself; given these nodes, if any, and
+    /// otherwise with all that it knew.
+    pub fn finding_its_way(self, addresses: Option<&[String]>) -> Self {
+        let environment = Environment {
+            learns_map: true,
+            ..environment(&self.witness, Patience::default())
+        };
+        self.opened_anew(addresses, environment)
     }
 
     /// The person's box.
@@ -141,6 +157,8 @@ fn environment(witness: &Witness, patience: Patience) -> Environment {
     Environment {
         wire: Some(Arc::new(witness.clone())),
         patience,
+        // Most tests mean the nodes that they name.
+        learns_map: false,
         ..Environment::default()
     }
 }
