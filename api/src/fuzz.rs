@@ -224,7 +224,7 @@ fn done(bytes: &[u8]) -> bool {
     };
     let command = Command::Expire(Expire { limit: 1 });
     [
-        Work::Query(partition, Query::Ownership(partition)),
+        Work::Queries(vec![(partition, Query::Ownership(partition))]),
         Work::Commands(vec![(partition, command)]),
     ]
     .iter()
@@ -415,7 +415,7 @@ mod tests {
         };
         let works = [
             Work::Commands(vec![(partition, Command::Enqueue(enqueue))]),
-            Work::Query(partition, query),
+            Work::Queries(vec![(partition, query)]),
         ];
         for (name, work) in ["commands", "query"].into_iter().zip(works) {
             let bytes = with(15, &work.encode().unwrap());
@@ -428,7 +428,7 @@ mod tests {
         };
         let dones = [
             Done::Replies(vec![Err(Rejection::StaleKeyRecord { current: 6 })]),
-            Done::Answer(Box::new(Answer::KeyRecord(Some(answer)))),
+            Done::Answers(vec![Answer::KeyRecord(Some(answer))]),
         ];
         for (name, done) in ["replies", "answer"].into_iter().zip(dones) {
             let bytes = with(16, &done.encode().unwrap());

@@ -21,7 +21,8 @@ pub struct PlacementView {
 }
 
 pub(super) fn response(view: PlacementView) -> Result<v1::PlacementResponse, Status> {
-    let map = serde_json::to_vec(&*view.map).map_err(|error| Status::internal(error.to_string()))?;
+    let map =
+        serde_json::to_vec(&*view.map).map_err(|error| Status::internal(error.to_string()))?;
     Ok(v1::PlacementResponse {
         map: map.into(),
         groups: view.groups,

@@ -537,7 +537,12 @@ pub(crate) fn placement(request: v1::CreateReplicaRequest) -> Result<Placement, 
             .ok()
             .and_then(|count| PartitionCount::new(count).ok())
             .ok_or_else(|| invalid("partition_count"))?,
-        role: role(request.founding, request.group_id, request.replica_id, &request.map)?,
+        role: role(
+            request.founding,
+            request.group_id,
+            request.replica_id,
+            &request.map,
+        )?,
         secrets: Zeroizing::new(secrets.to_owned()),
     })
 }

@@ -138,7 +138,7 @@ impl Router {
                 here,
                 told,
             }),
-            Done::Answer(_) => Err(ApiError::internal("an answer to commands")),
+            Done::Answers(_) => Err(ApiError::internal("answers to commands")),
         }
     }
 
@@ -153,11 +153,26 @@ impl Router {
         query: Query,
         deadline: Instant,
     ) -> Result<Answer, ApiError> {
-        let work = Work::Query(partition, query);
+        let answers = self.ask_all(group, vec![(partition, query)], deadline);
+        let answer = answers.await?.pop();
+        answer.ok_or_else(|| ApiError::internal("a query without an answer"))
+    }
+
+    /// Asks a group several questions about its partitions in one go, as [`Self::ask`]; answers in order.
+    ///
+    /// # Errors
+    /// As [`Self::ask`], if it holds for any of them.
+    pub async fn ask_all(
+        &self,
+        group: GroupId,
+        queries: Vec<(PartitionId, Query)>,
+        deadline: Instant,
+    ) -> Result<Vec<Answer>, ApiError> {
+        let work = Work::Queries(queries);
         let (done, ..) = Box::pin(self.dispatch(group, work, deadline)).await?;
         match done {
-            Done::Answer(answer) => Ok(*answer),
-            Done::Replies(_) => Err(ApiError::internal("replies to a query")),
+            Done::Answers(answers) => Ok(answers),
+            Done::Replies(_) => Err(ApiError::internal("replies to queries")),
         }
     }
 
@@ -246,17 +261,33 @@ async fn perform(
 ) -> Result<(Done, Timestamp), ExecuteError> {
     let done = match work {
         Work::Commands(commands) => Done::Replies(replica.propose(commands, deadline).await?),
-        Work::Query(partition, query) => {
-            let answer = replica.read(partition, &query, deadline).await?;
-            // Somebody's map is wrong, or the partition was not taken over yet: what is not there may
-            // be elsewhere.
-            if replica.epoch(partition).is_none() {
-                return Err(ExecuteError::NotOwner);
-            }
-            Done::Answer(Box::new(answer))
-        }
+        Work::Queries(queries) => Done::Answers(answer(replica, &queries, deadline).await?),
     };
     Ok((done, replica.service_time()))
+}
+
+/// Answers queries by what was applied after one look whether this replica leads.
+async fn answer(
+    replica: &Group,
+    queries: &[(PartitionId, Query)],
+    deadline: Instant,
+) -> Result<Vec<Answer>, ExecuteError> {
+    replica.linearize(deadline).await?;
+    let mut answers = Vec::with_capacity(queries.len());
+    for (partition, query) in queries {
+        let answer = if query.depends_on_time() {
+            replica.read(*partition, query, deadline).await?
+        } else {
+            replica.read_local(*partition, query)?
+        };
+        // Somebody's map is wrong, or the partition was not taken over yet: what is not there may be
+        // elsewhere.
+        if replica.epoch(*partition).is_none() {
+            return Err(ExecuteError::NotOwner);
+        }
+        answers.push(answer);
+    }
+    Ok(answers)
 }
 
 fn unencodable(error: rossby_storage::codec::CodecError) -> ApiError {

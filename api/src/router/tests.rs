@@ -95,7 +95,7 @@ impl Peers for Script {
             Work::Commands(commands) => {
                 Done::Replies(vec![Ok(Outcome::BlockChanged); commands.len()])
             }
-            Work::Query(..) => Done::Answer(Box::new(Answer::DeviceAuth(Some(1)))),
+            Work::Queries(_) => Done::Answers(vec![Answer::DeviceAuth(Some(1))]),
         };
         Ok(Executed {
             done: done.encode().unwrap(),
@@ -287,7 +287,7 @@ async fn a_node_that_is_told_to_ask_itself_does_not() {
 async fn a_node_without_a_replica_does_nothing_for_a_peer_and_names_whom_it_knows() {
     let script = Script::default().says(1, [names(3)]).says(3, [Ok(())]);
     let world = World::new(&[1], script);
-    let work = Work::Query(partition(), Query::Ownership(partition()));
+    let work = Work::Queries(vec![(partition(), Query::Ownership(partition()))]);
     let request = Execute {
         group: GROUP,
         work: work.encode().unwrap(),

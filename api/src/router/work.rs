@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 
 /// The most bytes of work, or of what comes of it. A request of a client has a quarter.
 pub(crate) const MAX_BYTES: usize = 16 * 1024 * 1024;
-/// The most commands in one piece of work.
-const MAX_COMMANDS: usize = 4096;
+/// The most commands or queries in one piece of work.
+const MAX_PARTS: usize = 4096;
 
 /// What a group is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Work {
     /// Propose these, in this order. Each partition's epoch is filled in where they are proposed.
     Commands(Vec<(PartitionId, Command)>),
-    /// Answer this, linearizably.
-    Query(PartitionId, Query),
+    /// Answer these, linearizably.
+    Queries(Vec<(PartitionId, Query)>),
 }
 
 /// What came of it.
@@ -32,8 +32,8 @@ pub(crate) enum Work {
 pub(crate) enum Done {
     /// A reply for each command.
     Replies(Vec<Reply>),
-    /// The answer.
-    Answer(Box<Answer>),
+    /// An answer to each query.
+    Answers(Vec<Answer>),
 }
 
 impl Versioned for Work {
@@ -58,19 +58,23 @@ impl Work {
     /// # Errors
     /// [`CodecError`] if they are none, or too much.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let work = decode_value(within(bytes)?)?;
-        if let Self::Commands(commands) = &work
-            && (commands.is_empty() || commands.len() > MAX_COMMANDS)
-        {
-            let count = commands.len();
-            return Err(CodecError::Malformed(format!("{count} commands")));
+        let work: Self = decode_value(within(bytes)?)?;
+        match work.parts() {
+            1..=MAX_PARTS => Ok(work),
+            parts => Err(CodecError::Malformed(format!("work in {parts} parts"))),
         }
-        Ok(work)
     }
 
     /// Whether it may be done again if nobody knows whether it was done.
     pub const fn is_query(&self) -> bool {
-        matches!(self, Self::Query(..))
+        matches!(self, Self::Queries(_))
+    }
+
+    const fn parts(&self) -> usize {
+        match self {
+            Self::Commands(commands) => commands.len(),
+            Self::Queries(queries) => queries.len(),
+        }
     }
 }
 
@@ -91,7 +95,7 @@ impl Done {
         let done: Self = decode_value(within(bytes)?)?;
         let fits = match (&done, work) {
             (Self::Replies(replies), Work::Commands(commands)) => replies.len() == commands.len(),
-            (Self::Answer(_), Work::Query(..)) => true,
+            (Self::Answers(answers), Work::Queries(queries)) => answers.len() == queries.len(),
             _ => false,
         };
         if fits {
@@ -132,8 +136,8 @@ mod tests {
 
     #[test]
     fn work_and_what_came_of_it_read_back() {
-        let query = Work::Query(partition(), Query::Ownership(partition()));
-        for work in [commands(1), commands(MAX_COMMANDS), query] {
+        let query = (partition(), Query::Ownership(partition()));
+        for work in [commands(1), commands(MAX_PARTS), Work::Queries(vec![query])] {
             assert_eq!(Work::decode(&work.encode().unwrap()), Ok(work));
         }
         let work = commands(1);
@@ -142,8 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn work_of_no_commands_or_too_many_is_refused() {
-        for count in [0, MAX_COMMANDS + 1] {
+    fn work_in_no_parts_or_too_many_is_refused() {
+        for count in [0, MAX_PARTS + 1] {
             let bytes = commands(count).encode().unwrap();
             assert!(matches!(
                 Work::decode(&bytes),
@@ -160,9 +164,8 @@ mod tests {
 
     #[test]
     fn what_came_of_other_work_is_refused() {
-        let answer = Done::Answer(Box::new(Answer::DeviceAuth(None)))
-            .encode()
-            .unwrap();
+        let answer = Done::Answers(vec![Answer::DeviceAuth(None)]);
+        let answer = answer.encode().unwrap();
         assert!(Done::decode(&answer, &commands(1)).is_err());
         let replies = Done::Replies(vec![Err(Rejection::QueueFull)]);
         assert!(Done::decode(&replies.encode().unwrap(), &commands(2)).is_err());

@@ -215,20 +215,22 @@ async fn current_records(
     proposed: &Proposed,
     stale: Vec<(usize, BoxId)>,
 ) -> Vec<(usize, Option<Answer>)> {
-    let asking = stale.into_iter().map(|(place, box_id)| async move {
-        let (partition, query) = (box_id.partition(), Query::KeyRecord { box_id, sender });
-        let answer = match &proposed.here {
-            // This replica has just applied the rejection, so what it has is no older.
-            Some(here) => here.read_local(partition, &query).ok(),
-            None => {
-                let router = &service.config.router;
-                let asking = router.ask(group, partition, query, call.deadline);
-                asking.await.ok()
-            }
-        };
-        (place, answer)
-    });
-    join_all(asking).await
+    let query = |box_id: BoxId| (box_id.partition(), Query::KeyRecord { box_id, sender });
+    let queries: Vec<_> = stale.iter().map(|(_, box_id)| query(*box_id)).collect();
+    let answers: Vec<Option<Answer>> = match &proposed.here {
+        // This replica has just applied the rejections, so what it has is no older.
+        Some(here) => {
+            let read = |(partition, query): &(_, _)| here.read_local(*partition, query).ok();
+            queries.iter().map(read).collect()
+        }
+        None => {
+            let router = &service.config.router;
+            let asked = router.ask_all(group, queries, call.deadline).await;
+            asked.map_or_else(|_| Vec::new(), |all| all.into_iter().map(Some).collect())
+        }
+    };
+    let places = stale.into_iter().map(|(place, _)| place);
+    places.zip(answers).collect()
 }
 
 /// Adds such records to the refusals. One that could not be read is left out: the call must not fail as

@@ -46,12 +46,13 @@ impl Worker for Expiry {
         };
         self.tell(workers, now).await?;
         let mut trouble = Ok(());
+        let mut silent = finisher::Silent::default();
         for partition in workers.owned() {
             if !is_due(workers, partition, now)? {
                 continue;
             }
             // What another group keeps it from must not keep all else from expiring.
-            match finisher::finish(workers, partition).await {
+            match finisher::finish(workers, partition, &mut silent).await {
                 Ok(()) => {}
                 Err(elsewhere @ Trouble::Elsewhere(_)) => {
                     trouble = Err(elsewhere);

@@ -1,11 +1,10 @@
 //! Finishes half-done registrations: the claim was verified, but whoever asked for it never came to
 //! activate the box. The claim may be in another group, which is asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, stream};
 use rossby_domain::command::ActivateBox;
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, DeviceId, GroupId, PartitionId};
@@ -18,7 +17,7 @@ use super::{PATIENCE, Trouble, Worker, Workers};
 /// Pending boxes looked at in one step.
 const BATCH: u32 = 256;
 /// Questions to another group at a time.
-const ASKED_AT_ONCE: usize = 16;
+const ASKED_AT_ONCE: usize = 1024;
 
 pub(super) struct Finisher;
 
@@ -29,8 +28,9 @@ impl Worker for Finisher {
 
     async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
         let mut trouble = Ok(());
+        let mut silent = Silent::default();
         for partition in workers.owned() {
-            match finish(workers, partition).await {
+            match finish(workers, partition, &mut silent).await {
                 Ok(()) => {}
                 // The others may have no need of that group.
                 Err(elsewhere @ Trouble::Elsewhere(_)) => trouble = Err(elsewhere),
@@ -41,12 +41,20 @@ impl Worker for Finisher {
     }
 }
 
+/// Groups that gave no answer in this pass. They are asked no more in it: one that is down must not hold
+/// up what needs the others.
+pub(super) type Silent = BTreeSet<GroupId>;
+
 /// Finishes all half-done registrations of a partition.
 ///
 /// # Errors
 /// [`Trouble::Elsewhere`] if it is not known of some of them whether there is something to finish; all
 /// others are finished.
-pub(super) async fn finish(workers: &Workers, partition: PartitionId) -> Result<(), Trouble> {
+pub(super) async fn finish(
+    workers: &Workers,
+    partition: PartitionId,
+    silent: &mut Silent,
+) -> Result<(), Trouble> {
     let mut after = None;
     let mut trouble = Ok(());
     loop {
@@ -62,13 +70,10 @@ pub(super) async fn finish(workers: &Workers, partition: PartitionId) -> Result<
             return trouble;
         };
         after = Some(last.box_id);
-        let mut commands = Vec::new();
-        for found in activations(workers, &pending).await? {
-            match found {
-                Ok(activation) => commands.push((partition, Command::ActivateBox(activation))),
-                Err(elsewhere) => trouble = Err(elsewhere),
-            }
-        }
+        let (activations, unknown) = activations(workers, &pending, silent).await?;
+        trouble = trouble.and(unknown);
+        let command = |activation| (partition, Command::ActivateBox(activation));
+        let commands: Vec<_> = activations.into_iter().map(command).collect();
         if !commands.is_empty() {
             // A rejection means that the box is gone or no longer asks: nothing to finish.
             workers.propose(commands).await?;
@@ -84,67 +89,76 @@ struct Asked {
     identifier: IdentifierHash,
 }
 
-/// The commands that finish registrations: one for each identifier that was verified, or why that is not
-/// known.
+/// The commands that finish registrations: one for each identifier that was verified. With it, why that
+/// is not known of some.
 async fn activations(
     workers: &Workers,
     pending: &[PendingBox],
-) -> Result<Vec<Result<ActivateBox, Trouble>>, Trouble> {
+    silent: &mut Silent,
+) -> Result<(Vec<ActivateBox>, Result<(), Trouble>), Trouble> {
     let mut found = Vec::new();
+    let mut trouble = Ok(());
     let mut elsewhere: BTreeMap<GroupId, Vec<Asked>> = BTreeMap::new();
-    for pending in pending {
-        for identifier in &pending.identifiers {
-            let asked = Asked {
-                box_id: pending.box_id,
-                device: pending.device,
-                identifier: *identifier,
-            };
-            let directory = identifier.partition(workers.partitions);
-            match workers.router.directory().owner(directory) {
-                Some(group) if group == workers.group.id() => {
-                    let query = Query::VerifiedClaim(*identifier);
-                    let answer = workers.group.read_local(directory, &query)?;
-                    found.extend(activation(asked, answer).transpose());
-                }
-                Some(group) => elsewhere.entry(group).or_default().push(asked),
-                None => found.push(Err(Trouble::Elsewhere("no map".to_owned()))),
+    for asked in pending.iter().flat_map(asked_by) {
+        let directory = asked.identifier.partition(workers.partitions);
+        match workers.router.directory().owner(directory) {
+            Some(group) if group == workers.group.id() => {
+                let query = Query::VerifiedClaim(asked.identifier);
+                let answer = workers.group.read_local(directory, &query)?;
+                found.extend(activation(asked, answer)?);
             }
+            Some(group) if silent.contains(&group) => {
+                trouble = Err(Trouble::Elsewhere("it gave no answer just now".to_owned()));
+            }
+            Some(group) => elsewhere.entry(group).or_default().push(asked),
+            None => trouble = Err(Trouble::Elsewhere("no map".to_owned())),
         }
     }
     for (group, asked) in elsewhere {
-        found.extend(ask(workers, group, asked).await);
+        for part in asked.chunks(ASKED_AT_ONCE) {
+            match ask(workers, group, part).await {
+                Ok(activations) => found.extend(activations),
+                Err(elsewhere) => {
+                    silent.insert(group);
+                    trouble = Err(elsewhere);
+                    break;
+                }
+            }
+        }
     }
-    Ok(found)
+    Ok((found, trouble))
 }
 
-/// Asks another group. Once it gives no answer, it is asked no more this time.
+fn asked_by(pending: &PendingBox) -> impl Iterator<Item = Asked> {
+    let (box_id, device) = (pending.box_id, pending.device);
+    let asked = move |identifier: &IdentifierHash| Asked {
+        box_id,
+        device,
+        identifier: *identifier,
+    };
+    pending.identifiers.iter().map(asked)
+}
+
+/// Asks another group, for all in one go.
 async fn ask(
     workers: &Workers,
     group: GroupId,
-    asked: Vec<Asked>,
-) -> Vec<Result<ActivateBox, Trouble>> {
+    asked: &[Asked],
+) -> Result<Vec<ActivateBox>, Trouble> {
+    let query = |asked: &Asked| {
+        let directory = asked.identifier.partition(workers.partitions);
+        (directory, Query::VerifiedClaim(asked.identifier))
+    };
+    let queries = asked.iter().map(query).collect();
     let deadline = Instant::now() + PATIENCE;
-    let mut answers = stream::iter(asked)
-        .map(|asked| async move {
-            let directory = asked.identifier.partition(workers.partitions);
-            let query = Query::VerifiedClaim(asked.identifier);
-            let asking = workers.router.ask(group, directory, query, deadline);
-            let answer = asking.await.map_err(|error| {
-                let why = error.log().unwrap_or(error.code().as_str());
-                Trouble::Elsewhere(why.to_owned())
-            })?;
-            activation(asked, answer)
-        })
-        .buffered(ASKED_AT_ONCE);
-    let mut found = Vec::new();
-    while let Some(answer) = answers.next().await {
-        let is_over = answer.is_err();
-        found.extend(answer.transpose());
-        if is_over {
-            break;
-        }
-    }
-    found
+    let answers = workers.router.ask_all(group, queries, deadline).await;
+    let answers = answers.map_err(|error| {
+        let why = error.log().unwrap_or(error.code().as_str());
+        Trouble::Elsewhere(why.to_owned())
+    })?;
+    let found = asked.iter().zip(answers);
+    let found = found.map(|(asked, answer)| activation(*asked, answer));
+    found.filter_map(Result::transpose).collect()
 }
 
 /// The command that finishes a registration, if its identifier was verified for its box.

@@ -221,10 +221,25 @@ async fn what_is_asked_of_placement_reaches_the_node() {
     tokio::spawn(listener.serve(Arc::new(Node), CancellationToken::new()));
     let mut client = client(&path).await;
 
-    let status = client.status(v1::StatusRequest {}).await.unwrap().into_inner();
-    assert_eq!((status.region.as_str(), status.map_version, status.data_groups), ("eu", 3, 2));
+    let status = client
+        .status(v1::StatusRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (
+            status.region.as_str(),
+            status.map_version,
+            status.data_groups
+        ),
+        ("eu", 3, 2)
+    );
 
-    let view = client.placement(v1::PlacementRequest {}).await.unwrap().into_inner();
+    let view = client
+        .placement(v1::PlacementRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     let map: ClusterMap = serde_json::from_slice(&view.map).unwrap();
     assert_eq!(map, ClusterMap::default());
     assert_eq!(view.silent_node_ids, [5]);
@@ -247,7 +262,10 @@ async fn what_is_asked_of_placement_reaches_the_node() {
     // An order about a whole node, where there are several groups.
     let order = v1::ChangeMembersRequest {
         whole_node: true,
-        ..rossby_api::admin::members_request(GroupId(1), &MembersOrder::Add(NodeId(2), "a:1".to_owned()))
+        ..rossby_api::admin::members_request(
+            GroupId(1),
+            &MembersOrder::Add(NodeId(2), "a:1".to_owned()),
+        )
     };
     let which = client.change_members(order).await.unwrap_err();
     assert_eq!(which.message(), "which group?");

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod across;
 mod admin;
 mod attacks;
 mod clocks;

@@ -264,7 +264,8 @@ impl ClusterMap {
             return Err(PlacementRefusal::Address(*unreachable));
         }
         let alone = others().next().is_none();
-        if !entry.has_addresses(alone) || others().any(|(_, other)| entry.shares_address_with(other))
+        if !entry.has_addresses(alone)
+            || others().any(|(_, other)| entry.shares_address_with(other))
         {
             return Err(PlacementRefusal::Address(node));
         }

@@ -51,8 +51,14 @@ pub(super) fn print(view: &View, json: bool) -> Result<(), Failure> {
 fn print_words(told: &ExplainView<'_>) {
     let of = told.explanation;
     output::line(match of.holds {
-        Some(true) => format!("The loss of any one {} is survived, as it is to be.", of.goal),
-        Some(false) => format!("The loss of any one {} is to be survived, and is not:", of.goal),
+        Some(true) => format!(
+            "The loss of any one {} is survived, as it is to be.",
+            of.goal
+        ),
+        Some(false) => format!(
+            "The loss of any one {} is to be survived, and is not:",
+            of.goal
+        ),
         None => format!(
             "The loss of any one {} is to be survived; whether it is can't be told now.",
             of.goal
@@ -64,12 +70,19 @@ fn print_words(told: &ExplainView<'_>) {
     }
     for group in &told.guessed {
         output::line(match group {
-            0 => "The placement group's leader does not answer: what is said of it is a guess.".to_owned(),
-            group => format!("The leader of group {group} does not answer: what is said of it is a guess."),
+            0 => "The placement group's leader does not answer: what is said of it is a guess."
+                .to_owned(),
+            group => format!(
+                "The leader of group {group} does not answer: what is said of it is a guess."
+            ),
         });
     }
     if !told.silent.is_empty() {
-        let silent: Vec<_> = told.silent.iter().map(|node| format!("node {node}")).collect();
+        let silent: Vec<_> = told
+            .silent
+            .iter()
+            .map(|node| format!("node {node}"))
+            .collect();
         output::line(format!(
             "Not answering, and so taken for down: {}.",
             silent.join(", ")

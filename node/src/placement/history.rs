@@ -104,7 +104,10 @@ mod tests {
             node: NodeId(2),
             entry: entry.clone(),
         };
-        assert_eq!(words(&put(&entry)), "node 2 is in region eu, at 10.0.0.2:7472");
+        assert_eq!(
+            words(&put(&entry)),
+            "node 2 is in region eu, at 10.0.0.2:7472"
+        );
         entry.state = NodeState::Draining;
         assert_eq!(words(&put(&entry)), "node 2 in region eu is leaving");
         assert_eq!(words(&Change::RemoveNode(NodeId(2))), "node 2 has left");

@@ -87,7 +87,9 @@ struct Seen {
 }
 
 const FIGURES: [Figure; 11] = [
-    ("rossby_raft_term", "The group's term", |seen| seen.status.term),
+    ("rossby_raft_term", "The group's term", |seen| {
+        seen.status.term
+    }),
     (
         "rossby_raft_leader",
         "Whether this node leads the group",
@@ -106,18 +108,24 @@ const FIGURES: [Figure; 11] = [
     ("rossby_raft_members", "Members of the group", |seen| {
         seen.status.members.len() as u64
     }),
-    ("rossby_raft_last_log_index", "Last entry in the log", |seen| {
-        seen.status.last_log_index.unwrap_or_default()
-    }),
-    ("rossby_raft_committed_index", "Last committed entry", |seen| {
-        seen.status.committed_index.unwrap_or_default()
-    }),
+    (
+        "rossby_raft_last_log_index",
+        "Last entry in the log",
+        |seen| seen.status.last_log_index.unwrap_or_default(),
+    ),
+    (
+        "rossby_raft_committed_index",
+        "Last committed entry",
+        |seen| seen.status.committed_index.unwrap_or_default(),
+    ),
     ("rossby_raft_applied_index", "Last applied entry", |seen| {
         seen.status.applied_index.unwrap_or_default()
     }),
-    ("rossby_raft_checkpoint_index", "Entry of the checkpoint", |seen| {
-        seen.status.checkpoint_index.unwrap_or_default()
-    }),
+    (
+        "rossby_raft_checkpoint_index",
+        "Entry of the checkpoint",
+        |seen| seen.status.checkpoint_index.unwrap_or_default(),
+    ),
     (
         "rossby_raft_follower_lag",
         "Entries that the last follower lacks",

@@ -245,7 +245,14 @@ mod tests {
         let nodes = nodes.iter().map(|(node, region)| entry(*node, region));
         let cluster = ClusterId::from_random([7; 16]);
         let name = "test".to_owned();
-        Founding::new(cluster, name, PartitionCount::DEFAULT, None, nodes.collect()).unwrap()
+        Founding::new(
+            cluster,
+            name,
+            PartitionCount::DEFAULT,
+            None,
+            nodes.collect(),
+        )
+        .unwrap()
     }
 
     fn one_region() -> Founding {

@@ -156,9 +156,7 @@ impl Node {
                 )));
             }
             Some(identity) if identity.cluster.is_some() => {}
-            _ => founding
-                .write(data)
-                .map_err(|error| failed(error.into()))?,
+            _ => founding.write(data).map_err(|error| failed(error.into()))?,
         }
         Ok(Place {
             cluster,

@@ -133,9 +133,8 @@ impl Node {
 
     fn no_leader(&self, group: GroupId) -> OperatorError {
         let map = self.membership().map(|membership| membership.map.newest());
-        let is_none = |map: Arc<ClusterMap>| {
-            group != PLACEMENT_GROUP && !map.groups().contains_key(&group)
-        };
+        let is_none =
+            |map: Arc<ClusterMap>| group != PLACEMENT_GROUP && !map.groups().contains_key(&group);
         match map.is_some_and(is_none) {
             true => OperatorError::Invalid(format!("there is no group {group}")),
             false => unavailable("the group has no leader now"),

@@ -201,11 +201,7 @@ fn addresses_file(node: &Node) -> std::path::PathBuf {
 }
 
 /// Tells when the node is ready, and watches over it until it fails.
-async fn watch(
-    node: &Arc<Node>,
-    serving: &Serving,
-    clients: std::net::SocketAddr,
-) -> Failure {
+async fn watch(node: &Arc<Node>, serving: &Serving, clients: std::net::SocketAddr) -> Failure {
     let (mut announced, mut told, mut minding) = (false, None, false);
     loop {
         if !minding && node.membership().is_some() {
@@ -281,7 +277,10 @@ fn compare_addresses(node: &Node) {
     let own = node.own_member().peer_address;
     let members = membership.replicas.members();
     let known = members.into_iter().find(|member| member.node == node.id());
-    if let Some(known) = known.map(|member| member.peer_address).filter(|known| *known != own) {
+    if let Some(known) = known
+        .map(|member| member.peer_address)
+        .filter(|known| *known != own)
+    {
         warn!(
             known,
             own, "other nodes know this one by another address, and call it there"
@@ -298,7 +297,12 @@ fn fatal(node: &Node, serving: &Serving) -> Option<Failure> {
         ));
     }
     let membership = node.membership()?;
-    let statuses: Vec<_> = membership.replicas.all().iter().map(|group| group.status()).collect();
+    let statuses: Vec<_> = membership
+        .replicas
+        .all()
+        .iter()
+        .map(|group| group.status())
+        .collect();
     let has_others = statuses.iter().any(|status| status.members.len() > 1);
     if has_others && node.parts.peers.is_none() {
         let text = "this node's cluster has other nodes, but peers.listen is not set";

@@ -66,8 +66,7 @@ impl Operator for Node {
             advice: removed.or(missed),
             node: self.id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            cluster: membership
-                .map(|member| (member.cluster.id, member.cluster.name.clone())),
+            cluster: membership.map(|member| (member.cluster.id, member.cluster.name.clone())),
             groups: membership.map(statuses).unwrap_or_default(),
             region: self.parts.config.region.clone(),
             map_version: map.as_ref().map(|map| map.version()).unwrap_or_default(),

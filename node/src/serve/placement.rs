@@ -54,9 +54,10 @@ impl Node {
             .map(|group| group_status(group.status()))
             .collect();
         let map = membership.map.newest();
-        let others = map.nodes().iter().filter(|(node, entry)| {
-            **node != self.id() && !entry.peer_address.is_empty()
-        });
+        let others = map
+            .nodes()
+            .iter()
+            .filter(|(node, entry)| **node != self.id() && !entry.peer_address.is_empty());
         let asking = others.map(|(node, entry)| async {
             let asked = match &self.parts.peers {
                 Some(peers) => ask_status(peers, *node, entry).await,
@@ -366,7 +367,11 @@ async fn ask_status(
 ) -> Option<v1::StatusResponse> {
     let asked = async {
         let connection = peers.get(node, &entry.peer_address).await.ok()?;
-        let answer = connection.client().status(v1::StatusRequest {}).await.ok()?;
+        let answer = connection
+            .client()
+            .status(v1::StatusRequest {})
+            .await
+            .ok()?;
         Some(answer.into_inner())
     };
     let answered = tokio::time::timeout(STATUS_WITHIN, asked).await;

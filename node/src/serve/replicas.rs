@@ -33,7 +33,11 @@ impl Replicas {
     /// All of them, the placement group's first.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Group>> {
-        self.0.read().values().map(|held| held.group.clone()).collect()
+        self.0
+            .read()
+            .values()
+            .map(|held| held.group.clone())
+            .collect()
     }
 
     /// Those of groups of boxes.

@@ -105,7 +105,9 @@ fn a_box_is_born_and_served_in_the_region_of_the_node_that_was_asked() {
     for id in 1..=3 {
         cluster.node(id).wait_ready();
     }
-    cluster.node(2).wait_log("cluster map kept here can't be used");
+    cluster
+        .node(2)
+        .wait_log("cluster map kept here can't be used");
     let facts = |shown: &Value| (shown["version"].clone(), shown["regions"].clone());
     assert_eq!(facts(&cluster.placement(2, &["show"])), facts(&before));
     runtime.block_on(async {
@@ -124,16 +126,25 @@ fn an_operator_sees_where_things_are_and_says_what_is_to_be_survived() {
     let shown = cluster.placement(1, &["show"]);
     assert_eq!(shown["version"], 1);
     assert_eq!(shown["survive"], "region");
-    assert_eq!((&shown["partitions"], &shown["spare"]), (&256.into(), &32.into()));
+    assert_eq!(
+        (&shown["partitions"], &shown["spare"]),
+        (&256.into(), &32.into())
+    );
     let groups = shown["groups"].as_array().unwrap();
-    let homes: Vec<_> = groups.iter().map(|group| group["home"].as_str().unwrap()).collect();
+    let homes: Vec<_> = groups
+        .iter()
+        .map(|group| group["home"].as_str().unwrap())
+        .collect();
     assert_eq!(homes, REGIONS);
     for group in groups.iter().chain([&shown["placement"]]) {
         assert_eq!(group["members"].as_array().unwrap().len(), 3, "{shown}");
     }
     let words = cluster.placement_output(3, &["show"], false);
     let words = String::from_utf8(words.stdout).unwrap();
-    assert!(words.contains("group 2, at home in eu, 75 partitions"), "{words}");
+    assert!(
+        words.contains("group 2, at home in eu, 75 partitions"),
+        "{words}"
+    );
 
     let explained = cluster.placement(2, &["explain"]);
     assert_eq!(explained["holds"], true, "{explained}");
@@ -151,10 +162,22 @@ fn an_operator_sees_where_things_are_and_says_what_is_to_be_survived() {
     assert_eq!(set["version"], 3);
     let history = cluster.placement(1, &["history"]);
     let said: Vec<_> = history.as_array().unwrap().iter().collect();
-    let said: Vec<_> = said.iter().map(|row| row["what"].as_str().unwrap()).collect();
+    let said: Vec<_> = said
+        .iter()
+        .map(|row| row["what"].as_str().unwrap())
+        .collect();
     assert_eq!(said.len(), 3, "{history}");
-    assert!(said[0].starts_with("founded: 3 nodes, 3 groups"), "{history}");
-    assert_eq!(said[1..], ["to survive the loss of a node", "to survive the loss of a region"]);
+    assert!(
+        said[0].starts_with("founded: 3 nodes, 3 groups"),
+        "{history}"
+    );
+    assert_eq!(
+        said[1..],
+        [
+            "to survive the loss of a node",
+            "to survive the loss of a region"
+        ]
+    );
     for id in 1..=3 {
         eventually("every node hears of the new map", || {
             (cluster.node(id).status()?["map_version"] == 3).then_some(())
@@ -180,7 +203,11 @@ fn orders_about_one_group_must_say_which_where_there_are_several() {
     assert!(stderr(&output).contains("--group"), "{}", stderr(&output));
     let output = cluster.order(1, &["remove-node", "9", "--group", "7"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(stderr(&output).contains("no group 7"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("no group 7"),
+        "{}",
+        stderr(&output)
+    );
     cluster.order_ok(1, &["remove-node", "9", "--group", "2"]);
     // A backup would hold one group only.
     let data = cluster.node(1).data().display().to_string();
@@ -201,7 +228,11 @@ fn too_few_regions_survive_the_loss_of_none() {
     let init = init.into_iter().chain(nodes.iter().map(String::as_str));
     let output = crate::support::run(init);
     assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
-    assert!(stderr(&output).contains("at least 3"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("at least 3"),
+        "{}",
+        stderr(&output)
+    );
     // Nothing was made: the same without it makes the cluster.
     let output = cluster.init();
     assert!(output.status.success(), "{}", stderr(&output));
@@ -221,7 +252,9 @@ fn mail_goes_on_without_the_placement_group() {
         let members = status["placement"]["members"].as_array()?.len();
         (members == 1).then_some(())
     };
-    eventually("the placement group is on node 3 alone", || alone(&mut cluster));
+    eventually("the placement group is on node 3 alone", || {
+        alone(&mut cluster)
+    });
     // The others hear of a newer map by asking.
     cluster.add_waiting(4);
     let new = cluster.at(4);

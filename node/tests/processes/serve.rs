@@ -41,7 +41,10 @@ fn a_clock_that_is_in_no_doubt_needs_no_confirmation() {
     let group = &node.status().unwrap()["groups"][0];
     assert!(group["expiry_blocked"].is_null(), "{group}");
     let (_, metrics) = node.page("/metrics").unwrap();
-    assert!(metrics.contains("\nrossby_expiry_blocked{group=\"1\"} 0\n"), "{metrics}");
+    assert!(
+        metrics.contains("\nrossby_expiry_blocked{group=\"1\"} 0\n"),
+        "{metrics}"
+    );
     let other = run(["cluster", "confirm-time", "--data", &data, "--group", "2"]);
     assert_eq!(other.status.code(), Some(2), "{}", stderr(&other));
 }

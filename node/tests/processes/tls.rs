@@ -241,7 +241,7 @@ async fn the_services_of_peers_and_operators_are_not_on_the_client_port() {
     let channel = plain(&mut cluster).await;
     let mut peer = rossby_proto::v1::peer_client::PeerClient::new(channel.clone());
     let status = peer
-        .describe(rossby_proto::v1::DescribeRequest {})
+        .describe(rossby_proto::v1::DescribeRequest { group_id: 1 })
         .await
         .unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unimplemented);

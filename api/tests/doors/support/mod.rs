@@ -44,7 +44,7 @@ pub use device::{TestDevice, phone_of};
 
 /// The cluster's name, which requests are signed for.
 pub const HOST: &str = "test.rossby";
-const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const GROUP: GroupId = GroupId(1);
 /// Nothing here takes this long unless it is stuck.
 const STUCK: Duration = Duration::from_secs(20);
@@ -53,7 +53,7 @@ const STUCK: Duration = Duration::from_secs(20);
 pub type Refusal = ApiError;
 
 /// A courier that hands codes to the test, unless it is told to fail.
-struct ToTest {
+pub struct ToTest {
     codes: mpsc::UnboundedSender<(Identifier, String)>,
     failures: Arc<AtomicU64>,
     takes_ms: Arc<AtomicU64>,
@@ -62,6 +62,18 @@ struct ToTest {
 
 /// When deliveries were begun, and for whom.
 type Begun = Arc<std::sync::Mutex<Vec<(Instant, Identifier)>>>;
+
+impl ToTest {
+    /// One that never fails.
+    pub fn new(codes: mpsc::UnboundedSender<(Identifier, String)>) -> Self {
+        Self {
+            codes,
+            failures: Arc::default(),
+            takes_ms: Arc::default(),
+            begun: Begun::default(),
+        }
+    }
+}
 
 #[async_trait]
 impl Courier for ToTest {
@@ -557,7 +569,7 @@ async fn start_groups(
     started
 }
 
-fn node_in_memory(
+pub fn node_in_memory(
     node: NodeId,
     clock: &ManualClock,
     network: &MemoryNetwork,
