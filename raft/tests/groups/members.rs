@@ -304,10 +304,7 @@ async fn whoever_adds_a_member_and_dies_the_same_order_is_finished_by_the_next_l
     // The leader has added the member, and dies before anybody told it.
     let first = loop {
         let leader = world.leader().await;
-        let advanced = leader
-            .group
-            .advance(&order, &free(4), later())
-            .await;
+        let advanced = leader.group.advance(&order, &free(4), later()).await;
         if let Ok(Advance::Invite { replica, .. }) = advanced {
             break replica;
         }
@@ -324,10 +321,7 @@ async fn whoever_adds_a_member_and_dies_the_same_order_is_finished_by_the_next_l
     let order = add(5);
     loop {
         let leader = world.leader().await;
-        let advanced = leader
-            .group
-            .advance(&order, &free(5), later())
-            .await;
+        let advanced = leader.group.advance(&order, &free(5), later()).await;
         if matches!(advanced, Ok(Advance::Invite { .. })) {
             break;
         }
@@ -353,7 +347,8 @@ async fn a_leader_that_dies_between_the_old_and_the_new_voters_leaves_no_joint_g
         let group = world.nodes[&leader].group.clone();
         let leaving = world.follower().await.id;
         let order = remove(leaving);
-        let changing = tokio::spawn(async move { group.advance(&order, &Newcomers::new(), later()).await });
+        let changing =
+            tokio::spawn(async move { group.advance(&order, &Newcomers::new(), later()).await });
         world
             .until("the change has begun", |world| {
                 let status = world.nodes[&leader].group.status();
@@ -409,9 +404,7 @@ async fn what_would_cost_the_quorum_is_refused() {
     assert_eq!(refused, Err(Refused::AlreadyAVoter { old: dead, new }));
     // An empty node at a member's address.
     let leader = world.leader().await.group.clone();
-    let wiped = leader
-        .advance(&add(dead.0), &free(dead.0), later())
-        .await;
+    let wiped = leader.advance(&add(dead.0), &free(dead.0), later()).await;
     assert!(
         matches!(wiped, Err(ChangeError::Refused(Refused::Wiped { .. }))),
         "{wiped:?}"
