@@ -49,9 +49,7 @@ pub(super) async fn decommission(args: &DrainArgs) -> Result<(), Failure> {
     let node = args.node;
     let set = begin(args).await?;
     wait_empty(args, MapVersion(set.map_version)).await?;
-    let mut client = connect(&args.placement.socket.path()).await?;
-    let request = v1::SettleNodeRequest { node_id: node };
-    let settled = order(ORDER_TIMEOUT, client.settle_node(request)).await?;
+    let settled = settle(args).await?;
     if !settled.gone {
         return Err(Failure::new(
             Exit::OutcomeUnknown,
@@ -68,7 +66,22 @@ pub(super) async fn decommission(args: &DrainArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The first steps can wait a little for a leader.
+/// Takes the node out of the map, once every group has a leader that says that it is not on it.
+async fn settle(args: &DrainArgs) -> Result<v1::SettleNodeResponse, Failure> {
+    let began = Instant::now();
+    loop {
+        let mut client = connect(&args.placement.socket.path()).await?;
+        let request = v1::SettleNodeRequest { node_id: args.node };
+        match order(ORDER_TIMEOUT, client.settle_node(request)).await {
+            Err(failure)
+                if failure.exit == Exit::Unavailable
+                    && began.elapsed() < Duration::from_secs(args.patience) => {}
+            settled => return settled,
+        }
+        sleep(PAUSE).await;
+    }
+}
+
 async fn begin(args: &DrainArgs) -> Result<v1::SetNodeStateResponse, Failure> {
     set_draining(&args.placement.socket, args.node, true).await
 }

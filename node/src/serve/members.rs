@@ -30,12 +30,14 @@ use tracing::{debug, warn};
 
 use super::init::{describe, entry_of, failed, place, refused, unavailable};
 use super::node::{Missed, Node};
-use super::orders::By;
+use super::orders::{By, OrderGuard};
 use super::placement::of_peer;
 
 /// How long one call may carry an order on, at the leader and as the node that hands it on waits.
 pub(super) const AT_THE_LEADER: Duration = Duration::from_secs(20);
 pub(super) const ANYWHERE: Duration = Duration::from_secs(25);
+/// Between two looks whether a step of the plan is over.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A node that a cluster calls for longer than this, without an invitation, is missed by it.
 const INVITED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -88,7 +90,7 @@ impl Node {
         if !matches!(order, MembersOrder::Remove { .. }) {
             self.publish_own_address(&group, deadline).await?;
         }
-        let running = self.orders.begin_order(group.id());
+        let running = self.begin_order(group.id(), deadline).await?;
         let carried = self.carry_on(&group, plain(order), By::Operator, deadline);
         let progress = match carried.await {
             Err(CarryError::Change(ChangeError::Refused(refused))) => {
@@ -149,6 +151,25 @@ impl Node {
                     return Ok(MembersProgress::Done { replica, voters });
                 }
             }
+        }
+    }
+
+    /// Begins an operator's order once no step of the plan is carried on in the group.
+    async fn begin_order(
+        &self,
+        group: GroupId,
+        deadline: Instant,
+    ) -> Result<OrderGuard<'_>, OperatorError> {
+        loop {
+            if let Some(running) = self.orders.begin_order(group) {
+                return Ok(running);
+            }
+            if Instant::now() > deadline {
+                return Err(unavailable(format!(
+                    "the members of group {group} are just changing, by the cluster's own plan"
+                )));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 

@@ -39,14 +39,19 @@ struct Running {
 pub struct Orders(Mutex<BTreeMap<GroupId, Running>>);
 
 impl Orders {
-    /// An operator's order begins to be carried on.
-    pub fn begin_order(&self, group: GroupId) -> OrderGuard<'_> {
-        self.0.lock().entry(group).or_default().orders += 1;
-        OrderGuard {
+    /// An operator's order begins to be carried on; not while a step of the plan is.
+    pub fn begin_order(&self, group: GroupId) -> Option<OrderGuard<'_>> {
+        let mut running = self.0.lock();
+        let running = running.entry(group).or_default();
+        if running.steps > 0 {
+            return None;
+        }
+        running.orders += 1;
+        Some(OrderGuard {
             orders: self,
             group,
             hold: Some(UNFINISHED),
-        }
+        })
     }
 
     /// A step of the plan begins to be carried on; not while an operator's order does.
@@ -138,16 +143,17 @@ mod tests {
     async fn an_operators_order_keeps_the_plan_away_until_it_is_not_given_again() {
         let orders = Orders::default();
         let running = orders.begin_order(GROUP);
+        assert!(running.is_some());
         assert!(orders.begin_step(GROUP).is_none());
         assert!(orders.is_busy(GROUP) && !orders.is_busy(GroupId(2)));
         drop(running);
         assert!(orders.is_busy(GROUP), "it is given again");
         tokio::time::advance(UNFINISHED).await;
         assert!(!orders.is_busy(GROUP));
-        orders.begin_order(GROUP).done();
+        orders.begin_order(GROUP).unwrap().done();
         tokio::time::advance(FINISHED).await;
         assert!(!orders.is_busy(GROUP));
-        orders.begin_order(GROUP).forget();
+        orders.begin_order(GROUP).unwrap().forget();
         assert!(!orders.is_busy(GROUP));
     }
 
@@ -156,6 +162,7 @@ mod tests {
         let orders = Orders::default();
         let step = orders.begin_step(GROUP);
         assert!(step.is_some() && orders.begin_step(GROUP).is_none());
+        assert!(orders.begin_order(GROUP).is_none());
         assert!(orders.is_busy(GROUP) && orders.is_planned(GROUP));
         drop(step);
         assert!(!orders.is_busy(GROUP) && orders.is_planned(GROUP));

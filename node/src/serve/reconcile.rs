@@ -229,11 +229,11 @@ impl Node {
             let Some(leader) = led.get(&group) else {
                 continue;
             };
-            self.begin(memory, group, step, *leader, now);
+            self.begin_step(memory, group, step, *leader, now);
         }
     }
 
-    fn begin(
+    fn begin_step(
         self: &Arc<Self>,
         memory: &mut Memory,
         group: GroupId,

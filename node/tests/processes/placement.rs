@@ -150,6 +150,9 @@ fn a_group_that_is_added_serves_boxes_that_are_born_in_its_region() {
     for id in 1..=3 {
         cluster.node(id).start();
     }
+    for id in 1..=3 {
+        cluster.node(id).wait_ready();
+    }
     wait_placed(&mut cluster, 2, "the new group is led from home", |shown| {
         let group = &shown["groups"][3];
         group["leader_node"] == 2 && nodes_of(group, true).len() == 3
