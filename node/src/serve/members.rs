@@ -87,10 +87,13 @@ impl Node {
     ) -> Result<MembersProgress, OperatorError> {
         let group = self.replica_of(group)?;
         let deadline = Instant::now() + AT_THE_LEADER;
-        if !matches!(order, MembersOrder::Remove { .. }) {
-            self.publish_own_address(&group, deadline).await?;
-        }
         let running = self.begin_order(group.id(), deadline).await?;
+        if !matches!(order, MembersOrder::Remove { .. })
+            && let Err(error) = self.publish_own_address(&group, deadline).await
+        {
+            running.forget();
+            return Err(error);
+        }
         let carried = self.carry_on(&group, plain(order), By::Operator, deadline);
         let progress = match carried.await {
             Err(CarryError::Change(ChangeError::Refused(refused))) => {
@@ -219,7 +222,10 @@ impl Node {
             let own = Order::Add(vec![self.own_member()]);
             let newcomer = [(self.id(), Newcomer::Holds(replica))].into();
             let advanced = group.advance(&own, &newcomer, deadline).await;
-            advanced.map_err(of_change)?;
+            advanced.map_err(|error| match error {
+                ChangeError::Refused(refusal) => self.of_refusal(group.id(), refusal),
+                error => of_change(error),
+            })?;
         }
         self.publish_own_entry().await
     }
