@@ -128,7 +128,7 @@ pub enum MembersProgress {
 }
 
 pub use self::backup::BackupSource;
-pub use self::placement::PlacementView;
+pub use self::placement::{NewGroup, PlacementView};
 pub use self::wire::{group_status, members_answer, members_request};
 pub(crate) use self::wire::{members_order, members_progress, plan, status};
 
@@ -283,6 +283,28 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
     async fn settle_node(&self, node: NodeId) -> Result<bool, OperatorError>;
+
+    /// Has a node leave its groups, or takes that back; the map from which on it holds, and whether it was
+    /// otherwise before.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn set_draining(
+        &self,
+        node: NodeId,
+        draining: bool,
+    ) -> Result<(MapVersion, bool), OperatorError>;
+
+    /// A new group of boxes at home in a region, with so many of the spare partitions (half of them if not
+    /// said). Returns once it leads and owns them.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn add_group(
+        &self,
+        home: RegionName,
+        partitions: Option<u16>,
+    ) -> Result<NewGroup, OperatorError>;
 }
 
 /// The admin socket, bound.
@@ -490,5 +512,29 @@ impl Admin for AdminDoor {
     ) -> Result<Response<v1::SettleNodeResponse>, Status> {
         let gone = self.0.settle_node(NodeId(request.into_inner().node_id));
         Ok(Response::new(v1::SettleNodeResponse { gone: gone.await? }))
+    }
+
+    async fn set_node_state(
+        &self,
+        request: Request<v1::SetNodeStateRequest>,
+    ) -> Result<Response<v1::SetNodeStateResponse>, Status> {
+        let request = request.into_inner();
+        let set = self
+            .0
+            .set_draining(NodeId(request.node_id), request.draining);
+        let (version, changed) = set.await?;
+        Ok(Response::new(v1::SetNodeStateResponse {
+            map_version: version.0,
+            changed,
+        }))
+    }
+
+    async fn add_group(
+        &self,
+        request: Request<v1::AddGroupRequest>,
+    ) -> Result<Response<v1::AddGroupResponse>, Status> {
+        let (home, partitions) = placement::group_wanted(&request.into_inner())?;
+        let added = self.0.add_group(home, partitions).await?;
+        Ok(Response::new(placement::group_added(&added)))
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use rossby_domain::placement::SurvivalGoal;
+use rossby_domain::placement::{RegionName, SurvivalGoal};
 
 use crate::backup::{BackupArgs, RestoreArgs};
 use crate::bench::BenchCommand;
@@ -46,6 +46,12 @@ pub enum Command {
     /// Shows and changes where the cluster's data is: regions, groups, and what is to be survived.
     #[command(subcommand)]
     Placement(PlacementCommand),
+    /// Has a node leave its groups, stay, or leave the cluster for good.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Adds groups of boxes, as a region grows.
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Copies a running node's state to a folder: all that was acknowledged, but not the secrets.
     Backup(BackupArgs),
     /// Makes a new node's data directory out of a backup.
@@ -286,8 +292,8 @@ pub enum PlacementCommand {
 /// What can be set.
 #[derive(Debug, Subcommand)]
 pub enum SetCommand {
-    /// What shall cost no acknowledged write. Voters do not move by this: that is up to later orders
-    /// (`rossby cluster add-node`, `replace-node`, `remove-node`).
+    /// What shall cost no acknowledged write. Voters move by themselves until it is so, one step of a group
+    /// at a time: `rossby placement explain` says what would be survived meanwhile.
     #[command(after_help = "\
 Examples:
   rossby placement set survive region   the loss of any one region; needs nodes in three or more
@@ -298,6 +304,76 @@ Examples:
         /// region or node.
         #[arg(value_name = "region|node")]
         goal: SurvivalGoal,
+    },
+}
+
+/// `rossby node`.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Has all replicas of a node move to others, and waits until none is on it. Ask any node. The node stays
+    /// in the cluster, without a vote, until `activate` or `decommission`. What would break the survival goal
+    /// stays where it is, and this says why.
+    #[command(after_help = "\
+Examples:
+  rossby node drain 4             waits, and says how far it is
+  rossby node drain 4 --no-wait   begins it only")]
+    Drain {
+        #[command(flatten)]
+        drain: DrainArgs,
+        /// Do not wait until it is done.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Takes a drain back: the node may hold replicas again. They come when they are needed.
+    #[command(after_help = "Example:\n  rossby node activate 4")]
+    Activate {
+        #[command(flatten)]
+        placement: PlacementArgs,
+        /// The node.
+        #[arg(value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+    },
+    /// Drains a node, then takes it out of the cluster for good. Its process says that it was removed, and can
+    /// be stopped. Given again, it goes on where it stopped.
+    #[command(after_help = "Example:\n  rossby node decommission 4")]
+    Decommission {
+        #[command(flatten)]
+        drain: DrainArgs,
+    },
+}
+
+/// What draining takes.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    pub placement: PlacementArgs,
+    /// Give up waiting when nothing has moved for so long. The node goes on leaving.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub patience: u64,
+    /// The node.
+    #[arg(value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub node: u64,
+}
+
+/// `rossby group`.
+#[derive(Debug, Subcommand)]
+pub enum GroupCommand {
+    /// Adds a group of boxes at home in a region: new boxes of the region are born in it too, in partitions
+    /// that nobody owned. Waits until it serves. Ask any node. Given again after a failure, it goes on with
+    /// the group that was begun.
+    #[command(after_help = "\
+Examples:
+  rossby group add --region eu-west
+  rossby group add --region eu-west --partitions 8")]
+    Add {
+        #[command(flatten)]
+        placement: PlacementArgs,
+        /// Its home.
+        #[arg(long, value_name = "NAME")]
+        region: RegionName,
+        /// How many of the spare partitions it gets [default: half of them]
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+        partitions: Option<u16>,
     },
 }
 

@@ -24,6 +24,7 @@ mod config;
 mod courier;
 mod device;
 mod exit;
+mod fleet;
 mod inspect;
 mod output;
 mod placement;
@@ -72,6 +73,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Courier(command) => courier::run(&command),
         Command::Cluster(command) => cluster::run(&command),
         Command::Placement(command) => placement::run(&command),
+        Command::Node(command) => fleet::run_node(&command),
+        Command::Group(command) => fleet::run_group(&command),
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => backup::run_restore(&args),
         Command::Cert(command) => cert::run(&command),

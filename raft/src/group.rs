@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
@@ -222,6 +223,15 @@ impl Group {
     #[must_use]
     pub fn leads(&self) -> bool {
         matches!(*self.core.leadership.borrow(), Leadership::Here { .. })
+    }
+
+    /// How long this replica has led, if it leads as far as it knows.
+    #[must_use]
+    pub fn leads_for(&self) -> Option<Duration> {
+        let reign = *self.core.reign.lock();
+        let led = self.core.led_term();
+        let reign = reign.filter(|reign| led == Some(reign.term))?;
+        Some(reign.began.elapsed())
     }
 
     /// Changes of [`Self::leadership`].

@@ -68,7 +68,9 @@ pub use frame::MAX_FRAME_BYTES;
 pub use group::Group;
 pub use groups::{Groups, GroupsConfig, StartError};
 pub use member::Member;
-pub use members::{Advance, ChangeError, MAX_VOTERS, Members, Newcomer, Order, Refused, Seat};
+pub use members::{
+    Advance, ChangeError, MAX_VOTERS, Members, Newcomer, Newcomers, Order, Refused, Seat,
+};
 pub use restored::{begin_restored_log, replicas_in, sole_member};
 pub use rounds::CheckpointRounds;
 pub use service_time::Hours;

@@ -2,12 +2,23 @@
 
 use std::sync::Arc;
 
-use rossby_domain::ids::NodeId;
-use rossby_domain::placement::{ClusterMap, SurvivalGoal};
+use rossby_domain::ids::{GroupId, NodeId};
+use rossby_domain::placement::{ClusterMap, RegionName, SurvivalGoal};
 use rossby_proto::v1;
 use tonic::Status;
 
 use super::OperatorError;
+
+/// A group that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewGroup {
+    /// The group.
+    pub group: GroupId,
+    /// Where its first replicas are.
+    pub founders: Vec<NodeId>,
+    /// How many partitions it got.
+    pub partitions: u16,
+}
 
 /// The cluster, as far as a node could learn of it when it was asked.
 #[derive(Debug, Clone)]
@@ -38,5 +49,24 @@ pub(super) fn goal(text: &str) -> Result<Option<SurvivalGoal>, OperatorError> {
     match text.parse::<SurvivalGoal>() {
         Ok(goal) => Ok(Some(goal)),
         Err(error) => Err(OperatorError::Invalid(error.to_string())),
+    }
+}
+
+/// The group that is asked for.
+pub(super) fn group_wanted(
+    request: &v1::AddGroupRequest,
+) -> Result<(RegionName, Option<u16>), OperatorError> {
+    let invalid = |text: String| OperatorError::Invalid(text);
+    let home = RegionName::new(&request.region).map_err(|error| invalid(error.to_string()))?;
+    let partitions = u16::try_from(request.partitions)
+        .map_err(|_| invalid("there are not as many partitions".to_owned()))?;
+    Ok((home, (partitions > 0).then_some(partitions)))
+}
+
+pub(super) fn group_added(added: &NewGroup) -> v1::AddGroupResponse {
+    v1::AddGroupResponse {
+        group_id: added.group.0,
+        founder_node_ids: added.founders.iter().map(|node| node.0).collect(),
+        partitions: u32::from(added.partitions),
     }
 }

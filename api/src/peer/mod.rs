@@ -26,7 +26,9 @@ pub(crate) use execute::executed;
 pub(crate) use execute::member;
 #[cfg(any(test, fuzzing))]
 pub(crate) use server::placement;
-pub use server::{Description, JoinError, Joining, PeerDoor, PeerServer, Placement, Role};
+pub use server::{
+    Description, GroupReport, JoinError, Joining, PeerDoor, PeerServer, Placement, Role,
+};
 pub use transport::{NoPeers, PeerTransport};
 
 /// How long a connection to a peer may take, TLS included.

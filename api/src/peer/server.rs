@@ -9,10 +9,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use parking_lot::RwLock;
 use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionCount, ReplicaId};
-use rossby_domain::placement::{Change, ClusterMap, RegionName};
+use rossby_domain::placement::{Change, ClusterMap, RegionName, Report, Step};
 use rossby_proto::v1;
 use rossby_proto::v1::peer_server::Peer;
 use rossby_seams::transport::LinkAcceptor;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
@@ -63,7 +64,22 @@ pub enum Role {
         replica: ReplicaId,
         /// The cluster map, as far as the inviter knows it.
         map: Arc<ClusterMap>,
+        /// Whether it brings the group to life.
+        initialise: bool,
     },
+}
+
+/// What the leader of a group tells whoever plans.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupReport {
+    /// The group.
+    pub group: GroupId,
+    /// The term it leads in.
+    pub term: u64,
+    /// How many partitions the group owns in its own log.
+    pub owned: u16,
+    /// What the planner goes by.
+    pub report: Report,
 }
 
 /// A place in a cluster: which cluster, its secrets, and what to do there.
@@ -151,6 +167,15 @@ pub trait Joining: Send + Sync + 'static {
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
     async fn change_map(&self, change: Change) -> Result<MapVersion, OperatorError>;
+
+    /// What the groups that this node leads tell.
+    fn reports(&self) -> Vec<GroupReport>;
+
+    /// Carries a step of the plan on, if this node leads the group.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what stands in the way.
+    async fn take_step(&self, group: GroupId, step: Step) -> Result<(), OperatorError>;
 
     /// What changed in the map, as JSON, if this node has a replica of the placement group.
     ///
@@ -442,6 +467,30 @@ impl Peer for PeerServer {
         }))
     }
 
+    async fn reports(
+        &self,
+        request: Request<v1::ReportsRequest>,
+    ) -> Result<Response<v1::ReportsResponse>, Status> {
+        caller(&request)?;
+        self.member(&request, |_| ())?;
+        let reports = to_json(&self.joining()?.reports())?;
+        Ok(Response::new(v1::ReportsResponse { reports }))
+    }
+
+    async fn take_step(
+        &self,
+        request: Request<v1::TakeStepRequest>,
+    ) -> Result<Response<v1::TakeStepResponse>, Status> {
+        caller(&request)?;
+        self.member(&request, |_| ())?;
+        let request = request.into_inner();
+        let step = serde_json::from_slice(&request.step)
+            .map_err(|_| Status::invalid_argument("not a step"))?;
+        let group = GroupId(request.group_id);
+        self.joining()?.take_step(group, step).await?;
+        Ok(Response::new(v1::TakeStepResponse {}))
+    }
+
     async fn map_history(
         &self,
         request: Request<v1::PlacementHistoryRequest>,
@@ -453,8 +502,8 @@ impl Peer for PeerServer {
     }
 }
 
-fn to_json(map: &ClusterMap) -> Result<Bytes, Status> {
-    let bytes = serde_json::to_vec(map).map_err(|error| Status::internal(error.to_string()))?;
+fn to_json(what: &impl Serialize) -> Result<Bytes, Status> {
+    let bytes = serde_json::to_vec(what).map_err(|error| Status::internal(error.to_string()))?;
     Ok(bytes.into())
 }
 
@@ -542,12 +591,19 @@ pub(crate) fn placement(request: v1::CreateReplicaRequest) -> Result<Placement, 
             request.group_id,
             request.replica_id,
             &request.map,
+            request.initialise,
         )?,
         secrets: Zeroizing::new(secrets.to_owned()),
     })
 }
 
-fn role(founding: Bytes, group: u32, replica: u64, map: &[u8]) -> Result<Role, Status> {
+fn role(
+    founding: Bytes,
+    group: u32,
+    replica: u64,
+    map: &[u8],
+    initialise: bool,
+) -> Result<Role, Status> {
     if !founding.is_empty() {
         return Ok(Role::Founder(founding));
     }
@@ -560,5 +616,6 @@ fn role(founding: Bytes, group: u32, replica: u64, map: &[u8]) -> Result<Role, S
         group: GroupId(group),
         replica,
         map: Arc::new(map),
+        initialise,
     })
 }

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use rossby_api::admin::{
-    AdminListener, BackupSource, InitPlan, MembersOrder, MembersProgress, NodeStatus, Operator,
-    OperatorError, PlacementView, Standing,
+    AdminListener, BackupSource, InitPlan, MembersOrder, MembersProgress, NewGroup, NodeStatus,
+    Operator, OperatorError, PlacementView, Standing,
 };
 use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionId};
 use rossby_domain::placement::{ClusterMap, RegionName, SurvivalGoal};
@@ -110,6 +110,31 @@ impl Operator for Node {
 
     async fn settle_node(&self, node: NodeId) -> Result<bool, OperatorError> {
         Ok(node == NodeId(5))
+    }
+
+    async fn set_draining(
+        &self,
+        node: NodeId,
+        draining: bool,
+    ) -> Result<(MapVersion, bool), OperatorError> {
+        match draining {
+            true => Ok((MapVersion(6), node == NodeId(5))),
+            false => Err(OperatorError::Invalid("no such node".to_owned())),
+        }
+    }
+
+    async fn add_group(
+        &self,
+        home: RegionName,
+        partitions: Option<u16>,
+    ) -> Result<NewGroup, OperatorError> {
+        let partitions = partitions
+            .ok_or_else(|| OperatorError::Refused(format!("nothing to spare for {home}")))?;
+        Ok(NewGroup {
+            group: GroupId(4),
+            founders: vec![NodeId(5)],
+            partitions,
+        })
     }
 }
 
@@ -274,5 +299,35 @@ async fn what_is_asked_of_placement_reaches_the_node() {
         let request = v1::SettleNodeRequest { node_id: node };
         let settled = client.settle_node(request).await.unwrap().into_inner();
         assert_eq!(settled.gone, gone);
+    }
+
+    for (node, changed) in [(5, true), (6, false)] {
+        let request = v1::SetNodeStateRequest {
+            node_id: node,
+            draining: true,
+        };
+        let set = client.set_node_state(request).await.unwrap().into_inner();
+        assert_eq!((set.map_version, set.changed), (6, changed));
+    }
+    let stranger = v1::SetNodeStateRequest {
+        node_id: 9,
+        draining: false,
+    };
+    let refused = client.set_node_state(stranger).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    let group = |region: &str, partitions: u32| v1::AddGroupRequest {
+        region: region.to_owned(),
+        partitions,
+    };
+    let added = client.add_group(group("eu", 3)).await.unwrap().into_inner();
+    assert_eq!((added.group_id, added.partitions), (4, 3));
+    assert_eq!(added.founder_node_ids, [5]);
+    for (region, partitions, code) in [
+        ("eu", 0, tonic::Code::FailedPrecondition),
+        ("no such name", 3, tonic::Code::InvalidArgument),
+        ("eu", 70_000, tonic::Code::InvalidArgument),
+    ] {
+        let refused = client.add_group(group(region, partitions)).await;
+        assert_eq!(refused.unwrap_err().code(), code);
     }
 }

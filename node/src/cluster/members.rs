@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{TRY_AGAIN, connect, order};
 use crate::cli::ChangeArgs;
 use crate::exit::{Exit, Failure};
+use crate::fleet::set_draining;
 use crate::output;
 use crate::serve::founding::FIRST_GROUP;
 
@@ -41,13 +42,16 @@ pub(super) async fn change(args: &ChangeArgs, wanted: &MembersOrder) -> Result<(
     // A node that does not run will not be waited for.
     connect(&args.socket.path()).await?;
     let mut moved = Moved::new();
-    let done = match args.group {
-        Some(group) => in_group(args, group, false, wanted, &mut moved).await?,
-        None => {
-            let done = in_group(args, FIRST_GROUP.0, true, wanted, &mut moved).await?;
-            in_group(args, PLACEMENT_GROUP.0, true, wanted, &mut moved).await?;
-            done
+    let leaving = begin_leaving(args, wanted, &mut moved).await?;
+    let done = match in_groups(args, wanted, &mut moved).await {
+        Err(failure) if failure.exit == Exit::Refused && !moved.ever => {
+            // It stays, so it is not to leave by itself later either.
+            if let Some(node) = leaving {
+                set_draining(&args.socket, node, false).await?;
+            }
+            return Err(failure);
         }
+        done => done?,
     };
     settle(args, wanted, &mut moved).await?;
     if args.json {
@@ -55,6 +59,60 @@ pub(super) async fn change(args: &ChangeArgs, wanted: &MembersOrder) -> Result<(
     }
     output::line(words(wanted, done));
     Ok(())
+}
+
+/// Carries an order out in the group that it is for, or in all; what was said of the boxes' group when it
+/// was done.
+async fn in_groups(
+    args: &ChangeArgs,
+    wanted: &MembersOrder,
+    moved: &mut Moved,
+) -> Result<MembersProgress, Failure> {
+    match args.group {
+        Some(group) => in_group(args, group, false, wanted, moved).await,
+        None => {
+            let done = in_group(args, FIRST_GROUP.0, true, wanted, moved).await?;
+            in_group(args, PLACEMENT_GROUP.0, true, wanted, moved).await?;
+            Ok(done)
+        }
+    }
+}
+
+/// A node that is to leave the cluster is marked in the map first, so that nobody brings it back meanwhile;
+/// the node, if it was not marked before.
+async fn begin_leaving(
+    args: &ChangeArgs,
+    wanted: &MembersOrder,
+    moved: &mut Moved,
+) -> Result<Option<u64>, Failure> {
+    let MembersOrder::Remove {
+        node,
+        half_added_only: false,
+    } = wanted
+    else {
+        return Ok(None);
+    };
+    let mut client = connect(&args.socket.path()).await?;
+    let status = order(CALL_TIMEOUT, client.status(v1::StatusRequest {})).await?;
+    // With several groups of boxes the order is for one of them, or refused.
+    if args.group.is_some() || status.data_groups > 1 {
+        return Ok(None);
+    }
+    loop {
+        match set_draining(&args.socket, node.0, true).await {
+            Ok(set) => return Ok(set.changed.then_some(node.0)),
+            // It is not in the map.
+            Err(failure) if failure.exit == Exit::Usage => return Ok(None),
+            Err(failure) if passing(&failure) => {
+                if moved.at.elapsed() > Duration::from_secs(args.patience) {
+                    return Err(gave_up(&failure.message, false, wanted));
+                }
+                moved.waits_for(&failure.message);
+            }
+            Err(failure) => return Err(failure),
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 /// Carries an order out in one group; what was said when it was done.

@@ -82,6 +82,8 @@ pub struct Config {
     pub log: Log,
     /// Raft's pace.
     pub raft: Raft,
+    /// How the groups become what the cluster map asks for.
+    pub placement: Placement,
     /// Sizes of what is kept in memory and on disk.
     pub storage: Storage,
 }
@@ -104,6 +106,7 @@ impl Default for Config {
             courier: Courier::default(),
             log: Log::default(),
             raft: Raft::default(),
+            placement: Placement::default(),
             storage: Storage::default(),
         }
     }
@@ -292,6 +295,28 @@ impl Default for Raft {
             heartbeat_ms: 100,
             election_min_ms: 500,
             election_max_ms: 1000,
+        }
+    }
+}
+
+/// How the groups become what the cluster map asks for. The same on all nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Placement {
+    /// Whether this node has voters move and leaders go home by themselves when it leads the placement group.
+    pub reconcile: bool,
+    /// A node that has not answered for so many seconds is replaced, if another can take its place.
+    pub replace_after_s: u64,
+    /// A leader goes home once its node there has answered, and it has led, for so many seconds.
+    pub stable_s: u64,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self {
+            reconcile: true,
+            replace_after_s: 600,
+            stable_s: 60,
         }
     }
 }

@@ -92,7 +92,7 @@ fn print_words(told: &ExplainView<'_>) {
 
 /// Who votes, as a member told it. While a change of voters is half-way, both the old and the new ones are
 /// named as one.
-fn membership(status: &v1::GroupStatus) -> Membership {
+pub(crate) fn membership(status: &v1::GroupStatus) -> Membership {
     let of = |voter: bool| -> BTreeSet<NodeId> {
         let members = status.members.iter();
         let members = members.filter(|member| member.voter == voter);

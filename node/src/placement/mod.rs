@@ -1,7 +1,7 @@
 //! `rossby placement`: where the cluster's data is, what its loss would cost, and what is to be survived.
 //! Orders to a running node over its admin socket.
 
-mod explain;
+pub(crate) mod explain;
 mod history;
 mod show;
 
@@ -43,21 +43,29 @@ pub fn run(command: &PlacementCommand) -> Result<(), Failure> {
 }
 
 /// The map, and what is known of the groups.
-struct View {
-    map: ClusterMap,
-    groups: Vec<Known>,
-    silent: Vec<u64>,
+pub struct View {
+    /// The newest map that the node knows.
+    pub map: ClusterMap,
+    /// What is known of each group.
+    pub groups: Vec<Known>,
+    /// Nodes that were asked and did not answer.
+    pub silent: Vec<u64>,
 }
 
 /// What is known of a group.
-struct Known {
-    status: v1::GroupStatus,
+pub struct Known {
+    /// What was told of it.
+    pub status: v1::GroupStatus,
     /// Whether its leader told it.
-    from_leader: bool,
+    pub from_leader: bool,
 }
 
 impl View {
-    async fn ask(args: &PlacementArgs) -> Result<Self, Failure> {
+    /// Asks a node.
+    ///
+    /// # Errors
+    /// If it can't be reached, or refuses.
+    pub async fn ask(args: &PlacementArgs) -> Result<Self, Failure> {
         let client = connect(&args.socket.path()).await?;
         let mut client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
         let asked = client.placement(v1::PlacementRequest {});
@@ -76,7 +84,9 @@ impl View {
         })
     }
 
-    fn group(&self, group: u32) -> Option<&Known> {
+    /// What is known of a group.
+    #[must_use]
+    pub fn group(&self, group: u32) -> Option<&Known> {
         let mut groups = self.groups.iter();
         groups.find(|known| known.status.group_id == group)
     }
@@ -106,8 +116,7 @@ async fn set_survive(args: &PlacementArgs, goal: SurvivalGoal) -> Result<(), Fai
         done.map_version
     ));
     output::line(
-        "No voter has moved by this: `rossby placement explain` says what would be survived now. Where voters are \
-         is changed by `rossby cluster add-node`, `replace-node` and `remove-node`.",
+        "Voters move by themselves until it is so: `rossby placement explain` says what would be survived now.",
     );
     Ok(())
 }

@@ -220,7 +220,7 @@ impl Founding {
 
 /// Numbers the replicas anew, those at home first: the first one brings its group to life, and is likely to
 /// lead.
-fn home_first(born: &mut FoundingGroup, nodes: &BTreeMap<NodeId, NodeEntry>) {
+pub(super) fn home_first(born: &mut FoundingGroup, nodes: &BTreeMap<NodeId, NodeEntry>) {
     let is_away = |node: &NodeId| nodes.get(node).is_none_or(|at| at.region != born.home);
     let mut founders: Vec<NodeId> = born.founders.values().copied().collect();
     founders.sort_by_key(|node| (is_away(node), *node));

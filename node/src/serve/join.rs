@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::ClusterSecrets;
 use rossby_api::admin::{MembersOrder, MembersProgress, NodeStatus, Operator as _, OperatorError};
-use rossby_api::peer::{Description, JoinError, Joining, Placement, Role};
+use rossby_api::peer::{Description, GroupReport, JoinError, Joining, Placement, Role};
 use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, ReplicaId};
-use rossby_domain::placement::{Change, ClusterMap};
+use rossby_domain::placement::{Change, ClusterMap, Step};
 use rossby_storage::datadir::{ClusterIdentity, DataDirectory, HeldReplica};
 
 use super::enter::Place;
@@ -68,7 +68,11 @@ impl Joining for Node {
                 group,
                 replica,
                 map,
-            } => invited_place(&data, cluster, (group, replica), map)?,
+                initialise,
+            } => {
+                let map = self.keep_for_founding(map, initialise)?;
+                invited_place(&data, cluster, (group, replica), map, initialise)?
+            }
         };
         self.take_secrets(&secrets)?;
         self.enter(&mut data, place).await.map_err(failed)
@@ -89,6 +93,14 @@ impl Joining for Node {
 
     async fn change_map(&self, change: Change) -> Result<MapVersion, OperatorError> {
         self.lead_change(change).await
+    }
+
+    fn reports(&self) -> Vec<GroupReport> {
+        self.own_reports()
+    }
+
+    async fn take_step(&self, group: GroupId, step: Step) -> Result<(), OperatorError> {
+        self.lead_step(group, step).await
     }
 
     async fn map_changes(&self) -> Result<Bytes, OperatorError> {
@@ -166,6 +178,24 @@ impl Node {
         })
     }
 
+    /// A replica that brings its group to life finds the first members in the map, after a crash too.
+    fn keep_for_founding(
+        &self,
+        map: Arc<ClusterMap>,
+        initialise: bool,
+    ) -> Result<Arc<ClusterMap>, JoinError> {
+        if !initialise {
+            return Ok(map);
+        }
+        let membership = self.membership();
+        let keeper = membership
+            .map(|membership| &membership.map)
+            .ok_or_else(|| JoinError::Invalid("this node belongs to no cluster yet".to_owned()))?;
+        keeper.offer(map);
+        let written = tokio::task::block_in_place(|| keeper.write_newest());
+        written.map_err(|error| JoinError::Failed(format!("the cluster map: {error}")))
+    }
+
     /// Keeps the cluster's secrets. Those of another cluster are never overwritten.
     fn take_secrets(&self, secrets: &ClusterSecrets) -> Result<(), JoinError> {
         let path = &self.parts.config.secrets;
@@ -189,6 +219,7 @@ fn invited_place(
     cluster: ClusterIdentity,
     (group, replica): (GroupId, ReplicaId),
     map: Arc<ClusterMap>,
+    initialise: bool,
 ) -> Result<Place, JoinError> {
     let identity = data.identity();
     let own = identity.and_then(|identity| identity.replica(group));
@@ -201,7 +232,7 @@ fn invited_place(
     let new = HeldReplica {
         group,
         replica,
-        initialise: own.is_some_and(|own| own.initialise),
+        initialise: initialise || own.is_some_and(|own| own.initialise),
     };
     let mut held: BTreeSet<HeldReplica> =
         identity.map_or_else(BTreeSet::new, |identity| identity.replicas.clone());

@@ -50,6 +50,8 @@ pub struct MapKeeper {
     /// Who said that it knows a newer one.
     ahead: Mutex<Option<(NodeId, String)>>,
     told: Notify,
+    /// Held while the file is replaced.
+    writing: Mutex<()>,
 }
 
 impl MapKeeper {
@@ -73,6 +75,7 @@ impl MapKeeper {
             newest: watch::channel(Arc::new(kept)).0,
             ahead: Mutex::default(),
             told: Notify::new(),
+            writing: Mutex::default(),
         }
     }
 
@@ -134,7 +137,18 @@ impl MapKeeper {
 
     fn write(&self, map: &ClusterMap) -> io::Result<()> {
         let bytes = seal(WHAT, map)?;
+        let _writing = self.writing.lock();
         disk::replace(&*self.disk, &self.path, &bytes)
+    }
+
+    /// Writes the newest map down at once, and returns it.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn write_newest(&self) -> io::Result<Arc<ClusterMap>> {
+        let newest = self.newest();
+        self.write(&newest)?;
+        Ok(newest)
     }
 
     /// Takes the maps from this node's own replica of the placement group, until it ends.

@@ -8,6 +8,7 @@
 //!                                               └─ catching up, handed over, done ──► the operator
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,17 +22,22 @@ use rossby_domain::placement::{
     ClusterMap, NodeEntry, NodeState, PLACEMENT_GROUP, PlacementRefusal, RegionName,
 };
 use rossby_proto::v1;
-use rossby_raft::{Advance, ChangeError, Group, Leadership, Member, Newcomer, Order};
+use rossby_raft::{
+    Advance, ChangeError, Group, Leadership, Member, Newcomer, Newcomers, Order, Refused,
+};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::init::{describe, entry_of, failed, place, refused, unavailable};
 use super::node::{Missed, Node};
+use super::orders::{By, OrderGuard};
 use super::placement::of_peer;
 
 /// How long one call may carry an order on, at the leader and as the node that hands it on waits.
-const AT_THE_LEADER: Duration = Duration::from_secs(20);
-const ANYWHERE: Duration = Duration::from_secs(25);
+pub(super) const AT_THE_LEADER: Duration = Duration::from_secs(20);
+pub(super) const ANYWHERE: Duration = Duration::from_secs(25);
+/// Between two looks whether a step of the plan is over.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A node that a cluster calls for longer than this, without an invitation, is missed by it.
 const INVITED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -81,22 +87,50 @@ impl Node {
     ) -> Result<MembersProgress, OperatorError> {
         let group = self.replica_of(group)?;
         let deadline = Instant::now() + AT_THE_LEADER;
-        if !matches!(order, MembersOrder::Remove { .. }) {
-            self.publish_own_address(&group, deadline).await?;
+        let running = self.begin_order(group.id(), deadline).await?;
+        if !matches!(order, MembersOrder::Remove { .. })
+            && let Err(error) = self.publish_own_address(&group, deadline).await
+        {
+            running.forget();
+            return Err(error);
         }
-        let mut order = plain(order);
-        let (mut newcomer, mut region) = (None, None);
+        let carried = self.carry_on(&group, plain(order), By::Operator, deadline);
+        let progress = match carried.await {
+            Err(CarryError::Change(ChangeError::Refused(refused))) => {
+                running.forget();
+                return Err(self.of_refusal(group.id(), refused));
+            }
+            carried => carried?,
+        };
+        if matches!(progress, MembersProgress::Done { .. }) {
+            running.done();
+        }
+        Ok(progress)
+    }
+
+    /// Carries an order about the members on by as much as can be done at once.
+    pub(super) async fn carry_on(
+        &self,
+        group: &Arc<Group>,
+        mut order: Order,
+        by: By,
+        deadline: Instant,
+    ) -> Result<MembersProgress, CarryError> {
+        let mut newcomers = Newcomers::new();
+        let mut regions = BTreeMap::new();
         loop {
-            let advanced = group.advance(&order, newcomer, deadline).await;
-            match advanced.map_err(of_change)? {
+            match group.advance(&order, &newcomers, deadline).await? {
                 Advance::Ask => {
-                    let (found, entry) = self.ask(group.id(), &mut order).await?;
-                    (newcomer, region) = (Some(found), Some(entry));
+                    for new in order.newcomers_mut() {
+                        let (found, region) = self.ask(group.id(), new).await?;
+                        newcomers.insert(new.node, found);
+                        regions.insert(new.node, region);
+                    }
                 }
                 Advance::Invite { replica, member } => {
-                    self.invite(&group, replica, &member, region.clone())
-                        .await?;
-                    newcomer = None;
+                    let region = regions.get(&member.node).cloned();
+                    self.invite(group, replica, &member, region, by).await?;
+                    newcomers.remove(&member.node);
                 }
                 Advance::CatchingUp {
                     replica,
@@ -114,10 +148,41 @@ impl Node {
                     return Ok(MembersProgress::HandedOver { leader });
                 }
                 Advance::Done { replica, voters } => {
-                    self.correct_address(&order).await?;
+                    if by == By::Operator {
+                        self.correct_addresses(&order).await?;
+                    }
                     return Ok(MembersProgress::Done { replica, voters });
                 }
             }
+        }
+    }
+
+    /// Begins an operator's order once no step of the plan is carried on in the group.
+    async fn begin_order(
+        &self,
+        group: GroupId,
+        deadline: Instant,
+    ) -> Result<OrderGuard<'_>, OperatorError> {
+        loop {
+            if let Some(running) = self.orders.begin_order(group) {
+                return Ok(running);
+            }
+            if Instant::now() > deadline {
+                return Err(unavailable(format!(
+                    "the members of group {group} are just changing, by the cluster's own plan"
+                )));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// What the cluster does by itself comes to its end in a while.
+    fn of_refusal(&self, group: GroupId, refusal: Refused) -> OperatorError {
+        match refusal {
+            Refused::Underway { node } if self.orders.is_planned(group) => unavailable(format!(
+                "node {node} is just coming into group {group}, by the cluster's own plan"
+            )),
+            refusal => of_change(ChangeError::Refused(refusal)),
         }
     }
 
@@ -154,10 +219,13 @@ impl Node {
             .iter()
             .any(|(known, member, ..)| *known == replica && member.peer_address.is_empty());
         if unknown {
-            let own = Order::Add(self.own_member());
-            let newcomer = Some(Newcomer::Holds(replica));
-            let advanced = group.advance(&own, newcomer, deadline).await;
-            advanced.map_err(of_change)?;
+            let own = Order::Add(vec![self.own_member()]);
+            let newcomer = [(self.id(), Newcomer::Holds(replica))].into();
+            let advanced = group.advance(&own, &newcomer, deadline).await;
+            advanced.map_err(|error| match error {
+                ChangeError::Refused(refusal) => self.of_refusal(group.id(), refusal),
+                error => of_change(error),
+            })?;
         }
         self.publish_own_entry().await
     }
@@ -166,11 +234,8 @@ impl Node {
     async fn ask(
         &self,
         group: GroupId,
-        order: &mut Order,
+        new: &mut Member,
     ) -> Result<(Newcomer, RegionName), OperatorError> {
-        let (Order::Add(new) | Order::Replace { new, .. }) = order else {
-            return Err(failed("the order brings nobody in"));
-        };
         let membership = self.entered()?;
         let found = describe(self.peers()?, new.node, &new.peer_address, group).await?;
         new.client_address.clone_from(&found.client_address);
@@ -208,6 +273,7 @@ impl Node {
         replica: ReplicaId,
         member: &Member,
         region: Option<RegionName>,
+        by: By,
     ) -> Result<(), OperatorError> {
         let membership = self.entered()?;
         let known = membership.map.newest();
@@ -219,7 +285,10 @@ impl Node {
             client_address: member.client_address.clone(),
             state: NodeState::Active,
         };
-        self.put_node(member.node, entry).await?;
+        // The plan is made by the map, and changes none of it: the node may have begun to leave meanwhile.
+        if by == By::Operator {
+            self.put_node(member.node, entry).await?;
+        }
         let cluster = &membership.cluster;
         let secrets = self.load_secrets().map_err(failed)?.encode();
         let map = serde_json::to_vec(&*membership.map.newest()).map_err(failed)?;
@@ -236,21 +305,22 @@ impl Node {
         place(self.peers()?, member.node, &member.peer_address, request).await
     }
 
-    /// An order that adds a member corrects its addresses, in the map too.
-    async fn correct_address(&self, order: &Order) -> Result<(), OperatorError> {
-        let Some(new) = order.newcomer() else {
-            return Ok(());
-        };
-        let map = self.entered()?.map.newest();
-        let Some(known) = map.nodes().get(&new.node) else {
-            return Ok(());
-        };
-        let mut entry = known.clone();
-        entry.peer_address.clone_from(&new.peer_address);
-        if !new.client_address.is_empty() {
-            entry.client_address.clone_from(&new.client_address);
+    /// An order that adds a member corrects its addresses, in the map too; and it is not to leave any more.
+    async fn correct_addresses(&self, order: &Order) -> Result<(), OperatorError> {
+        for new in order.newcomers() {
+            let map = self.entered()?.map.newest();
+            let Some(known) = map.nodes().get(&new.node) else {
+                continue;
+            };
+            let mut entry = known.clone();
+            entry.state = NodeState::Active;
+            entry.peer_address.clone_from(&new.peer_address);
+            if !new.client_address.is_empty() {
+                entry.client_address.clone_from(&new.client_address);
+            }
+            self.put_node(new.node, entry).await?;
         }
-        self.put_node(new.node, entry).await
+        Ok(())
     }
 
     /// Closes the connections to nodes that are neither in the map nor in a group.
@@ -309,12 +379,12 @@ fn plain(order: MembersOrder) -> Order {
         client_address: String::new(),
     };
     match order {
-        MembersOrder::Add(node, address) => Order::Add(member(node, address)),
+        MembersOrder::Add(node, address) => Order::Add(vec![member(node, address)]),
         MembersOrder::Remove {
             node,
             half_added_only,
         } => Order::Remove {
-            node,
+            nodes: [node].into(),
             half_added_only,
         },
         MembersOrder::Replace {
@@ -328,9 +398,36 @@ fn plain(order: MembersOrder) -> Order {
     }
 }
 
+/// Why an order went no further: in the group, or with one of the nodes that it is about.
+pub(super) enum CarryError {
+    Change(ChangeError),
+    Node(OperatorError),
+}
+
+impl From<ChangeError> for CarryError {
+    fn from(error: ChangeError) -> Self {
+        Self::Change(error)
+    }
+}
+
+impl From<OperatorError> for CarryError {
+    fn from(error: OperatorError) -> Self {
+        Self::Node(error)
+    }
+}
+
+impl From<CarryError> for OperatorError {
+    fn from(error: CarryError) -> Self {
+        match error {
+            CarryError::Change(error) => of_change(error),
+            CarryError::Node(error) => error,
+        }
+    }
+}
+
 fn of_change(error: ChangeError) -> OperatorError {
     let text = error.to_string();
-    info!(%error, "an order about the members stopped");
+    debug!(%error, "an order about the members stopped");
     match error {
         ChangeError::Refused(_) => OperatorError::Refused(text),
         // It is given again, to whoever leads then.

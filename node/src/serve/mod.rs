@@ -18,6 +18,7 @@ mod enter;
 mod entrance;
 mod figures;
 pub(crate) mod founding;
+mod grow;
 mod init;
 mod join;
 mod map;
@@ -25,10 +26,13 @@ mod members;
 mod node;
 mod open_files;
 mod operator;
+mod orders;
 mod placement;
 mod ready;
+mod reconcile;
 mod removal;
 mod replicas;
+mod reports;
 mod sealed;
 mod secrets;
 mod space;
@@ -56,6 +60,7 @@ use disk::NodeDisk;
 use doors::{Doors, Serving};
 use figures::Figures;
 use node::{Node, NodeError, Parts};
+use reconcile::StepCounters;
 use space::Space;
 
 /// How often the node looks whether it is ready, before it is and after.
@@ -135,6 +140,7 @@ async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
         clock,
         random: Arc::new(OsRandom),
         metrics: Metrics::register(&mut registry),
+        steps: StepCounters::register(&mut registry),
         peers: peer_tls.map(|tls| Connections::new(tls.client, None)),
         config,
     };
@@ -239,11 +245,13 @@ async fn watch(node: &Arc<Node>, serving: &Serving, clients: std::net::SocketAdd
     }
 }
 
-/// Founds the map if that is to be done, and hears of newer ones, until the node stops.
+/// Founds the map if that is to be done, hears of newer ones, and has the groups become what it asks for,
+/// until the node stops.
 fn mind_the_map(node: &Arc<Node>) {
     let (founding, asking) = (Arc::clone(node), Arc::clone(node));
     node.tasks.spawn(async move { founding.found_map().await });
     node.tasks.spawn(async move { asking.ask_for_maps().await });
+    node.tasks.spawn(Arc::clone(node).reconcile());
 }
 
 /// Looks after the disk's space and speed until the node stops.

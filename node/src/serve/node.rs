@@ -34,6 +34,8 @@ use super::enter::Place;
 use super::entrance::Entrance;
 use super::founding::{Founding, PlanError};
 use super::map::MapKeeper;
+use super::orders::Orders;
+use super::reconcile::StepCounters;
 use super::removal::removed_from;
 use super::replicas::Replicas;
 use super::space::Space;
@@ -127,6 +129,8 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
     /// The figures of the doors.
     pub metrics: Arc<Metrics>,
+    /// The steps of plans that it began.
+    pub steps: StepCounters,
     /// The connections to peers, unless it has none.
     pub peers: Option<Arc<Connections>>,
 }
@@ -153,6 +157,8 @@ pub struct Node {
     pub(super) told_missed: AtomicBool,
     /// The cluster that it was removed from, and its last replica there.
     pub(super) removed: OnceLock<(ClusterId, ReplicaId)>,
+    /// Which groups have their members changed here.
+    pub(super) orders: Orders,
     /// Its data directory. Locked while the node enters a cluster, so that it enters one only.
     pub(super) data: Mutex<DataDirectory>,
 }
@@ -200,6 +206,7 @@ impl Node {
             missed: OnceLock::new(),
             told_missed: AtomicBool::new(false),
             removed: OnceLock::new(),
+            orders: Orders::default(),
             data: Mutex::new(data),
         })
     }

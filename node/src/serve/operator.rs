@@ -6,12 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::admin::{
-    BackupSource, InitPlan, MembersOrder, MembersProgress, NodeStatus, Operator, OperatorError,
-    PlacementView, Standing,
+    BackupSource, InitPlan, MembersOrder, MembersProgress, NewGroup, NodeStatus, Operator,
+    OperatorError, PlacementView, Standing,
 };
 use rossby_api::workers::tell_time;
 use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionId};
-use rossby_domain::placement::{PLACEMENT_GROUP, SurvivalGoal};
+use rossby_domain::placement::{PLACEMENT_GROUP, RegionName, SurvivalGoal};
 use rossby_raft::{
     BackupError, CheckpointError, ClockJump, Group, GroupStatus, ProposeError, ReadError,
 };
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::node::{Membership, Node};
 
 /// How long a new leader may take.
-const TRANSFER_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const TRANSFER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a confirmation of the time may take until it is in the log.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long it may take to learn what was acknowledged, before a backup.
@@ -92,7 +92,8 @@ impl Operator for Node {
         if groups > 1 {
             return Err(OperatorError::Invalid(format!(
                 "this cluster has {groups} groups of boxes: say which one with --group NUMBER; 0 is the \
-                 placement group, and `rossby placement show` lists them all"
+                 placement group, and `rossby placement show` lists them all. A whole node leaves with `rossby \
+                 node decommission NUMBER`"
             )));
         }
         Ok(())
@@ -189,6 +190,22 @@ impl Operator for Node {
 
     async fn settle_node(&self, node: NodeId) -> Result<bool, OperatorError> {
         self.settle(node).await
+    }
+
+    async fn set_draining(
+        &self,
+        node: NodeId,
+        draining: bool,
+    ) -> Result<(MapVersion, bool), OperatorError> {
+        self.drain_or_activate(node, draining).await
+    }
+
+    async fn add_group(
+        &self,
+        home: RegionName,
+        partitions: Option<u16>,
+    ) -> Result<NewGroup, OperatorError> {
+        self.grow(home, partitions).await
     }
 }
 

@@ -27,6 +27,7 @@ mod gateway;
 mod listen;
 mod members;
 mod minority;
+mod placement;
 mod regions;
 mod secrecy;
 mod serve;

@@ -10,7 +10,7 @@ use openraft::{ChangeMembers, Instant as _, ServerState};
 use rossby_domain::ids::ReplicaId;
 use tokio::time::{Instant, timeout_at};
 
-use super::plan::{Members, Newcomer, Order, Refused, Seat, Step, next_step};
+use super::plan::{Members, Newcomers, Order, Refused, Seat, Step, next_step};
 use super::standing::next_replica;
 use crate::answers::{ProposeError, ReadError};
 use crate::core::{Core, Metrics};
@@ -34,7 +34,7 @@ type Changes = ChangeMembers<ReplicaId, Member>;
 /// How far an order has come. The same order again goes on from there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Advance {
-    /// It must be known who runs at the newcomer's address.
+    /// It must be known who runs at the newcomers' addresses.
     Ask,
     /// This replica was added, without a vote: its node must be told to start it.
     Invite {
@@ -170,8 +170,8 @@ fn look(core: &Core, since: Instant) -> Result<Look, ChangeError> {
 impl Group {
     /// Carries an order about the members on, as far as this replica can by itself. What comes back
     /// says what is to be done before the same order is given again; the work of a step that was
-    /// begun is done even if this is dropped. `newcomer` is what runs at the newcomer's address, if
-    /// it was asked since the last [`Advance::Invite`].
+    /// begun is done even if this is dropped. `newcomers` is what runs at the newcomers' addresses, of those
+    /// that were asked and not invited since.
     ///
     /// # Errors
     /// [`ChangeError`], by the deadline at the latest. After any of them the same order can be
@@ -179,7 +179,7 @@ impl Group {
     pub async fn advance(
         &self,
         order: &Order,
-        newcomer: Option<Newcomer>,
+        newcomers: &Newcomers,
         deadline: Instant,
     ) -> Result<Advance, ChangeError> {
         let core = &self.core;
@@ -191,7 +191,7 @@ impl Group {
             // A leader that has not committed anything of its own yet must not change the members.
             core.linearize(deadline).await?;
             let look = look(core, began)?;
-            let step = match next_step(order, &look.members, newcomer) {
+            let step = match next_step(order, &look.members, newcomers) {
                 Err(Refused::WouldLoseQuorum { .. }) if Instant::now() < heard_by => {
                     tokio::time::sleep(LOOK_AGAIN).await;
                     continue;
@@ -205,8 +205,8 @@ impl Group {
                     let voters = voters.count();
                     return Ok(Advance::Done { replica, voters });
                 }
-                Step::HandOver => {
-                    let leader = leadership::transfer(core, None, deadline).await?;
+                Step::HandOver(to) => {
+                    let leader = leadership::transfer(core, to, deadline).await?;
                     return Ok(Advance::HandedOver { leader });
                 }
                 Step::CatchUp(_) if Instant::now() < caught_up_by => {

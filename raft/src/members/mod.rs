@@ -11,8 +11,8 @@
 //!   the membership is now. So the same order, given again by anybody, goes on where it stopped.
 //! - A step is taken only if the membership is still the one that it was derived from, and one that
 //!   a leader of its own term has confirmed. Two operators do not interleave.
-//! - A member gets a vote only once its log has caught up; a member that leaves and one that comes
-//!   in its place change in one joint step.
+//! - A member gets a vote only once its log has caught up; all that an order brings or takes change in
+//!   one joint step, a member that leaves and one that comes in its place among them.
 //! - Replica ids are never used twice (`standing.rs`).
 
 mod change;
@@ -23,4 +23,4 @@ pub(crate) use change::finish_joint;
 pub(crate) use standing::{Standing, standing, watch};
 
 pub use change::{Advance, ChangeError};
-pub use plan::{MAX_VOTERS, Members, Newcomer, Order, Refused, Seat};
+pub use plan::{MAX_VOTERS, Members, Newcomer, Newcomers, Order, Refused, Seat};

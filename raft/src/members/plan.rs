@@ -14,12 +14,12 @@ const CAUGHT_UP_ENTRIES: u64 = 256;
 /// What an operator wants the membership to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// A node becomes a voter. For a member it corrects the addresses.
-    Add(Member),
-    /// A node is no longer a member.
+    /// Nodes become voters, all at once in one joint change. For a member it corrects the addresses.
+    Add(Vec<Member>),
+    /// Nodes are no longer members; those with votes lose them in one joint change.
     Remove {
-        /// The node.
-        node: NodeId,
+        /// The nodes.
+        nodes: BTreeSet<NodeId>,
         /// Only what an addition or replacement left half done is taken back.
         half_added_only: bool,
     },
@@ -33,15 +33,38 @@ pub enum Order {
 }
 
 impl Order {
-    /// The node that comes, if one does.
+    /// The nodes that come.
     #[must_use]
-    pub fn newcomer(&self) -> Option<&Member> {
+    pub fn newcomers(&self) -> &[Member] {
         match self {
-            Self::Add(new) | Self::Replace { new, .. } => Some(new),
-            Self::Remove { .. } => None,
+            Self::Add(new) => new,
+            Self::Replace { new, .. } => std::slice::from_ref(new),
+            Self::Remove { .. } => &[],
+        }
+    }
+
+    /// The same, to be corrected.
+    pub fn newcomers_mut(&mut self) -> &mut [Member] {
+        match self {
+            Self::Add(new) => new,
+            Self::Replace { new, .. } => std::slice::from_mut(new),
+            Self::Remove { .. } => &mut [],
+        }
+    }
+
+    /// Whether a member without a vote on this node belongs to this order.
+    fn is_about(&self, node: NodeId) -> bool {
+        match self {
+            Self::Remove { nodes, .. } => nodes.contains(&node),
+            Self::Add(_) | Self::Replace { .. } => {
+                self.newcomers().iter().any(|new| new.node == node)
+            }
         }
     }
 }
+
+/// What runs at the addresses of the nodes that come, as far as they were asked.
+pub type Newcomers = BTreeMap<NodeId, Newcomer>;
 
 /// What runs at the address of a node that comes, as it says itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +102,7 @@ pub struct Members {
 /// The one thing to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Ask who runs at the newcomer's address.
+    /// Ask who runs at the newcomers' addresses.
     Ask,
     /// End a change of voters that is half-way.
     Finish,
@@ -91,8 +114,8 @@ pub(crate) enum Step {
     SetMember(ReplicaId, Member),
     /// Wait for a learner to catch up.
     CatchUp(ReplicaId),
-    /// Have another replica lead first.
-    HandOver,
+    /// Have another replica lead first: one that stays, if any answers.
+    HandOver(Option<NodeId>),
     /// Make these, and nobody else, the voters.
     SetVoters(BTreeSet<ReplicaId>),
     /// Nothing: the membership is as ordered. The replica that the order was about, if there is one.
@@ -230,8 +253,17 @@ impl Members {
         if voters.contains(&self.leader) {
             Ok(Step::SetVoters(voters))
         } else {
-            Ok(Step::HandOver)
+            Ok(Step::HandOver(self.successor(&voters)))
         }
+    }
+
+    /// Of those that vote and go on doing so, the one that answers and lacks the least.
+    fn successor(&self, staying: &BTreeSet<ReplicaId>) -> Option<NodeId> {
+        let staying = self.seats.iter().filter(|(replica, seat)| {
+            seat.voter && seat.answers && staying.contains(replica) && **replica != self.leader
+        });
+        let furthest = staying.min_by_key(|(_, seat)| seat.behind.unwrap_or(u64::MAX));
+        furthest.map(|(_, seat)| seat.member.node)
     }
 
     fn check_quorum(&self, voters: &BTreeSet<ReplicaId>) -> Result<(), Refused> {
@@ -254,95 +286,129 @@ impl Members {
     }
 }
 
-/// The next step of an order. `newcomer` is what runs at the newcomer's address, if it was asked.
+/// The next step of an order. `newcomers` is what runs at the newcomers' addresses, of those that were
+/// asked.
 pub(crate) fn next_step(
     order: &Order,
     members: &Members,
-    newcomer: Option<Newcomer>,
+    newcomers: &Newcomers,
 ) -> Result<Step, Refused> {
     if members.joint {
         return Ok(Step::Finish);
     }
-    let about = match order {
-        Order::Add(new) | Order::Replace { new, .. } => new.node,
-        Order::Remove { node, .. } => *node,
-    };
-    let foreign = |seat: &&Seat| !seat.voter && seat.member.node != about;
+    let foreign = |seat: &&Seat| !seat.voter && !order.is_about(seat.member.node);
     if let Some(seat) = members.seats.values().find(foreign) {
         let node = seat.member.node;
         return Err(Refused::Underway { node });
     }
     match order {
-        Order::Add(new) => add(new, members, newcomer),
+        Order::Add(new) => add(new, members, newcomers),
         Order::Remove {
-            node,
+            nodes,
             half_added_only,
-        } => remove(*node, *half_added_only, members),
-        Order::Replace { old, new } => replace(*old, new, members, newcomer),
+        } => remove(nodes, *half_added_only, members),
+        Order::Replace { old, new } => {
+            let newcomer = newcomers.get(&new.node).copied();
+            replace(*old, new, members, newcomer)
+        }
     }
 }
 
-fn add(new: &Member, members: &Members, newcomer: Option<Newcomer>) -> Result<Step, Refused> {
-    let Some(newcomer) = newcomer else {
+/// Whoever has no vote yet is prepared one after the other; then all of them get theirs at once, so that
+/// the group never has the numbers of voters in between.
+fn add(new: &[Member], members: &Members, newcomers: &Newcomers) -> Result<Step, Refused> {
+    let asked = |new: &Member| Some((new.clone(), *newcomers.get(&new.node)?));
+    let Some(asked) = new.iter().map(asked).collect::<Option<Vec<_>>>() else {
         return Ok(Step::Ask);
     };
-    let Some(voter) = members.voter_on(new.node) else {
-        let mut voters = members.voters();
-        if voters.len() >= MAX_VOTERS {
-            return Err(Refused::TooMany);
+    let mut voters = members.voters();
+    let (mut steps, mut replicas) = (Vec::new(), Vec::new());
+    // All are looked at before anything is done: one that can't come keeps the others from half coming.
+    for (new, newcomer) in &asked {
+        match members.voter_on(new.node) {
+            Some(voter) => {
+                steps.extend(correct(new, voter, members, *newcomer)?);
+                replicas.push(voter);
+            }
+            None if voters.len() >= MAX_VOTERS => return Err(Refused::TooMany),
+            None => {
+                let (step, learner) = bring_in(new, members, *newcomer)?;
+                steps.extend(step);
+                // One that has no replica yet counts for the number.
+                let coming = learner.unwrap_or(ReplicaId(u64::MAX - new.node.0));
+                voters.insert(coming);
+                replicas.push(coming);
+            }
         }
-        return bring_in(new, members, newcomer, |learner| {
-            voters.insert(learner);
-            voters
-        });
-    };
-    if members.learner_on(new.node).is_some() {
-        return Err(Refused::Underway { node: new.node });
     }
-    let address = new.peer_address.clone();
-    match newcomer {
-        Newcomer::Free => Err(Refused::Wiped {
-            node: new.node,
-            address,
-        }),
-        Newcomer::Holds(held) if held != voter => Err(Refused::HoldsOther {
-            node: new.node,
-            replica: held,
-        }),
-        Newcomer::Holds(_) => match members.seats.get(&voter) {
-            Some(seat) if seat.member != *new => Ok(Step::SetMember(voter, new.clone())),
-            _ => Ok(Step::Done(Some(voter))),
-        },
+    let is_wait = |step: &Step| matches!(step, Step::CatchUp(_));
+    // Those that come begin to catch up together.
+    steps.sort_by_key(is_wait);
+    match steps.into_iter().next() {
+        Some(step) => Ok(step),
+        None if voters == members.voters() => Ok(Step::Done(replicas.first().copied())),
+        None => members.to_voters(voters),
     }
 }
 
-/// Makes the newcomer a learner, has it catch up, then gives it the place that `voters` says.
+/// What is to be corrected of a node that has a vote already.
+fn correct(
+    new: &Member,
+    voter: ReplicaId,
+    members: &Members,
+    newcomer: Newcomer,
+) -> Result<Option<Step>, Refused> {
+    let node = new.node;
+    if members.learner_on(node).is_some() {
+        return Err(Refused::Underway { node });
+    }
+    match newcomer {
+        Newcomer::Free => Err(Refused::Wiped {
+            node,
+            address: new.peer_address.clone(),
+        }),
+        Newcomer::Holds(held) if held != voter => Err(Refused::HoldsOther {
+            node,
+            replica: held,
+        }),
+        Newcomer::Holds(_) => Ok(match members.seats.get(&voter) {
+            Some(seat) if seat.member != *new => Some(Step::SetMember(voter, new.clone())),
+            _ => None,
+        }),
+    }
+}
+
+/// Makes the newcomer a learner and has it catch up; the step to that, if it is not done, and its replica,
+/// if it has one.
 fn bring_in(
     new: &Member,
     members: &Members,
     newcomer: Newcomer,
-    voters: impl FnOnce(ReplicaId) -> BTreeSet<ReplicaId>,
-) -> Result<Step, Refused> {
-    match (members.learner_on(new.node), newcomer) {
-        (None, Newcomer::Free) => Ok(Step::AddLearner(new.clone())),
+) -> Result<(Option<Step>, Option<ReplicaId>), Refused> {
+    let learner = members.learner_on(new.node);
+    let step = match (learner, newcomer) {
+        (None, Newcomer::Free) => Some(Step::AddLearner(new.clone())),
         // It was added but never told, or its directory was emptied since. Under a replica id that
         // may have been in use it must not begin anew.
-        (Some(learner), Newcomer::Free) => Ok(Step::DropLearner(learner)),
+        (Some(learner), Newcomer::Free) => Some(Step::DropLearner(learner)),
         (Some(learner), Newcomer::Holds(held)) if held == learner => {
             let moved = members.seats.get(&learner).map(|seat| &seat.member) != Some(new);
             if moved {
-                Ok(Step::SetMember(learner, new.clone()))
+                Some(Step::SetMember(learner, new.clone()))
             } else if members.has_caught_up(learner) {
-                members.to_voters(voters(learner))
+                None
             } else {
-                Ok(Step::CatchUp(learner))
+                Some(Step::CatchUp(learner))
             }
         }
-        (_, Newcomer::Holds(replica)) => Err(Refused::HoldsOther {
-            node: new.node,
-            replica,
-        }),
-    }
+        (_, Newcomer::Holds(replica)) => {
+            return Err(Refused::HoldsOther {
+                node: new.node,
+                replica,
+            });
+        }
+    };
+    Ok((step, learner))
 }
 
 fn replace(
@@ -375,30 +441,36 @@ fn replace(
     if members.voters().len() == 1 {
         return Err(Refused::LastVoter { node: old });
     }
-    bring_in(new, members, newcomer, |learner| {
-        let mut voters = members.voters();
-        voters.remove(&leaving);
-        voters.insert(learner);
-        voters
-    })
+    match bring_in(new, members, newcomer)? {
+        (Some(step), _) => Ok(step),
+        (None, learner) => {
+            let mut voters = members.voters();
+            voters.remove(&leaving);
+            voters.extend(learner);
+            members.to_voters(voters)
+        }
+    }
 }
 
-fn remove(node: NodeId, half_added_only: bool, members: &Members) -> Result<Step, Refused> {
-    if let Some(learner) = members.learner_on(node) {
+fn remove(
+    nodes: &BTreeSet<NodeId>,
+    half_added_only: bool,
+    members: &Members,
+) -> Result<Step, Refused> {
+    let mut on = nodes.iter();
+    if let Some(learner) = on.find_map(|node| members.learner_on(*node)) {
         return Ok(Step::DropLearner(learner));
     }
-    let Some(leaving) = members.voter_on(node) else {
-        return Ok(Step::Done(None));
-    };
-    if half_added_only {
-        return Ok(Step::Done(Some(leaving)));
+    let leaving = nodes.iter().filter_map(|node| members.voter_on(*node));
+    let leaving: BTreeSet<ReplicaId> = leaving.collect();
+    if leaving.is_empty() || half_added_only {
+        return Ok(Step::Done(leaving.first().copied()));
     }
-    let mut voters = members.voters();
-    voters.remove(&leaving);
-    if voters.is_empty() {
-        return Err(Refused::LastVoter { node });
+    let voters: BTreeSet<ReplicaId> = members.voters().difference(&leaving).copied().collect();
+    match (voters.is_empty(), nodes.first()) {
+        (true, Some(node)) => Err(Refused::LastVoter { node: *node }),
+        _ => members.to_voters(voters),
     }
-    members.to_voters(voters)
 }
 
 #[cfg(test)]

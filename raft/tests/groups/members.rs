@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rossby_domain::ids::{NodeId, ReplicaId};
-use rossby_raft::{Advance, ChangeError, Group, Newcomer, Order, Refused};
+use rossby_raft::{Advance, ChangeError, Group, Newcomer, Newcomers, Order, Refused};
 use rossby_seams::disk::{MemoryDisk, PowerLoss};
 use rossby_storage::wal::{Wal, WalError};
 use tokio::task::JoinHandle;
@@ -18,14 +18,19 @@ use super::world::{
 };
 
 pub fn add(node: u64) -> Order {
-    Order::Add(member(NodeId(node)))
+    Order::Add(vec![member(NodeId(node))])
 }
 
 fn remove(node: NodeId) -> Order {
     Order::Remove {
-        node,
+        nodes: [node].into(),
         half_added_only: false,
     }
+}
+
+/// The answer of a node that belongs to no cluster.
+fn free(node: u64) -> Newcomers {
+    [(NodeId(node), Newcomer::Free)].into()
 }
 
 pub fn replace(old: NodeId, new: u64) -> Order {
@@ -46,7 +51,7 @@ impl World {
     /// Gives an order until it is done or refused, as an operator would; the number of voters.
     pub async fn order(&mut self, order: &Order) -> Result<usize, Refused> {
         let deadline = patience();
-        let mut newcomer = None;
+        let mut newcomers = Newcomers::new();
         loop {
             assert!(
                 Instant::now() < deadline,
@@ -54,12 +59,12 @@ impl World {
                 self.status()
             );
             let leader = self.leader().await.group.clone();
-            match leader.advance(order, newcomer, later()).await {
-                Ok(Advance::Ask) => newcomer = Some(self.newcomer(order)),
+            match leader.advance(order, &newcomers, later()).await {
+                Ok(Advance::Ask) => newcomers = self.newcomers(order),
                 Ok(Advance::Invite { replica, member }) => {
                     let disk = MemoryDisk::default();
                     self.start_as(member.node, replica, disk, NOON).await;
-                    newcomer = None;
+                    newcomers.remove(&member.node);
                 }
                 Ok(Advance::Done { voters, .. }) => return Ok(voters),
                 Err(ChangeError::Refused(refused)) => return Err(refused),
@@ -71,10 +76,13 @@ impl World {
     }
 
     /// What runs at the newcomer's address: a node of this world, or one that waits.
-    fn newcomer(&self, order: &Order) -> Newcomer {
-        let node = order.newcomer().unwrap().node;
-        let running = self.nodes.get(&node);
-        running.map_or(Newcomer::Free, |node| Newcomer::Holds(node.group.replica()))
+    fn newcomers(&self, order: &Order) -> Newcomers {
+        let answer = |node: NodeId| match self.nodes.get(&node) {
+            Some(node) => Newcomer::Holds(node.group.replica()),
+            None => Newcomer::Free,
+        };
+        let new = order.newcomers().iter();
+        new.map(|new| (new.node, answer(new.node))).collect()
     }
 
     /// A node that does not lead.
@@ -296,10 +304,7 @@ async fn whoever_adds_a_member_and_dies_the_same_order_is_finished_by_the_next_l
     // The leader has added the member, and dies before anybody told it.
     let first = loop {
         let leader = world.leader().await;
-        let advanced = leader
-            .group
-            .advance(&order, Some(Newcomer::Free), later())
-            .await;
+        let advanced = leader.group.advance(&order, &free(4), later()).await;
         if let Ok(Advance::Invite { replica, .. }) = advanced {
             break replica;
         }
@@ -316,16 +321,13 @@ async fn whoever_adds_a_member_and_dies_the_same_order_is_finished_by_the_next_l
     let order = add(5);
     loop {
         let leader = world.leader().await;
-        let advanced = leader
-            .group
-            .advance(&order, Some(Newcomer::Free), later())
-            .await;
+        let advanced = leader.group.advance(&order, &free(5), later()).await;
         if matches!(advanced, Ok(Advance::Invite { .. })) {
             break;
         }
     }
     let take_back = Order::Remove {
-        node: NodeId(5),
+        nodes: [NodeId(5)].into(),
         half_added_only: true,
     };
     assert_eq!(world.order(&take_back).await, Ok(4));
@@ -345,7 +347,8 @@ async fn a_leader_that_dies_between_the_old_and_the_new_voters_leaves_no_joint_g
         let group = world.nodes[&leader].group.clone();
         let leaving = world.follower().await.id;
         let order = remove(leaving);
-        let changing = tokio::spawn(async move { group.advance(&order, None, later()).await });
+        let changing =
+            tokio::spawn(async move { group.advance(&order, &Newcomers::new(), later()).await });
         world
             .until("the change has begun", |world| {
                 let status = world.nodes[&leader].group.status();
@@ -401,15 +404,13 @@ async fn what_would_cost_the_quorum_is_refused() {
     assert_eq!(refused, Err(Refused::AlreadyAVoter { old: dead, new }));
     // An empty node at a member's address.
     let leader = world.leader().await.group.clone();
-    let wiped = leader
-        .advance(&Order::Add(member(dead)), Some(Newcomer::Free), later())
-        .await;
+    let wiped = leader.advance(&add(dead.0), &free(dead.0), later()).await;
     assert!(
         matches!(wiped, Err(ChangeError::Refused(Refused::Wiped { .. }))),
         "{wiped:?}"
     );
-    let stranger = Some(Newcomer::Holds(ReplicaId(77)));
-    let held = leader.advance(&add(5), stranger, later()).await;
+    let stranger = [(NodeId(5), Newcomer::Holds(ReplicaId(77)))].into();
+    let held = leader.advance(&add(5), &stranger, later()).await;
     assert!(
         matches!(held, Err(ChangeError::Refused(Refused::HoldsOther { .. }))),
         "{held:?}"
@@ -424,7 +425,7 @@ async fn a_member_that_moved_is_called_at_its_new_address() {
     let moved = world.follower().await.id;
     let mut there = member(moved);
     there.peer_address = "elsewhere:1".to_owned();
-    assert_eq!(world.order(&Order::Add(there.clone())).await, Ok(3));
+    assert_eq!(world.order(&Order::Add(vec![there.clone()])).await, Ok(3));
     let known = |node: &Node| {
         let status = node.group.status();
         status

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rossby_domain::ids::{NodeId, ReplicaId};
-use rossby_raft::{Advance, ChangeError, GroupStatus, Leadership, Newcomer, Order, Refused};
+use rossby_raft::{Advance, ChangeError, GroupStatus, Leadership, Newcomers, Order, Refused};
 use tokio::time::{Instant, sleep};
 
 use super::dice::Dice;
@@ -101,7 +101,7 @@ impl Operator {
             }
             Refused::Underway { node } => {
                 let order = Order::Remove {
-                    node: *node,
+                    nodes: [*node].into(),
                     half_added_only: true,
                 };
                 self.saw(What::FaultOn(show(&order)));
@@ -144,13 +144,13 @@ impl Operator {
 
     async fn lead(&self, leader: NodeId, life: &Life, order: &Order) -> Result<bool, Trouble> {
         let deadline = Instant::now() + AT_THE_LEADER;
-        let mut newcomer = None;
+        let mut newcomers = Newcomers::new();
         loop {
-            match life.group.advance(order, newcomer, deadline).await {
-                Ok(Advance::Ask) => newcomer = Some(self.ask(leader, order).await?),
+            match life.group.advance(order, &newcomers, deadline).await {
+                Ok(Advance::Ask) => newcomers = self.ask(leader, order).await?,
                 Ok(Advance::Invite { replica, member }) => {
                     self.invite(leader, member.node, replica).await?;
-                    newcomer = None;
+                    newcomers.remove(&member.node);
                 }
                 Ok(Advance::CatchingUp { .. } | Advance::HandedOver { .. }) => return Ok(false),
                 Ok(Advance::Done { .. }) => return Ok(true),
@@ -183,10 +183,14 @@ impl Operator {
         answered.map_err(|_| Trouble::Passing)
     }
 
-    async fn ask(&self, leader: NodeId, order: &Order) -> Result<Newcomer, Trouble> {
-        let newcomer = order.newcomer().ok_or(Trouble::Passing)?.node;
-        let asked = self.visit(leader, newcomer, async |node| node.describe());
-        asked.await?.ok_or(Trouble::Passing)
+    async fn ask(&self, leader: NodeId, order: &Order) -> Result<Newcomers, Trouble> {
+        let mut newcomers = Newcomers::new();
+        for new in order.newcomers() {
+            let asked = self.visit(leader, new.node, async |node| node.describe());
+            let found = asked.await?.ok_or(Trouble::Passing)?;
+            newcomers.insert(new.node, found);
+        }
+        Ok(newcomers)
     }
 
     async fn invite(
@@ -226,7 +230,7 @@ impl Operator {
             let half_added = status.members.iter().find(|(_, _, voter, _)| !voter);
             if let Some((_, half_added, ..)) = half_added {
                 let order = Order::Remove {
-                    node: half_added.node,
+                    nodes: [half_added.node].into(),
                     half_added_only: true,
                 };
                 self.order(order).await;
@@ -262,12 +266,20 @@ impl Operator {
 
 fn show(order: &Order) -> String {
     match order {
-        Order::Add(new) => format!("order to add node {}", new.node),
+        Order::Add(new) => {
+            let nodes = new.iter().map(|new| new.node);
+            format!("order to add {}", list(nodes))
+        }
         Order::Remove {
-            node,
-            half_added_only: false,
-        } => format!("order to remove node {node}"),
-        Order::Remove { node, .. } => format!("order to take back the adding of node {node}"),
+            nodes,
+            half_added_only,
+        } => {
+            let nodes = list(nodes.iter().copied());
+            match half_added_only {
+                false => format!("order to remove {nodes}"),
+                true => format!("order to take back the adding of {nodes}"),
+            }
+        }
         Order::Replace { old, new } if *old == new.node => {
             format!("order to have node {old} begin anew")
         }
@@ -275,4 +287,9 @@ fn show(order: &Order) -> String {
             format!("order to put node {} in node {old}'s place", new.node)
         }
     }
+}
+
+fn list(nodes: impl Iterator<Item = NodeId>) -> String {
+    let nodes: Vec<String> = nodes.map(|node| format!("node {node}")).collect();
+    nodes.join(" and ")
 }

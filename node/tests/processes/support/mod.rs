@@ -243,14 +243,22 @@ impl Cluster {
 
     /// Running nodes, one in each of these regions, which belong to no cluster yet.
     pub fn waiting_in_regions(regions: &[&str]) -> Self {
+        Self::waiting_in_regions_with(regions, "")
+    }
+
+    /// The same, with settings as in a file.
+    fn waiting_in_regions_with(regions: &[&str], settings: &str) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             folder: folder(),
         };
         make_authority(cluster.path());
+        let file = cluster.path().join("rossby.toml");
+        std::fs::write(&file, settings).expect("no settings");
         for (id, region) in (1..).zip(regions) {
             let mut args = peer_args(cluster.path(), id);
             args.push(format!("--region={region}"));
+            args.push(format!("--config={}", file.display()));
             let mut node = Node::new(cluster.path(), id, args);
             node.start();
             cluster.nodes.push(node);
@@ -263,7 +271,12 @@ impl Cluster {
 
     /// A running cluster of one node in each of these regions.
     pub fn in_regions(regions: &[&str]) -> Self {
-        let cluster = Self::waiting_in_regions(regions);
+        Self::in_regions_with(regions, "")
+    }
+
+    /// The same, with settings as in a file.
+    pub fn in_regions_with(regions: &[&str], settings: &str) -> Self {
+        let cluster = Self::waiting_in_regions_with(regions, settings);
         let output = cluster.init();
         assert!(output.status.success(), "{}", stderr(&output));
         for node in &cluster.nodes {

@@ -39,13 +39,13 @@ impl Faults {
             return;
         };
         let order = match spare {
-            Some(spare) if self.dice.permille(500) => Order::Add(member(spare.id)),
+            Some(spare) if self.dice.permille(500) => Order::Add(vec![member(spare.id)]),
             Some(spare) => Order::Replace {
                 old,
                 new: member(spare.id),
             },
             None => Order::Remove {
-                node: old,
+                nodes: [old].into(),
                 half_added_only: false,
             },
         };
