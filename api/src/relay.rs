@@ -20,7 +20,9 @@ use tracing::debug;
 
 use crate::call::{Call, CallError, CallReply, CallStream, Door};
 use crate::mailbox::MailboxService;
-use crate::peer::{self, ConnectError, Connection, Connections, refused_by_peer};
+use crate::peer::{
+    self, ConnectError, Connection, Connections, connect_by, left_for_peer_ms, refused_by_peer,
+};
 use crate::router::{Next, Search};
 use crate::{ApiError, Code};
 
@@ -57,14 +59,14 @@ impl Relay {
                 Next::Here(_) => return Ok(None),
                 Next::At(leader) => leader,
             };
-            let connecting = timeout_at(search.give_up(), self.connect(&leader));
+            let connecting = timeout_at(connect_by(search.give_up()), self.connect(&leader));
             let why = match connecting.await {
                 Ok(Ok(connection)) => return Ok(Some((leader, connection))),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no connection in time".to_owned(),
             };
             debug!(%leader, why, "can't relay a call");
-            search.refused(&leader, None, why);
+            search.silent(&leader, why);
         }
     }
 
@@ -92,7 +94,11 @@ impl Door for Relay {
                 }
             };
             let give_up = search.give_up();
-            match send(&connection, &call, give_up).await? {
+            let sent = send(&connection, &call, give_up).await;
+            if let Err(status) = &sent {
+                search.silent(&leader, status.message().to_owned());
+            }
+            match sent? {
                 Relayed::Here(reply) => {
                     search.found(&leader);
                     self.mailbox.config.metrics.relayed(call.path);
@@ -167,12 +173,11 @@ fn not_here(search: &mut Search<'_>, asked: &Member, named: Option<Member>) {
 
 /// A call as it is put to the leader.
 fn request_of(call: &Call, give_up: Instant) -> v1::RelayRequest {
-    let left = give_up.saturating_duration_since(Instant::now());
     v1::RelayRequest {
         path: call.path.as_str().to_owned(),
         authorization: call.authorization.clone().unwrap_or_default(),
         message: call.message.clone(),
-        deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        deadline_ms: left_for_peer_ms(give_up),
         remote_address: call
             .remote
             .map(|remote| remote.to_string())

@@ -20,8 +20,12 @@ pub(crate) struct Led {
 }
 
 impl MailboxService {
-    /// The partition that a box lives in, and the group that owns it; `None` if nobody does, so that no
-    /// such box can exist.
+    /// The partition that a box lives in, and the group that owns it; `None` if the cluster has no such
+    /// partition, so that no such box can exist.
+    ///
+    /// # Errors
+    /// If nobody owns it by this node's map: it may have been handed out a moment ago, and only a newer map
+    /// can tell.
     pub(crate) fn home(&self, box_id: &BoxId) -> Result<Option<(PartitionId, GroupId)>, ApiError> {
         let partition = box_id.partition();
         if partition.number() >= self.config.partitions.get() {
@@ -32,7 +36,7 @@ impl MailboxService {
             Some(group) => Ok(Some((partition, group))),
             // Without a map nobody can tell.
             None if directory.births().is_empty() => Err(Code::NotInCluster.into()),
-            None => Ok(None),
+            None => Err(ApiError::unavailable("nobody owns that partition yet")),
         }
     }
 

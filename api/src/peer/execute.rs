@@ -12,11 +12,9 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use super::Connections;
-use super::refused_by_peer;
+use super::{connect_by, left_for_peer_ms, refused_by_peer};
 use crate::router::{Execute, ExecuteError, Executed, Peers, WORK_BYTES_MAX};
 
-/// Kept from the deadline, so that a peer's typed answer comes before it is given up.
-const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 /// Work is given up after this long even if its asker would wait longer.
 const DEADLINE_MAX: Duration = Duration::from_secs(60);
 /// The most bytes of an address: a host name has 253, and a port 5.
@@ -46,7 +44,7 @@ impl Peers for PeerExecutors {
     ) -> Result<Executed, ExecuteError> {
         let unreachable = |why: String| ExecuteError::Unreachable(why);
         let connecting = self.connections.get(member.node, &member.peer_address);
-        let connection = timeout_at(deadline, connecting)
+        let connection = timeout_at(connect_by(deadline), connecting)
             .await
             .map_err(|_| unreachable("no connection in time".to_owned()))?
             .map_err(|error| unreachable(error.to_string()))?;
@@ -63,12 +61,10 @@ impl Peers for PeerExecutors {
 }
 
 fn to_wire(request: Execute, deadline: Instant) -> v1::ExecuteRequest {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let margin = ANSWER_MARGIN.min(left / 10);
     v1::ExecuteRequest {
         group_id: request.group.0,
         work: request.work,
-        deadline_ms: u64::try_from((left - margin).as_millis()).unwrap_or(u64::MAX),
+        deadline_ms: left_for_peer_ms(deadline),
     }
 }
 

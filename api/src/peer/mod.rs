@@ -19,6 +19,8 @@ mod transport;
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 pub use connections::{ConnectError, Connection, Connections};
 pub use execute::PeerExecutors;
 #[cfg(any(test, fuzzing))]
@@ -37,6 +39,24 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const PEER_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The metadata in which a call to a peer names its cluster.
 pub(crate) const CLUSTER_KEY: &str = "rossby-cluster";
+
+/// The way to a peer and back may take this long, in which its answer has to arrive.
+const ANSWER_WAY_MAX: Duration = Duration::from_millis(400);
+
+/// How long a peer may take for what is given up here at a deadline, in milliseconds: so much less that its
+/// typed answer is here before that, over wide areas too.
+pub(crate) fn left_for_peer_ms(deadline: Instant) -> u64 {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let way = (left / 4).min(ANSWER_WAY_MAX);
+    u64::try_from((left - way).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How long to try for a connection before somebody else is asked: a peer that is cut off must not use up
+/// the time for all others.
+pub(crate) fn connect_by(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / 3
+}
 
 /// Whether the peer's own server said no before it looked at a call, as its status tells. A broken
 /// connection is "unavailable" too, but carries none of our details.

@@ -426,7 +426,11 @@ impl Peer for PeerServer {
         caller(&request)?;
         let joining = Arc::clone(self.joining()?);
         let placement = placement(request.into_inner())?;
-        joining.join(placement).await?;
+        // On its own task: who gives up waiting must not leave it half-way.
+        let joined = tokio::spawn(async move { joining.join(placement).await });
+        joined
+            .await
+            .map_err(|_| Status::internal("joining broke off"))??;
         Ok(Response::new(v1::CreateReplicaResponse {}))
     }
 

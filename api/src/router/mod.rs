@@ -37,7 +37,7 @@ pub(crate) use work::{Done, Work};
 #[cfg(not(any(test, fuzzing)))]
 use work::{Done, Work};
 
-use search::Hints;
+use search::{Hints, Silent};
 
 /// Reaches the groups of the cluster, those that are led here and those that are not.
 pub struct Router {
@@ -45,6 +45,7 @@ pub struct Router {
     directory: Arc<dyn Directory>,
     peers: Arc<dyn Peers>,
     hints: Hints,
+    silent: Silent,
 }
 
 /// Replies of a group, and where they came from.
@@ -82,6 +83,7 @@ impl Router {
             directory,
             peers,
             hints: Hints::default(),
+            silent: Silent::default(),
         })
     }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Between two pauses each node is asked once at most, so that nodes which name each other, or a long
-//! chain of stale hints, cost little. The pauses end when the replica here learns who leads.
+//! chain of stale hints, cost little. Who gave no answer lately comes last. The pauses end when the replica here learns who leads.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub(crate) const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 /// The first pause, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+/// How long a node that gave no answer is asked after all others.
+const SILENT_FOR: Duration = Duration::from_secs(5);
 /// Nodes that are asked between two pauses.
 const MAX_ASKED: usize = 8;
 
@@ -53,6 +55,26 @@ impl Hints {
         if hints.get(&group).is_some_and(|hint| hint.node == node) {
             hints.remove(&group);
         }
+    }
+}
+
+/// Nodes that gave no answer lately: they are asked after all others, so that a region that is cut off does
+/// not use up the time of every call.
+#[derive(Debug, Default)]
+pub(super) struct Silent(Mutex<HashMap<NodeId, Instant>>);
+
+impl Silent {
+    fn note(&self, node: NodeId) {
+        self.0.lock().insert(node, Instant::now());
+    }
+
+    fn forget(&self, node: NodeId) {
+        self.0.lock().remove(&node);
+    }
+
+    fn contains(&self, node: NodeId) -> bool {
+        let noted = self.0.lock().get(&node).copied();
+        noted.is_some_and(|noted| noted.elapsed() < SILENT_FOR)
     }
 }
 
@@ -127,6 +149,13 @@ impl<'a> Search<'a> {
     /// This member leads.
     pub(crate) fn found(&self, member: &Member) {
         self.router.hints.set(self.group, member);
+        self.router.silent.forget(member.node);
+    }
+
+    /// This member gave no answer.
+    pub(crate) fn silent(&mut self, member: &Member, why: String) {
+        self.router.silent.note(member.node);
+        self.refused(member, None, why);
     }
 
     /// This member did nothing, and may have named another.
@@ -153,6 +182,11 @@ impl<'a> Search<'a> {
         may_repeat: bool,
     ) -> Result<(), ApiError> {
         let why = error.to_string();
+        if let (Some(member), ExecuteError::Unreachable(_) | ExecuteError::Lost(_)) =
+            (member, &error)
+        {
+            self.router.silent.note(member.node);
+        }
         let named = match error {
             ExecuteError::NotLeading { leader } => leader,
             ExecuteError::Unreachable(_) => None,
@@ -190,10 +224,15 @@ impl<'a> Search<'a> {
         let hint = self.router.hints.get(self.group);
         let asked = &self.asked;
         let is_new = |member: &Member| member.node != own && !asked.contains(&member.node);
+        let silent = &self.router.silent;
         let hinted = [self.named.take(), known, hint].into_iter().flatten();
+        let hinted = hinted.filter(|member| !silent.contains(member.node));
         let member = hinted.into_iter().find(is_new).or_else(|| {
-            let nodes = self.router.directory.nodes(self.group);
-            nodes.into_iter().find(is_new)
+            let nodes = self.router.directory.nodes(self.group).into_iter();
+            let (late, soon): (Vec<_>, Vec<_>) = nodes
+                .filter(is_new)
+                .partition(|member| silent.contains(member.node));
+            soon.into_iter().chain(late).next()
         })?;
         self.asked.push(member.node);
         Some(Next::At(member))

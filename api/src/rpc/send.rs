@@ -41,7 +41,7 @@ pub(crate) async fn send(
 ) -> Result<Bytes, Failure> {
     let envelopes = parse(service, &call.message)?;
     let mut fates: Vec<Option<Fate>> = envelopes.iter().map(|_| None).collect();
-    let parcels = parcels(service, &envelopes, &mut fates)?;
+    let parcels = parcels(service, &envelopes, &mut fates);
     // With one group only, its failure is the call's.
     let sole = parcels.len() == 1;
     let parcels = parcels.into_iter().map(|(group, positions)| Parcel {
@@ -118,14 +118,19 @@ fn parcels(
     service: &MailboxService,
     envelopes: &[Outgoing],
     fates: &mut [Option<Fate>],
-) -> Result<BTreeMap<GroupId, Vec<usize>>, ApiError> {
+) -> BTreeMap<GroupId, Vec<usize>> {
     let limit_bytes = service.config.limits.envelope_bytes;
     let mut parcels: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
     for (position, (envelope, fate)) in envelopes.iter().zip(fates).enumerate() {
         let Outgoing { recipient, wire } = envelope;
-        let Some((_, group)) = service.home(recipient)? else {
-            *fate = Some(Err(Code::UnknownRecipient.into()));
-            continue;
+        let home = service.home(recipient);
+        let home = home.and_then(|home| home.ok_or_else(|| Code::UnknownRecipient.into()));
+        let group = match home {
+            Ok((_, group)) => group,
+            Err(error) => {
+                *fate = Some(Err(error));
+                continue;
+            }
         };
         if wire.body.len() > usize::try_from(limit_bytes).unwrap_or(usize::MAX) {
             let rejection = Rejection::EnvelopeTooLarge { limit_bytes };
@@ -136,7 +141,7 @@ fn parcels(
         }
         parcels.entry(group).or_default().push(position);
     }
-    Ok(parcels)
+    parcels
 }
 
 fn enqueue(sender: DeviceAddress, envelope: &Outgoing) -> Enqueue {

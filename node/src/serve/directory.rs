@@ -46,7 +46,15 @@ impl Directory for NodeDirectory {
     }
 
     fn births(&self) -> Vec<PartitionId> {
-        self.map.newest().births(&self.region)
+        let map = self.map.newest();
+        // A box stays where it is born: not in a group that has not come to life yet, as far as can be told.
+        let lives = |partition: &PartitionId| {
+            let replica = map.owner(*partition).and_then(|group| self.replica(group));
+            replica.is_none_or(|replica| replica.epoch(*partition).is_some())
+        };
+        let births = map.births(&self.region);
+        let living: Vec<_> = births.iter().copied().filter(lives).collect();
+        if living.is_empty() { births } else { living }
     }
 
     fn assigned(&self, group: GroupId) -> Vec<(PartitionId, Epoch)> {

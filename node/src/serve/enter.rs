@@ -159,8 +159,18 @@ impl Node {
             replica,
             initialise,
         } = held;
-        let started = membership.engine.groups.start(id, replica).await;
-        let group = started.map_err(|error| NodeError::Start(id, error))?;
+        // It runs already if an earlier try came no further.
+        let groups = &membership.engine.groups;
+        let running = groups
+            .get(id)
+            .filter(|running| running.replica() == replica);
+        let group = match running {
+            Some(running) => running,
+            None => {
+                let started = groups.start(id, replica).await;
+                started.map_err(|error| NodeError::Start(id, error))?
+            }
+        };
         if initialise {
             self.initialize(membership, &group).await?;
         }
