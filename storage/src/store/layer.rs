@@ -7,13 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::rows::KeyRange;
-
-/// A row's key as a layer holds it: within the map's own nodes, so that a search compares keys without
-/// following a pointer for each. Every table's keys fit (`rows.rs`); longer ones would only be slower.
-pub(crate) type RowKey = SmallVec<[u8; 64]>;
 
 /// What a row costs beside its key and value: map entry, allocations, handle. An estimate.
 const ROW_OVERHEAD_BYTES: u64 = 128;
@@ -55,7 +50,7 @@ impl Slot {
 /// Changes to a partition's rows, sorted by key.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    rows: BTreeMap<RowKey, Slot>,
+    rows: BTreeMap<Vec<u8>, Slot>,
     bytes: u64,
     gauge: Gauge,
 }
@@ -86,9 +81,9 @@ impl Layer {
         self.bytes
     }
 
-    pub(crate) fn set(&mut self, key: &[u8], slot: Slot) {
-        let added = weight(key, &slot);
-        let removed = match self.rows.entry(RowKey::from_slice(key)) {
+    pub(crate) fn set(&mut self, key: Vec<u8>, slot: Slot) {
+        let added = weight(&key, &slot);
+        let removed = match self.rows.entry(key) {
             btree_map::Entry::Occupied(mut held) => {
                 let removed = weight(held.key(), held.get());
                 held.insert(slot);
@@ -103,9 +98,9 @@ impl Layer {
     }
 
     /// Sets a row whose key this layer does not have; whether it had none.
-    pub(crate) fn set_new(&mut self, key: &[u8], slot: Slot) -> bool {
-        let added = weight(key, &slot);
-        let btree_map::Entry::Vacant(empty) = self.rows.entry(RowKey::from_slice(key)) else {
+    pub(crate) fn set_new(&mut self, key: Vec<u8>, slot: Slot) -> bool {
+        let added = weight(&key, &slot);
+        let btree_map::Entry::Vacant(empty) = self.rows.entry(key) else {
             return false;
         };
         empty.insert(slot);
@@ -114,8 +109,8 @@ impl Layer {
     }
 
     /// Sets a row; one that was born in this layer stays so.
-    pub(crate) fn set_lasting(&mut self, key: &[u8], value: Bytes) {
-        let (added, removed) = match self.rows.entry(RowKey::from_slice(key)) {
+    pub(crate) fn set_lasting(&mut self, key: Vec<u8>, value: Bytes) {
+        let (added, removed) = match self.rows.entry(key) {
             btree_map::Entry::Occupied(mut held) => {
                 let removed = weight(held.key(), held.get());
                 let born = matches!(held.get(), Slot::Put { born: true, .. });
@@ -158,7 +153,7 @@ impl Layer {
                 (Some(Slot::Deleted), _) => Some(Slot::Deleted),
             };
             match merged {
-                Some(slot) => self.set(key, slot),
+                Some(slot) => self.set(key.clone(), slot),
                 None => self.remove(key),
             }
         }
@@ -170,12 +165,12 @@ impl Layer {
         self.gauge.0.fetch_sub(removed, Ordering::Relaxed);
     }
 
-    pub(crate) fn iter(&self) -> btree_map::Iter<'_, RowKey, Slot> {
+    pub(crate) fn iter(&self) -> btree_map::Iter<'_, Vec<u8>, Slot> {
         self.rows.iter()
     }
 
     /// The slots within a range. The caller has seen that `start < end`.
-    pub(crate) fn range(&self, range: &KeyRange) -> btree_map::Range<'_, RowKey, Slot> {
+    pub(crate) fn range(&self, range: &KeyRange) -> btree_map::Range<'_, Vec<u8>, Slot> {
         let bounds = (
             Bound::Included(range.start.as_slice()),
             Bound::Excluded(range.end.as_slice()),

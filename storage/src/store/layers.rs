@@ -21,7 +21,7 @@ use super::base_rows::{BasePages, BasePartition};
 use super::envelopes::{EnvelopeRows, StoredEnvelopes};
 use super::error::StoreError;
 use super::known::Known;
-use super::layer::{Gauge, Layer, RowKey, Slot};
+use super::layer::{Gauge, Layer, Slot};
 use super::rows::{self, KeyRange, Table};
 
 /// The layers of a partition.
@@ -108,7 +108,7 @@ impl Layers {
     /// Sets a row that is hardly ever deleted. Whether a layer below shows it is not asked: should it be
     /// deleted after all, it leaves a trace where it need not.
     pub(crate) fn put_lasting(&mut self, key: Vec<u8>, value: Bytes) {
-        self.live.set_lasting(&key, value);
+        self.live.set_lasting(key, value);
     }
 
     /// Sets a row.
@@ -126,7 +126,7 @@ impl Layers {
                 None => base.get(&key)?.is_none(),
             },
         };
-        self.live.set(&key, Slot::Put { value, born });
+        self.live.set(key, Slot::Put { value, born });
         Ok(())
     }
 
@@ -136,7 +136,7 @@ impl Layers {
             .frozen
             .as_ref()
             .is_some_and(|frozen| frozen.get(&key).is_some());
-        if was_frozen || !self.live.set_new(&key, Slot::Put { value, born: true }) {
+        if was_frozen || !self.live.set_new(key, Slot::Put { value, born: true }) {
             return Err(StoreError::Inconsistent("a new row's key was used before"));
         }
         Ok(())
@@ -146,7 +146,7 @@ impl Layers {
     pub(crate) fn delete(&mut self, key: Vec<u8>) {
         match self.live.get(&key) {
             Some(Slot::Put { born: true, .. }) => self.live.remove(&key),
-            _ => self.live.set(&key, Slot::Deleted),
+            _ => self.live.set(key, Slot::Deleted),
         }
     }
 
@@ -260,7 +260,7 @@ impl Lower<'_> {
     }
 }
 
-type Slots<'a> = Peekable<std::collections::btree_map::Range<'a, RowKey, Slot>>;
+type Slots<'a> = Peekable<std::collections::btree_map::Range<'a, Vec<u8>, Slot>>;
 
 /// The live layer over the frozen one.
 struct Upper<'a> {

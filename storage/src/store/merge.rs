@@ -7,14 +7,14 @@ use bytes::Bytes;
 
 use super::error::StoreError;
 use super::files::GroupFiles;
-use super::layer::{Layer, RowKey, Slot};
+use super::layer::{Layer, Slot};
 use super::manifest::PartitionFiles;
 use super::row_file::{FileRow, RowFileKind, RowFileReader};
 
 /// A walk over the rows that are left when newer changes have replaced older ones. It reads each
 /// file once and keeps one block of each in memory.
 pub(crate) struct MergedRows<'a> {
-    layer: Option<Peekable<btree_map::Iter<'a, RowKey, Slot>>>,
+    layer: Option<Peekable<btree_map::Iter<'a, Vec<u8>, Slot>>>,
     /// Newest first.
     files: Vec<(RowFileReader, Option<FileRow>)>,
 }
