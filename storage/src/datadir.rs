@@ -25,7 +25,7 @@ use rossby_seams::disk::{self, Disk, DiskLock};
 use serde::{Deserialize, Serialize};
 
 /// The version of the identity file and of the layout.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const LOCK: &str = "lock";
 const IDENTITY: &str = "node";

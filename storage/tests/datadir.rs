@@ -77,7 +77,7 @@ fn the_identity_is_read_back_and_can_be_read_by_a_person() {
     let (_folder, path) = saved();
     assert_eq!(open(&path).unwrap().identity(), Some(&identity()));
     let text = fs::read_to_string(path.join("node")).unwrap();
-    assert!(text.starts_with("rossby data directory format=1 crc32c="));
+    assert!(text.starts_with("rossby data directory format=2 crc32c="));
     assert!(text.contains("\"name\": \"mail.example\""));
     assert_eq!(
         fs::metadata(path.join("node"))
@@ -187,13 +187,13 @@ fn two_replicas_of_a_group_are_refused() {
 fn a_newer_format_is_not_called_damaged() {
     let (_folder, path) = saved();
     let text = fs::read_to_string(path.join("node")).unwrap();
-    fs::write(path.join("node"), text.replace("format=1", "format=12")).unwrap();
+    fs::write(path.join("node"), text.replace("format=2", "format=12")).unwrap();
     let refused = open(&path).unwrap_err();
     assert!(matches!(
         refused,
         DataDirectoryError::UnknownVersion {
             found: 12,
-            supported: 1,
+            supported: 2,
             ..
         }
     ));

@@ -29,7 +29,8 @@ pub(crate) use execute::member;
 #[cfg(any(test, fuzzing))]
 pub(crate) use server::placement;
 pub use server::{
-    Description, GroupReport, JoinError, Joining, PeerDoor, PeerServer, Placement, Role,
+    Description, GroupReport, JoinError, Joining, PeerDoor, PeerServer, Placement, PlannedStep,
+    Role,
 };
 pub use transport::{NoPeers, PeerTransport};
 

@@ -1,5 +1,6 @@
 //! What a node does for its peers.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -125,6 +126,16 @@ impl From<JoinError> for Status {
     }
 }
 
+/// A step of the plan, and what it was planned from: with other voters it might break what it should mend,
+/// and is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedStep {
+    /// The step.
+    pub step: Step,
+    /// Who voted when it was planned.
+    pub voters: BTreeSet<NodeId>,
+}
+
 /// How a node comes to belong to a cluster, and what it tells its peers of the cluster. Implemented
 /// where the node is put together.
 #[async_trait]
@@ -175,7 +186,7 @@ pub trait Joining: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`OperatorError`], saying what stands in the way.
-    async fn take_step(&self, group: GroupId, step: Step) -> Result<(), OperatorError>;
+    async fn take_step(&self, group: GroupId, planned: PlannedStep) -> Result<(), OperatorError>;
 
     /// What changed in the map, as JSON, if this node has a replica of the placement group.
     ///
@@ -488,10 +499,10 @@ impl Peer for PeerServer {
         caller(&request)?;
         self.member(&request, |_| ())?;
         let request = request.into_inner();
-        let step = serde_json::from_slice(&request.step)
+        let planned = serde_json::from_slice(&request.step)
             .map_err(|_| Status::invalid_argument("not a step"))?;
         let group = GroupId(request.group_id);
-        self.joining()?.take_step(group, step).await?;
+        self.joining()?.take_step(group, planned).await?;
         Ok(Response::new(v1::TakeStepResponse {}))
     }
 

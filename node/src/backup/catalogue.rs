@@ -30,7 +30,7 @@ const FILE: &str = "backup";
 pub(super) const LOCK: &str = "backup.lock";
 /// What the catalogue begins with; names its format.
 const HEADLINE: &str = "rossby backup format=";
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// A backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::ClusterSecrets;
 use rossby_api::admin::{MembersOrder, MembersProgress, NodeStatus, Operator as _, OperatorError};
-use rossby_api::peer::{Description, GroupReport, JoinError, Joining, Placement, Role};
+use rossby_api::peer::{
+    Description, GroupReport, JoinError, Joining, Placement, PlannedStep, Role,
+};
 use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, ReplicaId};
-use rossby_domain::placement::{Change, ClusterMap, Step};
+use rossby_domain::placement::{Change, ClusterMap};
 use rossby_storage::datadir::{ClusterIdentity, DataDirectory, HeldReplica};
 
 use super::enter::Place;
@@ -99,8 +101,8 @@ impl Joining for Node {
         self.own_reports()
     }
 
-    async fn take_step(&self, group: GroupId, step: Step) -> Result<(), OperatorError> {
-        self.lead_step(group, step).await
+    async fn take_step(&self, group: GroupId, planned: PlannedStep) -> Result<(), OperatorError> {
+        self.lead_step(group, planned).await
     }
 
     async fn map_changes(&self) -> Result<Bytes, OperatorError> {

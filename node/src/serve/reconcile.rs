@@ -20,7 +20,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use rossby_api::admin::OperatorError;
-use rossby_api::peer::GroupReport;
+use rossby_api::peer::{GroupReport, PlannedStep};
 use rossby_domain::ids::{GroupId, MapVersion, NodeId};
 use rossby_domain::placement::{ClusterMap, Health, PLACEMENT_GROUP, Patience, Report, Step, plan};
 use rossby_proto::v1;
@@ -226,10 +226,12 @@ impl Node {
             return;
         }
         for (group, step) in steps {
-            let Some(leader) = led.get(&group) else {
+            let (Some(leader), Some(report)) = (led.get(&group), reports.get(&group)) else {
                 continue;
             };
-            self.begin_step(memory, group, step, *leader, now);
+            let voters = report.membership.voters.clone();
+            let planned = PlannedStep { step, voters };
+            self.begin_step(memory, group, planned, *leader, now);
         }
     }
 
@@ -237,10 +239,11 @@ impl Node {
         self: &Arc<Self>,
         memory: &mut Memory,
         group: GroupId,
-        step: Step,
+        planned: PlannedStep,
         leader: NodeId,
         now: Instant,
     ) {
+        let step = planned.step.clone();
         let (is_due, is_first) = memory.due(group, &step, now);
         if !is_due {
             return;
@@ -249,8 +252,8 @@ impl Node {
             info!(%group, ?step, %leader, "a step towards what the map asks for");
             self.parts.steps.count(&step);
         }
-        let (node, given) = (Arc::clone(self), step.clone());
-        let task = tokio::spawn(async move { node.give_step(leader, group, given).await });
+        let node = Arc::clone(self);
+        let task = tokio::spawn(async move { node.give_step(leader, group, planned).await });
         let failure = memory.begun.remove(&group).filter(|_| !is_first);
         let begun = Begun {
             step,
@@ -266,10 +269,10 @@ impl Node {
         &self,
         leader: NodeId,
         group: GroupId,
-        step: Step,
+        planned: PlannedStep,
     ) -> Result<(), OperatorError> {
         if leader == self.id() {
-            return self.lead_step(group, step).await;
+            return self.lead_step(group, planned).await;
         }
         let map = self.entered()?.map.newest();
         let entry = map.nodes().get(&leader);
@@ -278,7 +281,7 @@ impl Node {
         let mut client = connection.map_err(unavailable)?.client();
         let request = v1::TakeStepRequest {
             group_id: group.0,
-            step: serde_json::to_vec(&step).map_err(failed)?.into(),
+            step: serde_json::to_vec(&planned).map_err(failed)?.into(),
         };
         match timeout(ANYWHERE, client.take_step(request)).await {
             Ok(Ok(_)) => Ok(()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rossby_api::admin::OperatorError;
-use rossby_api::peer::GroupReport;
+use rossby_api::peer::{GroupReport, PlannedStep};
 use rossby_domain::ids::{GroupId, NodeId};
 use rossby_domain::placement::{Membership, Report, Step};
 use rossby_raft::{Group, GroupStatus, Member, Order};
@@ -56,13 +56,24 @@ impl Node {
     }
 
     /// Carries a step of the plan on, if this node leads the group.
-    pub(super) async fn lead_step(&self, group: GroupId, step: Step) -> Result<(), OperatorError> {
+    pub(super) async fn lead_step(
+        &self,
+        group: GroupId,
+        planned: PlannedStep,
+    ) -> Result<(), OperatorError> {
         let replica = self.replica_of(group)?;
         let _running = self
             .orders
             .begin_step(group)
             .ok_or_else(|| unavailable("another change of the members is under way"))?;
-        let order = match step {
+        let members = replica.status().members.into_iter();
+        let voting = members.filter_map(|(_, member, votes, _)| votes.then_some(member.node));
+        if voting.collect::<BTreeSet<_>>() != planned.voters {
+            return Err(unavailable(
+                "the voters have changed since that was planned",
+            ));
+        }
+        let order = match planned.step {
             Step::TransferLeader { to } => {
                 let deadline = Instant::now() + TRANSFER_TIMEOUT;
                 let leader = replica.transfer_leader(Some(to), deadline).await;
