@@ -29,6 +29,7 @@ mod inspect;
 mod output;
 mod placement;
 mod rebuild;
+mod runtime;
 mod serve;
 mod telemetry;
 

@@ -19,6 +19,7 @@ pub use self::args::{BackupArgs, RestoreArgs};
 
 use self::args::BackupCommand;
 use crate::exit::{Exit, Failure};
+use crate::runtime;
 
 /// Runs `rossby backup ...`.
 ///
@@ -27,7 +28,7 @@ use crate::exit::{Exit, Failure};
 pub fn run(args: &BackupArgs) -> Result<(), Failure> {
     match (&args.command, &args.out) {
         (Some(BackupCommand::Verify { backup, json }), _) => verify::run(backup, *json),
-        (None, Some(out)) => runtime()?.block_on(make::run(args, out)),
+        (None, Some(out)) => runtime::one_thread()?.block_on(make::run(args, out)),
         (None, None) => Err(Failure::new(Exit::Usage, "--out is missing")),
     }
 }
@@ -38,11 +39,4 @@ pub fn run(args: &BackupArgs) -> Result<(), Failure> {
 /// If the backup is not whole, the secrets are not its own, or the data directory can't be made.
 pub fn run_restore(args: &RestoreArgs) -> Result<(), Failure> {
     restore::run(args)
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failure, error))
 }

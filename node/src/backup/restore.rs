@@ -286,7 +286,7 @@ fn begin_logs(
     };
     let (log, writer) = Wal::open(Arc::clone(disk), &data.wal(), options)?;
     let writer = wal::spawn_writer(writer)?;
-    let begun = super::runtime()
+    let begun = crate::runtime::one_thread()
         .map_err(|_| WalError::Closed)?
         .block_on(async {
             for (group, replica, position) in groups {

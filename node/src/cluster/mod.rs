@@ -20,6 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::cli::{ClusterCommand, NodeAddress};
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::runtime;
 
 /// An order that takes longer has met a node that hangs. `init` waits for every node in turn.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,11 +34,7 @@ const TRY_AGAIN: &str = "nothing was changed: start what is down and try again. 
 /// # Errors
 /// If the node can't be reached, or refuses.
 pub fn run(command: &ClusterCommand) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failure, error))?;
-    runtime.block_on(async {
+    runtime::one_thread()?.block_on(async {
         match command {
             ClusterCommand::Init {
                 socket,

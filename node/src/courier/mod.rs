@@ -7,6 +7,7 @@ use rossby_domain::identifier::Identifier;
 use crate::config::{self, ConfigArgs, CourierKind};
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::runtime;
 
 /// What the message says instead of a code. Nobody has asked for it, so it opens nothing.
 const SAMPLE_CODE: &str = "00000000";
@@ -69,11 +70,7 @@ pub fn run(command: &CourierCommand) -> Result<(), Failure> {
         Failure::new(Exit::Config, errors.join("\n"))
             .help("`rossby config show` tells where each setting comes from")
     })?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failure, error))?;
-    runtime.block_on(send(&gateways, &identifier))
+    runtime::one_thread()?.block_on(send(&gateways, &identifier))
 }
 
 impl Recipient {

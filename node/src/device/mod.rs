@@ -28,7 +28,8 @@ use self::args::{
     SendArgs, WhoAmIArgs,
 };
 pub use self::failure::of_call;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
+use crate::runtime;
 
 /// What a person does with their box.
 #[derive(Debug, Subcommand)]
@@ -62,11 +63,7 @@ pub enum DeviceCommand {
 /// # Errors
 /// Whatever went wrong, with the exit code for it.
 pub fn run(command: DeviceCommand) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failure, error))?;
-    runtime.block_on(async {
+    runtime::one_thread()?.block_on(async {
         match command {
             DeviceCommand::Register(args) => register::register(&args).await,
             DeviceCommand::Authorize(args) => register::authorize(&args).await,

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use crate::cli::{GroupCommand, NodeCommand, PlacementArgs};
 use crate::cluster::{connect, order};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output;
+use crate::runtime;
 
 /// How long an order may take that only changes the map.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,11 +51,7 @@ pub fn run_group(command: &GroupCommand) -> Result<(), Failure> {
 }
 
 fn run(order: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failure, error))?;
-    runtime.block_on(order)
+    runtime::one_thread()?.block_on(order)
 }
 
 /// Has a node leave its groups, or takes that back.

@@ -15,6 +15,7 @@ use crate::cli::{PlacementArgs, PlacementCommand, SetCommand};
 use crate::cluster::{connect, order};
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::runtime;
 
 /// A node asks all others, and waits for those that do not answer.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,11 +27,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// # Errors
 /// If the node can't be reached, or refuses.
 pub fn run(command: &PlacementCommand) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failure, error))?;
-    runtime.block_on(async {
+    runtime::one_thread()?.block_on(async {
         match command {
             PlacementCommand::Show(args) => show::print(&View::ask(args).await?, args.json),
             PlacementCommand::Explain(args) => explain::print(&View::ask(args).await?, args.json),
