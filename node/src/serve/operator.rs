@@ -15,6 +15,7 @@ use rossby_domain::placement::{PLACEMENT_GROUP, RegionName, SurvivalGoal};
 use rossby_raft::{
     BackupError, CheckpointError, ClockJump, Group, GroupStatus, ProposeError, ReadError,
 };
+use rossby_storage::store::StoreError;
 use tokio::time::Instant;
 
 use super::node::{Membership, Node};
@@ -119,7 +120,7 @@ impl Operator for Node {
         let digests = tokio::task::spawn_blocking(move || reader.digests()).await;
         let (position, digests) = digests
             .map_err(|error| OperatorError::Failed(error.to_string()))?
-            .map_err(|error| OperatorError::Failed(error.to_string()))?;
+            .map_err(of_store)?;
         Ok((position.map_or(0, |position| position.index), digests))
     }
 
@@ -259,6 +260,14 @@ fn of_backup(error: BackupError) -> OperatorError {
              majority is lost for good, take what this node has with --as-it-is"
         )),
         BackupError::Checkpoint(error) => of_checkpoint(error),
+    }
+}
+
+fn of_store(error: StoreError) -> OperatorError {
+    match error {
+        // A replica that is being let go of.
+        StoreError::Closed => OperatorError::Unavailable(format!("{error}: try again")),
+        _ => OperatorError::Failed(error.to_string()),
     }
 }
 

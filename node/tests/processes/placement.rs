@@ -83,6 +83,8 @@ fn a_dead_node_is_replaced_by_a_spare_one_and_leaders_go_home() {
     assert_eq!(explained["now"]["partitions_unavailable"], 0, "{explained}");
     // It comes back, hears that it was replaced, and is a spare one.
     cluster.node(1).start();
+    // Before that it holds none because it has not taken them in yet.
+    cluster.node(1).wait_ready();
     eventually("node 1 holds no replica", || {
         let status = cluster.node(1).status()?;
         let none = status["groups"].as_array()?.is_empty() && status["placement"].is_null();
