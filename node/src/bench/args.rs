@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use rossby_client::connection::ServerAddress;
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
@@ -14,7 +15,9 @@ pub enum BenchCommand {
 Examples:
   rossby bench send --local 3
   rossby bench send --local 3 --boxes 1 --read      a single hot box
-  rossby bench send --server 10.0.0.1:7470 --ca ca.crt --codes codes.tsv --clients 256 --json")]
+  rossby bench send --server 10.0.0.1:7470 --ca ca.crt --codes codes.tsv --clients 256 --json
+  rossby bench send --server 10.0.0.1:7470 --ca ca.crt --codes codes.tsv --clients 1 --born-at 10.1.0.1:7470
+                                                    from one region to another")]
     Send(SendArgs),
     /// Deliver: from the sender's call until the recipient has the envelope from its open stream and its
     /// acknowledgement is answered.
@@ -50,9 +53,11 @@ pub struct SendArgs {
     #[command(flatten)]
     pub boxes: BoxesArgs,
     #[command(flatten)]
+    pub born: BornArgs,
+    #[command(flatten)]
     pub body: BodyArgs,
     /// Have every box read and acknowledged meanwhile, by a subscriber, so that none runs full.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "born_at")]
     pub read: bool,
 }
 
@@ -92,6 +97,8 @@ pub struct LookupArgs {
     pub load: LoadArgs,
     #[command(flatten)]
     pub boxes: BoxesArgs,
+    #[command(flatten)]
+    pub born: BornArgs,
 }
 
 /// `rossby bench register`.
@@ -239,6 +246,15 @@ pub struct BoxesArgs {
     /// Boxes that the clients choose from by chance, all registered before.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub boxes: u32,
+}
+
+/// Where the boxes are at home.
+#[derive(Debug, Clone, Args)]
+pub struct BornArgs {
+    /// Register the boxes at this node: they are born in its region, while the clients' own are born where the
+    /// first --server is. It tells what the way between two regions costs.
+    #[arg(long, value_name = "ADDRESS", requires = "servers")]
+    pub born_at: Option<ServerAddress>,
 }
 
 /// What is in an envelope.

@@ -24,6 +24,8 @@ pub(super) struct Setting {
     pub(super) threads: u16,
     pub(super) every_node: bool,
     pub(super) boxes: Option<u32>,
+    /// The node that they were registered at, if it is another one.
+    pub(super) born_at: Option<String>,
     pub(super) body_bytes: Option<u32>,
     pub(super) sealed: bool,
     /// Whether the boxes are read meanwhile.
@@ -393,7 +395,9 @@ impl Report {
             };
             parts.push(format!("{} connections{where_to}", setting.connections));
         }
-        parts.extend(setting.boxes.map(|boxes| format!("{boxes} boxes")));
+        let born = setting.born_at.as_ref();
+        let born = born.map_or_else(String::new, |at| format!(" born at {at}"));
+        parts.extend(setting.boxes.map(|boxes| format!("{boxes} boxes{born}")));
         parts.extend(
             setting
                 .waiting

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rossby_bench::drive::{Client, Plan, Tally, drive};
-use rossby_bench::service::Service;
+use rossby_bench::service::{Place, Service};
 use rossby_bench::workload::deliver::Deliverer;
 use rossby_bench::workload::fetch::Fetcher;
 use rossby_bench::workload::fill::Filling;
@@ -14,8 +14,8 @@ use rossby_bench::workload::register::Newcomer;
 use rossby_bench::workload::send::Sender;
 
 use super::args::{
-    BodyArgs, DeliverArgs, FetchArgs, IdleArgs, LoadArgs, LookupArgs, RegisterArgs, SendArgs,
-    TargetArgs, TimeArgs,
+    BodyArgs, BornArgs, DeliverArgs, FetchArgs, IdleArgs, LoadArgs, LookupArgs, RegisterArgs,
+    SendArgs, TargetArgs, TimeArgs,
 };
 use super::floor::{self, Floor};
 use super::prepare::{Boxes, Reading, boxes, refused, registry};
@@ -75,6 +75,32 @@ impl<'a> Bench<'a> {
             letters.need_records(),
         )
         .await
+    }
+
+    /// The clients' own boxes, and those that they choose from, which may be born elsewhere.
+    async fn boxes_born(
+        &self,
+        born: &BornArgs,
+        count: u32,
+        keep: usize,
+        letters: &Letters,
+    ) -> Result<Boxes, Failure> {
+        let Some(there) = &born.born_at else {
+            return self.boxes(count, keep, letters).await;
+        };
+        let place = Place {
+            servers: vec![there.clone()],
+            ..self.target.place()
+        };
+        // One that does not learn where else it might ask.
+        let service = Service::new(&place, self.load.connections as usize, true);
+        let with_records = letters.need_records();
+        let elsewhere = boxes(&self.target, &service, count as usize, 0, with_records).await?;
+        let own = self.boxes(0, keep, letters).await?;
+        Ok(Boxes {
+            accounts: own.accounts,
+            recipients: elsewhere.recipients,
+        })
     }
 
     /// Runs the clients, and says what came of it.
@@ -158,6 +184,10 @@ fn senders(bench: &Bench<'_>, boxes: Boxes, count: u32, letters: &Letters) -> Ve
     accounts.enumerate().map(sender).collect()
 }
 
+fn born_at(born: &BornArgs) -> Option<String> {
+    born.born_at.as_ref().map(ToString::to_string)
+}
+
 fn with_bodies(setting: Setting, boxes: u32, body: BodyArgs) -> Setting {
     Setting {
         boxes: Some(boxes),
@@ -173,7 +203,7 @@ pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
     let connections = args.load.connections as usize;
     let keep = if args.read { count as usize } else { 0 };
     let boxes = bench
-        .boxes(count, keep.max(bench.clients()), &letters)
+        .boxes_born(&args.born, count, keep.max(bench.clients()), &letters)
         .await?;
     let reading = match boxes.accounts.get(..keep) {
         Some(read) if args.read => Some(Reading::begin(&bench.target, read, connections).await?),
@@ -182,6 +212,7 @@ pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
     let senders = senders(&bench, boxes, count, &letters);
     let setting = Setting {
         read: args.read,
+        born_at: born_at(&args.born),
         ..with_bodies(Setting::of("send"), count, args.body)
     };
     bench.measure(setting, senders, reading).await
@@ -236,7 +267,7 @@ pub(super) async fn lookup(args: &LookupArgs) -> Result<(), Failure> {
     let bench = Bench::begin(&args.target, &args.load, BodyArgs::USUAL_BYTES).await?;
     let count = args.boxes.boxes;
     let boxes = bench
-        .boxes(count, bench.clients(), &Letters::opaque(0))
+        .boxes_born(&args.born, count, bench.clients(), &Letters::opaque(0))
         .await?;
     let sought: Arc<[Recipient]> = boxes.recipients.into_iter().take(count as usize).collect();
     let accounts = boxes.accounts.into_iter().enumerate();
@@ -246,6 +277,7 @@ pub(super) async fn lookup(args: &LookupArgs) -> Result<(), Failure> {
     });
     let setting = Setting {
         boxes: Some(count),
+        born_at: born_at(&args.born),
         ..Setting::of("lookup")
     };
     let finders = finders.collect();
