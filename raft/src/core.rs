@@ -28,6 +28,7 @@ use crate::heard::Heard;
 use crate::links::Links;
 use crate::ownership::Ownership;
 use crate::reads::Rounds;
+use crate::rest::Rest;
 use crate::rounds::RoundCounters;
 use crate::service_time::ServiceTime;
 use crate::shipping::Shipping;
@@ -67,6 +68,9 @@ pub(crate) struct Core {
     pub(crate) expiry: Expiry,
     pub(crate) time: ServiceTime,
     pub(crate) reads: Rounds,
+    pub(crate) rest: Arc<Rest>,
+    /// Whether a leader without a quorum holds its heartbeats back just now.
+    pub(crate) silent: AtomicBool,
     /// Whether this replica was removed from the group, and has ended.
     pub(crate) dismissed: CancellationToken,
     /// Something failed: openraft ends, or is about to be ended.
@@ -151,6 +155,26 @@ impl Core {
             || metrics
                 .last_quorum_acked
                 .is_some_and(|heard| heard.elapsed() < limit)
+            || self.quorum_rests_since(metrics, limit)
+    }
+
+    /// Whether the nodes of a quorum said within `limit` that this leader's group rests there.
+    fn quorum_rests_since(&self, metrics: &Metrics, limit: Duration) -> bool {
+        let membership = &metrics.membership_config;
+        let heard = |voter: &&ReplicaId| {
+            **voter == self.replica
+                || membership.get_node(voter).is_some_and(|member| {
+                    self.rest
+                        .acked_within(metrics.current_term, member.node, limit)
+                })
+        };
+        let mut configs = membership.get_joint_config().iter();
+        configs.all(|voters| voters.iter().filter(heard).count() > voters.len() / 2)
+    }
+
+    /// Whether something is under way that a group at rest would hold up.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.has_ended() || self.handing_over.load(Ordering::Acquire) || self.shipping.holds()
     }
 
     /// The nodes of the voters, each once: one that replaces itself has two replicas for a while.

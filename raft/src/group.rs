@@ -225,6 +225,12 @@ impl Group {
         matches!(*self.core.leadership.borrow(), Leadership::Here { .. })
     }
 
+    /// Whether it rests, since nothing is asked of it.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        self.core.rest.rests()
+    }
+
     /// How long this replica has led, if it leads as far as it knows.
     #[must_use]
     pub fn leads_for(&self) -> Option<Duration> {
@@ -425,6 +431,7 @@ impl Group {
                 checkpoint_index: index(&metrics.snapshot),
                 purged_index: index(&metrics.purged),
                 members: membership.nodes().map(member).collect(),
+                resting: self.core.rest.rests(),
                 joint: membership.get_joint_config().len() > 1,
                 trouble: membership.nodes().filter_map(trouble).collect(),
                 removed: self.is_dismissed(),
