@@ -9,7 +9,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, RaftMetrics, ServerState};
 use parking_lot::Mutex;
-use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionId, ReplicaId};
+use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionCount, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Query};
 use rossby_seams::watch;
@@ -199,13 +199,22 @@ impl Core {
     }
 
     pub(crate) fn epoch(&self, partition: PartitionId) -> Result<Option<Epoch>, ReadError> {
-        self.ownership.epoch(partition, || {
-            let time = Timestamp::default();
-            match self.query(partition, time, &Query::Ownership(partition))? {
-                Answer::Ownership { epoch, .. } => Ok(epoch),
-                _ => Err(ReadError::Stopped),
-            }
-        })
+        self.ownership
+            .epoch(partition, || self.applied_epoch(partition))
+    }
+
+    /// The partitions that the group owns, of so many.
+    pub(crate) fn owned(&self, count: PartitionCount) -> Result<Arc<[PartitionId]>, ReadError> {
+        self.ownership
+            .owned(count, |partition| self.applied_epoch(partition))
+    }
+
+    fn applied_epoch(&self, partition: PartitionId) -> Result<Option<Epoch>, ReadError> {
+        let time = Timestamp::default();
+        match self.query(partition, time, &Query::Ownership(partition))? {
+            Answer::Ownership { epoch, .. } => Ok(epoch),
+            _ => Err(ReadError::Stopped),
+        }
     }
 
     /// Makes sure that what seems not to be owned is not: a new leader may not have applied yet
