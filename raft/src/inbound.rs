@@ -421,8 +421,8 @@ impl Shared {
                 Ok(Answer::Append(outcome))
             }
             Request::Vote(ballot) => {
+                let _resumes = replica.rest.give_up().await;
                 let outcome = raft.vote(ballot).await.map_err(|_| Refusal::Stopped)?;
-                replica.rest.stir().await;
                 Ok(Answer::Vote(outcome))
             }
             Request::PreVote(ballot) => Ok(Answer::Vote(

@@ -304,12 +304,27 @@ impl Rest {
         }
     }
 
-    /// Whether a candidate may be answered without being woken for it: a follower at rest that has not heard of its
-    /// leader for long grants its vote, and must not stand for election itself at this moment.
+    /// Whether a candidate is answered without waking for it: a follower at rest that has not heard of its leader for
+    /// long may grant its vote, and must not stand for election itself at this moment.
     pub(crate) fn may_grant(&self) -> bool {
         let follows = self.state.try_lock();
         follows.is_ok_and(|state| matches!(*state, State::Following(_)))
             && !self.heard.within(self.timing.election_max)
+    }
+
+    /// Before a vote is granted so: it rests no more, or a late beat would have its leader count on it. Its clock runs
+    /// once what is returned is dropped.
+    pub(crate) async fn give_up(&self) -> Option<Resume<'_>> {
+        if self.is_awake() {
+            return None;
+        }
+        let mut state = self.state.lock().await;
+        if !matches!(*state, State::Following(_)) {
+            return None;
+        }
+        *state = State::Awake;
+        self.awake.store(true, Ordering::Release);
+        Some(Resume(&self.raft))
     }
 
     /// The term in which this replica leads at rest, or is about to; and whether all others rest.
@@ -348,6 +363,15 @@ impl Rest {
         let acked = self.acked.lock();
         let at = acked.at.get(&node).filter(|_| acked.term == term);
         at.is_some_and(|at| at.elapsed() < limit)
+    }
+}
+
+/// Starts the clock when it is dropped.
+pub(crate) struct Resume<'a>(&'a Raft);
+
+impl Drop for Resume<'_> {
+    fn drop(&mut self) {
+        self.0.runtime_config().tick(true);
     }
 }
 
