@@ -149,6 +149,8 @@ pub struct GroupStatus {
     pub purged_index: Option<u64>,
     /// All members, and whether each is a voter, and on the leader how far its log matches.
     pub members: Vec<(ReplicaId, Member, bool, Option<u64>)>,
+    /// Whether the replica rests, since nothing is asked of the group.
+    pub resting: bool,
     /// Whether a change of voters is half-way, so that the old and the new ones must agree.
     pub joint: bool,
     /// The members that this node has no link to, and why.

@@ -420,6 +420,7 @@ impl Drain {
         let patience = Instant::now() + CLOCK_WAIT;
         let first = batch.iter().map(|waiting| waiting.deadline).min();
         let deadline = first.map_or(patience, |first| first.min(patience));
+        self.core.rouse(deadline).await?;
         let voters = self.core.voter_nodes();
         match self.core.clocks.judge_by(&voters, deadline).await {
             (now, Verdict::InStep) => Ok(now),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, RaftMetrics, ServerState};
 use parking_lot::Mutex;
-use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionId, ReplicaId};
+use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionCount, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Query};
 use rossby_seams::watch;
@@ -28,6 +28,7 @@ use crate::heard::Heard;
 use crate::links::Links;
 use crate::ownership::Ownership;
 use crate::reads::Rounds;
+use crate::rest::Rest;
 use crate::rounds::RoundCounters;
 use crate::service_time::ServiceTime;
 use crate::shipping::Shipping;
@@ -67,6 +68,9 @@ pub(crate) struct Core {
     pub(crate) expiry: Expiry,
     pub(crate) time: ServiceTime,
     pub(crate) reads: Rounds,
+    pub(crate) rest: Arc<Rest>,
+    /// Whether a leader without a quorum holds its heartbeats back just now.
+    pub(crate) silent: AtomicBool,
     /// Whether this replica was removed from the group, and has ended.
     pub(crate) dismissed: CancellationToken,
     /// Something failed: openraft ends, or is about to be ended.
@@ -151,6 +155,26 @@ impl Core {
             || metrics
                 .last_quorum_acked
                 .is_some_and(|heard| heard.elapsed() < limit)
+            || self.quorum_rests_since(metrics, limit)
+    }
+
+    /// Whether the nodes of a quorum said within `limit` that this leader's group rests there.
+    fn quorum_rests_since(&self, metrics: &Metrics, limit: Duration) -> bool {
+        let membership = &metrics.membership_config;
+        let heard = |voter: &&ReplicaId| {
+            **voter == self.replica
+                || membership.get_node(voter).is_some_and(|member| {
+                    self.rest
+                        .acked_within(metrics.current_term, member.node, limit)
+                })
+        };
+        let mut configs = membership.get_joint_config().iter();
+        configs.all(|voters| voters.iter().filter(heard).count() > voters.len() / 2)
+    }
+
+    /// Whether something is under way that a group at rest would hold up.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.has_ended() || self.handing_over.load(Ordering::Acquire) || self.shipping.holds()
     }
 
     /// The nodes of the voters, each once: one that replaces itself has two replicas for a while.
@@ -175,13 +199,22 @@ impl Core {
     }
 
     pub(crate) fn epoch(&self, partition: PartitionId) -> Result<Option<Epoch>, ReadError> {
-        self.ownership.epoch(partition, || {
-            let time = Timestamp::default();
-            match self.query(partition, time, &Query::Ownership(partition))? {
-                Answer::Ownership { epoch, .. } => Ok(epoch),
-                _ => Err(ReadError::Stopped),
-            }
-        })
+        self.ownership
+            .epoch(partition, || self.applied_epoch(partition))
+    }
+
+    /// The partitions that the group owns, of so many.
+    pub(crate) fn owned(&self, count: PartitionCount) -> Result<Arc<[PartitionId]>, ReadError> {
+        self.ownership
+            .owned(count, |partition| self.applied_epoch(partition))
+    }
+
+    fn applied_epoch(&self, partition: PartitionId) -> Result<Option<Epoch>, ReadError> {
+        let time = Timestamp::default();
+        match self.query(partition, time, &Query::Ownership(partition))? {
+            Answer::Ownership { epoch, .. } => Ok(epoch),
+            _ => Err(ReadError::Stopped),
+        }
     }
 
     /// Makes sure that what seems not to be owned is not: a new leader may not have applied yet

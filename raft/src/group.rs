@@ -1,13 +1,13 @@
 //! One group, as this node's replica of it sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{InitializeError as RaftInitializeError, RaftError};
-use rossby_domain::ids::{BoxId, Epoch, GroupId, NodeId, PartitionId, ReplicaId};
+use rossby_domain::ids::{BoxId, Epoch, GroupId, NodeId, PartitionCount, PartitionId, ReplicaId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Query, Rejection, Reply, Routed};
 use rossby_seams::watch;
@@ -212,6 +212,30 @@ impl Group {
         self.core.epoch(partition).ok().flatten()
     }
 
+    /// The partitions that the group owns, of so many, as applied here; none if that can't be read.
+    #[must_use]
+    pub fn owned(&self, count: PartitionCount) -> Arc<[PartitionId]> {
+        self.core.owned(count).unwrap_or_default()
+    }
+
+    /// Why the replica stopped, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        // Whoever is told that the group stopped is told why, though the watcher has not looked yet.
+        self.core
+            .with_metrics(|metrics| self.core.note_end(metrics));
+        self.core.failure.lock().clone()
+    }
+
+    /// The nodes of all members.
+    #[must_use]
+    pub fn nodes(&self) -> BTreeSet<NodeId> {
+        self.core.with_metrics(|metrics| {
+            let members = metrics.membership_config.nodes();
+            members.map(|(_, member)| member.node).collect()
+        })
+    }
+
     /// Who leads.
     #[must_use]
     pub fn leadership(&self) -> Leadership {
@@ -223,6 +247,12 @@ impl Group {
     #[must_use]
     pub fn leads(&self) -> bool {
         matches!(*self.core.leadership.borrow(), Leadership::Here { .. })
+    }
+
+    /// Whether it rests, since nothing is asked of it.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        self.core.rest.rests()
     }
 
     /// How long this replica has led, if it leads as far as it knows.
@@ -391,7 +421,6 @@ impl Group {
         let expiry_blocked = self.core.clock_jump();
         let time_ahead_ms = self.core.time_ahead_ms();
         self.core.with_metrics(|metrics| {
-            // Whoever is told that the group stopped is told why, though the watcher has not looked yet.
             self.core.note_end(metrics);
             let index = |id: &Option<crate::types::LogId>| id.as_ref().map(|id| id.index);
             let membership = &metrics.membership_config;
@@ -425,6 +454,7 @@ impl Group {
                 checkpoint_index: index(&metrics.snapshot),
                 purged_index: index(&metrics.purged),
                 members: membership.nodes().map(member).collect(),
+                resting: self.core.rest.rests(),
                 joint: membership.get_joint_config().len() > 1,
                 trouble: membership.nodes().filter_map(trouble).collect(),
                 removed: self.is_dismissed(),

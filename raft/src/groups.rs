@@ -29,6 +29,7 @@ use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::reads::Rounds;
+use crate::rest::{self, Rest};
 use crate::runtime::with_random;
 use crate::service_time::ServiceTime;
 use crate::shipping::Shipping;
@@ -52,6 +53,8 @@ pub struct GroupsConfig {
     pub node: NodeId,
     /// Raft's intervals.
     pub timing: Timing,
+    /// Whether groups of which nothing is asked rest.
+    pub rest: bool,
     /// The clock that stamps commands.
     pub clock: Arc<dyn Clock>,
     /// Spreads election timeouts and attempts to open links, so that nodes do not act in step.
@@ -158,6 +161,15 @@ impl Groups {
                 .collect()
         };
         tokio::spawn(clocks.clone().run(members, stop.clone()));
+        if config.rest {
+            let groups = running.clone();
+            let cores = move || -> Vec<Arc<Core>> {
+                let groups = groups.read();
+                let core = |running: &Running| running.group.core.clone();
+                groups.values().map(core).collect()
+            };
+            tokio::spawn(rest::run(cores, links.clone(), config.timing, stop.clone()));
+        }
         Arc::new(Self {
             config,
             witness,
@@ -216,6 +228,13 @@ impl Groups {
         let raft = with_random(config.random.clone(), raft)
             .await
             .map_err(|error| StartError::Recovery(error.to_string()))?;
+        let rest = Rest::new(
+            raft.clone(),
+            heard.clone(),
+            config.timing,
+            config.random.clone(),
+            config.rest,
+        );
         let core = Core {
             id: group,
             replica,
@@ -242,11 +261,13 @@ impl Groups {
             expiry: Expiry::default(),
             time: ServiceTime::default(),
             reads: Rounds::default(),
+            rest: rest.clone(),
+            silent: AtomicBool::new(false),
             dismissed: CancellationToken::new(),
             failed: CancellationToken::new(),
             stop: self.stop.child_token(),
         };
-        let served = Replica::new(group, replica, raft.clone(), heard);
+        let served = Replica::new(group, replica, raft.clone(), heard, rest);
         // A group of one need not wait for anybody's vote.
         let alone = core.voter_nodes() == [config.node];
         let started = Group::start(core);
@@ -395,8 +416,6 @@ fn raft_config(group: GroupId, timing: Timing) -> Result<Config, StartError> {
         // A restarted leader may have lost entries that were not durable here but are committed
         // by the others: leading on in the same term, it would give their places to other entries.
         enable_leader_restore: Some(false),
-        // A leader without a quorum falls silent now and then, so that the others can elect.
-        quorum_loss_probe_interval: Some(millis(timing.election_max).saturating_mul(2)),
         ..Config::default()
     };
     config

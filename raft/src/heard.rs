@@ -15,6 +15,11 @@ impl Heard {
         *self.0.lock() = Some(Instant::now());
     }
 
+    /// When it last has.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        *self.0.lock()
+    }
+
     /// Whether that was no longer ago than `limit`.
     pub(crate) fn within(&self, limit: Duration) -> bool {
         self.0.lock().is_some_and(|heard| heard.elapsed() <= limit)

@@ -4,7 +4,7 @@
 //! replaced must never answer for its successor. So is one from a replica that was removed, or from
 //! another node than the one that the sender is on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use crate::heard::Heard;
 use crate::links::STREAM_WINDOW;
 use crate::members::{Standing, standing};
 use crate::reads;
+use crate::rest::{Beaten, Rest};
 use crate::state_machine::Raft;
 use crate::types::{Snapshot, Vote, snapshot_meta};
 
@@ -41,6 +42,7 @@ pub(crate) struct Replica {
     pub(crate) group: GroupId,
     pub(crate) raft: Raft,
     heard: Arc<Heard>,
+    rest: Arc<Rest>,
     transfer: tokio::sync::Mutex<Option<Transfer>>,
     last_transfer: Mutex<u64>,
 }
@@ -53,15 +55,39 @@ struct Transfer {
 }
 
 impl Replica {
-    pub(crate) fn new(group: GroupId, id: ReplicaId, raft: Raft, heard: Arc<Heard>) -> Self {
+    pub(crate) fn new(
+        group: GroupId,
+        id: ReplicaId,
+        raft: Raft,
+        heard: Arc<Heard>,
+        rest: Arc<Rest>,
+    ) -> Self {
         let transfer = tokio::sync::Mutex::new(None);
         Self {
             id,
             group,
             raft,
             heard,
+            rest,
             transfer,
             last_transfer: Mutex::new(0),
+        }
+    }
+
+    /// Wakes a replica that rests before it is asked something.
+    async fn wake_for(&self, request: &Request) {
+        let is_ballot = matches!(request, Request::Vote(_) | Request::PreVote(_));
+        match request {
+            Request::Rest { .. }
+            | Request::Clock
+            | Request::Beat { .. }
+            | Request::Standing { .. } => return,
+            _ if is_ballot && self.rest.may_grant() => return,
+            _ => self.rest.stir().await,
+        }
+        // A leader whose quorum has just confirmed it grants no vote to who merely can't hear it.
+        if is_ballot {
+            self.rest.confirmed().await;
         }
     }
 
@@ -86,10 +112,11 @@ fn sender(request: &Request) -> Option<ReplicaId> {
         Request::Append(append) => &append.vote,
         Request::Vote(ballot) | Request::PreVote(ballot) => &ballot.vote,
         Request::Transfer(transfer) => transfer.from_leader(),
-        Request::SnapshotInstall { vote, .. } => vote,
+        Request::SnapshotInstall { vote, .. } | Request::Rest { vote, .. } => vote,
         Request::SnapshotBegin { .. }
         | Request::SnapshotChunk { .. }
         | Request::Clock
+        | Request::Beat { .. }
         | Request::ReadIndex
         | Request::Standing { .. } => return None,
     };
@@ -307,7 +334,15 @@ impl Serving {
     fn open(&self, id: u64, replica: &Replica) -> Stream {
         let (appends, receiver) = mpsc::channel(STREAM_WINDOW);
         let (outgoing, closed) = (self.outgoing.clone(), self.closed.clone());
-        let answers = replica.raft.stream_append(ReceiverStream::new(receiver));
+        let rest = replica.rest.clone();
+        let appends_awake = ReceiverStream::new(receiver).then(move |append| {
+            let rest = rest.clone();
+            async move {
+                rest.stir().await;
+                append
+            }
+        });
+        let answers = replica.raft.stream_append(Box::pin(appends_awake));
         tokio::spawn(async move {
             let mut answers = std::pin::pin!(answers);
             while let Some(answer) = answers.next().await {
@@ -364,12 +399,14 @@ impl Shared {
         match request {
             Request::Clock => return Ok(Answer::Clock(self.clock.now())),
             Request::Standing { replica } => return self.standing(to.group, replica),
+            Request::Beat { resting } => return Ok(self.beat(peer, &resting).await),
             _ => {}
         }
         let replica = self.replica(to)?;
         if let Some(sender) = sender(&request) {
             replica.admit(sender, peer)?;
         }
+        replica.wake_for(&request).await;
         let raft = &replica.raft;
         match request {
             Request::Append(append) => {
@@ -383,9 +420,11 @@ impl Shared {
                     .map_err(|_| Refusal::Stopped)?;
                 Ok(Answer::Append(outcome))
             }
-            Request::Vote(ballot) => Ok(Answer::Vote(
-                raft.vote(ballot).await.map_err(|_| Refusal::Stopped)?,
-            )),
+            Request::Vote(ballot) => {
+                let _resumes = replica.rest.give_up().await;
+                let outcome = raft.vote(ballot).await.map_err(|_| Refusal::Stopped)?;
+                Ok(Answer::Vote(outcome))
+            }
             Request::PreVote(ballot) => Ok(Answer::Vote(
                 raft.pre_vote(ballot).await.map_err(|_| Refusal::Stopped)?,
             )),
@@ -407,6 +446,10 @@ impl Shared {
             Request::SnapshotInstall { transfer, vote } => {
                 self.install(&replica, transfer, vote).await
             }
+            Request::Rest { vote, last } => {
+                Ok(Answer::Rest(replica.rest.follow(vote, last, peer).await))
+            }
+            Request::Beat { resting } => Ok(self.beat(peer, &resting).await),
             Request::Clock => Ok(Answer::Clock(self.clock.now())),
             Request::Standing { replica } => self.standing(to.group, replica),
             Request::ReadIndex => {
@@ -414,6 +457,28 @@ impl Shared {
                 Ok(Answer::ReadIndex(index))
             }
         }
+    }
+
+    /// A node lives, and leads these groups at rest, each in that term; which of them do not rest here.
+    async fn beat(&self, peer: NodeId, resting: &[(GroupId, u64)]) -> Answer {
+        let terms: BTreeMap<GroupId, u64> = resting.iter().copied().collect();
+        let replicas: Vec<Arc<Replica>> = self.replicas.read().values().cloned().collect();
+        let mut awake: BTreeSet<GroupId> = terms.keys().copied().collect();
+        for replica in replicas {
+            let term = terms.get(&replica.group).copied();
+            match replica.rest.beat(peer, term) {
+                Beaten::Rests => {
+                    awake.remove(&replica.group);
+                }
+                Beaten::Awake => {}
+                // On a task of its own: it must not keep the others' beat from being answered.
+                Beaten::Dropped => {
+                    tokio::spawn(async move { replica.rest.stir().await });
+                }
+            }
+        }
+        let awake = awake.into_iter().collect();
+        Answer::Beat { awake }
     }
 
     async fn begin(&self, replica: &Replica, manifest: Bytes) -> Result<Answer, Refusal> {

@@ -17,6 +17,8 @@ use crate::types::TypeConfig;
 
 /// Between two looks at the clock.
 const CLOCK_PERIOD: Duration = Duration::from_secs(1);
+/// For so many of the longest election timeouts a leader without a quorum is silent, and then not.
+const PROBE: u32 = 2;
 /// How long a leader with a wrong clock waits for its successor before it tries again.
 const HAND_OVER: Duration = Duration::from_secs(5);
 
@@ -69,6 +71,33 @@ impl Core {
         }
     }
 
+    /// A leader without a quorum falls silent now and then, so that the others can elect. (openraft's own
+    /// `quorum_loss_probe_interval` would take a rest for a loss.)
+    fn probe(&self, metrics: &RaftMetrics<TypeConfig>) {
+        let silent = metrics.state == ServerState::Leader
+            && self.rest.is_awake()
+            && self.quorum_missed_for(metrics).is_some_and(|missed| {
+                let slot = missed.as_nanos() / (self.timing.election_max * PROBE).as_nanos().max(1);
+                slot % 2 == 0
+            });
+        if self.silent.swap(silent, Ordering::AcqRel) != silent {
+            self.raft.runtime_config().heartbeat(!silent);
+        }
+    }
+
+    /// For how long the leader's lease has been over, if it is.
+    fn quorum_missed_for(&self, metrics: &RaftMetrics<TypeConfig>) -> Option<Duration> {
+        let mut voters = metrics.membership_config.voter_ids();
+        if voters.next() == Some(self.replica) && voters.next().is_none() {
+            return None;
+        }
+        let heard = metrics.last_quorum_acked.map(|heard| heard.elapsed());
+        let led = (*self.reign.lock()).map(|reign| reign.began.elapsed());
+        let roused = self.rest.roused().map(|roused| roused.elapsed());
+        let since = [heard, led, roused].into_iter().flatten().min()?;
+        since.checked_sub(self.timing.election_max)
+    }
+
     fn observe(&self) {
         let present = self.with_metrics(|metrics| {
             self.book.set(metrics.membership_config.nodes());
@@ -88,6 +117,7 @@ impl Core {
             }
             Leadership::Elsewhere(_) | Leadership::Unknown => *self.reign.lock() = None,
         }
+        self.with_metrics(|metrics| self.probe(metrics));
         self.leadership.send_if_modified(|leadership| {
             let changed = *leadership != present;
             *leadership = present;
@@ -102,6 +132,10 @@ pub(crate) async fn transfer(
     to: Option<NodeId>,
     deadline: Instant,
 ) -> Result<Member, ProposeError> {
+    // Without a quorum it is tried all the same.
+    if let Err(error) = core.rouse(deadline).await {
+        tracing::debug!(group = %core.id, %error, "hands over unconfirmed");
+    }
     let (target, term) = core.with_metrics(|metrics| {
         if metrics.running_state.is_err() {
             return Err(ProposeError::Stopped);
@@ -164,7 +198,10 @@ fn successor(
             .heartbeat
             .as_ref()
             .and_then(|heard| *heard.get(voter)?);
-        heard.is_some_and(|heard| heard.elapsed() < core.timing.election_max)
+        let limit = core.timing.election_max;
+        heard.is_some_and(|heard| heard.elapsed() < limit)
+            || node(voter)
+                .is_some_and(|node| core.rest.acked_within(metrics.current_term, node, limit))
     };
     let matching = |voter: &ReplicaId| {
         metrics

@@ -17,6 +17,7 @@
 //! - A caller is told that nothing happened only if that is certain; otherwise the outcome is
 //!   unknown.
 //! - Members come and go while the group serves; who was removed never comes back (`members/`).
+//! - A group of which nothing is asked rests: what it then costs does not grow with the number of groups (`rest/`).
 //! - A storage failure stops the group on this node, for good, until the process is started again.
 
 mod answers;
@@ -45,6 +46,7 @@ mod members;
 mod network;
 mod ownership;
 mod reads;
+mod rest;
 mod restored;
 mod rounds;
 mod runtime;

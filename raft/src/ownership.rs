@@ -2,9 +2,10 @@
 //! its partition. It is only a hint: apply checks again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rossby_domain::ids::{Epoch, PartitionId};
+use rossby_domain::ids::{Epoch, PartitionCount, PartitionId};
 
 /// Epochs of the partitions, read through on demand and forgotten when an ownership changes.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ struct State {
     // Counts the times the cache was emptied, so that a read that began before is not kept.
     generation: u64,
     epochs: BTreeMap<PartitionId, Option<Epoch>>,
+    // All that are owned, of so many.
+    owned: Option<(PartitionCount, Arc<[PartitionId]>)>,
 }
 
 impl Ownership {
@@ -41,11 +44,41 @@ impl Ownership {
         Ok(epoch)
     }
 
+    /// The partitions that are owned, of so many; `read` looks one up in the applied state.
+    pub(crate) fn owned<E>(
+        &self,
+        count: PartitionCount,
+        read: impl Fn(PartitionId) -> Result<Option<Epoch>, E>,
+    ) -> Result<Arc<[PartitionId]>, E> {
+        let generation = {
+            let state = self.state.lock();
+            if let Some((of, owned)) = &state.owned
+                && *of == count
+            {
+                return Ok(owned.clone());
+            }
+            state.generation
+        };
+        let mut owned = Vec::new();
+        for partition in count.all() {
+            if self.epoch(partition, || read(partition))?.is_some() {
+                owned.push(partition);
+            }
+        }
+        let owned: Arc<[PartitionId]> = owned.into();
+        let mut state = self.state.lock();
+        if state.generation == generation {
+            state.owned = Some((count, owned.clone()));
+        }
+        Ok(owned)
+    }
+
     /// Forgets all: an ownership changed.
     pub(crate) fn clear(&self) {
         let mut state = self.state.lock();
         state.generation += 1;
         state.epochs.clear();
+        state.owned = None;
     }
 }
 
@@ -66,6 +99,24 @@ mod tests {
         cache.clear();
         let second = cache.epoch(partition(), || Ok::<_, ()>(Some(Epoch(2))));
         assert_eq!(second, Ok(Some(Epoch(2))));
+    }
+
+    #[test]
+    fn what_is_owned_is_looked_for_once_until_ownership_changes() {
+        let cache = Ownership::default();
+        let read = |partition: PartitionId| {
+            let is_even = partition.number().is_multiple_of(2);
+            Ok::<_, ()>(is_even.then_some(Epoch(1)))
+        };
+        let four = PartitionCount::new(4).unwrap();
+        let numbers = |owned: Arc<[PartitionId]>| -> Vec<u16> {
+            owned.iter().map(|partition| partition.number()).collect()
+        };
+        assert_eq!(numbers(cache.owned(four, read).unwrap()), [0, 2]);
+        assert_eq!(numbers(cache.owned(four, |_| Err(())).unwrap()), [0, 2]);
+        cache.clear();
+        assert_eq!(cache.owned(four, |_| Err(())), Err(()));
+        assert_eq!(numbers(cache.owned(four, read).unwrap()), [0, 2]);
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Rounds {
 impl Core {
     pub(crate) async fn confirm_leadership(&self, deadline: Instant) -> Result<(), ReadError> {
         self.admit_read()?;
+        self.rest.stir().await;
         let confirming = self.reads.join(async {
             let left = deadline.saturating_duration_since(Instant::now());
             // A quorum's word from before this read does not count: zero age.
@@ -81,9 +82,22 @@ impl Core {
                 Err(_) => Err(ReadError::Stopped),
             }
         });
-        timeout_at(deadline, confirming)
+        let confirmed = timeout_at(deadline, confirming)
             .await
-            .unwrap_or(Err(ReadError::NoQuorum))
+            .unwrap_or(Err(ReadError::NoQuorum));
+        if confirmed.is_ok() {
+            self.rest.settle().await;
+        }
+        confirmed
+    }
+
+    /// Has a group that rests take writes: openraft takes none before a quorum has confirmed the leader again.
+    pub(crate) async fn rouse(&self, deadline: Instant) -> Result<(), ReadError> {
+        self.rest.note_asked();
+        if self.rest.is_awake() {
+            return Ok(());
+        }
+        self.confirm_leadership(deadline).await
     }
 
     /// Waits until this replica, whether it leads or not, has applied all that was acknowledged

@@ -227,6 +227,7 @@ impl Core {
             return Ok(());
         }
         self.admit_read()?;
+        self.rouse(deadline).await?;
         let leaderless = ProposeError::NotLeader { leader: None };
         let epoch = self.epoch(partition)?.ok_or(leaderless.clone())?;
         let patience = deadline.min(Instant::now() + CLOCK_WAIT);

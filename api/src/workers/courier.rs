@@ -160,6 +160,8 @@ impl CourierWorker {
         let served = self.served.get(&kind).copied();
         let (behind, up_to): (Vec<_>, Vec<_>) = workers
             .owned()
+            .iter()
+            .copied()
             .partition(|partition| Some(*partition) > served);
         let mut seen = BTreeSet::new();
         let mut waiting = BTreeSet::new();

@@ -47,7 +47,7 @@ impl Worker for Expiry {
         self.tell(workers, now).await?;
         let mut trouble = Ok(());
         let mut silent = finisher::Silent::default();
-        for partition in workers.owned() {
+        for &partition in workers.owned().iter() {
             if !is_due(workers, partition, now)? {
                 continue;
             }
@@ -76,7 +76,7 @@ impl Expiry {
         let is_told = self
             .told
             .is_some_and(|(in_term, at)| in_term == term && now.millis_since(at) < TELL_MS);
-        let owned = workers.owned().next();
+        let owned = workers.owned().first().copied();
         if let (false, Some(partition)) = (is_told, owned) {
             tell_time(&workers.group, partition, Instant::now() + PATIENCE).await?;
             self.told = Some((term, now));

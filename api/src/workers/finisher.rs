@@ -29,7 +29,7 @@ impl Worker for Finisher {
     async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
         let mut trouble = Ok(());
         let mut silent = Silent::default();
-        for partition in workers.owned() {
+        for &partition in workers.owned().iter() {
             match finish(workers, partition, &mut silent).await {
                 Ok(()) => {}
                 // The others may have no need of that group.

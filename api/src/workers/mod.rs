@@ -86,9 +86,8 @@ impl Workers {
     }
 
     /// The partitions that the group owns, as its log says.
-    fn owned(&self) -> impl Iterator<Item = PartitionId> {
-        let is_owned = |partition: &PartitionId| self.group.epoch(*partition).is_some();
-        self.partitions.all().filter(is_owned)
+    fn owned(&self) -> Arc<[PartitionId]> {
+        self.group.owned(self.partitions)
     }
 
     /// Proposes commands for partitions, in order.

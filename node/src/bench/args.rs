@@ -32,8 +32,13 @@ Examples:
     /// Register: a new box, from its keys to its token, with the code that the courier brings.
     #[command(after_help = "Example:\n  rossby bench register --local 3 --clients 64")]
     Register(RegisterArgs),
-    /// Subscribers that wait for mail which does not come: the memory and the processor time that they cost.
-    #[command(after_help = "Example:\n  rossby bench idle --local 1 --subscribers 10000")]
+    /// Nothing happens: the memory and the processor time that subscribers cost which wait for mail, or groups of
+    /// which nothing is asked.
+    #[command(after_help = "\
+Examples:
+  rossby bench idle --local 1 --subscribers 10000
+  rossby bench idle --local 3 --groups 64             what many groups at rest cost
+  rossby bench idle --local 3 --groups 64 --awake     and what they would cost if none rested")]
     Idle(IdleArgs),
     /// Fills boxes with envelopes that wait, and says what that takes of memory and how fast it went.
     #[command(after_help = "Example:\n  rossby bench fill --local 3 --boxes 1000000 --waiting 10")]
@@ -115,9 +120,16 @@ pub struct RegisterArgs {
 pub struct IdleArgs {
     #[command(flatten)]
     pub target: TargetArgs,
-    /// Devices that subscribe, all to the node that is asked first.
-    #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub subscribers: u32,
+    /// Devices that subscribe, all to the node that is asked first [default: 10000, none with --groups]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub subscribers: Option<u32>,
+    /// So many groups of boxes on the nodes of --local, three or more, each with a replica on three of them. It
+    /// is measured once they all rest.
+    #[arg(long, value_name = "NUMBER", requires = "local", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub groups: Option<u16>,
+    /// Have no group rest (raft.rest = false).
+    #[arg(long, requires = "groups")]
+    pub awake: bool,
     #[command(flatten)]
     pub time: TimeArgs,
     /// The report as one JSON object.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rossby_domain::placement::RegionName;
 use rustix::process::Signal;
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -35,6 +36,8 @@ pub(super) struct LocalCluster {
     folder: Folder,
     /// Of each node: they share this machine's processors.
     threads: usize,
+    /// Whether their groups rest.
+    rest: bool,
 }
 
 #[derive(Debug)]
@@ -68,6 +71,40 @@ impl Folder {
     }
 }
 
+/// The replicas of a group on three nodes or more.
+pub(super) const REPLICAS: u64 = 3;
+/// Of the partitions of a new cluster, the part that nobody owns yet.
+const SPARE: u16 = 8;
+/// The fewest and most partitions of a cluster.
+const PARTITIONS: (u16, u16) = (256, 4096);
+
+/// How a cluster is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    /// Groups of boxes.
+    pub(super) groups: u16,
+    /// Whether they rest when nothing is asked of them.
+    pub(super) rest: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            groups: 1,
+            rest: true,
+        }
+    }
+}
+
+impl Shape {
+    /// As many partitions as leave a spare one for each group that is added.
+    fn partitions(self) -> u16 {
+        let (least, most) = PARTITIONS;
+        let wanted = self.groups.saturating_mul(SPARE).min(most);
+        wanted.next_power_of_two().clamp(least, most)
+    }
+}
+
 /// What each of so many nodes has of this machine's processors, at least one.
 fn threads_each(nodes: u64) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -79,15 +116,17 @@ impl LocalCluster {
     /// Starts so many nodes and makes a cluster of them.
     pub(super) async fn start(
         count: u64,
+        shape: Shape,
         parent: Option<&Path>,
         keep: bool,
     ) -> Result<Self, Failure> {
-        let _step = Step::open("Starting nodes");
+        let step = Step::open("Starting nodes");
         let mut cluster = Self {
             nodes: Vec::new(),
             processes: Processes::default(),
             folder: make_folder(parent, keep)?,
             threads: threads_each(count),
+            rest: shape.rest,
         };
         if count > 1 {
             let certs = cluster.path("certs");
@@ -97,11 +136,13 @@ impl LocalCluster {
             cluster.add(id, count > 1).await?;
         }
         if count > 1 {
-            cluster.found().await?;
+            cluster.found(shape.partitions()).await?;
         }
         for node in &cluster.nodes {
             cluster.wait_ready(node).await?;
         }
+        drop(step);
+        cluster.grow(shape.groups).await?;
         Ok(cluster)
     }
 
@@ -140,6 +181,7 @@ impl LocalCluster {
         let child = rossby()?
             .args(args)
             .env("ROSSBY_THREADS", self.threads.to_string())
+            .env("ROSSBY_RAFT_REST", self.rest.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log_file)
@@ -155,8 +197,9 @@ impl LocalCluster {
         Ok(())
     }
 
-    async fn found(&self) -> Result<(), Failure> {
+    async fn found(&self, partitions: u16) -> Result<(), Failure> {
         let mut args = vec!["cluster".to_owned(), "init".to_owned()];
+        args.push(format!("--partitions={partitions}"));
         args.push(format!("--data={}", self.path("node-1")));
         for node in &self.nodes {
             if let Some(peers) = node.addresses.peers {
@@ -165,6 +208,21 @@ impl LocalCluster {
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         command(&args).await
+    }
+
+    /// Adds groups to the first one.
+    async fn grow(&self, groups: u16) -> Result<(), Failure> {
+        if groups < 2 {
+            return Ok(());
+        }
+        let step = Step::of("Adding groups", groups.into());
+        let region = format!("--region={}", RegionName::default());
+        let data = format!("--data={}", self.path("node-1"));
+        for number in 2..=groups {
+            command(&["group", "add", &region, "--partitions=1", &data]).await?;
+            step.reached(number.into());
+        }
+        Ok(())
     }
 
     async fn wait_ready(&self, node: &LocalNode) -> Result<(), Failure> {

@@ -33,6 +33,10 @@ pub(super) struct Setting {
     /// Envelopes that wait in each box.
     pub(super) waiting: Option<u32>,
     pub(super) subscribers: Option<u32>,
+    /// Groups of boxes, beside the placement group.
+    pub(super) groups: Option<u16>,
+    /// Replicas of all groups that rested when the measuring began.
+    pub(super) resting_replicas: Option<u64>,
     #[serde(skip)]
     pub(super) rss_without_subscribers: Vec<Option<u64>>,
 }
@@ -84,6 +88,8 @@ pub(super) struct Report {
     /// The same before, while boxes were made and while it warmed up.
     failed_tries_before: BTreeMap<String, u64>,
     nodes: Vec<NodeView>,
+    /// What all nodes used of one processor, in hundredths, if all can be seen.
+    nodes_cpu_percent: Option<f64>,
     /// What this program used itself.
     client: Option<UsedView>,
     /// `None` if no node tells.
@@ -218,7 +224,7 @@ impl Report {
         let writes = setting.writes();
         let mut rss_before = setting.rss_without_subscribers.iter().copied();
         let nodes = target.nodes.iter().zip(&seen.nodes);
-        let nodes = nodes
+        let nodes: Vec<NodeView> = nodes
             .map(|(node, seen)| NodeView {
                 server: node.server.to_string(),
                 used: seen.used.map(used),
@@ -226,6 +232,10 @@ impl Report {
                 checkpoints: (!seen.looks.is_empty()).then(|| spells(&seen.looks).1),
             })
             .collect();
+        let percents = nodes
+            .iter()
+            .map(|node| Some(node.used.as_ref()?.cpu_percent));
+        let nodes_cpu_percent = percents.sum();
         let mut report = Self {
             setting,
             seconds: time.as_secs_f64(),
@@ -238,6 +248,7 @@ impl Report {
             failed_tries: measured.tries.measured,
             failed_tries_before: measured.tries.before,
             nodes,
+            nodes_cpu_percent,
             client: seen.ourselves.map(used),
             checkpoints,
             floor,
@@ -253,6 +264,7 @@ impl Report {
         report.notes.extend(measured.notes);
         report.in_vain = match report.setting.subscribers {
             // Signs of life may be rarer than the measured time is long.
+            Some(0) => false,
             Some(subscribers) => measured.readers_stopped >= subscribers as usize,
             None => operations == 0,
         };
@@ -355,6 +367,9 @@ impl Report {
                 ));
             }
         }
+        if let Some(percent) = self.nodes_cpu_percent.filter(|_| self.nodes.len() > 1) {
+            output::line(format!("  all nodes: {percent:.1}% of a processor"));
+        }
         print_used("this client", self.client.as_ref());
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.print();
@@ -382,6 +397,7 @@ impl Report {
         let setting = &self.setting;
         let mut parts = Vec::new();
         match setting.subscribers {
+            Some(0) => {}
             Some(subscribers) => {
                 parts.push(format!("{subscribers} subscribers, signs of life heard"))
             }
@@ -398,6 +414,11 @@ impl Report {
         let born = setting.born_at.as_ref();
         let born = born.map_or_else(String::new, |at| format!(" born at {at}"));
         parts.extend(setting.boxes.map(|boxes| format!("{boxes} boxes{born}")));
+        if let Some((groups, resting)) = setting.groups.zip(setting.resting_replicas) {
+            parts.push(format!(
+                "{groups} groups of boxes and the placement group, {resting} replicas at rest"
+            ));
+        }
         parts.extend(
             setting
                 .waiting
@@ -472,7 +493,7 @@ fn print_used(who: &str, used: Option<&UsedView>) {
         format!("{each:.1} us of processor an operation, ")
     });
     output::line(format!(
-        "  {who}: {each}{:.0}% of a processor, {} of memory",
+        "  {who}: {each}{:.1}% of a processor, {} of memory",
         used.cpu_percent,
         output::size(used.rss_bytes)
     ));

@@ -18,6 +18,7 @@ use super::args::{
     SendArgs, TargetArgs, TimeArgs,
 };
 use super::floor::{self, Floor};
+use super::local::{REPLICAS, Shape};
 use super::prepare::{Boxes, Reading, boxes, refused, registry};
 use super::report::{Measured, Report, Setting};
 use super::target::Target;
@@ -27,6 +28,9 @@ use crate::exit::{Exit, Failure};
 
 /// The connections of subscribers who are to be opened, before they have their own.
 const CONNECTIONS: u32 = 4;
+
+/// Subscribers, unless said otherwise.
+const SUBSCRIBERS: u32 = 10_000;
 
 /// What a node of our own serves, unless it is configured otherwise.
 const STREAMS_OF_A_NODE: u32 = 20_000;
@@ -297,16 +301,44 @@ pub(super) async fn register(args: &RegisterArgs) -> Result<(), Failure> {
 
 pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
     Target::check_arguments(&args.target)?;
-    if args.target.local.is_some() && args.subscribers > STREAMS_OF_A_NODE {
+    let usage = |text: String| Failure::new(Exit::Usage, text);
+    let usual = if args.groups.is_some() {
+        0
+    } else {
+        SUBSCRIBERS
+    };
+    let subscribers = args.subscribers.unwrap_or(usual);
+    if args.target.local.is_some() && subscribers > STREAMS_OF_A_NODE {
         let text = format!("--subscribers: a node serves {STREAMS_OF_A_NODE} at a time");
-        return Err(Failure::new(Exit::Usage, text));
+        return Err(usage(text));
     }
-    let mut target = Target::find(&args.target).await?;
+    if args.groups.is_some() && args.target.local < Some(REPLICAS) {
+        return Err(usage(format!("--groups needs --local {REPLICAS} or more")));
+    }
+    if subscribers == 0 && args.groups.is_none() {
+        return Err(usage("--subscribers 0 needs --groups".to_owned()));
+    }
+    let shape = Shape {
+        groups: args.groups.unwrap_or(1),
+        rest: !args.awake,
+    };
+    let mut target = Target::find_shaped(&args.target, shape).await?;
     let service = Service::new(&target.place(), CONNECTIONS as usize, false);
-    let count = args.subscribers as usize;
+    let count = subscribers as usize;
     let boxes = boxes(&target, &service, count, count, false).await?;
     let before = target.resident_bytes();
     let mut reading = Reading::begin(&target, &boxes.accounts, CONNECTIONS as usize).await?;
+    let mut resting = None;
+    if let Some(groups) = args.groups {
+        let wanted = if args.awake {
+            0
+        } else {
+            (u64::from(groups) + 1) * REPLICAS
+        };
+        resting = Some(target.resting(wanted).await);
+        // To be asked for their figures ten times a second would cost them more than the groups do.
+        target.nodes.iter_mut().for_each(|node| node.http = None);
+    }
     let plan = plan(args.time);
     let heard = async {
         tokio::time::sleep_until(plan.begin).await;
@@ -332,7 +364,9 @@ pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
     };
     drop(reading);
     let setting = Setting {
-        subscribers: Some(args.subscribers),
+        subscribers: Some(subscribers),
+        groups: args.groups,
+        resting_replicas: resting,
         rss_without_subscribers: before,
         connections: CONNECTIONS,
         threads: 1,

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::args::TargetArgs;
 use super::floor::{check_folder, is_in_memory};
 use super::http;
-use super::local::LocalCluster;
+use super::local::{LocalCluster, Shape};
 use super::progress::Step;
 use super::watch::checkpoints;
 use crate::exit::{Exit, Failure};
@@ -52,16 +52,25 @@ impl Target {
     /// # Errors
     /// If an argument makes no sense, or a node does not start.
     pub(super) async fn find(args: &TargetArgs) -> Result<Self, Failure> {
+        Self::find_shaped(args, Shape::default()).await
+    }
+
+    /// The same; what is started has this shape.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) async fn find_shaped(args: &TargetArgs, shape: Shape) -> Result<Self, Failure> {
         let mut target = match args.local {
-            Some(count) => Self::start(args, count).await?,
+            Some(count) => Self::start(args, count, shape).await?,
             None => Self::running(args)?,
         };
         target.put_leader_first().await;
         Ok(target)
     }
 
-    async fn start(args: &TargetArgs, count: u64) -> Result<Self, Failure> {
-        let own = LocalCluster::start(count, args.data.as_deref(), args.keep).await?;
+    async fn start(args: &TargetArgs, count: u64, shape: Shape) -> Result<Self, Failure> {
+        let data = args.data.as_deref();
+        let own = LocalCluster::start(count, shape, data, args.keep).await?;
         Ok(Self {
             nodes: own.nodes()?,
             codes: own.codes(),
@@ -193,6 +202,22 @@ impl Target {
             {
                 sleep(LOOK_EVERY).await;
             }
+        }
+    }
+
+    /// Waits until so many replicas rest on all nodes together; but not for ever. How many do.
+    pub(super) async fn resting(&self, wanted: u64) -> u64 {
+        let deadline = Instant::now() + SETTLING;
+        loop {
+            let mut resting = 0;
+            for http in self.nodes.iter().filter_map(|node| node.http) {
+                let page = http::page(http, "/metrics").await.unwrap_or_default();
+                resting += http::figure(&page, "rossby_raft_resting").unwrap_or_default();
+            }
+            if resting >= wanted || Instant::now() > deadline {
+                return resting;
+            }
+            sleep(LOOK_EVERY).await;
         }
     }
 

@@ -72,11 +72,11 @@ fn numbers(config: &Config, findings: &mut Findings) {
     if let Err(problem) = check_cluster_name(&config.cluster.name) {
         findings.problem(format!("cluster.name: {problem}"));
     }
-    let raft = &config.raft;
-    if raft.heartbeat_ms == 0 || raft.heartbeat_ms.saturating_mul(2) > raft.election_min_ms {
+    let raft = config.raft.timing();
+    if raft.heartbeat.is_zero() || raft.heartbeat.saturating_mul(2) > raft.election_min {
         findings.problem("raft.election_min_ms: must be at least twice raft.heartbeat_ms, above 0");
     }
-    if raft.election_max_ms <= raft.election_min_ms {
+    if raft.election_max <= raft.election_min {
         findings.problem("raft.election_max_ms: must be above raft.election_min_ms");
     }
     if config.threads > MAX_THREADS {

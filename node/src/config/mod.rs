@@ -22,6 +22,7 @@ mod load;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rossby_api::DoorLimits;
 use rossby_api::courier::{Gateways, SettingsError, SmtpSettings, TextSettings, WebhookSettings};
@@ -29,6 +30,7 @@ use rossby_api::listener::tls::{self, PeerTls, TlsError};
 use rossby_domain::ids::NodeId;
 use rossby_domain::limits::Limits;
 use rossby_domain::placement::RegionName;
+use rossby_raft::Timing;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 
@@ -281,20 +283,55 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Raft {
-    /// Milliseconds between heartbeats.
-    pub heartbeat_ms: u64,
-    /// Shortest silence of the leader, in milliseconds, after which a node stands for election.
-    pub election_min_ms: u64,
-    /// Longest such silence.
-    pub election_max_ms: u64,
+    /// Where the nodes are: `lan`, within a few milliseconds of each other, or `wan`, in several regions. The pace
+    /// follows from it, but for what is given beside it.
+    pub profile: Pace,
+    /// Milliseconds between heartbeats; 100 for `lan`, 500 for `wan`.
+    pub heartbeat_ms: Option<u64>,
+    /// Shortest silence of the leader, in milliseconds, after which a node stands for election; 500 or 2500.
+    pub election_min_ms: Option<u64>,
+    /// Longest such silence; 1000 or 5000.
+    pub election_max_ms: Option<u64>,
+    /// Whether groups of which nothing is asked rest, and cost next to nothing meanwhile.
+    pub rest: bool,
+}
+
+/// A pace that fits the way between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pace {
+    /// Within a few milliseconds of each other.
+    #[default]
+    Lan,
+    /// In several regions.
+    Wan,
 }
 
 impl Default for Raft {
     fn default() -> Self {
         Self {
-            heartbeat_ms: 100,
-            election_min_ms: 500,
-            election_max_ms: 1000,
+            profile: Pace::default(),
+            heartbeat_ms: None,
+            election_min_ms: None,
+            election_max_ms: None,
+            rest: true,
+        }
+    }
+}
+
+impl Raft {
+    /// The intervals.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        let usual = match self.profile {
+            Pace::Lan => Timing::lan(),
+            Pace::Wan => Timing::wan(),
+        };
+        let or = |given: Option<u64>, usual| given.map_or(usual, Duration::from_millis);
+        Timing {
+            heartbeat: or(self.heartbeat_ms, usual.heartbeat),
+            election_min: or(self.election_min_ms, usual.election_min),
+            election_max: or(self.election_max_ms, usual.election_max),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rossby_domain::ids::NodeId;
-use rossby_raft::{Blocking, Groups, GroupsConfig, Timing};
+use rossby_raft::{Blocking, Groups, GroupsConfig};
 use rossby_seams::base::Base;
 use rossby_seams::clock::Clock;
 use rossby_seams::disk::Disk;
@@ -85,7 +85,8 @@ impl Engine {
         let writer = wal::spawn_writer(writer)?;
         let groups = Groups::new(GroupsConfig {
             node: parts.node,
-            timing: timing(config),
+            timing: config.raft.timing(),
+            rest: config.raft.rest,
             clock: parts.clock,
             random: Arc::new(OsRandom),
             transport: parts.transport,
@@ -147,12 +148,4 @@ fn open_base(
         SledBase::delete(&path)?;
     }
     Ok(Arc::new(SledBase::open_or_replace(&path, cache_bytes)?))
-}
-
-fn timing(config: &Config) -> Timing {
-    Timing {
-        heartbeat: Duration::from_millis(config.raft.heartbeat_ms),
-        election_min: Duration::from_millis(config.raft.election_min_ms),
-        election_max: Duration::from_millis(config.raft.election_max_ms),
-    }
 }

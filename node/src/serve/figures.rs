@@ -86,7 +86,7 @@ struct Seen {
     pinned_bytes: u64,
 }
 
-const FIGURES: [Figure; 11] = [
+const FIGURES: [Figure; 12] = [
     ("rossby_raft_term", "The group's term", |seen| {
         seen.status.term
     }),
@@ -94,6 +94,11 @@ const FIGURES: [Figure; 11] = [
         "rossby_raft_leader",
         "Whether this node leads the group",
         |seen| u64::from(seen.status.role == "leader"),
+    ),
+    (
+        "rossby_raft_resting",
+        "Whether this replica rests, since nothing is asked of its group",
+        |seen| seen.status.resting.into(),
     ),
     (
         "rossby_expiry_blocked",

@@ -328,8 +328,7 @@ impl Node {
         let Some((peers, membership)) = self.parts.peers.as_ref().zip(self.membership()) else {
             return;
         };
-        let members = membership.replicas.members();
-        let mut nodes: Vec<NodeId> = members.iter().map(|member| member.node).collect();
+        let mut nodes: Vec<NodeId> = membership.replicas.nodes().into_iter().collect();
         nodes.extend(membership.map.newest().nodes().keys());
         if self.removed().is_some() || !nodes.is_empty() {
             peers.keep(&nodes);

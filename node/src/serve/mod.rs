@@ -305,14 +305,14 @@ fn fatal(node: &Node, serving: &Serving) -> Option<Failure> {
         ));
     }
     let membership = node.membership()?;
-    let statuses: Vec<_> = membership
-        .replicas
-        .all()
-        .iter()
-        .map(|group| group.status())
-        .collect();
-    let has_others = statuses.iter().any(|status| status.members.len() > 1);
-    if has_others && node.parts.peers.is_none() {
+    let has_others = || {
+        membership
+            .replicas
+            .nodes()
+            .iter()
+            .any(|id| *id != node.id())
+    };
+    if node.parts.peers.is_none() && has_others() {
         let text = "this node's cluster has other nodes, but peers.listen is not set";
         return Some(
             Failure::new(Exit::Config, text)
@@ -323,7 +323,10 @@ fn fatal(node: &Node, serving: &Serving) -> Option<Failure> {
     let cause = membership.engine.wal.failure();
     let cause = cause.map(|failure| failure.to_string());
     let failure = cause
-        .or_else(|| statuses.into_iter().find_map(|status| status.failure))
+        .or_else(|| {
+            let groups = membership.replicas.all();
+            groups.iter().find_map(|group| group.failure())
+        })
         .or_else(|| {
             let ended = membership.engine.writer_ended();
             ended.then(|| "the log's writer has ended".to_owned())

@@ -1,11 +1,11 @@
 //! Whether the node can serve, and whether it must end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rossby_api::http::Readiness;
-use rossby_domain::ids::{Epoch, PartitionId};
-use rossby_domain::placement::ClusterMap;
+use rossby_domain::ids::{GroupId, PartitionId};
 use rossby_raft::{Group, Leadership};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -59,6 +59,14 @@ impl Node {
             return Err("this node does not know the cluster map yet".to_owned());
         }
         let groups = membership.replicas.of_boxes();
+        let mut assigned: BTreeMap<GroupId, Vec<PartitionId>> = BTreeMap::new();
+        for (partition, owner) in map.owners() {
+            assigned.entry(owner.group).or_default().push(*partition);
+        }
+        let serves = |group: &Arc<Group>| {
+            let assigned = assigned.get(&group.id());
+            serves(group, assigned.map_or(&[], Vec::as_slice))
+        };
         let at_home = |group: &Arc<Group>| {
             let entry = map.groups().get(&group.id());
             entry.is_some_and(|entry| entry.home == self.parts.config.region)
@@ -67,10 +75,10 @@ impl Node {
             return groups
                 .iter()
                 .filter(|group| at_home(group))
-                .try_for_each(|group| serves(group, &map));
+                .try_for_each(serves);
         }
         // Away from all homes, any of them will do.
-        let mut answers = groups.iter().map(|group| serves(group, &map));
+        let mut answers = groups.iter().map(serves);
         let first = answers.next().unwrap_or(Ok(()));
         match answers.any(|answer| answer.is_ok()) {
             true => Ok(()),
@@ -79,8 +87,8 @@ impl Node {
     }
 }
 
-fn serves(group: &Group, map: &ClusterMap) -> Result<(), String> {
-    if let Some(failure) = group.status().failure {
+fn serves(group: &Group, assigned: &[PartitionId]) -> Result<(), String> {
+    if let Some(failure) = group.failure() {
         return Err(format!("group {} has stopped: {failure}", group.id()));
     }
     match group.leadership() {
@@ -98,9 +106,8 @@ fn serves(group: &Group, map: &ClusterMap) -> Result<(), String> {
         }
         Leadership::Here { .. } | Leadership::Elsewhere(_) => {}
     }
-    let assigned = map.partitions_of(group.id());
-    let is_missing = |(partition, _): &(PartitionId, Epoch)| group.epoch(*partition).is_none();
-    let missing = assigned.filter(is_missing).count();
+    let is_missing = |partition: &&PartitionId| group.epoch(**partition).is_none();
+    let missing = assigned.iter().filter(is_missing).count();
     if missing > 0 {
         return Err(format!(
             "group {} has not taken over {missing} of its partitions yet",

@@ -4,11 +4,11 @@
 //! it was removed. Which of them a map wants here does not matter: a node that lost its disk would start
 //! one of them anew, and vote without remembering how it voted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use rossby_domain::ids::GroupId;
+use rossby_domain::ids::{GroupId, NodeId};
 use rossby_domain::placement::PLACEMENT_GROUP;
 use rossby_raft::{Group, Member};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,12 @@ impl Replicas {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.read().is_empty()
+    }
+
+    /// The nodes of the members of all of them.
+    #[must_use]
+    pub fn nodes(&self) -> BTreeSet<NodeId> {
+        self.all().iter().flat_map(|group| group.nodes()).collect()
     }
 
     /// The members of all of them.

@@ -172,6 +172,7 @@ mod tests {
                 member(3, true, Some(10)),
                 member(4, false, None),
             ],
+            resting: false,
             joint,
             trouble: BTreeMap::new(),
             removed: false,

@@ -156,6 +156,37 @@ fn subscribers_wait_at_the_node_that_is_asked() {
 }
 
 #[test]
+fn groups_of_which_nothing_is_asked_are_counted_at_rest_and_awake() {
+    let idle = [
+        "idle",
+        "--local=3",
+        "--groups=3",
+        "--warm-up=0",
+        "--seconds=1",
+        "--json",
+    ];
+    let rests = report(&idle);
+    // Those of boxes and the placement group, on three nodes.
+    assert_eq!(
+        (&rests["groups"], &rests["resting_replicas"]),
+        (&3.into(), &12.into())
+    );
+    assert!(rests["nodes_cpu_percent"].as_f64().is_some(), "{rests}");
+    for node in rests["nodes"].as_array().unwrap() {
+        assert!(node["used"]["cpu_percent"].as_f64().is_some(), "{rests}");
+    }
+    let awake = report(&[&idle[..], &["--awake"]].concat());
+    assert_eq!(awake["resting_replicas"], 0);
+    for wrong in [
+        &["--local=2", "--groups=3"][..],
+        &["--local=3", "--subscribers=0"],
+    ] {
+        let output = run([&["bench", "idle"], wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn boxes_are_filled_with_as_many_as_were_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let (cluster, codes) = cluster_with_codes(folder.path());

@@ -160,6 +160,10 @@ fn settings_that_make_no_sense_together_are_refused() {
             "longer than a Unix socket's path",
         ),
         ("[raft]\nheartbeat_ms = 400", "at least twice"),
+        (
+            "[raft]\nprofile = \"wan\"\nelection_max_ms = 2500",
+            "raft.election_max_ms",
+        ),
         ("[raft]\nelection_max_ms = 500", "raft.election_max_ms"),
         ("[limits]\nsender_share_percent = 0", "sender_share_percent"),
         ("[limits]\nenvelope_bytes = 262145", "limits.envelope_bytes"),

@@ -29,6 +29,7 @@ mod members;
 mod minority;
 mod placement;
 mod regions;
+mod rest;
 mod secrecy;
 mod serve;
 mod starts;

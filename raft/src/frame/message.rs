@@ -13,7 +13,7 @@ use rossby_storage::store::FileName;
 
 use crate::members::Standing;
 use crate::types::{
-    Entry, TypeConfig, Vote, decode_payload, encode_payload, log_id, position, read_bool,
+    Entry, LogId, TypeConfig, Vote, decode_payload, encode_payload, log_id, position, read_bool,
     read_count, read_log_id, read_vote, write_log_id, write_vote,
 };
 
@@ -32,6 +32,8 @@ const MAX_ENTRY_BYTES: usize = super::MAX_FRAME_BYTES;
 /// The most files of a checkpoint that a follower may ask for: those of all partitions that a cluster
 /// can have: a base, sixteen deltas, and one more of a restored partition.
 const MAX_FILES: u32 = 4096 * 18;
+/// The most groups that one beat may name.
+pub(crate) const MAX_RESTING: u32 = 65_536;
 
 /// Which replica a frame is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,16 @@ pub(crate) enum Request {
     },
     /// You lead: up to which entry is everything that was acknowledged before this question?
     ReadIndex,
+    /// I lead you, and nothing is asked of us: rest, if this is the last entry that you have (`rest/`).
+    Rest {
+        vote: Vote,
+        last: LogId,
+    },
+    /// This node lives, and leads these groups at rest, each in this term. Said to the node, whatever the
+    /// target.
+    Beat {
+        resting: Vec<(GroupId, u64)>,
+    },
 }
 
 /// What a peer answers.
@@ -89,6 +101,12 @@ pub(crate) enum Answer {
     Clock(Timestamp),
     Standing(Standing),
     ReadIndex(u64),
+    /// Whether the replica rests.
+    Rest(bool),
+    /// Of the groups of a beat, those that do not rest here.
+    Beat {
+        awake: Vec<GroupId>,
+    },
 }
 
 /// Why a peer does not do what it was asked. Nothing was done.
@@ -177,6 +195,18 @@ impl Request {
             Self::Clock => writer.u8(8),
             Self::Standing { replica } => writer.u8(9).u64(replica.0),
             Self::ReadIndex => writer.u8(10),
+            Self::Rest { vote, last } => {
+                let writer = write_vote(writer.u8(11), vote);
+                let at = position(last);
+                writer.u64(at.term).u64(at.index)
+            }
+            Self::Beat { resting } => {
+                let count = u32::try_from(resting.len()).unwrap_or(u32::MAX);
+                let writer = writer.u8(12).u32(count);
+                resting.iter().fold(writer, |writer, (group, term)| {
+                    writer.u32(group.0).u64(*term)
+                })
+            }
         }
     }
 
@@ -208,6 +238,19 @@ impl Request {
                 replica: ReplicaId(reader.u64()?),
             },
             10 => Self::ReadIndex,
+            11 => Self::Rest {
+                vote: read_vote(reader)?,
+                last: log_id(LogPosition {
+                    term: reader.u64()?,
+                    index: reader.u64()?,
+                }),
+            },
+            12 => {
+                let count = read_count(reader, MAX_RESTING, "resting groups")?;
+                let read = |_| Ok((GroupId(reader.u32()?), reader.u64()?));
+                let resting = (0..count).map(read).collect::<Result<_, WireError>>()?;
+                Self::Beat { resting }
+            }
             _ => return Err(WireError::Invalid("request")),
         })
     }
@@ -239,6 +282,14 @@ impl Answer {
                 Standing::Unknown => 2,
             }),
             Self::ReadIndex(index) => writer.u8(9).u64(*index),
+            Self::Rest(rests) => writer.u8(10).u8(u8::from(*rests)),
+            Self::Beat { awake } => {
+                let count = u32::try_from(awake.len()).unwrap_or(u32::MAX);
+                let writer = writer.u8(11).u32(count);
+                awake
+                    .iter()
+                    .fold(writer, |writer, group| writer.u32(group.0))
+            }
         }
     }
 
@@ -270,6 +321,13 @@ impl Answer {
                 _ => return Err(WireError::Invalid("standing")),
             }),
             9 => Self::ReadIndex(reader.u64()?),
+            10 => Self::Rest(read_bool(reader)?),
+            11 => {
+                let count = read_count(reader, MAX_RESTING, "groups")?;
+                let read = |_| Ok(GroupId(reader.u32()?));
+                let awake = (0..count).map(read).collect::<Result<_, WireError>>()?;
+                Self::Beat { awake }
+            }
             _ => return Err(WireError::Invalid("answer")),
         })
     }

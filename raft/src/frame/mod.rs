@@ -18,7 +18,7 @@ use bytes::Bytes;
 use rossby_domain::ids::{GroupId, ReplicaId};
 use rossby_domain::wire::{Reader, WireError, Writer};
 
-pub(crate) use message::{Answer, Append, Refusal, Request, StreamOutcome, Target};
+pub(crate) use message::{Answer, Append, MAX_RESTING, Refusal, Request, StreamOutcome, Target};
 
 /// The most bytes that a frame may have. Transports must let frames of this size pass.
 pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;

@@ -130,6 +130,9 @@ fn requests() -> impl Strategy<Value = Request> {
             .prop_map(|(transfer, vote)| Request::SnapshotInstall { transfer, vote }),
         Just(Request::Clock),
         Just(Request::ReadIndex),
+        (votes(), log_ids()).prop_map(|(vote, last)| Request::Rest { vote, last }),
+        vec((any::<u32>().prop_map(GroupId), any::<u64>()), 0..5)
+            .prop_map(|resting| Request::Beat { resting }),
     ]
 }
 
@@ -180,6 +183,8 @@ fn answers() -> impl Strategy<Value = Answer> {
         Just(Answer::Standing(Standing::Removed)),
         Just(Answer::Standing(Standing::Unknown)),
         any::<u64>().prop_map(Answer::ReadIndex),
+        any::<bool>().prop_map(Answer::Rest),
+        vec(any::<u32>().prop_map(GroupId), 0..5).prop_map(|awake| Answer::Beat { awake }),
     ]
 }
 

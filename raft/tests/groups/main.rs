@@ -12,6 +12,7 @@ mod expiry;
 mod faults;
 mod members;
 mod pressure;
+mod rest;
 mod service;
 mod shipping;
 mod world;

@@ -71,6 +71,8 @@ pub struct Settings {
     pub overlay_budget_bytes: u64,
     /// How long a disk takes to sync: what is answered before that is caught by power loss.
     pub sync_delay: Duration,
+    /// Whether groups rest.
+    pub rest: bool,
 }
 
 impl Default for Settings {
@@ -81,6 +83,7 @@ impl Default for Settings {
             checkpoint_log_bytes: 1024 * mebibyte,
             overlay_budget_bytes: 1024 * mebibyte,
             sync_delay: Duration::ZERO,
+            rest: true,
         }
     }
 }
@@ -177,6 +180,7 @@ impl World {
         let groups = Groups::new(GroupsConfig {
             node: id,
             timing: Timing::lan(),
+            rest: self.settings.rest,
             clock: Arc::new(clock.clone()),
             random: Arc::new(OsRandom),
             transport: self.network.transport(id),

@@ -184,6 +184,7 @@ impl Birth {
         GroupsConfig {
             node: self.node,
             timing: Timing::lan(),
+            rest: true,
             clock: self.clock.clone(),
             random: Arc::new(SeededRandom::new(self.dice.seed_of("raft"))),
             transport: Arc::new(LifeTransport {

@@ -595,6 +595,7 @@ pub fn node_in_memory(
     Groups::new(GroupsConfig {
         node,
         timing: Timing::lan(),
+        rest: true,
         clock: Arc::new(clock.clone()),
         random: Arc::new(OsRandom),
         transport: network.transport(node),
