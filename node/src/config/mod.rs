@@ -287,6 +287,9 @@ pub struct Raft {
     pub election_min_ms: u64,
     /// Longest such silence.
     pub election_max_ms: u64,
+    /// Whether a leader answers reads without asking its peers for as long as none of them can have taken its place. Off
+    /// where a virtual machine may be stopped together with its clocks while others go on.
+    pub lease_reads: bool,
 }
 
 impl Default for Raft {
@@ -295,6 +298,7 @@ impl Default for Raft {
             heartbeat_ms: 100,
             election_min_ms: 500,
             election_max_ms: 1000,
+            lease_reads: true,
         }
     }
 }

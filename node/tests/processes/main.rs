@@ -31,6 +31,7 @@ mod placement;
 mod regions;
 mod secrecy;
 mod serve;
+mod stale;
 mod starts;
 mod support;
 mod survival;

@@ -25,6 +25,7 @@ const SETTINGS: Settings = Settings {
     checkpoint_log_bytes: 1 << 20,
     overlay_budget_bytes: 1 << 30,
     sync_delay: Duration::ZERO,
+    lease_reads: false,
 };
 
 impl World {

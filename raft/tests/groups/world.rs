@@ -71,6 +71,8 @@ pub struct Settings {
     pub overlay_budget_bytes: u64,
     /// How long a disk takes to sync: what is answered before that is caught by power loss.
     pub sync_delay: Duration,
+    /// Whether leaders answer by their lease. Their clocks stand still until they are moved, and a lease with them.
+    pub lease_reads: bool,
 }
 
 impl Default for Settings {
@@ -81,6 +83,7 @@ impl Default for Settings {
             checkpoint_log_bytes: 1024 * mebibyte,
             overlay_budget_bytes: 1024 * mebibyte,
             sync_delay: Duration::ZERO,
+            lease_reads: false,
         }
     }
 }
@@ -185,6 +188,7 @@ impl World {
             blocking: Blocking::Threads,
             checkpoint_log_bytes: self.settings.checkpoint_log_bytes,
             overlay_budget_bytes: self.settings.overlay_budget_bytes,
+            lease_reads: self.settings.lease_reads,
         });
         self.network.register(id, groups.clone());
         let group = groups.start(GROUP, replica).await.unwrap();

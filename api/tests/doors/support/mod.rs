@@ -603,5 +603,6 @@ pub fn node_in_memory(
         blocking,
         checkpoint_log_bytes: 64 * 1024 * 1024,
         overlay_budget_bytes: 256 * 1024 * 1024,
+        lease_reads: false,
     })
 }
