@@ -250,10 +250,11 @@ impl Group {
         self.core.leads_surely()
     }
 
-    /// The same for what guards reads: besides, its lease is good, whether it serves reads by it or not.
+    /// Whether this replica leads and its lease is good, so that no other can have been elected: what guards reads,
+    /// if they may go by it.
     #[must_use]
     pub fn leads_by_lease(&self) -> bool {
-        self.core.leads_surely() && self.core.leads_by_lease()
+        self.core.leads_by_lease()
     }
 
     /// The reads that this replica has confirmed since it started.

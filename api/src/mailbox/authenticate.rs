@@ -115,7 +115,8 @@ impl MailboxService {
         // Without a round to the quorum per call: a leader with a good lease that has caught up once in its
         // term has applied all that was ever acknowledged. Whether reads go by leases is a setting; this
         // always does.
-        if !self.confirmed.contains(led) || !led.group.leads_by_lease() {
+        let latest = led.group.leads_surely() && led.group.leads_by_lease();
+        if !latest || !self.confirmed.contains(led) {
             let caught_up = led.group.linearize(deadline).await;
             caught_up.map_err(|error| Failure::of_read(led.group.id(), error))?;
             self.confirmed.insert(led);

@@ -16,11 +16,11 @@ const READERS: [&str; 5] = ["ben", "cem", "dot", "eva", "fay"];
 /// How often each reader looks after the leader has woken up.
 const LOOKS: usize = 10;
 
-/// Reads of the boxes that a node has answered by its lease.
-fn leased_reads(node: &Node) -> u64 {
+/// Reads of the boxes that a node has answered, by its lease or by a quorum.
+fn reads(node: &Node, by: &str) -> u64 {
     let (_, page) = node.page("/metrics").expect("no metrics");
-    let name = "rossby_reads_by_lease_total{group=\"1\"} ";
-    let count = page.lines().find_map(|line| line.strip_prefix(name));
+    let name = format!("rossby_reads_by_{by}_total{{group=\"1\"}} ");
+    let count = page.lines().find_map(|line| line.strip_prefix(&name));
     count.expect("not told").parse().expect("not a number")
 }
 
@@ -101,7 +101,7 @@ fn a_leader_that_wakes_up_shows_nothing_stale_and_writes_nothing_alone() {
         .into_iter()
         .map(|reader| reader.reopened(&old_address, one_patient_try()))
         .collect();
-    let by_lease = leased_reads(cluster.node(old));
+    let by_lease = reads(cluster.node(old), "lease");
     runtime.block_on(async {
         for reader in &readers {
             let sent = write(&ada, reader, "before").await;
@@ -114,7 +114,7 @@ fn a_leader_that_wakes_up_shows_nothing_stale_and_writes_nothing_alone() {
         }
     });
     assert!(
-        leased_reads(cluster.node(old)) > by_lease,
+        reads(cluster.node(old), "lease") > by_lease,
         "reads go by the lease"
     );
 
@@ -179,5 +179,25 @@ fn a_leader_that_wakes_up_shows_nothing_stale_and_writes_nothing_alone() {
     });
     for node in cluster.nodes() {
         assert!(!node.log().contains("panicked"), "node {}", node.id());
+    }
+}
+
+#[test]
+fn whether_reads_go_by_leases_is_a_setting() {
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rossby.toml");
+    for (setting, by, not_by) in [("true", "lease", None), ("false", "quorum", Some("lease"))] {
+        std::fs::write(&file, format!("[raft]\nlease_reads = {setting}\n")).unwrap();
+        let cluster = Cluster::single_with(1, &[&format!("--config={}", file.display())]);
+        runtime.block_on(async {
+            let ada = Person::with_box(&cluster, email("ada"), 0).await;
+            ada.device.receive().await.unwrap();
+        });
+        let node = &cluster.nodes()[0];
+        assert!(reads(node, by) > 0, "{setting}");
+        if let Some(not_by) = not_by {
+            assert_eq!(reads(node, not_by), 0);
+        }
     }
 }

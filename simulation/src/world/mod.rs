@@ -16,6 +16,7 @@ pub mod courier;
 pub mod dice;
 pub mod door;
 pub mod faults;
+mod leases;
 pub mod life;
 pub mod node;
 pub mod operator;
@@ -295,6 +296,10 @@ impl World {
                 }
             });
         }
+        lives.spawn(leases::watch(
+            self.nodes.clone(),
+            Arc::clone(&self.recorder),
+        ));
         let mut faults = JoinSet::new();
         if with_faults {
             faults.spawn(Arc::clone(&self.faults).run());
