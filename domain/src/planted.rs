@@ -20,11 +20,13 @@ pub enum Bug {
     DamageUnchecked,
     /// A replica that is added gets the id that others had before it.
     ReplicaIdReused,
+    /// A leader takes its lease for good however long ago its voters promised it.
+    LeaseNeverEnds,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AckBeforeFsync,
         Self::ManifestBeforeDrain,
         Self::DedupeOff,
@@ -32,6 +34,7 @@ impl Bug {
         Self::VoteNotSynced,
         Self::DamageUnchecked,
         Self::ReplicaIdReused,
+        Self::LeaseNeverEnds,
     ];
 
     /// Its name, as a command line gives it.
@@ -45,6 +48,7 @@ impl Bug {
             Self::VoteNotSynced => "vote-not-synced",
             Self::DamageUnchecked => "damage-unchecked",
             Self::ReplicaIdReused => "replica-id-reused",
+            Self::LeaseNeverEnds => "lease-never-ends",
         }
     }
 }

@@ -25,9 +25,10 @@ use crate::box_watch::BoxWatches;
 use crate::clock_quorum::ClockQuorum;
 use crate::expiry::Expiry;
 use crate::heard::Heard;
+use crate::lease::Lease;
 use crate::links::Links;
 use crate::ownership::Ownership;
-use crate::reads::Rounds;
+use crate::reads::Reads;
 use crate::rest::Rest;
 use crate::rounds::RoundCounters;
 use crate::service_time::ServiceTime;
@@ -67,7 +68,9 @@ pub(crate) struct Core {
     pub(crate) failure: Mutex<Option<String>>,
     pub(crate) expiry: Expiry,
     pub(crate) time: ServiceTime,
-    pub(crate) reads: Rounds,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) lease_reads: bool,
+    pub(crate) reads: Reads,
     pub(crate) rest: Arc<Rest>,
     /// Whether a leader without a quorum holds its heartbeats back just now.
     pub(crate) silent: AtomicBool,
@@ -123,6 +126,21 @@ impl Core {
 
     /// Whether this replica leads and, as far as it can know now, has a quorum.
     pub(crate) fn admit_read(&self) -> Result<(), ReadError> {
+        self.admit_leader(|metrics| {
+            // A leader of the last moment has not heard from anybody yet.
+            let fresh = self.reign.lock().is_none_or(|reign| {
+                reign.term != metrics.current_term
+                    || reign.began.elapsed() < self.timing.election_max
+            });
+            fresh || self.quorum_heard_within(metrics, self.timing.election_max)
+        })
+    }
+
+    /// Whether this replica leads and may have a quorum, as its figures tell.
+    pub(crate) fn admit_leader(
+        &self,
+        has_quorum: impl FnOnce(&Metrics) -> bool,
+    ) -> Result<(), ReadError> {
         if self.has_ended() {
             return Err(ReadError::Stopped);
         }
@@ -135,17 +153,22 @@ impl Core {
                     leader: leader_member(metrics),
                 });
             }
-            // A leader of the last moment has not heard from anybody yet.
-            let fresh = self.reign.lock().is_none_or(|reign| {
-                reign.term != metrics.current_term
-                    || reign.began.elapsed() < self.timing.election_max
-            });
-            if fresh || self.quorum_heard_within(metrics, self.timing.election_max) {
+            if has_quorum(metrics) {
                 Ok(())
             } else {
                 Err(ReadError::NoQuorum)
             }
         })
+    }
+
+    /// Whether this replica leads and its lease is good, as its figures tell.
+    pub(crate) fn leads_by_lease(&self) -> bool {
+        let by_lease = self.admit_leader(|metrics| {
+            let voters = metrics.membership_config.get_joint_config();
+            self.lease
+                .is_good(metrics.current_term, self.replica, voters)
+        });
+        by_lease.is_ok()
     }
 
     fn quorum_heard_within(&self, metrics: &Metrics, limit: Duration) -> bool {

@@ -21,6 +21,7 @@ use crate::batcher::Batcher;
 use crate::box_watch::BoxWatch;
 use crate::core::{Core, Metrics, leader_member};
 use crate::expiry::{self, ClockJump};
+use crate::reads::ReadCounts;
 use crate::rounds::CheckpointRounds;
 use crate::service_time::Hours;
 use crate::{Member, checkpoints, leadership, members};
@@ -126,8 +127,8 @@ impl Group {
         self.batcher.propose(&self.core, commands, deadline).await
     }
 
-    /// Waits until this replica, the leader, has applied all that was committed before this call
-    /// (Raft's ReadIndex, thesis section 6.4).
+    /// Waits until this replica, the leader, has applied all that was committed before this call: by its
+    /// lease if that is good, else by Raft's ReadIndex (thesis, section 6.4).
     ///
     /// # Errors
     /// [`ReadError`], by the deadline at the latest.
@@ -272,11 +273,24 @@ impl Group {
 
     /// Whether this replica leads and heard from a quorum within the shortest election timeout,
     /// so that no other leader can have been elected meanwhile: voters refuse to elect another for
-    /// longer than that after they heard from this one. (But for voters that restarted since; so
-    /// this guards no reads, which go through [`Self::linearize`].)
+    /// longer than that after they heard from this one. (But for voters that started again since, and for a
+    /// machine that was suspended; so this guards no reads.)
     #[must_use]
     pub fn leads_surely(&self) -> bool {
         self.core.leads_surely()
+    }
+
+    /// Whether this replica leads and its lease is good, so that no other can have been elected: what guards reads,
+    /// if they may go by it.
+    #[must_use]
+    pub fn leads_by_lease(&self) -> bool {
+        self.core.leads_by_lease()
+    }
+
+    /// The reads that this replica has confirmed since it started.
+    #[must_use]
+    pub fn read_counts(&self) -> ReadCounts {
+        self.core.reads.counts()
     }
 
     /// The term, if this replica leads as far as it knows.

@@ -25,10 +25,11 @@ use crate::core::Core;
 use crate::expiry::Expiry;
 use crate::heard::Heard;
 use crate::inbound::{Inbound, InboundConfig, Replica};
+use crate::lease::{Abstinence, Lease};
 use crate::links::Links;
 use crate::log_store::LogStore;
 use crate::network::Network;
-use crate::reads::Rounds;
+use crate::reads::Reads;
 use crate::rest::{self, Rest};
 use crate::runtime::with_random;
 use crate::service_time::ServiceTime;
@@ -72,6 +73,8 @@ pub struct GroupsConfig {
     /// The leader sheds proposals above 70% of this many bytes of overlay, followers refuse
     /// entries above all of it.
     pub overlay_budget_bytes: u64,
+    /// Whether a leader answers reads without asking its peers while its lease is good (`lease.rs`).
+    pub lease_reads: bool,
 }
 
 /// Why a group could not be started.
@@ -207,6 +210,8 @@ impl Groups {
         let witness = Line::new(self.witness.as_ref(), group, replica);
         let log_store = LogStore::new(log.clone()).witnessed(witness.clone());
         tell_start(&witness, &log_store, &log, &state);
+        // A vote that can't be read stops the start.
+        let has_voted = !matches!(log_store.vote(), Ok(None));
         let machine = StateMachine::new(state, log.clone(), config.blocking).witnessed(witness);
         let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
         let rounds = machine.rounds();
@@ -214,6 +219,7 @@ impl Groups {
         let shipping = Arc::new(Shipping::default());
         let heard = Arc::new(Heard::default());
         let book = Arc::new(AddressBook::default());
+        let lease = Arc::new(Lease::new(config.clock.clone(), config.timing));
         let network = Network {
             group,
             replica,
@@ -222,6 +228,7 @@ impl Groups {
             blocking: config.blocking,
             shipping: shipping.clone(),
             book: book.clone(),
+            lease: lease.clone(),
         };
         let raft_config = Arc::new(raft_config(group, config.timing)?);
         let raft = Raft::new(replica, raft_config, network, log_store, machine);
@@ -260,14 +267,17 @@ impl Groups {
             failure: Mutex::default(),
             expiry: Expiry::default(),
             time: ServiceTime::default(),
-            reads: Rounds::default(),
+            lease,
+            lease_reads: config.lease_reads,
+            reads: Reads::default(),
             rest: rest.clone(),
             silent: AtomicBool::new(false),
             dismissed: CancellationToken::new(),
             failed: CancellationToken::new(),
             stop: self.stop.child_token(),
         };
-        let served = Replica::new(group, replica, raft.clone(), heard, rest);
+        let abstinence = Abstinence::begin(has_voted, config.timing);
+        let served = Replica::new(group, replica, raft.clone(), heard, rest, abstinence);
         // A group of one need not wait for anybody's vote.
         let alone = core.voter_nodes() == [config.node];
         let started = Group::start(core);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use openraft::async_runtime::WatchReceiver;
+use openraft::raft::{VoteRequest, VoteResponse};
 use parking_lot::{Mutex, RwLock};
 use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
 use rossby_seams::clock::Clock;
@@ -23,12 +24,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::blocking::Blocking;
 use crate::frame::{Answer, Append, Frame, FrameError, Refusal, Request, Target};
 use crate::heard::Heard;
+use crate::lease::Abstinence;
 use crate::links::STREAM_WINDOW;
 use crate::members::{Standing, standing};
 use crate::reads;
 use crate::rest::{Beaten, Rest};
 use crate::state_machine::Raft;
-use crate::types::{Snapshot, Vote, snapshot_meta};
+use crate::types::{Snapshot, TypeConfig, Vote, snapshot_meta};
 
 /// Calls of one link that may be in work at a time.
 const MAX_CALLS: usize = 256;
@@ -43,6 +45,7 @@ pub(crate) struct Replica {
     pub(crate) raft: Raft,
     heard: Arc<Heard>,
     rest: Arc<Rest>,
+    abstinence: Abstinence,
     transfer: tokio::sync::Mutex<Option<Transfer>>,
     last_transfer: Mutex<u64>,
 }
@@ -61,6 +64,7 @@ impl Replica {
         raft: Raft,
         heard: Arc<Heard>,
         rest: Arc<Rest>,
+        abstinence: Abstinence,
     ) -> Self {
         let transfer = tokio::sync::Mutex::new(None);
         Self {
@@ -69,6 +73,7 @@ impl Replica {
             raft,
             heard,
             rest,
+            abstinence,
             transfer,
             last_transfer: Mutex::new(0),
         }
@@ -89,6 +94,16 @@ impl Replica {
         if is_ballot {
             self.rest.confirmed().await;
         }
+    }
+
+    /// What is answered to a ballot at once, if this replica votes for nobody yet. A leader that hands over has
+    /// given its lease up, so its successor need not wait.
+    fn abstains(&self, ballot: &VoteRequest<TypeConfig>) -> Option<Answer> {
+        if ballot.leadership_transfer || !self.abstinence.lasts() {
+            return None;
+        }
+        let vote = self.raft.metrics().borrow_watched().vote;
+        Some(Answer::Vote(VoteResponse::new(vote, None, false)))
     }
 
     /// Whether a replica on node `peer` may speak to this one. One that is not known here yet may: it
@@ -421,13 +436,19 @@ impl Shared {
                 Ok(Answer::Append(outcome))
             }
             Request::Vote(ballot) => {
+                if let Some(answer) = replica.abstains(&ballot) {
+                    return Ok(answer);
+                }
                 let _resumes = replica.rest.give_up().await;
                 let outcome = raft.vote(ballot).await.map_err(|_| Refusal::Stopped)?;
                 Ok(Answer::Vote(outcome))
             }
-            Request::PreVote(ballot) => Ok(Answer::Vote(
-                raft.pre_vote(ballot).await.map_err(|_| Refusal::Stopped)?,
-            )),
+            Request::PreVote(ballot) => match replica.abstains(&ballot) {
+                Some(answer) => Ok(answer),
+                None => Ok(Answer::Vote(
+                    raft.pre_vote(ballot).await.map_err(|_| Refusal::Stopped)?,
+                )),
+            },
             Request::Transfer(transfer) => {
                 let outcome = raft.handle_transfer_leader(transfer).await;
                 Ok(Answer::Transfer(outcome.map_err(|_| Refusal::Stopped)?))

@@ -6,7 +6,7 @@
 //!                            │  └──── inbound ◄── links of the peers ◄── seams::transport
 //!                            ├─────► network ──► links ──► seams::transport ──► the peers
 //!                            └─────► state_machine ─► storage::store     (apply, checkpoints)
-//!   read ──► reads ──► (a quorum confirms the leader) ──► storage::store::Reader
+//!   read ──► reads ──► (its lease is good, or a quorum confirms the leader) ──► storage::store::Reader
 //! ```
 //!
 //! Invariants:
@@ -14,6 +14,7 @@
 //! - Time enters a command when the leader proposes it, and only while its clock is in step with a
 //!   quorum's (`clock_quorum.rs`). It never goes back (`service_time.rs`). Mail expires by it only if it does not run far ahead of the log
 //!   (`expiry.rs`).
+//! - No read shows what was the latest no more when it was asked for, whatever stood still meanwhile (`lease.rs`).
 //! - A caller is told that nothing happened only if that is certain; otherwise the outcome is
 //!   unknown.
 //! - Members come and go while the group serves; who was removed never comes back (`members/`).
@@ -39,6 +40,7 @@ mod groups;
 mod heard;
 mod inbound;
 mod leadership;
+mod lease;
 mod links;
 mod log_store;
 mod member;
@@ -73,6 +75,7 @@ pub use member::Member;
 pub use members::{
     Advance, ChangeError, MAX_VOTERS, Members, Newcomer, Newcomers, Order, Refused, Seat,
 };
+pub use reads::ReadCounts;
 pub use restored::{begin_restored_log, replicas_in, sole_member};
 pub use rounds::CheckpointRounds;
 pub use service_time::Hours;

@@ -25,6 +25,7 @@ use crate::Member;
 use crate::blocking::Blocking;
 use crate::book::AddressBook;
 use crate::frame::{Answer, Append, Request, Target};
+use crate::lease::Lease;
 use crate::links::{AppendStream, CallError, Links, STREAM_WINDOW};
 use crate::shipping::Shipping;
 use crate::types::{Snapshot, SnapshotData, TypeConfig, Vote};
@@ -45,7 +46,7 @@ const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 const STALLED_HEARTBEATS: u32 = 20;
 
 /// Makes the network clients of one replica.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) group: GroupId,
     pub(crate) replica: ReplicaId,
@@ -54,6 +55,7 @@ pub(crate) struct Network {
     pub(crate) blocking: Blocking,
     pub(crate) shipping: Arc<Shipping>,
     pub(crate) book: Arc<AddressBook>,
+    pub(crate) lease: Arc<Lease>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -69,7 +71,6 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 /// Reaches one other replica of the group.
-#[derive(Debug)]
 pub(crate) struct Client {
     network: Network,
     target: ReplicaId,
@@ -141,13 +142,18 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        self.ask(
+        let (term, sent) = (rpc.vote.leader_id.term, self.network.lease.now());
+        let asking = self.ask(
             RPCTypes::AppendEntries,
             Request::Append(rpc),
             option,
             append_outcome,
-        )
-        .await
+        );
+        let outcome = asking.await?;
+        if let AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) = outcome {
+            self.network.lease.accepted(term, self.target, sent);
+        }
+        Ok(outcome)
     }
 
     fn stream_append<'s, S>(
@@ -217,6 +223,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        self.network.lease.give_up(rpc.from_leader().leader_id.term);
         self.ask(
             RPCTypes::TransferLeader,
             Request::Transfer(rpc),
@@ -377,10 +384,18 @@ struct Pipeline<'s, S> {
     client: &'s Client,
     stream: AppendStream,
     input: Option<S>,
-    // When each was sent, and its bytes.
-    in_flight: VecDeque<(Instant, usize)>,
+    in_flight: VecDeque<InFlight>,
     bytes: usize,
     answer_within: Duration,
+}
+
+/// An append that waits for its answer.
+struct InFlight {
+    since: Instant,
+    bytes: usize,
+    term: u64,
+    /// By the clock of the lease, before it was sent.
+    sent: Duration,
 }
 
 /// What a pipeline does next.
@@ -400,7 +415,7 @@ where
             let oldest = self
                 .in_flight
                 .front()
-                .map(|(sent, _)| *sent + self.answer_within);
+                .map(|append| append.since + self.answer_within);
             if self.input.is_none() && oldest.is_none() {
                 return None;
             }
@@ -415,11 +430,18 @@ where
             match step {
                 Step::Send(None) => self.input = None,
                 Step::Send(Some(append)) => {
-                    let bytes = append_bytes(&append);
+                    let (bytes, term) = (append_bytes(&append), append.vote.leader_id.term);
+                    let sent = self.client.network.lease.now();
                     let sending = self.stream.send(append);
                     match tokio::time::timeout(self.answer_within, sending).await {
                         Ok(Ok(())) => {
-                            self.in_flight.push_back((Instant::now(), bytes));
+                            let since = Instant::now();
+                            self.in_flight.push_back(InFlight {
+                                since,
+                                bytes,
+                                term,
+                                sent,
+                            });
                             self.bytes += bytes;
                         }
                         Ok(Err(error)) => break error,
@@ -427,10 +449,14 @@ where
                     }
                 }
                 Step::Answer(Ok(outcome)) => {
-                    let Some((_, bytes)) = self.in_flight.pop_front() else {
+                    let Some(append) = self.in_flight.pop_front() else {
                         break CallError::Unexpected;
                     };
-                    self.bytes -= bytes;
+                    self.bytes -= append.bytes;
+                    if outcome.is_ok() {
+                        let lease = &self.client.network.lease;
+                        lease.accepted(append.term, self.client.target, append.sent);
+                    }
                     // After a conflict the follower's side has ended the stream.
                     let rest = outcome.is_ok().then_some(self);
                     return Some((Ok(outcome), rest));

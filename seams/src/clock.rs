@@ -14,6 +14,12 @@ pub trait Clock: Send + Sync + 'static {
     /// How long it is since some instant of the past, by a clock that is never set: for measuring
     /// what has passed while the time of day jumps.
     fn running(&self) -> Duration;
+
+    /// The same, but by a clock that goes on while the machine is suspended: for what ends by itself, such as a
+    /// lease, and must have ended when the machine wakes up.
+    fn lasting(&self) -> Duration {
+        self.running()
+    }
 }
 
 /// The operating system's clock.
@@ -36,6 +42,12 @@ impl Clock for SystemClock {
     fn running(&self) -> Duration {
         static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
         BEGUN.elapsed()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn lasting(&self) -> Duration {
+        let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::try_from(since_boot).unwrap_or_default()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::hawk::{Caller, Credentials, HawkRefusal, Presented, Reign};
 const NO_GENERATION: u64 = u64::MAX;
 
 /// The terms in which this node, as leader, has caught up with all earlier terms. From then on
-/// what it has applied is the latest, as long as it surely leads.
+/// what it has applied is the latest, as long as its lease is good.
 #[derive(Debug, Default)]
 pub(super) struct Confirmed(Mutex<HashMap<GroupId, u64>>);
 
@@ -112,9 +112,11 @@ impl MailboxService {
         address: &DeviceAddress,
         deadline: Instant,
     ) -> Result<Option<u64>, Failure> {
-        // Without a round to the quorum per call: a leader that surely leads and has caught up once
-        // in its term has applied all that was ever acknowledged.
-        if !self.confirmed.contains(led) || !led.group.leads_surely() {
+        // Without a round to the quorum per call: a leader with a good lease that has caught up once in its
+        // term has applied all that was ever acknowledged. Whether reads go by leases is a setting; this
+        // always does.
+        let latest = led.group.leads_surely() && led.group.leads_by_lease();
+        if !latest || !self.confirmed.contains(led) {
             let caught_up = led.group.linearize(deadline).await;
             caught_up.map_err(|error| Failure::of_read(led.group.id(), error))?;
             self.confirmed.insert(led);

@@ -84,6 +84,38 @@ async fn a_follower_names_the_leader_also_to_who_relays_and_has_registrations_do
 }
 
 #[tokio::test]
+async fn by_its_lease_a_leader_answers_lookups_and_fetches_without_the_others() {
+    let world = World::by_lease().await;
+    let anna = world.resident(1, ANNA, true).await;
+    let leader = &world.nodes[0];
+    let empty = async || {
+        let (header, message) = signed_fetch(&world, &anna, world.clock.now());
+        let fetched = leader.call(RpcPath::Fetch, Some(header), message, false);
+        let reply = v1::FetchResponse::decode(fetched.await.unwrap().message).unwrap();
+        assert!(reply.envelopes.is_empty());
+    };
+    // The first request of a time has the log tell that time.
+    empty().await;
+    world
+        .eventually("the lease is good", || leader.group.leads_by_lease())
+        .await;
+    world.network.isolate(leader.id);
+    let before = leader.group.read_counts();
+    for _ in 0..3 {
+        empty().await;
+        let of = anna.address.box_id.as_bytes().to_vec().into();
+        let by = Some(v1::lookup_key_request::By::BoxId(of));
+        let request = v1::LookupKeyRequest { by };
+        let found: Result<v1::LookupKeyResponse, _> =
+            world.signed(&anna, RpcPath::LookupKey, &request).await;
+        assert!(found.is_ok(), "{found:?}");
+    }
+    let after = leader.group.read_counts();
+    assert_eq!(after.by_quorum, before.by_quorum);
+    assert!(after.by_lease >= before.by_lease + 6);
+}
+
+#[tokio::test]
 async fn a_new_leader_refuses_what_the_old_one_may_have_seen_and_tells_the_time_to_use() {
     let (world, anna) = world_of_three().await;
     let (captured, message) = signed_fetch(&world, &anna, world.clock.now());

@@ -294,6 +294,9 @@ pub struct Raft {
     pub election_max_ms: Option<u64>,
     /// Whether groups of which nothing is asked rest, and cost next to nothing meanwhile.
     pub rest: bool,
+    /// Whether a leader answers reads without asking its peers for as long as none of them can have taken its place. Off
+    /// where a virtual machine may be stopped together with its clocks while others go on.
+    pub lease_reads: bool,
 }
 
 /// A pace that fits the way between nodes.
@@ -315,6 +318,7 @@ impl Default for Raft {
             election_min_ms: None,
             election_max_ms: None,
             rest: true,
+            lease_reads: true,
         }
     }
 }

@@ -95,6 +95,7 @@ impl Engine {
             blocking: Blocking::Threads,
             checkpoint_log_bytes: storage.checkpoint_log_bytes,
             overlay_budget_bytes: storage.overlay_budget_bytes,
+            lease_reads: config.raft.lease_reads,
         });
         Ok(Self {
             groups,

@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use rossby_api::http::Readiness as _;
-use rossby_raft::{CheckpointRounds, GroupStatus};
+use rossby_raft::{CheckpointRounds, GroupStatus, ReadCounts};
 
 use super::node::{Membership, Node};
 
@@ -83,6 +83,7 @@ struct Seen {
     label: Label,
     status: GroupStatus,
     rounds: CheckpointRounds,
+    reads: ReadCounts,
     pinned_bytes: u64,
 }
 
@@ -143,7 +144,7 @@ const FIGURES: [Figure; 12] = [
     ),
 ];
 
-const COUNTERS: [Figure; 2] = [
+const COUNTERS: [Figure; 4] = [
     (
         "rossby_checkpoints_begun",
         "Checkpoints of its own that this node has begun to write since it started",
@@ -154,6 +155,16 @@ const COUNTERS: [Figure; 2] = [
         "Those of them that are written and settled, or were given up; one that is begun and not ended \
          is being written",
         |seen| seen.rounds.ended,
+    ),
+    (
+        "rossby_reads_by_lease",
+        "Reads that this node, the leader, answered by its lease, without asking anybody",
+        |seen| seen.reads.by_lease,
+    ),
+    (
+        "rossby_reads_by_quorum",
+        "Reads that this node, the leader, answered after a quorum had confirmed that it leads",
+        |seen| seen.reads.by_quorum,
     ),
 ];
 
@@ -177,6 +188,7 @@ fn encode_membership(encoder: &mut DescriptorEncoder<'_>, membership: &Membershi
             label: [("group", group.id().to_string())],
             status: group.status(),
             rounds: group.checkpoint_rounds(),
+            reads: group.read_counts(),
             pinned_bytes: membership.engine.wal.pinned_bytes(group.id()),
         })
         .collect();

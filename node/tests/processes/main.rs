@@ -32,6 +32,7 @@ mod regions;
 mod rest;
 mod secrecy;
 mod serve;
+mod stale;
 mod starts;
 mod support;
 mod survival;

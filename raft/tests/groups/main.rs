@@ -10,6 +10,7 @@ mod clocks;
 mod disk;
 mod expiry;
 mod faults;
+mod leases;
 mod members;
 mod pressure;
 mod rest;

@@ -26,6 +26,7 @@ const SETTINGS: Settings = Settings {
     overlay_budget_bytes: 1 << 30,
     sync_delay: Duration::ZERO,
     rest: true,
+    lease_reads: false,
 };
 
 impl World {

@@ -73,6 +73,8 @@ pub struct Settings {
     pub sync_delay: Duration,
     /// Whether groups rest.
     pub rest: bool,
+    /// Whether leaders answer by their lease. Their clocks stand still until they are moved, and a lease with them.
+    pub lease_reads: bool,
 }
 
 impl Default for Settings {
@@ -84,6 +86,7 @@ impl Default for Settings {
             overlay_budget_bytes: 1024 * mebibyte,
             sync_delay: Duration::ZERO,
             rest: true,
+            lease_reads: false,
         }
     }
 }
@@ -189,6 +192,7 @@ impl World {
             blocking: Blocking::Threads,
             checkpoint_log_bytes: self.settings.checkpoint_log_bytes,
             overlay_budget_bytes: self.settings.overlay_budget_bytes,
+            lease_reads: self.settings.lease_reads,
         });
         self.network.register(id, groups.clone());
         let group = groups.start(GROUP, replica).await.unwrap();

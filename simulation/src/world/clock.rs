@@ -1,4 +1,5 @@
-//! The wall clocks of a world: its time, and how far each is from it.
+//! The clocks of a world: its time, how far the wall clock of each node is from it, and at which pace
+//! leases run out there.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ pub struct WorldClock {
     begun: Instant,
     wall: Timestamp,
     offset_ms: AtomicI64,
+    pace_permille: u32,
 }
 
 impl WorldClock {
@@ -23,6 +25,17 @@ impl WorldClock {
             begun,
             wall,
             offset_ms: AtomicI64::new(0),
+            pace_permille: 1_000,
+        }
+    }
+
+    /// The same clock, by which so many thousandths of the time pass for leases. Elections go by the world's own
+    /// time: so a lease is measured by another clock than the promises that it rests on.
+    #[must_use]
+    pub fn paced(self, pace_permille: u32) -> Self {
+        Self {
+            pace_permille,
+            ..self
         }
     }
 
@@ -47,5 +60,9 @@ impl Clock for WorldClock {
 
     fn running(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    fn lasting(&self) -> Duration {
+        self.begun.elapsed() * self.pace_permille / 1_000
     }
 }

@@ -46,6 +46,7 @@ const KINDS: &[(Kind, u64)] = &[
     (Kind::OneWayCut, 10),
     (Kind::Isolation, 10),
     (Kind::LongIsolation, 12),
+    (Kind::LonelyLeader, 10),
     (Kind::Weather, 10),
     (Kind::BadWays, 6),
     (Kind::DiskError, 7),
@@ -70,6 +71,7 @@ enum Kind {
     OneWayCut,
     Isolation,
     LongIsolation,
+    LonelyLeader,
     Weather,
     BadWays,
     DiskError,
@@ -191,6 +193,7 @@ impl Faults {
             Kind::OneWayCut => self.one_way_cut().await,
             Kind::Isolation => self.isolation(1_000, 6_000).await,
             Kind::LongIsolation => self.isolation(10_000, 25_000).await,
+            Kind::LonelyLeader => self.lonely_leader().await,
             Kind::Weather => self.weather().await,
             Kind::BadWays => self.bad_ways().await,
             Kind::DiskError => self.disk_error().await,
@@ -276,10 +279,6 @@ impl Faults {
 
     /// Kills the leader, if there is one and nothing else befalls it, so that the others vote.
     fn end_the_reign(&self) -> Option<(Arc<Node>, OwnedMutexGuard<()>)> {
-        let leads = |node: &Arc<Node>| {
-            let life = node.life();
-            life.is_some_and(|life| matches!(life.group.leadership(), Leadership::Here { .. }))
-        };
         let at = self.nodes.iter().position(leads)?;
         let (leader, turn) = (self.nodes.get(at)?, self.turns.get(at)?);
         let turn = Arc::clone(turn).try_lock_owned().ok()?;
@@ -364,12 +363,25 @@ impl Faults {
         } else {
             Cut::Broken
         };
-        self.cuts.fetch_add(1, Ordering::SeqCst);
-        self.on(&format!("{how:?} isolation of node {}", node.id));
-        for other in self.others(node.id) {
-            self.common.network.cut_both(node.id, other, how);
+        self.isolate(node.id, how, self.dice.millis(least, most))
+            .await;
+    }
+
+    /// The others elect another leader, and people still reach this one.
+    async fn lonely_leader(&self) {
+        if let Some(leader) = self.nodes.iter().find(|node| leads(node)) {
+            let time = self.dice.millis(3_000, 6_000);
+            self.isolate(leader.id, Cut::Silent, time).await;
         }
-        sleep(self.dice.millis(least, most)).await;
+    }
+
+    async fn isolate(&self, node: NodeId, how: Cut, time: Duration) {
+        self.cuts.fetch_add(1, Ordering::SeqCst);
+        self.on(&format!("{how:?} isolation of node {node}"));
+        for other in self.others(node) {
+            self.common.network.cut_both(node, other, how);
+        }
+        sleep(time).await;
         self.cut_ends();
     }
 
@@ -501,6 +513,11 @@ impl Faults {
             self.start(node).await;
         }
     }
+}
+
+fn leads(node: &Arc<Node>) -> bool {
+    let life = node.life();
+    life.is_some_and(|life| matches!(life.group.leadership(), Leadership::Here { .. }))
 }
 
 /// The network on a quiet day.

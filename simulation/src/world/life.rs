@@ -196,6 +196,7 @@ impl Birth {
             blocking: Blocking::Inline,
             checkpoint_log_bytes: self.common.checkpoint_log_bytes,
             overlay_budget_bytes: 64 << 20,
+            lease_reads: true,
         }
     }
 

@@ -16,6 +16,7 @@ pub mod courier;
 pub mod dice;
 pub mod door;
 pub mod faults;
+mod leases;
 pub mod life;
 pub mod node;
 pub mod operator;
@@ -65,6 +66,8 @@ const PARTITIONS: u16 = 4;
 /// How long letters wait in worlds in which some expire, at least and at most, in milliseconds. More
 /// than clocks may be apart, so that some must not have expired.
 const SHORT_TTL_MS: (u64, u64) = (22_000, 60_000);
+/// How slow and how fast the clocks of leases are: voters' are a quarter faster than the slowest.
+const PACE_PERMILLE: (u64, u64) = (800, 1_200);
 /// After healing, everything must come to its end within this time of the world.
 const LIVENESS: Duration = Duration::from_secs(300);
 /// Between two looks whether something has come to its end.
@@ -169,6 +172,12 @@ fn envelope_ttl_ms(dice: &Dice) -> u64 {
     }
 }
 
+/// At which pace leases run out on a node: up to the bound that `rossby_raft` states, and as far the other way.
+fn pace_permille(dice: &Dice) -> u32 {
+    let (least, most) = PACE_PERMILLE;
+    u32::try_from(dice.between(least, most)).unwrap_or(1_000)
+}
+
 struct World {
     recorder: Arc<Recorder>,
     nodes: Vec<Arc<Node>>,
@@ -211,8 +220,10 @@ impl World {
             dice,
         });
         let clock = || WorldClock::new(recorder.begun(), NOON);
+        let paces = common.dice.stream("paces");
+        let paced = || clock().paced(pace_permille(&paces));
         let nodes: Vec<Arc<Node>> = (1..=NODES)
-            .map(|id| Arc::new(Node::new(NodeId(id), clock(), Arc::clone(&common))))
+            .map(|id| Arc::new(Node::new(NodeId(id), paced(), Arc::clone(&common))))
             .collect();
         let ways = Arc::new(Ways::default());
         let steps = Arc::new(Steps::new(steps));
@@ -285,6 +296,10 @@ impl World {
                 }
             });
         }
+        lives.spawn(leases::watch(
+            self.nodes.clone(),
+            Arc::clone(&self.recorder),
+        ));
         let mut faults = JoinSet::new();
         if with_faults {
             faults.spawn(Arc::clone(&self.faults).run());

@@ -180,21 +180,38 @@ impl World {
 
     /// Nodes whose peers are told that they are at these addresses, and whose doors have these limits.
     pub async fn at_addresses(addresses: Vec<String>, limits: Limits, doors: DoorLimits) -> Self {
-        Self::start(addresses, limits, doors, Blocking::Threads).await
+        let groups =
+            |node, clock: &_, network: &_| node_in_memory(node, clock, network, Blocking::Threads);
+        Self::start(addresses, limits, doors, groups).await
+    }
+
+    /// Three nodes whose leader answers by its lease. The clock stands still, and the lease with it.
+    pub async fn by_lease() -> Self {
+        let addresses = (1..=3).map(|number| format!("node-{number}:7000"));
+        let groups = |node, clock: &_, network: &_| {
+            Groups::new(GroupsConfig {
+                lease_reads: true,
+                ..in_memory(node, clock, network, Blocking::Threads)
+            })
+        };
+        let (limits, doors) = (Limits::default(), DoorLimits::default());
+        Self::start(addresses.collect(), limits, doors, groups).await
     }
 
     /// A node that does nothing on a thread of its own: for a paused clock.
     pub async fn in_virtual_time() -> Self {
         let address = vec!["node-1:7000".to_owned()];
         let (limits, doors) = (Limits::default(), DoorLimits::default());
-        Self::start(address, limits, doors, Blocking::Inline).await
+        let groups =
+            |node, clock: &_, network: &_| node_in_memory(node, clock, network, Blocking::Inline);
+        Self::start(address, limits, doors, groups).await
     }
 
     async fn start(
         addresses: Vec<String>,
         limits: Limits,
         doors: DoorLimits,
-        blocking: Blocking,
+        groups: impl Fn(NodeId, &ManualClock, &MemoryNetwork) -> Arc<Groups>,
     ) -> Self {
         let (clock, network) = (ManualClock::new(START), MemoryNetwork::new());
         let random = Arc::new(SeededRandom::new(11));
@@ -206,7 +223,8 @@ impl World {
         let mut nodes = Vec::new();
         let mut workers = Vec::new();
         let peers = InProcess::default();
-        for (groups, group) in start_groups(addresses, &clock, &network, blocking).await {
+        let groups = |node| groups(node, &clock, &network);
+        for (groups, group) in start_groups(addresses, &network, groups).await {
             let metrics = Metrics::register(&mut Registry::default());
             let id = NodeId(group.replica().0);
             let directory = SoleGroup::new(Arc::clone(&group), partitions);
@@ -536,15 +554,14 @@ impl Node {
 /// Starts a group with a replica on a node at each of these addresses, and waits until one leads.
 async fn start_groups(
     addresses: Vec<String>,
-    clock: &ManualClock,
     network: &MemoryNetwork,
-    blocking: Blocking,
+    groups: impl Fn(NodeId) -> Arc<Groups>,
 ) -> Vec<(Arc<Groups>, Arc<Group>)> {
     let mut started = Vec::new();
     let mut members = BTreeMap::new();
     for (number, peer_address) in (1..).zip(addresses) {
         let (node, replica) = (NodeId(number), ReplicaId(number));
-        let groups = node_in_memory(node, clock, network, blocking);
+        let groups = groups(node);
         network.register(node, Arc::clone(&groups) as Arc<dyn LinkAcceptor>);
         let group = groups.start(GROUP, replica).await.unwrap();
         members.insert(
@@ -575,6 +592,15 @@ pub fn node_in_memory(
     network: &MemoryNetwork,
     blocking: Blocking,
 ) -> Arc<Groups> {
+    Groups::new(in_memory(node, clock, network, blocking))
+}
+
+fn in_memory(
+    node: NodeId,
+    clock: &ManualClock,
+    network: &MemoryNetwork,
+    blocking: Blocking,
+) -> GroupsConfig {
     let disk = Arc::new(MemoryDisk::default());
     let options = WalOptions {
         segment_bytes: 4 * 1024 * 1024,
@@ -592,7 +618,7 @@ pub fn node_in_memory(
     }
     let base = Arc::new(MemoryBase::default());
     let store = Store::open(disk, Path::new("/checkpoints"), base).unwrap();
-    Groups::new(GroupsConfig {
+    GroupsConfig {
         node,
         timing: Timing::lan(),
         rest: true,
@@ -604,5 +630,6 @@ pub fn node_in_memory(
         blocking,
         checkpoint_log_bytes: 64 * 1024 * 1024,
         overlay_budget_bytes: 256 * 1024 * 1024,
-    })
+        lease_reads: false,
+    }
 }
