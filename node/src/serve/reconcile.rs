@@ -74,6 +74,7 @@ impl StepCounters {
     }
 }
 
+            Step::AddLearner { .. } => "add_learner",
 /// Since when nodes answer or do not, by this node's own clock.
 #[derive(Debug, Default)]
 struct Watched(BTreeMap<NodeId, (bool, Instant)>);

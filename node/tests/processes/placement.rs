@@ -194,3 +194,20 @@ fn another_survival_goal_moves_voters() {
     let explained = cluster.placement(4, &["explain"]);
     assert_eq!(explained["holds"], true, "{explained}");
 }
+    wait_placed(
+        &mut cluster,
+        4,
+        "other regions have copies of it",
+        |shown| nodes_of(&shown["groups"][0], false) == BTreeSet::from([1, 2, 3, 4, 5]),
+    );
+    // They have all that the voters have, and are refused a say.
+    let copies = [1, 4, 5].map(|id| cluster.node(id).data().join("admin.sock"));
+    eventually("the copies are the same", || {
+        let all = copies
+            .clone()
+            .map(|socket| crate::support::digests(socket, 1));
+        all.iter().all(|digests| *digests == all[0]).then_some(())
+    });
+    let asia = &explained["regions"][0];
+    assert_eq!(asia["groups"]["1"]["unavailable"], true, "{asia}");
+    assert_eq!(asia["groups"]["1"]["writes"], "newest_at_risk", "{asia}");
