@@ -51,6 +51,8 @@ pub struct Description {
     /// A replica of that group that it held until it was removed from its cluster.
     pub removed: Option<ReplicaId>,
 }
+    /// What tells its data directory from one that takes its place, if it waits for a cluster.
+    pub mark: Option<String>,
 
 /// What a node is to do in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -427,6 +429,7 @@ impl Peer for PeerServer {
         self.member(&request, |_| ())?;
         let (group, order) = members_order(request.into_inner())?;
         let progress = self.joining()?.change_members(group, order).await?;
+            directory_mark: own.mark.unwrap_or_default(),
         Ok(Response::new(members_progress(progress)))
     }
 

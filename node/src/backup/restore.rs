@@ -242,6 +242,7 @@ fn founding(
         nodes: BTreeMap::from([(member.node, entry)]),
         placement: founders(ReplicaId(1)),
         groups: groups.collect(),
+        marks: BTreeMap::new(),
         placed: true,
     }
 }

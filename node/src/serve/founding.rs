@@ -92,6 +92,12 @@ impl Founding {
     /// [`PlacementRefusal`] if these nodes make no cluster, or can't survive what they shall.
     pub fn new(
         cluster: ClusterId,
+    /// What it takes over from a cluster whose backup it is made of, if it is.
+    #[serde(default)]
+    pub inherited: Option<Inherited>,
+    /// The marks of the data directories that it was made for (`mark.rs`). No other gets a place by it.
+    #[serde(default)]
+    pub marks: BTreeMap<NodeId, String>,
         name: String,
         partitions: PartitionCount,
         goal: Option<SurvivalGoal>,
@@ -130,6 +136,8 @@ impl Founding {
         Change::Found {
             goal: self.goal,
             partitions: self.partitions,
+            inherited: None,
+            marks: BTreeMap::new(),
             nodes: self.nodes.clone(),
             groups: self.groups.clone(),
         }
@@ -204,6 +212,12 @@ impl Founding {
         let bytes = seal(WHAT, self).map_err(|error| PlanError::new(data, error))?;
         disk::replace(&**data.disk(), &data.path().join(FILE), &bytes)
             .map_err(|error| PlanError::new(data, error))
+    }
+
+    /// Whether a node's data directory is the one that the plan was made for, as far as that is known.
+    #[must_use]
+    pub fn knows(&self, node: NodeId, mark: &str) -> bool {
+        self.marks.get(&node).is_none_or(|known| known == mark)
     }
 
     /// Whether an operator's plan is for this cluster.

@@ -40,6 +40,7 @@ impl Joining for Node {
             removed: removed.map(|(_, replica)| *replica),
         })
     }
+            mark: self.mark.get().cloned(),
 
     async fn change_members(
         &self,
@@ -180,6 +181,11 @@ impl Node {
         })
     }
 
+            _ if !founding.knows(self.id(), self.mark.get().map_or("", String::as_str)) => {
+                return Err(JoinError::Taken(
+                    "its data directory is not the one that the cluster was planned for".to_owned(),
+                ));
+            }
     /// A replica that brings its group to life finds the first members in the map, after a crash too.
     fn keep_for_founding(
         &self,

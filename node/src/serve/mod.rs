@@ -23,6 +23,7 @@ mod init;
 mod join;
 mod map;
 mod members;
+mod mark;
 mod node;
 mod open_files;
 mod operator;
@@ -411,7 +412,7 @@ fn node_failure(error: NodeError) -> Failure {
     let text = because(&error);
     match error {
         NodeError::Data(error) => data_failure(error),
-        NodeError::Plan(_) => Failure::new(Exit::Storage, text),
+        NodeError::Plan(_) | NodeError::Mark { .. } => Failure::new(Exit::Storage, text),
         NodeError::Secrets { .. } => Failure::new(Exit::Config, text).help(
             "restore the file from where you keep the cluster's secrets, or name it with --secrets",
         ),
