@@ -7,7 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::ClusterSecrets;
-use rossby_api::admin::{MembersOrder, MembersProgress, NodeStatus, Operator as _, OperatorError};
+use rossby_api::admin::{
+    BackupSource, MembersOrder, MembersProgress, NodeStatus, Operator as _, OperatorError,
+};
 use rossby_api::peer::{
     Description, GroupReport, JoinError, Joining, Placement, PlannedStep, Role,
 };
@@ -38,9 +40,9 @@ impl Joining for Node {
             region: self.parts.config.region.clone(),
             replica: replica.map(|group| group.replica()),
             removed: removed.map(|(_, replica)| *replica),
+            mark: self.mark.get().cloned(),
         })
     }
-            mark: self.mark.get().cloned(),
 
     async fn change_members(
         &self,
@@ -104,6 +106,14 @@ impl Joining for Node {
 
     async fn take_step(&self, group: GroupId, planned: PlannedStep) -> Result<(), OperatorError> {
         self.lead_step(group, planned).await
+    }
+
+    async fn checkpoint_of(
+        &self,
+        group: GroupId,
+        as_it_is: bool,
+    ) -> Result<BackupSource, OperatorError> {
+        self.backup(group, as_it_is).await
     }
 
     async fn map_changes(&self) -> Result<Bytes, OperatorError> {
@@ -171,6 +181,11 @@ impl Node {
                 )));
             }
             Some(identity) if identity.cluster.is_some() => {}
+            _ if !founding.knows(self.id(), self.mark.get().map_or("", String::as_str)) => {
+                return Err(JoinError::Taken(
+                    "its data directory is not the one that the cluster was planned for".to_owned(),
+                ));
+            }
             _ => founding.write(data).map_err(|error| failed(error.into()))?,
         }
         Ok(Place {
@@ -181,11 +196,6 @@ impl Node {
         })
     }
 
-            _ if !founding.knows(self.id(), self.mark.get().map_or("", String::as_str)) => {
-                return Err(JoinError::Taken(
-                    "its data directory is not the one that the cluster was planned for".to_owned(),
-                ));
-            }
     /// A replica that brings its group to life finds the first members in the map, after a crash too.
     fn keep_for_founding(
         &self,

@@ -10,6 +10,7 @@
 //! refused with a typed error until there is a cluster. A failure of its storage ends the node with
 //! the reason; nothing is repaired by guessing.
 
+mod backups;
 mod directory;
 mod disk;
 mod doors;
@@ -22,8 +23,8 @@ mod grow;
 mod init;
 mod join;
 mod map;
-mod members;
 mod mark;
+mod members;
 mod node;
 mod open_files;
 mod operator;

@@ -345,12 +345,6 @@ fn orders_about_one_group_must_say_which_where_there_are_several() {
         stderr(&output)
     );
     cluster.order_ok(1, &["remove-node", "9", "--group", "2"]);
-    // A backup would hold one group only.
-    let data = cluster.node(1).data().display().to_string();
-    let out = cluster.path().join("backup").display().to_string();
-    let output = crate::support::run(["backup", "--data", &data, "--out", &out]);
-    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
-    assert!(stderr(&output).contains("3 groups"), "{}", stderr(&output));
 }
 
 #[test]
