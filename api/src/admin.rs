@@ -1,16 +1,18 @@
 //! What an operator may say to a node, over a Unix socket that only the node's user can open.
 
-mod backup;
+pub(crate) mod backup;
 mod placement;
 mod wire;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::Stream;
 use rossby_domain::ids::{
     ClusterId, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
 };
@@ -260,6 +262,15 @@ pub trait Operator: Send + Sync + 'static {
     /// [`OperatorError`], saying what is to be done.
     async fn backup(&self, group: GroupId, as_it_is: bool) -> Result<BackupSource, OperatorError>;
 
+    /// The parts of a backup from a node that has a replica of the group; `None` if this one has.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn backup_elsewhere(
+        &self,
+        request: &v1::BackupRequest,
+    ) -> Result<Option<tonic::Streaming<v1::BackupPart>>, OperatorError>;
+
     /// The newest map that this node knows, and what the members of its groups tell.
     ///
     /// # Errors
@@ -463,7 +474,7 @@ impl Admin for AdminDoor {
         }))
     }
 
-    type BackupStream = backup::Parts;
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<v1::BackupPart, Status>> + Send>>;
 
     async fn backup(
         &self,
@@ -471,11 +482,14 @@ impl Admin for AdminDoor {
     ) -> Result<Response<Self::BackupStream>, Status> {
         let request = request.into_inner();
         let held = backup::held(&request.held)?;
+        if let Some(parts) = self.0.backup_elsewhere(&request).await? {
+            return Ok(Response::new(Box::pin(parts)));
+        }
         let source = self
             .0
             .backup(GroupId(request.group_id), request.as_it_is)
             .await?;
-        Ok(Response::new(backup::send(source, held)))
+        Ok(Response::new(Box::pin(backup::send(source, held))))
     }
 
     async fn placement(

@@ -4,6 +4,7 @@
 //!   <data>/lock           held by the running process
 //!   <data>/node           the identity: which node, which cluster, which replicas
 //!   <data>/founding       the plan of the cluster, on nodes that founded it (crate `node`)
+//!   <data>/mark           tells this directory from one that takes its place (crate `node`)
 //!   <data>/map            the newest cluster map that the node knows (crate `node`)
 //!   <data>/wal/           the write-ahead log
 //!   <data>/checkpoints/   the checkpoints of each group

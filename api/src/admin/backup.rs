@@ -44,10 +44,10 @@ pub struct BackupSource {
 }
 
 /// The stream of parts.
-pub(super) type Parts = ReceiverStream<Result<v1::BackupPart, Status>>;
+pub(crate) type Parts = ReceiverStream<Result<v1::BackupPart, Status>>;
 
 /// The digests that a caller has.
-pub(super) fn held(digests: &[bytes::Bytes]) -> Result<BTreeSet<[u8; 32]>, OperatorError> {
+pub(crate) fn held(digests: &[bytes::Bytes]) -> Result<BTreeSet<[u8; 32]>, OperatorError> {
     digests
         .iter()
         .map(|digest| <[u8; 32]>::try_from(digest.as_ref()))
@@ -56,7 +56,7 @@ pub(super) fn held(digests: &[bytes::Bytes]) -> Result<BTreeSet<[u8; 32]>, Opera
 }
 
 /// Sends all but what the caller has.
-pub(super) fn send(source: BackupSource, held: BTreeSet<[u8; 32]>) -> Parts {
+pub(crate) fn send(source: BackupSource, held: BTreeSet<[u8; 32]>) -> Parts {
     let (sender, receiver) = mpsc::channel(WINDOW);
     tokio::spawn(async move {
         let sent = send_all(&sender, &source, &held).await;

@@ -21,7 +21,8 @@ use zeroize::Zeroizing;
 
 use super::{CLUSTER_KEY, PEER_MESSAGE_BYTES_MAX, execute, link};
 use crate::admin::{
-    self, MembersOrder, MembersProgress, NodeStatus, OperatorError, members_order, members_progress,
+    self, BackupSource, MembersOrder, MembersProgress, NodeStatus, OperatorError, members_order,
+    members_progress,
 };
 use crate::call::{Call, CallError, CallReply, CallStream, RpcPath};
 use crate::listener::PeerConnectInfo;
@@ -50,6 +51,8 @@ pub struct Description {
     pub replica: Option<ReplicaId>,
     /// A replica of that group that it held until it was removed from its cluster.
     pub removed: Option<ReplicaId>,
+    /// What tells its data directory from one that takes its place, if it waits for a cluster.
+    pub mark: Option<String>,
 }
 
 /// What a node is to do in a cluster.
@@ -187,6 +190,16 @@ pub trait Joining: Send + Sync + 'static {
     /// # Errors
     /// [`OperatorError`], saying what stands in the way.
     async fn take_step(&self, group: GroupId, planned: PlannedStep) -> Result<(), OperatorError>;
+
+    /// A checkpoint of this node's replica of a group, to be backed up.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn checkpoint_of(
+        &self,
+        group: GroupId,
+        as_it_is: bool,
+    ) -> Result<BackupSource, OperatorError>;
 
     /// What changed in the map, as JSON, if this node has a replica of the placement group.
     ///
@@ -416,6 +429,7 @@ impl Peer for PeerServer {
             replica_id: own.replica.unwrap_or_default().0,
             removed_replica_id: own.removed.unwrap_or_default().0,
             region: own.region.to_string(),
+            directory_mark: own.mark.unwrap_or_default(),
         }))
     }
 
@@ -504,6 +518,24 @@ impl Peer for PeerServer {
         let group = GroupId(request.group_id);
         self.joining()?.take_step(group, planned).await?;
         Ok(Response::new(v1::TakeStepResponse {}))
+    }
+
+    type BackupStream = admin::backup::Parts;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        caller(&request)?;
+        self.member(&request, |_| ())?;
+        let request = request.into_inner();
+        let held = admin::backup::held(&request.held)?;
+        let group = GroupId(request.group_id);
+        let source = self
+            .joining()?
+            .checkpoint_of(group, request.as_it_is)
+            .await?;
+        Ok(Response::new(admin::backup::send(source, held)))
     }
 
     async fn map_history(

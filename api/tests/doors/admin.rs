@@ -89,6 +89,13 @@ impl Operator for Node {
         Err(OperatorError::Unavailable("no quorum".to_owned()))
     }
 
+    async fn backup_elsewhere(
+        &self,
+        _: &v1::BackupRequest,
+    ) -> Result<Option<tonic::Streaming<v1::BackupPart>>, OperatorError> {
+        Ok(None)
+    }
+
     async fn placement(&self) -> Result<PlacementView, OperatorError> {
         Ok(PlacementView {
             map: Arc::default(),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::RegionName;
+use super::check::InvalidMap;
 use super::map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, SurvivalGoal};
 use crate::ids::{Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId};
 use crate::time::Timestamp;
@@ -63,6 +64,21 @@ pub enum Change {
     },
     /// Another survival goal.
     SetGoal(SurvivalGoal),
+    /// The first map of a cluster that is made of a backup: partitions have the owners that they had.
+    Restore {
+        /// The cluster that was lost may have given out versions up to this one.
+        above: MapVersion,
+        /// What must be survived.
+        goal: SurvivalGoal,
+        /// Into how many partitions the key space is cut, for ever.
+        partitions: PartitionCount,
+        /// The first nodes.
+        nodes: BTreeMap<NodeId, NodeEntry>,
+        /// The groups of the backup.
+        groups: BTreeMap<GroupId, FoundingGroup>,
+        /// Who owns what.
+        owners: BTreeMap<PartitionId, Owner>,
+    },
 }
 
 impl Change {
@@ -80,6 +96,16 @@ impl Change {
             Self::Found { nodes, groups, .. } => {
                 let nodes: usize = nodes.values().map(weight).sum();
                 nodes + groups.values().map(of_group).sum::<usize>()
+            }
+            Self::Restore {
+                nodes,
+                groups,
+                owners,
+                ..
+            } => {
+                let nodes: usize = nodes.values().map(weight).sum();
+                let groups: usize = groups.values().map(of_group).sum();
+                EACH + nodes + groups + 20 * owners.len()
             }
             Self::PutNode { entry, .. } => weight(entry),
             Self::AddGroup { born, .. } => of_group(born),
@@ -159,6 +185,9 @@ pub enum PlacementRefusal {
     /// Nothing would change.
     #[error("it is so already")]
     Unchanged,
+    /// A backup's partition that there is not, whose owner there is not, or that has none and needs one.
+    #[error("partition {0} can't have the owner that it is to have")]
+    Owner(PartitionId),
 }
 
 impl ClusterMap {
@@ -170,7 +199,9 @@ impl ClusterMap {
         let founded = self.version > MapVersion(0);
         let mut next = self.clone();
         match (change, founded) {
-            (Change::Found { .. }, true) => return Err(PlacementRefusal::AlreadyFounded),
+            (Change::Found { .. } | Change::Restore { .. }, true) => {
+                return Err(PlacementRefusal::AlreadyFounded);
+            }
             (
                 Change::Found {
                     goal,
@@ -183,6 +214,29 @@ impl ClusterMap {
                 next.goal = *goal;
                 next.partitions = *partitions;
                 next.found(nodes, groups)?;
+                next.hand_out_in_turn()?;
+            }
+            (
+                Change::Restore {
+                    above,
+                    goal,
+                    partitions,
+                    nodes,
+                    groups,
+                    owners,
+                },
+                false,
+            ) => {
+                next.goal = *goal;
+                next.partitions = *partitions;
+                next.found(nodes, groups)?;
+                next.owners.clone_from(owners);
+                next.check_owned()?;
+                // A version must be left to come.
+                if above.0 >= u64::MAX - 1 {
+                    return Err(PlacementRefusal::Size);
+                }
+                next.version = *above;
             }
             (_, false) => return Err(PlacementRefusal::NotFounded),
             (Change::PutNode { node, entry }, true) => {
@@ -209,7 +263,7 @@ impl ClusterMap {
         if next == *self {
             return Err(PlacementRefusal::Unchanged);
         }
-        next.version = self.version.next();
+        next.version = self.version.max(next.version).next();
         Ok(next)
     }
 
@@ -233,7 +287,12 @@ impl ClusterMap {
         for (group, born) in groups {
             self.add_group(*group, born)?;
         }
-        let in_turn = groups.keys().cycle();
+        Ok(())
+    }
+
+    /// Shares all partitions but a reserve out among the groups.
+    fn hand_out_in_turn(&mut self) -> Result<(), PlacementRefusal> {
+        let in_turn = self.groups.keys().cycle();
         for (partition, group) in self.partitions.handed_out_at_birth().zip(in_turn) {
             let owner = Owner {
                 group: *group,
@@ -245,6 +304,21 @@ impl ClusterMap {
             return Err(PlacementRefusal::Size);
         }
         Ok(())
+    }
+
+    /// Whether partitions have owners that there are, those of the directory all, and groups have partitions.
+    fn check_owned(&self) -> Result<(), PlacementRefusal> {
+        self.check_owners().map_err(|invalid| match invalid {
+            InvalidMap::Owner(partition) | InvalidMap::Directory(partition) => {
+                PlacementRefusal::Owner(partition)
+            }
+            _ => PlacementRefusal::Size,
+        })?;
+        let has_partitions = |group: &GroupId| self.partitions_of(*group).next().is_some();
+        match self.groups.keys().all(has_partitions) {
+            true => Ok(()),
+            false => Err(PlacementRefusal::Size),
+        }
     }
 
     fn put_node(&mut self, node: NodeId, entry: &NodeEntry) -> Result<(), PlacementRefusal> {

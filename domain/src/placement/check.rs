@@ -110,7 +110,7 @@ impl ClusterMap {
         Ok(())
     }
 
-    fn check_owners(&self) -> Result<(), InvalidMap> {
+    pub(super) fn check_owners(&self) -> Result<(), InvalidMap> {
         for (partition, owner) in &self.owners {
             let is_there = partition.number() < self.partitions.get();
             let is_owner = self.groups.contains_key(&owner.group) && owner.epoch >= FIRST_EPOCH;

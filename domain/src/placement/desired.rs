@@ -1,10 +1,11 @@
-//! Who should vote in a group.
+//! Who should vote in a group, and who should keep a copy without a vote.
 //!
 //! | | where | how many |
 //! |---|---|---|
 //! | goal `region` | home 2, others 3 (at most 2 in one) | 5, with 2 nodes at home and room for the others |
 //! | | home 1, two other regions 1 each | 3, else |
 //! | goal `node` | home only | up to 3 or as many as are asked for; odd from 3 on |
+//! | | copies without a vote: one in each region where nobody votes | up to 2 |
 //! | | the only region | all nodes up to 9, at birth |
 //! | placement group | one per region | 3 or 5, with 3 regions or more |
 //! | | two regions | 2 + 1 |
@@ -24,6 +25,8 @@ use crate::ids::{GroupId, NodeId, ReplicaId};
 
 /// How many nodes vote at home with the goal `node`, if nobody asks for another number.
 pub const VOTERS_AT_HOME: usize = 3;
+/// In how many other regions a group has a copy with the goal `node`, with a vote or without.
+const COPIES_ELSEWHERE: usize = 2;
 /// How many vote when each region has one.
 const FEW: usize = 3;
 /// How many vote when a region may have two.
@@ -127,7 +130,7 @@ fn odd(count: usize) -> usize {
     }
 }
 
-/// How voters are to be spread over regions.
+/// How voters, or copies without a vote, are to be spread over regions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shape {
     /// All of them.
@@ -207,6 +210,16 @@ impl Shape {
         Self {
             total: both + 1,
             first: Some(((*first).clone(), both)),
+            elsewhere: 1,
+        }
+    }
+
+    /// Of the copies without a vote that a group keeps with the goal `node`, if there are voters in so many
+    /// regions, its home among them.
+    pub(super) fn of_copies(regions: usize) -> Self {
+        Self {
+            total: (COPIES_ELSEWHERE + 1).saturating_sub(regions),
+            first: None,
             elsewhere: 1,
         }
     }

@@ -14,7 +14,8 @@ use crate::ids::{Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SurvivalGoal {
-    /// Any minority of a group's nodes. Groups live in their home region alone: no write leaves it.
+    /// Any minority of a group's nodes. Its voters are in its home region: no write waits for another. Other
+    /// regions have copies without a vote, which follow.
     #[default]
     Node,
     /// Any one region. No region holds a majority of any group: each write crosses to another one.
@@ -159,6 +160,16 @@ impl ClusterMap {
         let active = |node: &&NodeEntry| node.state == NodeState::Active;
         let active = self.nodes.values().filter(active);
         active.map(|node| &node.region).collect()
+    }
+
+    /// Whether a member of a group that has no vote and is on this node may be a copy that stays so, rather
+    /// than one on its way to a vote.
+    #[must_use]
+    pub fn keeps_copy(&self, group: GroupId, node: NodeId) -> bool {
+        let home = self.groups.get(&group).map(|entry| &entry.home);
+        let region = self.nodes.get(&node).map(|entry| &entry.region);
+        let is_away = home.zip(region).is_some_and(|(home, at)| home != at);
+        self.goal == SurvivalGoal::Node && is_away
     }
 
     /// Whether two nodes may fail together.

@@ -11,7 +11,8 @@
 //!        ├── more come         ──► Add, by two   │ majority, whoever comes is up, and what would survive
 //!        ├── fewer stay        ──► Remove, by two┘ a loss before still does
 //!        │        └── the leader itself leaves ──► TransferLeader first
-//!        └── all as it should be, the leader is away ──► TransferLeader home, when it may
+//!        ├── all vote as they should, the leader is away ──► TransferLeader home, when it may
+//!        └── a copy away from home is missing (goal `node`) ──► AddLearner
 //! ```
 //!
 //! Nothing is remembered between two plans: a step that broke off is planned again, with the same
@@ -104,6 +105,11 @@ pub enum Step {
         /// Who.
         to: NodeId,
     },
+    /// A node keeps a copy without a vote.
+    AddLearner {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 /// The next step of each group that needs one. A group without a report has none.
@@ -117,9 +123,9 @@ pub fn plan(
     let mut load = Load::new();
     for node in reports
         .values()
-        .flat_map(|report| &report.membership.voters)
+        .flat_map(|report| report.membership.replicas())
     {
-        *load.entry(*node).or_default() += 1;
+        *load.entry(node).or_default() += 1;
     }
     let mut steps = BTreeMap::new();
     for (group, report) in reports {
@@ -151,6 +157,7 @@ impl Step {
         match self {
             Self::Replace { new, .. } => vec![*new],
             Self::Add { nodes } => nodes.iter().copied().collect(),
+            Self::AddLearner { node } => vec![*node],
             Self::Remove { .. } | Self::TransferLeader { .. } => Vec::new(),
         }
     }
@@ -203,8 +210,12 @@ impl GroupNow<'_> {
             return None;
         }
         let target = self.target(load);
-        let change = self.membership_step(leader, &target);
-        change.or_else(|| self.step_home(leader, &target))
+        let copies = self.copies(&target, load);
+        let change = self.membership_step(leader, &target, &copies);
+        // Last, since one that never catches up must not stand in the way.
+        change
+            .or_else(|| self.step_home(leader, &target))
+            .or_else(|| self.add_copy(&copies))
     }
 
     /// Who should vote. Whoever votes now and fits goes on; one that is dead is kept if nobody can take
@@ -228,6 +239,43 @@ impl GroupNow<'_> {
         })
     }
 
+    /// Who should keep a copy without a vote: with the goal `node`, in regions where nobody votes.
+    fn copies(&self, target: &BTreeSet<NodeId>, load: &Load) -> BTreeSet<NodeId> {
+        let home = self.home.filter(|_| self.map.goal() == SurvivalGoal::Node);
+        let Some(home) = home else {
+            return BTreeSet::new();
+        };
+        let nodes = self.map.nodes();
+        let voters = self.voters().union(target);
+        // One that is draining may have to stay, but not for long.
+        let voters = voters.filter(|node| self.map.is_active(**node));
+        let voting = voters.filter_map(|node| Some(&nodes.get(node)?.region));
+        let regions: BTreeSet<&RegionName> = voting.chain([home]).collect();
+        let shape = Shape::of_copies(regions.len());
+        shape.fill(nodes, load, |node| {
+            let has_voters = regions.contains(&nodes.get(&node)?.region);
+            if has_voters || !self.map.is_active(node) {
+                return None;
+            }
+            match self.report.membership.learners.contains(&node) {
+                true if self.is_dead(node) => Some(RELUCTANT),
+                true => Some(0),
+                false => self.is_up(node).then_some(1),
+            }
+        })
+    }
+
+    /// A copy that is missing, or was added and never came as far as to follow.
+    fn add_copy(&self, copies: &BTreeSet<NodeId>) -> Option<Step> {
+        let learners = &self.report.membership.learners;
+        let lacking = copies.iter().filter(|node| {
+            let follows = learners.contains(node) && self.report.caught_up.contains(node);
+            self.is_up(**node) && !follows
+        });
+        let next = lacking.min_by_key(|node| (learners.contains(node), **node))?;
+        Some(Step::AddLearner { node: *next })
+    }
+
     /// A group that has more voters at home than usual keeps as many.
     fn wanted_at(&self, home: &RegionName) -> usize {
         let nodes = self.map.nodes();
@@ -240,14 +288,20 @@ impl GroupNow<'_> {
         self.voters().len().clamp(VOTERS_AT_HOME, MAX_FOUNDERS)
     }
 
-    fn membership_step(&self, leader: NodeId, target: &BTreeSet<NodeId>) -> Option<Step> {
+    fn membership_step(
+        &self,
+        leader: NodeId,
+        target: &BTreeSet<NodeId>,
+        copies: &BTreeSet<NodeId>,
+    ) -> Option<Step> {
         let learners = &self.report.membership.learners;
         let mut coming: Vec<NodeId> = target.difference(self.voters()).copied().collect();
         coming.sort_by_key(|node| (!learners.contains(node), *node));
         let mut leaving: Vec<NodeId> = self.voters().difference(target).copied().collect();
         leaving.sort_by_key(|node| (!self.is_dead(*node), self.map.is_active(*node), *node));
 
-        let unwanted = learners.iter().find(|node| !coming.contains(node));
+        let mut others = learners.difference(copies);
+        let unwanted = others.find(|node| !coming.contains(node));
         if let Some(learner) = unwanted {
             let may_return = self.is_down(*learner) && !self.is_dead(*learner);
             let waits = may_return && self.map.is_active(*learner);
@@ -259,7 +313,8 @@ impl GroupNow<'_> {
         let step = replace.or_else(add).or_else(remove)?;
         // One change at a time: a learner for a later one would stand in the way of this one.
         let comes = step.newcomers();
-        let beside = learners.iter().find(|node| !comes.contains(node));
+        let mut others = learners.difference(copies);
+        let beside = others.find(|node| !comes.contains(node));
         match (&step, beside) {
             (Step::TransferLeader { .. }, _) | (_, None) => Some(step),
             (_, Some(learner)) => Some(remove_one(*learner)),

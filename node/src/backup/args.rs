@@ -13,7 +13,8 @@ use crate::config::ConfigArgs;
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
-A backup holds everything that was acknowledged before it began. It does not hold the cluster's secrets
+A backup holds everything that was acknowledged before it began, in all groups of the cluster, whichever nodes
+have them. It does not hold the cluster's secrets
 (cluster.keys): keep a copy of that file too, and apart from the backups. Without it a backup is useless;
 with it, whoever has both can act as any device (but read no message).
 
@@ -33,7 +34,8 @@ pub struct BackupArgs {
     #[arg(long, value_name = "DIR", required = true)]
     pub out: Option<PathBuf>,
     /// Take what this node has, without asking the others what was acknowledged: for a node that has
-    /// lost its quorum. Mail that only the others have is not in it.
+    /// lost its quorum. Mail that only the others have is not in it. A group that this node has no replica
+    /// of is taken in the same way from one that has.
     #[arg(long)]
     pub as_it_is: bool,
     /// Print the figures as JSON.
@@ -58,7 +60,7 @@ pub enum BackupCommand {
 /// `rossby restore`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Makes the data directory of one node, which is a new cluster with the old one's name, boxes and secrets. Start
+Makes the data directory of one node, which is a new cluster with the old one's name, groups, boxes and secrets. Start
 it with `rossby serve` and the same settings; then grow it with `rossby cluster add-node`. Nodes of the
 old cluster can not join it, and must be stopped for good: devices would not know the one from the other.
 

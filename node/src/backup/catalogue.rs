@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
+use rossby_domain::placement::ClusterMap;
 use rossby_seams::disk::{self, Disk};
 use rossby_storage::datadir::ClusterIdentity;
 use rossby_storage::store::StoredCheckpoint;
@@ -30,7 +31,7 @@ const FILE: &str = "backup";
 pub(super) const LOCK: &str = "backup.lock";
 /// What the catalogue begins with; names its format.
 const HEADLINE: &str = "rossby backup format=";
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 
 /// A backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,13 +39,15 @@ const FORMAT: &str = "2";
 pub(super) struct Catalogue {
     /// The cluster.
     pub cluster: ClusterIdentity,
-    /// The node that it was taken from.
+    /// The node that was asked for it.
     pub node: NodeId,
     /// The release of that node.
     pub version: String,
     /// When it was finished, in milliseconds since the Unix epoch.
     pub made_at_ms: u64,
-    /// The groups.
+    /// The cluster map: which group owns what, and where things were.
+    pub map: ClusterMap,
+    /// The groups of boxes, all of the map's.
     pub groups: Vec<GroupBackup>,
 }
 
@@ -54,6 +57,8 @@ pub(super) struct Catalogue {
 pub(super) struct GroupBackup {
     /// The group.
     pub group: GroupId,
+    /// The node that it was taken from.
+    pub node: NodeId,
     /// The replica that it was taken from.
     pub replica: ReplicaId,
     /// The entry that the state is at.
@@ -118,6 +123,13 @@ impl Catalogue {
     /// Writes it, durably and in one step: from then on the folder holds this backup.
     pub(super) fn write(&self, disk: &dyn Disk, backup: &Path) -> io::Result<()> {
         disk::replace(disk, &backup.join(FILE), &seal(self)?)
+    }
+
+    /// Whether it holds all groups of its cluster, and no other.
+    fn is_whole(&self) -> bool {
+        let held = self.groups.iter().map(|group| group.group);
+        held.eq(self.map.groups().keys().copied())
+            && self.map.partitions() == self.cluster.partitions
     }
 
     /// How many files there are in all groups.
@@ -189,14 +201,45 @@ fn unseal(bytes: &[u8]) -> Result<Catalogue, String> {
             "the backup has format {format}, but this version of rossby knows format {FORMAT} only"
         ));
     }
-    serde_json::from_str(body).map_err(|error| format!("{}: {error}", damaged()))
+    let catalogue: Catalogue =
+        serde_json::from_str(body).map_err(|error| format!("{}: {error}", damaged()))?;
+    match catalogue.is_whole() {
+        true => Ok(catalogue),
+        false => Err("the groups of the backup are not those of its cluster map".to_owned()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use rossby_domain::ids::{ClusterId, PartitionCount};
+    use rossby_domain::placement::{
+        Change, FoundingGroup, NodeEntry, NodeState, RegionName, SurvivalGoal,
+    };
 
     use super::*;
+
+    /// A map of one node with groups of these numbers.
+    fn map(groups: impl Iterator<Item = u32>) -> ClusterMap {
+        let entry = NodeEntry {
+            region: RegionName::default(),
+            peer_address: String::new(),
+            client_address: String::new(),
+            state: NodeState::Active,
+        };
+        let born = FoundingGroup {
+            home: RegionName::default(),
+            founders: BTreeMap::from([(ReplicaId(1), NodeId(2))]),
+        };
+        let founded = Change::Found {
+            goal: SurvivalGoal::Node,
+            partitions: PartitionCount::DEFAULT,
+            nodes: BTreeMap::from([(NodeId(2), entry)]),
+            groups: groups.map(|group| (GroupId(group), born.clone())).collect(),
+        };
+        ClusterMap::default().after(&founded).unwrap()
+    }
 
     fn catalogue() -> Catalogue {
         Catalogue {
@@ -209,8 +252,10 @@ mod tests {
             node: NodeId(2),
             version: "0.1.0".to_owned(),
             made_at_ms: 5,
+            map: map(1..2),
             groups: vec![GroupBackup {
                 group: GroupId(1),
+                node: NodeId(2),
                 replica: ReplicaId(2),
                 term: 3,
                 index: 4,
@@ -238,6 +283,19 @@ mod tests {
         for length in 0..written.len() {
             assert!(unseal(&written[..length]).is_err());
         }
+    }
+
+    #[test]
+    fn a_catalogue_without_one_of_its_groups_is_none() {
+        let mut lacking = catalogue();
+        lacking.map = map(1..3);
+        assert!(unseal(&seal(&lacking).unwrap()).is_err());
+        let second = GroupBackup {
+            group: GroupId(2),
+            ..lacking.groups[0].clone()
+        };
+        lacking.groups.push(second);
+        assert_eq!(unseal(&seal(&lacking).unwrap()), Ok(lacking));
     }
 
     #[test]

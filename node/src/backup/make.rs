@@ -1,8 +1,8 @@
 //! `rossby backup`: takes a checkpoint from a running node, file by file.
 //!
 //! ```text
-//!   status ─► target claimed ─► per group: what is there already ─► stream: head, pieces, end
-//!                                                                      └─► .part ─► .rows
+//!   status, map ─► target claimed ─► per group: what is there already ─► stream: head, pieces, end
+//!                                                                           └─► .part ─► .rows
 //!   all there ─► manifests ─► catalogue, in one step ─► what is no longer needed goes
 //! ```
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rossby_domain::ids::{GroupId, NodeId, PartitionCount, ReplicaId};
-use rossby_domain::placement::PLACEMENT_GROUP;
+use rossby_domain::placement::ClusterMap;
 use rossby_proto::v1;
 use rossby_proto::v1::admin_client::AdminClient;
 use rossby_proto::v1::backup_part::Part;
@@ -62,7 +62,6 @@ struct Report<'a> {
 struct Copied {
     group: GroupBackup,
     cluster: ClusterIdentity,
-    node: NodeId,
     version: String,
     secrets: String,
     needed: BTreeMap<String, u64>,
@@ -85,14 +84,7 @@ pub(super) async fn run(args: &BackupArgs, out: &Path) -> Result<(), Failure> {
             Failure::new(Exit::Refused, text)
         });
     }
-    if status.data_groups > 1 {
-        let text = format!(
-            "this cluster has {} groups of boxes, and a backup holds one only: clusters of several regions can't \
-             be backed up yet",
-            status.data_groups
-        );
-        return Err(Failure::new(Exit::Refused, text));
-    }
+    let map = map_of(&mut client).await?;
     let disk: Arc<dyn Disk> = Arc::new(FileDisk);
     let target = Target::open(disk, out, &data_of(args))?;
     if let Some(earlier) = &target.earlier
@@ -106,12 +98,23 @@ pub(super) async fn run(args: &BackupArgs, out: &Path) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Storage, text).help("name a folder of its own"));
     }
     let mut copied = Vec::new();
-    // What is placed where does not outlive the cluster: a restored one has a map of its own.
-    let of_boxes = status.groups.iter();
-    for group in of_boxes.filter(|group| group.group_id != PLACEMENT_GROUP.0) {
-        copied.push(copy(&mut client, &target, GroupId(group.group_id), args.as_it_is).await?);
+    for group in map.groups().keys() {
+        copied.push(copy(&mut client, &target, *group, args.as_it_is).await?);
     }
-    finish(&target, &copied, args.json)
+    finish(&target, NodeId(status.node_id), map, &copied, args.json)
+}
+
+/// The newest map that the node knows. Groups that come later have nothing yet that was acknowledged before
+/// the backup began.
+async fn map_of(client: &mut AdminClient<Channel>) -> Result<ClusterMap, Failure> {
+    let asked = client.placement(v1::PlacementRequest {});
+    let map = order(STATUS_TIMEOUT, asked).await?.map;
+    let map: ClusterMap = serde_json::from_slice(&map).map_err(|_| untrue("no cluster map"))?;
+    if map.groups().is_empty() {
+        let text = "this node does not know the cluster map yet";
+        return Err(Failure::new(Exit::Unavailable, text).help("try again in a moment"));
+    }
+    Ok(map)
 }
 
 /// The data directory of the node that is asked.
@@ -124,15 +127,23 @@ fn data_of(args: &BackupArgs) -> std::path::PathBuf {
 }
 
 /// Writes the catalogue, which makes it a backup, and says what was done.
-fn finish(target: &Target, copied: &[Copied], json: bool) -> Result<(), Failure> {
-    let Some(first) = copied.first() else {
+fn finish(
+    target: &Target,
+    asked: NodeId,
+    map: ClusterMap,
+    copied: &[Copied],
+    json: bool,
+) -> Result<(), Failure> {
+    let own = copied.iter().find(|copied| copied.group.node == asked);
+    let Some(first) = own.or_else(|| copied.first()) else {
         return Err(Failure::new(Exit::Failure, "there are no groups"));
     };
     let catalogue = Catalogue {
         cluster: first.cluster.clone(),
-        node: first.node,
+        node: asked,
         version: first.version.clone(),
         made_at_ms: SystemClock.now().as_millis(),
+        map,
         groups: copied.iter().map(|copied| copied.group.clone()).collect(),
     };
     let written = catalogue.write(&*target.disk, &target.path);
@@ -219,6 +230,7 @@ async fn copy(
     synced.map_err(|error| unusable(&folder, &error))?;
     let group = GroupBackup {
         group,
+        node: NodeId(head.node_id),
         replica: ReplicaId(head.replica_id),
         term: head.term,
         index: head.index,
@@ -236,7 +248,6 @@ async fn copy(
     Ok(Copied {
         group,
         cluster: cluster_of(&head)?,
-        node: NodeId(head.node_id),
         version: head.version,
         secrets: head.secrets_path,
         needed: files

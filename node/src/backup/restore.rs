@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rossby_api::ClusterSecrets;
-use rossby_domain::ids::{ClusterId, GroupId, NodeId, ReplicaId};
+use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, ReplicaId};
 use rossby_domain::placement::{
     FoundingGroup, NodeEntry, NodeState, PLACEMENT_GROUP, SurvivalGoal,
 };
+use rossby_domain::restored::Restored;
 use rossby_domain::time::Timestamp;
 use rossby_raft::{Member, begin_restored_log, replicas_in, sole_member};
 use rossby_seams::clock::{Clock as _, SystemClock};
@@ -38,7 +39,7 @@ use super::verify::{WholeBackup, WholeGroup, read_all};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, size};
-use crate::serve::founding::Founding;
+use crate::serve::founding::{Founding, Inherited};
 use crate::serve::secrets_check;
 
 /// Tells a folder that a restore left behind from any other.
@@ -196,8 +197,13 @@ fn build(
             initialise: false,
         });
     }
-    // The placement group is made anew at the first start, with a map of this one node.
-    let founding = founding(config, cluster, &begun);
+    // The placement group is made anew at the first start: this one node, and the groups with what they own.
+    let inherited = Inherited {
+        above: MapVersion(Restored::default().again(now, false).floor()),
+        owners: backup.catalogue.map.owners().clone(),
+    };
+    let founding = founding(config, cluster, &begun, inherited);
+    founding.map().map_err(|error| failure(&error))?;
     identity.replicas.extend(
         founding
             .held_by(identity.node)
@@ -218,6 +224,7 @@ fn founding(
     config: &Config,
     cluster: &ClusterIdentity,
     begun: &[(GroupId, ReplicaId, LogPosition)],
+    inherited: Inherited,
 ) -> Founding {
     let member = member(config);
     let founders = |replica: ReplicaId| BTreeMap::from([(replica, member.node)]);
@@ -242,6 +249,8 @@ fn founding(
         nodes: BTreeMap::from([(member.node, entry)]),
         placement: founders(ReplicaId(1)),
         groups: groups.collect(),
+        inherited: Some(inherited),
+        marks: BTreeMap::new(),
         placed: true,
     }
 }

@@ -165,8 +165,9 @@ impl Standing {
         let reports = reports(view);
         let is_busy = |group: &u32| {
             let report = reports.get(&GroupId(*group));
+            let comes = |node: &NodeId| !view.map.keeps_copy(GroupId(*group), *node);
             report.is_none_or(|report| {
-                report.membership.coming.is_some() || !report.membership.learners.is_empty()
+                report.membership.coming.is_some() || report.membership.learners.iter().any(comes)
             })
         };
         let steps = steps(view, &reports);
@@ -198,7 +199,7 @@ fn reports(view: &View) -> BTreeMap<GroupId, Report> {
         let mut membership = membership(status);
         membership.coming = status.joint.then(|| membership.voters.clone());
         Report {
-            caught_up: membership.voters.clone(),
+            caught_up: &membership.voters | &membership.learners,
             membership,
             leads_for_ms: u64::MAX,
             busy: false,

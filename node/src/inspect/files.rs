@@ -9,7 +9,7 @@ use rossby_seams::disk::WithheldChange;
 use super::report::{Report, Severity};
 
 /// What a node keeps in its data directory. What else is there is not ours.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "lock",
     "node",
     "wal",
@@ -19,6 +19,7 @@ const KNOWN: [&str; 12] = [
     "addresses.json",
     "founding",
     "map",
+    "mark",
     "reserve",
     "set-aside",
     "lost+found",

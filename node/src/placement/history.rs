@@ -53,6 +53,11 @@ fn words(change: &Change) -> String {
             counted(groups.len(), "group"),
             partitions.get()
         ),
+        Change::Restore { nodes, groups, .. } => format!(
+            "made of a backup: {}, {}",
+            counted(nodes.len(), "node"),
+            counted(groups.len(), "group"),
+        ),
         Change::PutNode { node, entry } => {
             let region = &entry.region;
             let at = match entry.peer_address.as_str() {

@@ -14,9 +14,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rossby_api::admin::InitPlan;
-use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, ReplicaId};
+use rossby_domain::ids::{
+    ClusterId, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
+};
 use rossby_domain::placement::{
-    Birth, Change, ClusterMap, FoundingGroup, NodeEntry, PLACEMENT_GROUP, PlacementRefusal,
+    Birth, Change, ClusterMap, FoundingGroup, NodeEntry, Owner, PLACEMENT_GROUP, PlacementRefusal,
     RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
 };
 use rossby_raft::Member;
@@ -62,6 +64,16 @@ impl PlanError {
     }
 }
 
+/// What the first map of a cluster that is made of a backup takes over from the lost one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inherited {
+    /// No version of its map was above this.
+    pub above: MapVersion,
+    /// Which group owns which partition.
+    pub owners: BTreeMap<PartitionId, Owner>,
+}
+
 /// A cluster that is founded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,6 +92,12 @@ pub struct Founding {
     pub placement: BTreeMap<ReplicaId, NodeId>,
     /// The groups of boxes.
     pub groups: BTreeMap<GroupId, FoundingGroup>,
+    /// What it takes over from a cluster whose backup it is made of, if it is.
+    #[serde(default)]
+    pub inherited: Option<Inherited>,
+    /// The marks of the data directories that it was made for (`mark.rs`). No other gets a place by it.
+    #[serde(default)]
+    pub marks: BTreeMap<NodeId, String>,
     /// On the founder: every node has taken its place. Nobody is given one by this plan again: a node
     /// that has lost its disk meanwhile would not remember what it promised.
     pub placed: bool,
@@ -118,6 +136,8 @@ impl Founding {
             nodes,
             placement,
             groups,
+            inherited: None,
+            marks: BTreeMap::new(),
             placed: false,
         };
         founding.map()?;
@@ -127,11 +147,23 @@ impl Founding {
     /// The change that brings the first map.
     #[must_use]
     pub fn change(&self) -> Change {
-        Change::Found {
-            goal: self.goal,
-            partitions: self.partitions,
-            nodes: self.nodes.clone(),
-            groups: self.groups.clone(),
+        let (nodes, groups) = (self.nodes.clone(), self.groups.clone());
+        let (goal, partitions) = (self.goal, self.partitions);
+        match self.inherited.clone() {
+            None => Change::Found {
+                goal,
+                partitions,
+                nodes,
+                groups,
+            },
+            Some(Inherited { above, owners }) => Change::Restore {
+                above,
+                goal,
+                partitions,
+                nodes,
+                groups,
+                owners,
+            },
         }
     }
 
@@ -180,6 +212,12 @@ impl Founding {
             })
         };
         groups.filter_map(held).collect()
+    }
+
+    /// Whether a node's data directory is the one that the plan was made for, as far as that is known.
+    #[must_use]
+    pub fn knows(&self, node: NodeId, mark: &str) -> bool {
+        self.marks.get(&node).is_none_or(|known| known == mark)
     }
 
     /// Reads the plan in a data directory, if there is one.

@@ -7,7 +7,7 @@
 //!
 //! The founders are told once, by the order and not by the map: a node that lost its disk must not found the
 //! group again (`replicas.rs`). An order that broke off is given again, and goes on with the group that it
-//! left: only while no founder has taken part in the group.
+//! left: only while no founder has taken part in the group. So does the reconcile loop, if nobody gives it again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ impl Node {
     }
 
     /// Has the founders start their replicas; the first of them last, which brings the group to life.
-    async fn bring_to_life(
+    pub(super) async fn bring_to_life(
         &self,
         group: GroupId,
         map: &Arc<ClusterMap>,

@@ -19,7 +19,7 @@ use rossby_domain::placement::{NodeEntry, NodeState, PLACEMENT_GROUP, RegionName
 use rossby_proto::v1;
 use rossby_storage::datadir::DataDirectory;
 use tokio::time::{Instant, sleep};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::founding::Founding;
 use super::node::{Node, NodeError};
@@ -45,8 +45,9 @@ impl Node {
         let mut founding = match self.planned(&data, &plan)? {
             Some(founding) => founding,
             None => {
-                let nodes = self.founders(peers, &plan).await?;
-                self.plan(&data, plan.name, plan.partitions, plan.survive, nodes)
+                let (nodes, marks) = self.founders(peers, &plan).await?;
+                let (name, partitions) = (plan.name, plan.partitions);
+                self.plan(&data, name, partitions, plan.survive, nodes, marks)
                     .map_err(of_plan)?
             }
         };
@@ -98,13 +99,13 @@ impl Node {
         }
     }
 
-    /// Asks every node who and where it is. All of them must be free.
+    /// Asks every node who and where it is, and for the mark of its directory. All of them must be free.
     async fn founders(
         &self,
         peers: &Connections,
         plan: &InitPlan,
-    ) -> Result<BTreeMap<NodeId, NodeEntry>, OperatorError> {
-        let mut nodes = BTreeMap::new();
+    ) -> Result<(BTreeMap<NodeId, NodeEntry>, BTreeMap<NodeId, String>), OperatorError> {
+        let (mut nodes, mut marks) = (BTreeMap::new(), BTreeMap::new());
         for (node, address) in &plan.nodes {
             let mut entry = self.own_entry();
             if *node != self.id() {
@@ -115,15 +116,19 @@ impl Node {
                         found.cluster_id
                     )));
                 }
+                if !found.directory_mark.is_empty() {
+                    marks.insert(*node, found.directory_mark.clone());
+                }
                 entry = entry_of(*node, address, found)?;
             }
             entry.peer_address.clone_from(address);
             nodes.insert(*node, entry);
         }
-        Ok(nodes)
+        Ok((nodes, marks))
     }
 
-    /// Gives every other node the plan and the secrets.
+    /// Gives every other node the plan and the secrets; not to one whose disk was lost since the plan was
+    /// made.
     async fn place_others(
         &self,
         peers: &Connections,
@@ -138,6 +143,16 @@ impl Node {
         let plan = serde_json::to_vec(&theirs).map_err(failed)?;
         for (node, entry) in &founding.nodes {
             if *node == self.id() {
+                continue;
+            }
+            let found = describe(peers, *node, &entry.peer_address, PLACEMENT_GROUP).await?;
+            if found.cluster_id.is_empty() && !founding.knows(*node, &found.directory_mark) {
+                warn!(
+                    %node,
+                    "its data directory is not the one that it had when this cluster was planned, so it gets no \
+                     place by that plan. If its disk was lost, have it taken in with `rossby cluster \
+                     replace-node` once the cluster is made"
+                );
                 continue;
             }
             let request = v1::CreateReplicaRequest {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::ClusterSecrets;
-use rossby_api::admin::{MembersOrder, MembersProgress, NodeStatus, Operator as _, OperatorError};
+use rossby_api::admin::{
+    BackupSource, MembersOrder, MembersProgress, NodeStatus, Operator as _, OperatorError,
+};
 use rossby_api::peer::{
     Description, GroupReport, JoinError, Joining, Placement, PlannedStep, Role,
 };
@@ -38,6 +40,7 @@ impl Joining for Node {
             region: self.parts.config.region.clone(),
             replica: replica.map(|group| group.replica()),
             removed: removed.map(|(_, replica)| *replica),
+            mark: self.mark.get().cloned(),
         })
     }
 
@@ -105,6 +108,14 @@ impl Joining for Node {
         self.lead_step(group, planned).await
     }
 
+    async fn checkpoint_of(
+        &self,
+        group: GroupId,
+        as_it_is: bool,
+    ) -> Result<BackupSource, OperatorError> {
+        self.backup(group, as_it_is).await
+    }
+
     async fn map_changes(&self) -> Result<Bytes, OperatorError> {
         self.own_history().await
     }
@@ -170,6 +181,11 @@ impl Node {
                 )));
             }
             Some(identity) if identity.cluster.is_some() => {}
+            _ if !founding.knows(self.id(), self.mark.get().map_or("", String::as_str)) => {
+                return Err(JoinError::Taken(
+                    "its data directory is not the one that the cluster was planned for".to_owned(),
+                ));
+            }
             _ => founding.write(data).map_err(|error| failed(error.into()))?,
         }
         Ok(Place {

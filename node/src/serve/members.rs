@@ -8,7 +8,7 @@
 //!                                               └─ catching up, handed over, done ──► the operator
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -119,7 +119,9 @@ impl Node {
         let mut newcomers = Newcomers::new();
         let mut regions = BTreeMap::new();
         loop {
-            match group.advance(&order, &newcomers, deadline).await? {
+            let copies = self.copies_of(group.id(), by);
+            let advanced = group.advance_beside(&order, &newcomers, &copies, deadline);
+            match advanced.await? {
                 Advance::Ask => {
                     for new in order.newcomers_mut() {
                         let (found, region) = self.ask(group.id(), new).await?;
@@ -155,6 +157,18 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// The nodes on which a member without a vote is no half-done order's: by the map it may stay so. The plan
+    /// has looked at all of them, and takes those that nobody wants out one by one.
+    fn copies_of(&self, group: GroupId, by: By) -> BTreeSet<NodeId> {
+        let Some(membership) = self.membership() else {
+            return BTreeSet::new();
+        };
+        let map = membership.map.newest();
+        let nodes = map.nodes().keys().copied();
+        let stays = |node: &NodeId| by == By::Plan || map.keeps_copy(group, *node);
+        nodes.filter(stays).collect()
     }
 
     /// Begins an operator's order once no step of the plan is carried on in the group.
@@ -221,8 +235,9 @@ impl Node {
         if unknown {
             let own = Order::Add(vec![self.own_member()]);
             let newcomer = [(self.id(), Newcomer::Holds(replica))].into();
-            let advanced = group.advance(&own, &newcomer, deadline).await;
-            advanced.map_err(|error| match error {
+            let copies = self.copies_of(group.id(), By::Operator);
+            let advanced = group.advance_beside(&own, &newcomer, &copies, deadline);
+            advanced.await.map_err(|error| match error {
                 ChangeError::Refused(refusal) => self.of_refusal(group.id(), refusal),
                 error => of_change(error),
             })?;

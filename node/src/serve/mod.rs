@@ -10,6 +10,7 @@
 //! refused with a typed error until there is a cluster. A failure of its storage ends the node with
 //! the reason; nothing is repaired by guessing.
 
+mod backups;
 mod directory;
 mod disk;
 mod doors;
@@ -22,6 +23,7 @@ mod grow;
 mod init;
 mod join;
 mod map;
+mod mark;
 mod members;
 mod node;
 mod open_files;
@@ -414,7 +416,7 @@ fn node_failure(error: NodeError) -> Failure {
     let text = because(&error);
     match error {
         NodeError::Data(error) => data_failure(error),
-        NodeError::Plan(_) => Failure::new(Exit::Storage, text),
+        NodeError::Plan(_) | NodeError::Mark { .. } => Failure::new(Exit::Storage, text),
         NodeError::Secrets { .. } => Failure::new(Exit::Config, text).help(
             "restore the file from where you keep the cluster's secrets, or name it with --secrets",
         ),

@@ -34,6 +34,7 @@ use super::enter::Place;
 use super::entrance::Entrance;
 use super::founding::{Founding, PlanError};
 use super::map::MapKeeper;
+use super::mark;
 use super::orders::Orders;
 use super::reconcile::StepCounters;
 use super::removal::removed_from;
@@ -54,6 +55,14 @@ pub enum NodeError {
     #[error("{path}: {reason}")]
     Secrets {
         /// Their file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What tells the data directory from another one.
+    #[error("{path}: {reason}")]
+    Mark {
+        /// Its file.
         path: String,
         /// What is wrong with it.
         reason: String,
@@ -151,6 +160,8 @@ pub struct Node {
     pub(super) membership: OnceLock<Membership>,
     /// Whether it knows what it belongs to, if anything.
     begun: AtomicBool,
+    /// What tells its data directory from one that takes its place, once it waits for a cluster in it.
+    pub(super) mark: OnceLock<String>,
     /// Who takes this node for a member, though it belongs to no cluster.
     pub(super) missed: OnceLock<Missed>,
     /// Whether the log says so.
@@ -203,6 +214,7 @@ impl Node {
             told_ready: AtomicBool::new(false),
             membership: OnceLock::new(),
             begun: AtomicBool::new(false),
+            mark: OnceLock::new(),
             missed: OnceLock::new(),
             told_missed: AtomicBool::new(false),
             removed: OnceLock::new(),
@@ -243,6 +255,7 @@ impl Node {
             return self.go_on_in(data, place).await;
         }
         if self.parts.peers.is_some() {
+            let _ = self.mark.set(mark::of(data, &*self.parts.random)?);
             info!(
                 "this node belongs to no cluster yet: waiting for `rossby cluster init`, or `rossby cluster add-node`"
             );
@@ -307,7 +320,8 @@ impl Node {
         // The settings were checked before anything started.
         let partitions = PartitionCount::new(cluster.partitions).unwrap_or_default();
         let nodes = BTreeMap::from([(self.id(), self.own_entry())]);
-        self.plan(data, cluster.name.clone(), partitions, None, nodes)
+        let name = cluster.name.clone();
+        self.plan(data, name, partitions, None, nodes, BTreeMap::new())
     }
 
     /// Makes the secrets and the plan of a new cluster, durably and in this order.
@@ -318,9 +332,11 @@ impl Node {
         partitions: PartitionCount,
         goal: Option<SurvivalGoal>,
         nodes: BTreeMap<NodeId, NodeEntry>,
+        marks: BTreeMap<NodeId, String>,
     ) -> Result<Founding, NodeError> {
         let cluster = ClusterId::from_random(random::bytes(&*self.parts.random)?);
-        let founding = Founding::new(cluster, name, partitions, goal, nodes)?;
+        let mut founding = Founding::new(cluster, name, partitions, goal, nodes)?;
+        founding.marks = marks;
         if !self.parts.config.secrets.exists() {
             let secrets = ClusterSecrets::generate(&*self.parts.random)?;
             self.save_secrets(&secrets)?;

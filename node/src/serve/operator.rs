@@ -12,11 +12,13 @@ use rossby_api::admin::{
 use rossby_api::workers::tell_time;
 use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionId};
 use rossby_domain::placement::{PLACEMENT_GROUP, RegionName, SurvivalGoal};
+use rossby_proto::v1;
 use rossby_raft::{
     BackupError, CheckpointError, ClockJump, Group, GroupStatus, ProposeError, ReadError,
 };
 use rossby_storage::store::StoreError;
 use tokio::time::Instant;
+use tonic::Streaming;
 
 use super::node::{Membership, Node};
 
@@ -146,14 +148,6 @@ impl Operator for Node {
 
     async fn backup(&self, group: GroupId, as_it_is: bool) -> Result<BackupSource, OperatorError> {
         let membership = self.entered()?;
-        let map = membership.map.newest();
-        if map.groups().len() > 1 {
-            return Err(OperatorError::Refused(format!(
-                "this cluster has {} groups of boxes, and a backup holds one only: clusters of several regions \
-                 can't be backed up yet",
-                map.groups().len()
-            )));
-        }
         let group = self.replica_of(group)?;
         let now = self.parts.clock.now();
         let checkpoint = if as_it_is {
@@ -175,6 +169,13 @@ impl Operator for Node {
             secrets: std::path::absolute(&self.parts.config.secrets)
                 .unwrap_or_else(|_| self.parts.config.secrets.clone()),
         })
+    }
+
+    async fn backup_elsewhere(
+        &self,
+        request: &v1::BackupRequest,
+    ) -> Result<Option<Streaming<v1::BackupPart>>, OperatorError> {
+        self.backup_of_peer(request).await
     }
 
     async fn placement(&self) -> Result<PlacementView, OperatorError> {

@@ -6,11 +6,13 @@
 //!                                    the group's leader ◄── TakeStep ◄──┘ the same again, until none is asked for
 //! ```
 //!
+//! A group that an order left in the map without having brought it to life is brought to life from here as well.
+//!
 //! Nothing is written down: whoever leads the placement group next plans the same from what there is. What is
 //! remembered here (since when nodes answer, which steps were begun) is lost with the leadership, and only
 //! makes the next leader wait longer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +43,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// A step that failed is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(3);
 
+/// A group that an order left unborn may be brought to life by that order, given again, for so long.
+const UNBORN: Duration = Duration::from_secs(5);
+
 /// What nodes answered; `None` if they did not.
 pub(super) type Told = BTreeMap<NodeId, Option<Vec<GroupReport>>>;
 
@@ -69,6 +74,7 @@ impl StepCounters {
             Step::Add { .. } => "add",
             Step::Remove { .. } => "remove",
             Step::TransferLeader { .. } => "transfer_leader",
+            Step::AddLearner { .. } => "add_learner",
         };
         self.0.get_or_create(&KindLabel { kind }).inc();
     }
@@ -114,6 +120,8 @@ struct Begun {
 struct Memory {
     watched: Watched,
     begun: BTreeMap<GroupId, Begun>,
+    /// Groups that nobody has taken part in yet, and when they are to be brought to life.
+    unborn: BTreeMap<GroupId, Instant>,
 }
 
 impl Memory {
@@ -209,7 +217,9 @@ impl Node {
         for (node, answer) in &told {
             memory.watched.note(*node, answer.is_some(), now);
         }
+        let all_answer = told.values().all(Option::is_some);
         let reports = latest(told);
+        self.finish_births(memory, &map, &reports, all_answer).await;
         let led: BTreeMap<GroupId, NodeId> = reports
             .iter()
             .filter_map(|(group, report)| Some((*group, report.membership.leader?)))
@@ -232,6 +242,48 @@ impl Node {
             let voters = report.membership.voters.clone();
             let planned = PlannedStep { step, voters };
             self.begin_step(memory, group, planned, *leader, now);
+        }
+    }
+
+    /// Brings groups to life that an order put in the map, and left when only some of their founders held a
+    /// replica. What cannot be told from a group that was lost is left alone: all nodes must answer, one of
+    /// them holds a replica that has never heard of a member, and no other has heard of any.
+    async fn finish_births(
+        &self,
+        memory: &mut Memory,
+        map: &Arc<ClusterMap>,
+        reports: &BTreeMap<GroupId, Report>,
+        all_answer: bool,
+    ) {
+        let silent = |group: &&GroupId| !reports.contains_key(group);
+        let mut silent: BTreeSet<GroupId> = map.groups().keys().filter(silent).copied().collect();
+        if !all_answer || silent.is_empty() {
+            memory.unborn.clear();
+            return;
+        }
+        let known = match self.known_groups().await {
+            Ok((known, quiet)) if quiet.is_empty() => known,
+            _ => return,
+        };
+        let statuses = known.into_iter().filter_map(|known| known.status);
+        let unborn: BTreeSet<GroupId> = statuses
+            .filter(|status| status.members.is_empty())
+            .map(|status| GroupId(status.group_id))
+            .collect();
+        silent.retain(|group| unborn.contains(group));
+        memory.unborn.retain(|group, _| silent.contains(group));
+        for group in silent {
+            let now = Instant::now();
+            let due = *memory.unborn.entry(group).or_insert(now + UNBORN);
+            let entry = map.groups().get(&group);
+            let Some(entry) = entry.filter(|_| now >= due && self.leads_placement()) else {
+                continue;
+            };
+            warn!(%group, "an order has left this group unborn: it is brought to life now");
+            if let Err(error) = self.bring_to_life(group, map, &entry.founders).await {
+                warn!(%group, %error, "the group is still unborn: it is tried again");
+            }
+            memory.unborn.insert(group, Instant::now() + UNBORN);
         }
     }
 

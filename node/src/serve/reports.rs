@@ -87,6 +87,7 @@ impl Node {
                 let new = nodes.into_iter().map(|node| self.known_member(node));
                 Order::Add(new.collect::<Result<_, _>>()?)
             }
+            Step::AddLearner { node } => Order::AddLearner(self.known_member(node)?),
             Step::Remove { nodes } => Order::Remove {
                 nodes,
                 half_added_only: false,

@@ -165,6 +165,40 @@ fn whoever_is_killed_during_init_the_same_command_finishes_it() {
 }
 
 #[test]
+fn a_node_that_loses_its_disk_while_a_cluster_is_made_does_not_get_its_old_place_again() {
+    let theirs = Cluster::single();
+    let mut cluster = Cluster::waiting(3);
+    // Node 3 can't take its place, which the founder finds out when node 2 has its own.
+    let secrets = cluster.node(3).secrets();
+    std::fs::create_dir_all(secrets.parent().unwrap()).unwrap();
+    std::fs::copy(theirs.nodes()[0].secrets(), &secrets).unwrap();
+    let output = cluster.init();
+    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    assert!(stderr(&output).contains("secrets"), "{}", stderr(&output));
+    let old = cluster.node(2).status().unwrap()["groups"][0]["replica"].clone();
+    assert_eq!(old, 2);
+    cluster.node(2).kill();
+    cluster.node(2).wipe();
+    std::fs::remove_file(secrets).unwrap();
+    cluster.node(2).start();
+    cluster.node(2).wait_alive();
+    // The others are a majority: the cluster is made without it.
+    let output = cluster.init();
+    assert!(output.status.success(), "{}", stderr(&output));
+    cluster.node(1).wait_log("gets no place by that plan");
+    for id in [1, 3] {
+        cluster.node(id).wait_ready();
+    }
+    let of_node_2 = cluster.node(2).status().unwrap();
+    assert_eq!(of_node_2["groups"], serde_json::json!([]), "{of_node_2}");
+    let place = cluster.at(2);
+    cluster.order_ok(1, &["replace-node", "2", &place]);
+    cluster.node(2).wait_ready();
+    let new = cluster.node(2).status().unwrap()["groups"][0]["replica"].clone();
+    assert!(new.as_u64() > Some(1024), "{new}");
+}
+
+#[test]
 fn a_node_with_the_data_of_another_cluster_is_left_out_of_a_new_one() {
     let mut theirs = Cluster::single_numbered(2);
     let mut ours = Cluster::waiting(3);

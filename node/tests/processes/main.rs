@@ -28,6 +28,7 @@ mod listen;
 mod members;
 mod minority;
 mod placement;
+mod prediction;
 mod regions;
 mod rest;
 mod secrecy;

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::support::faults::Injection;
 use crate::support::people::{Person, email};
+use crate::support::strace::strace_works;
 use crate::support::{Cluster, eventually, run, stderr};
 use crate::survival::{Chat, Choices};
 
@@ -162,6 +164,39 @@ fn a_group_that_is_added_serves_boxes_that_are_born_in_its_region() {
 }
 
 #[test]
+fn a_group_whose_founder_dies_before_it_lives_is_brought_to_life_by_the_cluster() {
+    if !strace_works() {
+        return;
+    }
+    let mut cluster = Cluster::in_regions_with(&["asia", "eu", "us"], IMPATIENT);
+    wait_placed(&mut cluster, 1, "all have leaders", |_| true);
+    let shown = cluster.placement(1, &["show"]);
+    // Not the one that writes the map.
+    let leader = shown["placement"]["leader_node"].as_u64().unwrap();
+    let (founder, region) = [(2, "eu"), (3, "us")]
+        .into_iter()
+        .find(|(node, _)| *node != leader)
+        .unwrap();
+    // It dies of the new map, and so before it is told of its replica.
+    let dying = Injection::into(cluster.node(founder), "fdatasync:error=EIO");
+    let order = ["group", "add", "--region", region];
+    let failed = give(&mut cluster, 1, &order);
+    assert!(!failed.status.success());
+    cluster.node(founder).wait();
+    drop(dying);
+    let shown = cluster.placement(1, &["show"]);
+    assert_eq!(shown["groups"].as_array().unwrap().len(), 4, "{shown}");
+    assert_eq!(shown["groups"][3]["leader_node"], Value::Null, "{shown}");
+    cluster.node(founder).start();
+    wait_placed(&mut cluster, 1, "the group lives", |shown| {
+        nodes_of(&shown["groups"][3], true) == BTreeSet::from([1, 2, 3])
+    });
+    for id in 1..=3 {
+        cluster.node(id).wait_ready();
+    }
+}
+
+#[test]
 fn another_survival_goal_moves_voters() {
     let regions = ["asia", "asia", "asia", "eu", "us"];
     let mut cluster = Cluster::in_regions_with(&regions, IMPATIENT);
@@ -179,8 +214,25 @@ fn another_survival_goal_moves_voters() {
     wait_placed(&mut cluster, 4, "asia's group is at home", |shown| {
         at_home(shown) == BTreeSet::from([1, 2, 3])
     });
+    wait_placed(
+        &mut cluster,
+        4,
+        "other regions have copies of it",
+        |shown| nodes_of(&shown["groups"][0], false) == BTreeSet::from([1, 2, 3, 4, 5]),
+    );
     let explained = cluster.placement(4, &["explain"]);
     assert_eq!(explained["holds"], true, "{explained}");
+    // They have all that the voters have, and are refused a say.
+    let copies = [1, 4, 5].map(|id| cluster.node(id).data().join("admin.sock"));
+    eventually("the copies are the same", || {
+        let all = copies
+            .clone()
+            .map(|socket| crate::support::digests(socket, 1));
+        all.iter().all(|digests| *digests == all[0]).then_some(())
+    });
+    let asia = &explained["regions"][0];
+    assert_eq!(asia["groups"]["1"]["unavailable"], true, "{asia}");
+    assert_eq!(asia["groups"]["1"]["writes"], "newest_at_risk", "{asia}");
     cluster.placement(4, &["set", "survive", "region"]);
     wait_placed(
         &mut cluster,

@@ -1,13 +1,13 @@
 //! Carries orders out, one step at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::Precondition;
 use openraft::{ChangeMembers, Instant as _, ServerState};
-use rossby_domain::ids::ReplicaId;
+use rossby_domain::ids::{NodeId, ReplicaId};
 use tokio::time::{Instant, timeout_at};
 
 use super::plan::{Members, Newcomers, Order, Refused, Seat, Step, next_step};
@@ -182,6 +182,22 @@ impl Group {
         newcomers: &Newcomers,
         deadline: Instant,
     ) -> Result<Advance, ChangeError> {
+        self.advance_beside(order, newcomers, &BTreeSet::new(), deadline)
+            .await
+    }
+
+    /// The same, in a group that keeps copies without a vote on some nodes: those are nobody's half-done
+    /// order.
+    ///
+    /// # Errors
+    /// As [`Group::advance`].
+    pub async fn advance_beside(
+        &self,
+        order: &Order,
+        newcomers: &Newcomers,
+        copies: &BTreeSet<NodeId>,
+        deadline: Instant,
+    ) -> Result<Advance, ChangeError> {
         let core = &self.core;
         let began = Instant::now();
         let heard_by = deadline.min(began + core.timing.election_max * HEARD_WITHIN);
@@ -191,7 +207,7 @@ impl Group {
             // A leader that has not committed anything of its own yet must not change the members.
             core.linearize(deadline).await?;
             let look = look(core, began)?;
-            let step = match next_step(order, &look.members, newcomers) {
+            let step = match next_step(order, &look.members, newcomers, copies) {
                 Err(Refused::WouldLoseQuorum { .. }) if Instant::now() < heard_by => {
                     tokio::time::sleep(LOOK_AGAIN).await;
                     continue;

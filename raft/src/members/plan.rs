@@ -23,6 +23,8 @@ pub enum Order {
         /// Only what an addition or replacement left half done is taken back.
         half_added_only: bool,
     },
+    /// A node keeps a copy without a vote, for as long as nobody takes it out.
+    AddLearner(Member),
     /// A node takes the place of another, or its own place with an empty directory.
     Replace {
         /// The node that leaves, alive or not.
@@ -38,7 +40,7 @@ impl Order {
     pub fn newcomers(&self) -> &[Member] {
         match self {
             Self::Add(new) => new,
-            Self::Replace { new, .. } => std::slice::from_ref(new),
+            Self::Replace { new, .. } | Self::AddLearner(new) => std::slice::from_ref(new),
             Self::Remove { .. } => &[],
         }
     }
@@ -47,7 +49,7 @@ impl Order {
     pub fn newcomers_mut(&mut self) -> &mut [Member] {
         match self {
             Self::Add(new) => new,
-            Self::Replace { new, .. } => std::slice::from_mut(new),
+            Self::Replace { new, .. } | Self::AddLearner(new) => std::slice::from_mut(new),
             Self::Remove { .. } => &mut [],
         }
     }
@@ -56,7 +58,7 @@ impl Order {
     fn is_about(&self, node: NodeId) -> bool {
         match self {
             Self::Remove { nodes, .. } => nodes.contains(&node),
-            Self::Add(_) | Self::Replace { .. } => {
+            Self::Add(_) | Self::AddLearner(_) | Self::Replace { .. } => {
                 self.newcomers().iter().any(|new| new.node == node)
             }
         }
@@ -287,16 +289,20 @@ impl Members {
 }
 
 /// The next step of an order. `newcomers` is what runs at the newcomers' addresses, of those that were
-/// asked.
+/// asked. Members without a vote on the nodes of `copies` are to stay so, and belong to no order.
 pub(crate) fn next_step(
     order: &Order,
     members: &Members,
     newcomers: &Newcomers,
+    copies: &BTreeSet<NodeId>,
 ) -> Result<Step, Refused> {
     if members.joint {
         return Ok(Step::Finish);
     }
-    let foreign = |seat: &&Seat| !seat.voter && !order.is_about(seat.member.node);
+    let foreign = |seat: &&Seat| {
+        let node = seat.member.node;
+        !seat.voter && !order.is_about(node) && !copies.contains(&node)
+    };
     if let Some(seat) = members.seats.values().find(foreign) {
         let node = seat.member.node;
         return Err(Refused::Underway { node });
@@ -307,11 +313,28 @@ pub(crate) fn next_step(
             nodes,
             half_added_only,
         } => remove(nodes, *half_added_only, members),
+        Order::AddLearner(new) => add_learner(new, members, newcomers.get(&new.node).copied()),
         Order::Replace { old, new } => {
             let newcomer = newcomers.get(&new.node).copied();
             replace(*old, new, members, newcomer)
         }
     }
+}
+
+/// A copy is of use once it has caught up. Whoever votes has one.
+fn add_learner(
+    new: &Member,
+    members: &Members,
+    newcomer: Option<Newcomer>,
+) -> Result<Step, Refused> {
+    if let Some(voter) = members.voter_on(new.node) {
+        return Ok(Step::Done(Some(voter)));
+    }
+    let Some(newcomer) = newcomer else {
+        return Ok(Step::Ask);
+    };
+    let (step, learner) = bring_in(new, members, newcomer)?;
+    Ok(step.unwrap_or(Step::Done(learner)))
 }
 
 /// Whoever has no vote yet is prepared one after the other; then all of them get theirs at once, so that

@@ -280,6 +280,7 @@ fn show(order: &Order) -> String {
                 true => format!("order to take back the adding of {nodes}"),
             }
         }
+        Order::AddLearner(new) => format!("order to keep a copy on node {}", new.node),
         Order::Replace { old, new } if *old == new.node => {
             format!("order to have node {old} begin anew")
         }

@@ -194,6 +194,36 @@ async fn a_group_without_a_quorum_fails_its_own_recipients_only() {
 }
 
 #[tokio::test]
+async fn a_map_that_names_the_wrong_group_stores_nothing_there_and_fails_its_own_recipients_only() {
+    let world = World::new().await;
+    let [anna, bert, carl] = three(&world).await;
+    let home = bert.address.box_id.partition();
+    // The wrong one is led elsewhere, and here.
+    for wrong in [THREE, ONE] {
+        world.mislead(1, home, Some(wrong));
+        let (astray, comes) = (envelope(&bert, 1, b"astray"), envelope(&carl, 1, b"comes"));
+        let outcomes = world.send(1, &anna, vec![astray, comes]).await.unwrap();
+        let refused = refusal(&outcomes[0]);
+        assert_eq!(
+            (refused.code.as_str(), refused.retry()),
+            ("UNAVAILABLE", v1::Retry::Same)
+        );
+        assert_eq!(sequence(&outcomes[1]), 1);
+        // Bert himself is refused there as well, and nowhere else.
+        let request = v1::FetchRequest::default();
+        let fetched: Result<v1::FetchResponse, _> =
+            world.signed(1, &bert, RpcPath::Fetch, &request).await;
+        assert_eq!(code(&fetched.unwrap_err()), "UNAVAILABLE");
+        assert!(world.fetch(3, &bert, 0).await.is_empty());
+    }
+    world.mislead(1, home, None);
+    let again = vec![envelope(&bert, 1, b"astray")];
+    let outcomes = world.send(1, &anna, again).await.unwrap();
+    assert_eq!(sequence(&outcomes[0]), 1);
+    assert_eq!(world.fetch(1, &bert, 0).await, ["astray"]);
+}
+
+#[tokio::test]
 async fn a_change_of_leader_in_another_group_heals_in_time_and_doubles_nothing() {
     const LETTERS: u64 = 30;
     let world = World::new().await;

@@ -71,11 +71,16 @@ struct Map {
     own: NodeId,
     groups: Arc<Groups>,
     members: Arc<BTreeMap<NodeId, Member>>,
+    misled: Misled,
 }
+
+/// What a node's map says otherwise than it is.
+type Misled = Arc<Mutex<BTreeMap<PartitionId, GroupId>>>;
 
 impl Directory for Map {
     fn owner(&self, partition: PartitionId) -> Option<GroupId> {
-        owner(partition)
+        let misled = self.misled.lock().unwrap().get(&partition).copied();
+        misled.or_else(|| owner(partition))
     }
 
     fn replica(&self, group: GroupId) -> Option<Arc<Group>> {
@@ -135,6 +140,7 @@ impl LinkAcceptor for NoLinks {
 pub struct Node {
     pub groups: Arc<Groups>,
     pub dispatched: Arc<Mutex<Vec<(GroupId, NodeId)>>>,
+    misled: Misled,
     door: Relay,
     workers: Vec<Workers>,
     _listening: DropGuard,
@@ -185,10 +191,12 @@ impl World {
             network.register(id, Arc::clone(&groups) as Arc<dyn LinkAcceptor>);
             let connections = Connections::new(Arc::clone(&tls.client), Some(cluster));
             let dispatched = Arc::default();
+            let misled = Misled::default();
             let map = Map {
                 own: id,
                 groups: Arc::clone(&groups),
                 members: Arc::clone(&members),
+                misled: Arc::clone(&misled),
             };
             let peers = Counting {
                 peers: PeerExecutors::new(Arc::clone(&connections)),
@@ -232,6 +240,7 @@ impl World {
             let node = Node {
                 groups,
                 dispatched,
+                misled,
                 door: Relay::new(service, Some(connections)),
                 workers,
                 _listening: stop.drop_guard(),
@@ -282,6 +291,15 @@ impl World {
             .all()
             .filter(|partition| owner(*partition) == Some(group));
         own.all(|partition| replica.epoch(partition) == Some(Epoch(3)))
+    }
+
+    /// Has a node's map say that another group owns a partition; with `None` it is right again.
+    pub fn mislead(&self, node: u64, partition: PartitionId, group: Option<GroupId>) {
+        let mut misled = self.nodes[&node].misled.lock().unwrap();
+        match group {
+            Some(group) => misled.insert(partition, group),
+            None => misled.remove(&partition),
+        };
     }
 
     /// Has a node lead a group, whoever leads it now.

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use rossby_domain::ids::{GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId};
+use rossby_domain::ids::{
+    Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
+};
 use rossby_domain::placement::{
-    Change, ClusterMap, FoundingGroup, InvalidMap, NodeEntry, PlacementRefusal, RegionName,
+    Change, ClusterMap, FoundingGroup, InvalidMap, NodeEntry, Owner, PlacementRefusal, RegionName,
     SurvivalGoal,
 };
 
@@ -38,6 +40,62 @@ fn add_group(group: u32, born: FoundingGroup, partitions: u16) -> Change {
         born,
         partitions,
     }
+}
+
+/// The partitions of a map as it was, on one node, above a version; some owners spoiled.
+fn restore(map: &ClusterMap, above: u64, spoiled: &[(u16, Option<(u32, u64)>)]) -> Change {
+    let mut owners = map.owners().clone();
+    for (partition, owner) in spoiled {
+        let partition = PartitionId::new(*partition).unwrap();
+        match owner {
+            None => owners.remove(&partition),
+            Some((group, epoch)) => {
+                let (group, epoch) = (GroupId(*group), Epoch(*epoch));
+                owners.insert(partition, Owner { group, epoch })
+            }
+        };
+    }
+    let groups = map.groups().keys();
+    Change::Restore {
+        above: MapVersion(above),
+        goal: SurvivalGoal::Node,
+        partitions: map.partitions(),
+        nodes: nodes("a"),
+        groups: groups.map(|group| (*group, born('a', &[1]))).collect(),
+        owners,
+    }
+}
+
+#[test]
+fn a_cluster_made_of_a_backup_has_the_old_owners_and_a_version_above_the_old_ones() {
+    let mut old = founded("abc", SurvivalGoal::Region);
+    old = old.after(&add_group(4, born('b', &[2]), 7)).unwrap();
+    let none = ClusterMap::default();
+    let map = none.after(&restore(&old, 900, &[])).unwrap();
+    assert_eq!(map.version(), MapVersion(901));
+    assert_eq!(map.owners(), old.owners());
+    assert!(map.groups().keys().eq(old.groups().keys()));
+    assert_eq!(map.check(), Ok(()));
+    assert_eq!(
+        refused(&old, &restore(&old, 900, &[])),
+        PlacementRefusal::AlreadyFounded
+    );
+    let owner = |spoiled: (u16, Option<(u32, u64)>)| refused(&none, &restore(&old, 1, &[spoiled]));
+    let of = |number| PlacementRefusal::Owner(PartitionId::new(number).unwrap());
+    assert_eq!(owner((3, Some((9, 1)))), of(3));
+    assert_eq!(owner((3, Some((1, 0)))), of(3));
+    assert_eq!(owner((300, Some((1, 1)))), of(300));
+    // One of the directory.
+    assert_eq!(owner((3, None)), of(3));
+    let without_4: Vec<_> = (200..256).map(|number| (number, None)).collect();
+    assert_eq!(
+        refused(&none, &restore(&old, 1, &without_4)),
+        PlacementRefusal::Size
+    );
+    assert_eq!(
+        refused(&none, &restore(&old, u64::MAX, &[])),
+        PlacementRefusal::Size
+    );
 }
 
 fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
@@ -330,6 +388,7 @@ fn a_change_says_no_less_than_what_it_weighs() {
         },
         put(u64::MAX, long),
         add_group(u32::MAX, group, u16::MAX),
+        restore(&founded("abc", SurvivalGoal::Region), u64::MAX, &[]),
     ];
     for change in changes {
         assert!(encode(&change).len() <= change.weight_bytes());
@@ -352,8 +411,14 @@ fn change() -> impl Strategy<Value = Change> {
     let group = group.prop_map(|(group, letter, founders, partitions)| {
         add_group(group, born(letter, &founders), partitions)
     });
+    let spoiled = (0..260_u16, proptest::option::of((0..5_u32, 0..3_u64)));
+    let spoiled = proptest::collection::vec(spoiled, 0..4);
+    let restored = ("[abcd]{1,6}", any::<u64>(), spoiled).prop_map(|(letters, above, spoiled)| {
+        restore(&founded(&letters, SurvivalGoal::Node), above, &spoiled)
+    });
     prop_oneof![
         6 => put,
+        1 => restored,
         3 => node.prop_map(|node| Change::RemoveNode(NodeId(node))),
         2 => group,
         1 => goal.clone().prop_map(Change::SetGoal),
@@ -373,7 +438,10 @@ proptest! {
         }
         for change in changes {
             let Ok(next) = map.after(&change) else { continue };
-            prop_assert_eq!(next.version(), map.version().next());
+            match change {
+                Change::Restore { above, .. } => prop_assert_eq!(next.version(), above.next()),
+                _ => prop_assert_eq!(next.version(), map.version().next()),
+            }
             prop_assert_eq!(next.check(), Ok(()));
             for (partition, owner) in map.owners() {
                 prop_assert_eq!(next.owners().get(partition), Some(owner));

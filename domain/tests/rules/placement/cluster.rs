@@ -267,6 +267,15 @@ impl Cluster {
             }
             Step::Add { nodes } => (nodes.clone(), BTreeSet::new()),
             Step::Remove { nodes } => (BTreeSet::new(), nodes.clone()),
+            Step::AddLearner { node } => {
+                let is_free = !group.voters.contains(node) && self.is_up(node);
+                assert!(is_free && self.map.is_active(*node), "{step:?}");
+                assert!(self.map.keeps_copy(id, *node), "{step:?} of {id}");
+                assert_ne!(group.learners.get(node), Some(&true), "{step:?}");
+                group.learners.entry(*node).or_insert(false);
+                self.groups.insert(id, group);
+                return;
+            }
         };
         assert!(!leaving.contains(&leader), "{step:?} takes the leader away");
         for node in &coming {
@@ -296,7 +305,9 @@ impl Cluster {
                 "{step:?} breaks {goal} of {self:?}"
             );
         }
-        let others = group.learners.keys().filter(|node| !coming.contains(node));
+        let others = group.learners.keys();
+        let others =
+            others.filter(|node| !coming.contains(node) && !self.map.keeps_copy(id, **node));
         assert!(
             after == group.voters || others.count() == 0,
             "{step:?} beside another"
@@ -346,12 +357,48 @@ impl Cluster {
             .count()
     }
 
+    /// Copies without a vote: in two other regions, but for those that have voters.
+    fn check_copies(&self, id: GroupId, group: &Group) {
+        let told = format!("group {id} of {self:?}");
+        let home = self.map.groups().get(&id).map(|entry| &entry.home);
+        let home = home.filter(|_| self.map.goal() == SurvivalGoal::Node);
+        let Some(home) = home else {
+            assert!(group.learners.is_empty(), "{told}");
+            return;
+        };
+        let regions = self.map.active_regions();
+        let others = regions.iter().filter(|region| **region != home);
+        let stays = |node: &&NodeId| self.map.is_active(**node);
+        let voters: BTreeSet<_> = group.voters.iter().filter(stays).collect();
+        let votes = |region: &&&RegionName| {
+            let mut voters = voters.iter();
+            voters.any(|voter| self.region(voter) == Some(**region))
+        };
+        let (voting, free): (Vec<&&RegionName>, Vec<&&RegionName>) = others.partition(votes);
+        let expected = 2_usize.saturating_sub(voting.len()).min(free.len());
+        let held: BTreeSet<_> = group
+            .learners
+            .keys()
+            .map(|node| self.region(node))
+            .collect();
+        assert_eq!(
+            (held.len(), group.learners.len()),
+            (expected, expected),
+            "{told}"
+        );
+        for (node, caught_up) in &group.learners {
+            let region = self.region(node).unwrap();
+            assert!(*caught_up && self.map.is_active(*node), "{told}");
+            assert!(free.iter().any(|free| **free == region), "{told}");
+        }
+    }
+
     /// Whether each group stands as it should.
     fn check_desired(&self) {
         let regions: BTreeSet<&RegionName> = self.map.active_regions();
         for (id, group) in &self.groups {
             let told = format!("group {id} of {self:?}");
-            assert!(group.learners.is_empty(), "{told}");
+            self.check_copies(*id, group);
             let most = regions
                 .iter()
                 .map(|region| self.voters_in(group, region))

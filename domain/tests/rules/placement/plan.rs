@@ -89,11 +89,12 @@ fn a_dead_node_is_replaced_in_its_region_and_only_after_the_grace_period() {
 
 #[test]
 fn a_node_that_nothing_is_known_of_is_neither_chosen_nor_replaced() {
-    let map = founded("aaabbc", SurvivalGoal::Node);
+    let map = founded("aaab", SurvivalGoal::Node);
     let group = report(1, &[1, 2]);
     let mut health = health(&map, &[]);
     assert_eq!(next(&map, &group, &[]), add(&[3]));
     health.remove(&NodeId(3));
+    health.remove(&NodeId(4));
     let reports = [(FIRST, group)].into();
     let steps = plan(&map, &reports, &health, &Patience::default());
     assert_eq!(steps.get(&FIRST), None);
@@ -251,4 +252,46 @@ fn two_groups_do_not_choose_the_same_node_if_another_is_as_good() {
         .flatten()
         .collect();
     assert_eq!(chosen, both);
+}
+
+#[test]
+fn with_the_goal_node_two_other_regions_keep_a_copy_without_a_vote() {
+    let copy = |node: u64| {
+        let node = NodeId(node);
+        Some(Step::AddLearner { node })
+    };
+    let map = founded("aaabbccd", SurvivalGoal::Node);
+    let mut group = report(1, &[1, 2, 3]);
+    assert_eq!(next(&map, &group, &[]), copy(4));
+    group.membership.learners = ids(&[4]);
+    // It was added and does not follow yet; and meanwhile another region gets one.
+    assert_eq!(next(&map, &group, &[]), copy(6));
+    assert_eq!(next(&map, &group, &[(6, DEAD)]), copy(7));
+    group.membership.learners = ids(&[4, 6]);
+    assert_eq!(next(&map, &group, &[]), copy(4));
+    group.caught_up = ids(&[1, 2, 3, 4, 6]);
+    assert_eq!(next(&map, &group, &[]), None);
+    // One that is down is waited for, and taken out when another can have its place.
+    let moment = Health::Down { for_ms: 1 };
+    assert_eq!(next(&map, &group, &[(4, moment)]), None);
+    assert_eq!(next(&map, &group, &[(4, DEAD)]), remove(&[4]));
+    assert_eq!(next(&drain(&map, 6), &group, &[]), remove(&[6]));
+    // Voters come and go beside them.
+    group.membership.voters = ids(&[1, 2]);
+    assert_eq!(next(&map, &group, &[]), add(&[3]));
+    // Where they are to vote, one after the other, they are the first to do so.
+    let map = map.after(&Change::SetGoal(SurvivalGoal::Region)).unwrap();
+    group.membership.voters = ids(&[1, 2, 3]);
+    assert_eq!(next(&map, &group, &[]), remove(&[6]));
+    group.membership.learners = ids(&[4]);
+    assert_eq!(next(&map, &group, &[]), replace(3, 4));
+}
+
+#[test]
+fn a_region_with_voters_needs_no_copy_beside_them() {
+    let map = founded("abc", SurvivalGoal::Node);
+    assert_eq!(next(&map, &report(1, &[1, 2, 3]), &[]), None);
+    let map = founded("abcd", SurvivalGoal::Node);
+    let all_away = report(1, &[1, 2, 3]);
+    assert_eq!(next(&map, &all_away, &[]), None);
 }

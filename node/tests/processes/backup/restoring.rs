@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use super::{back_up, runtime, single_with_backup, tell, verify, with_backup};
+use crate::regions::group_of;
 use crate::support::people::{Person, email};
 use crate::support::{Cluster, Node, eventually, run_ok, stderr};
 
@@ -179,6 +180,85 @@ fn a_cluster_restored_from_an_online_backup_serves_the_devices_of_the_old_one() 
         let dot = Person::with_box(&new, email("dot"), 0).await;
         tell(&dot, &ben.box_id(), "hello").await;
         assert_eq!(fetch(&ben).await, 1);
+    });
+}
+
+#[test]
+fn three_regions_that_are_lost_are_restored_from_one_backup_with_all_their_groups() {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup");
+    // Each group is in its own region alone: two of them come from other nodes than the one that is asked.
+    let apart = "[placement]\nreconcile = false\n";
+    let mut old = Cluster::in_regions_to_survive(&["asia", "eu", "us"], apart, "node");
+    let people = runtime.block_on(async {
+        let mut people = Vec::new();
+        for (at, name) in ["ada", "ben", "cem"].into_iter().enumerate() {
+            people.push(Person::with_box(&old, email(name), at).await);
+        }
+        for from in &people {
+            for to in people.iter().filter(|to| to.box_id() != from.box_id()) {
+                tell(from, &to.box_id(), "early").await;
+            }
+        }
+        people
+    });
+    let homes: Vec<u64> = people.iter().map(group_of).collect();
+    assert_eq!(homes, [1, 2, 3]);
+    let said = back_up(&old.nodes()[0], &backup);
+    let groups = said["groups"].as_array().unwrap().iter();
+    let from: Vec<_> = groups
+        .map(|group| (group["group"].as_u64(), group["node"].as_u64()))
+        .collect();
+    assert_eq!(from, [1, 2, 3].map(|number| (Some(number), Some(number))));
+    // Into the same folder again: nothing that is there is copied again, whoever sends it.
+    runtime.block_on(tell(&people[0], &people[2].box_id(), "in time"));
+    let again = back_up(&old.nodes()[1], &backup);
+    assert!(
+        again["copied_files"].as_u64() < again["files"].as_u64(),
+        "{again}"
+    );
+    assert!(again["complete_to_ms"].as_u64() > said["complete_to_ms"].as_u64());
+    runtime.block_on(tell(&people[1], &people[2].box_id(), "late"));
+    let before = old.placement(1, &["show"]);
+    let secrets = old.node(1).secrets();
+    for id in 1..=3 {
+        old.node(id).kill();
+        old.node(id).wipe();
+    }
+
+    let checked = verify(&backup);
+    assert!(checked.status.success(), "{}", stderr(&checked));
+    let mut new = Cluster::restored(&backup, &secrets, 1, true, &[]);
+    new.node(1).start();
+    new.node(1).wait_ready();
+    let after = new.placement(1, &["show"]);
+    let owned = |shown: &Value| -> Vec<(Value, Value)> {
+        let groups = shown["groups"].as_array().unwrap().iter();
+        let owned = groups.map(|group| (group["group"].clone(), group["partitions"].clone()));
+        owned.collect()
+    };
+    assert_eq!(owned(&after), owned(&before));
+    // So that devices that know the old map believe the new one.
+    assert!(after["version"].as_u64() > before["version"].as_u64());
+    let history = new.placement(1, &["history"]);
+    assert_eq!(history[0]["what"], "made of a backup: 1 node, 3 groups");
+    runtime.block_on(async {
+        let people: Vec<Person> = people.into_iter().map(|who| moved(who, &new)).collect();
+        for (reader, expected) in people.iter().zip([2, 2, 3]) {
+            assert_eq!(fetch(reader).await, expected);
+        }
+        let boxes: Vec<_> = people.iter().map(Person::box_id).collect();
+        assert_eq!(people[2].texts_from(&boxes[0]), ["early", "in time"]);
+        assert_eq!(people[2].texts_from(&boxes[1]), ["early"]);
+        for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+            tell(&people[from], &boxes[to], "new").await;
+            assert_eq!(fetch(&people[to]).await, 1);
+            assert_eq!(people[to].texts_from(&boxes[from]).last().unwrap(), "new");
+        }
+        let dot = Person::with_box(&new, email("dot"), 0).await;
+        tell(&dot, &boxes[1], "hello").await;
+        assert_eq!(fetch(&people[1]).await, 1);
     });
 }
 

@@ -28,6 +28,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+pub use admin::digests;
 pub use process::Node;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -285,6 +286,17 @@ impl Cluster {
         cluster
     }
 
+    /// The same, of one that is to survive the loss of a `node` or a `region`.
+    pub fn in_regions_to_survive(regions: &[&str], settings: &str, goal: &str) -> Self {
+        let cluster = Self::waiting_in_regions_with(regions, settings);
+        let output = cluster.init_with(&["--survive", goal]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        for node in &cluster.nodes {
+            node.wait_ready();
+        }
+        cluster
+    }
+
     /// Asks a node about placement; what it answers as JSON.
     pub fn placement(&mut self, at: u64, words: &[&str]) -> serde_json::Value {
         let output = self.placement_output(at, words, true);
@@ -325,7 +337,13 @@ impl Cluster {
 
     /// Runs `cluster init` at node 1 for all nodes.
     pub fn init(&self) -> Output {
+        self.init_with(&[])
+    }
+
+    /// The same, with more flags.
+    pub fn init_with(&self, flags: &[&str]) -> Output {
         let mut args = vec!["cluster".to_owned(), "init".to_owned()];
+        args.extend(flags.iter().map(|&flag| flag.to_owned()));
         args.extend([
             "--data".to_owned(),
             self.nodes[0].data().display().to_string(),

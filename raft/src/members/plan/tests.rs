@@ -17,6 +17,8 @@ struct Model {
     /// What each node holds; a node that is not here runs with an empty directory.
     holds: BTreeMap<NodeId, ReplicaId>,
     next: u64,
+    /// Where a member without a vote is to stay so.
+    copies: BTreeSet<NodeId>,
     /// How many voters there were, one number for each change of them.
     numbers: Vec<usize>,
 }
@@ -41,6 +43,7 @@ impl Model {
         Self {
             holds: holds.collect(),
             next: 100,
+            copies: BTreeSet::new(),
             numbers: Vec::new(),
             members,
         }
@@ -53,6 +56,10 @@ impl Model {
         };
         let new = order.newcomers().iter();
         new.map(|new| (new.node, answer(new.node))).collect()
+    }
+
+    fn next(&self, order: &Order) -> Result<Step, Refused> {
+        next_step(order, &self.members, &self.newcomers(order), &self.copies)
     }
 
     fn carry_out(&mut self, step: Step) {
@@ -113,7 +120,7 @@ impl Model {
     /// Gives an order until it is done or refused.
     fn order(&mut self, order: &Order) -> Result<(), Refused> {
         for _ in 0..16 {
-            match next_step(order, &self.members, &self.newcomers(order))? {
+            match self.next(order)? {
                 Step::Done(_) => return Ok(()),
                 step => self.carry_out(step),
             }
@@ -133,6 +140,7 @@ fn orders() -> impl Strategy<Value = Order> {
             nodes: nodes.into_iter().map(NodeId).collect(),
             half_added_only,
         }),
+        (1..8u64).prop_map(|node| Order::AddLearner(member(node))),
         (1..8u64, 1..8u64).prop_map(|(old, new)| Order::Replace {
             old: NodeId(old),
             new: member(new),
@@ -150,15 +158,17 @@ proptest! {
         silent in proptest::collection::btree_set(1..6u64, 0..3),
         wiped in proptest::collection::btree_set(1..6u64, 0..2),
         broken_off in proptest::option::of((orders(), 0..6usize)),
+        copies in proptest::collection::btree_set(1..8u64, 0..3),
         order in orders(),
     ) {
         let mut model = Model::new(nodes, &silent);
+        model.copies = copies.into_iter().map(NodeId).collect();
         for node in wiped {
             model.holds.remove(&NodeId(node));
         }
         if let Some((other, steps)) = broken_off {
             for _ in 0..steps {
-                if let Ok(step) = next_step(&other, &model.members, &model.newcomers(&other)) {
+                if let Ok(step) = model.next(&other) {
                     model.carry_out(step);
                 }
             }
@@ -187,7 +197,7 @@ fn a_change_of_voters_that_is_half_way_is_ended_before_anything_else() {
         nodes: [NodeId(2)].into(),
         half_added_only: false,
     };
-    let step = next_step(&order, &model.members, &Newcomers::new());
+    let step = next_step(&order, &model.members, &Newcomers::new(), &BTreeSet::new());
     assert_eq!(step, Ok(Step::Finish));
 }
 
@@ -204,7 +214,7 @@ fn who_has_not_caught_up_gets_no_vote() {
     ] {
         let seat = model.members.seats.get_mut(&replica).unwrap();
         (seat.behind, seat.answers) = (behind, answers);
-        let next = next_step(&order, &model.members, &model.newcomers(&order));
+        let next = model.next(&order);
         assert_eq!(next, Ok(Step::CatchUp(replica)));
     }
 }
@@ -242,7 +252,7 @@ fn nobody_gets_a_vote_before_all_have_caught_up() {
     let mut model = Model::new(3, &BTreeSet::new());
     let add = Order::Add(vec![member(4), member(5)]);
     for _ in 0..2 {
-        let step = next_step(&add, &model.members, &model.newcomers(&add)).unwrap();
+        let step = model.next(&add).unwrap();
         assert!(matches!(step, Step::AddLearner(_)), "{step:?}");
         model.carry_out(step);
     }
@@ -251,6 +261,29 @@ fn nobody_gets_a_vote_before_all_have_caught_up() {
         .map(|node| model.members.learner_on(NodeId(node)).unwrap())
         .collect();
     model.carry_out(Step::CatchUp(learners[0]));
-    let step = next_step(&add, &model.members, &model.newcomers(&add));
+    let step = model.next(&add);
     assert_eq!(step, Ok(Step::CatchUp(learners[1])));
+}
+
+#[test]
+fn a_copy_stays_without_a_vote_is_in_nobodys_way_and_may_get_one() {
+    let mut model = Model::new(3, &BTreeSet::new());
+    model.copies = [NodeId(4)].into();
+    let copy = Order::AddLearner(member(4));
+    assert_eq!(model.order(&copy), Ok(()));
+    let learner = model.members.learner_on(NodeId(4)).unwrap();
+    assert_eq!(model.members.voters().len(), 3);
+    assert_eq!(model.order(&Order::Add(vec![member(5)])), Ok(()));
+    assert_eq!(model.members.learner_on(NodeId(4)), Some(learner));
+    // Its disk is lost: it begins anew under another replica id.
+    model.holds.remove(&NodeId(4));
+    assert_eq!(model.order(&copy), Ok(()));
+    let anew = model.members.learner_on(NodeId(4)).unwrap();
+    assert!(anew > learner);
+    // Another goal: as a voter it goes on with what it has.
+    model.copies.clear();
+    let (node, other) = (NodeId(4), Order::Add(vec![member(6)]));
+    assert_eq!(model.order(&other), Err(Refused::Underway { node }));
+    assert_eq!(model.order(&Order::Add(vec![member(4)])), Ok(()));
+    assert_eq!(model.members.voter_on(NodeId(4)), Some(anew));
 }
