@@ -9,7 +9,7 @@ use rossby_seams::disk::WithheldChange;
 use super::report::{Report, Severity};
 
 /// What a node keeps in its data directory. What else is there is not ours.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "lock",
     "node",
     "wal",
@@ -18,6 +18,7 @@ const KNOWN: [&str; 12] = [
     "admin.sock",
     "addresses.json",
     "founding",
+    "joining",
     "map",
     "reserve",
     "set-aside",
