@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 mod placement;
+mod token;
 mod wire;
 
 use std::io;
@@ -16,7 +17,7 @@ use futures_util::Stream;
 use rossby_domain::ids::{
     ClusterId, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
 };
-use rossby_domain::placement::{RegionName, SurvivalGoal};
+use rossby_domain::placement::{RegionName, SurvivalGoal, TokenWanted};
 use rossby_proto::v1;
 use rossby_proto::v1::admin_server::{Admin, AdminServer};
 use rossby_raft::{ClockJump, GroupStatus};
@@ -49,6 +50,8 @@ pub struct NodeStatus {
     pub map_version: MapVersion,
     /// How many groups of boxes that map names.
     pub data_groups: usize,
+    /// If it leads the placement group: the steps that are under way.
+    pub steps: Vec<v1::StepUnderWay>,
 }
 
 /// What a node is to its cluster.
@@ -131,6 +134,7 @@ pub enum MembersProgress {
 
 pub use self::backup::BackupSource;
 pub use self::placement::{NewGroup, PlacementView};
+pub use self::token::IssuedToken;
 pub use self::wire::{group_status, members_answer, members_request};
 pub(crate) use self::wire::{members_order, members_progress, plan, status};
 
@@ -316,6 +320,12 @@ pub trait Operator: Send + Sync + 'static {
         home: RegionName,
         partitions: Option<u16>,
     ) -> Result<NewGroup, OperatorError>;
+
+    /// Issues a token by which one node can join.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn issue_token(&self, wanted: TokenWanted) -> Result<IssuedToken, OperatorError>;
 }
 
 /// The admin socket, bound.
@@ -550,5 +560,16 @@ impl Admin for AdminDoor {
         let (home, partitions) = placement::group_wanted(&request.into_inner())?;
         let added = self.0.add_group(home, partitions).await?;
         Ok(Response::new(placement::group_added(&added)))
+    }
+
+    async fn issue_token(
+        &self,
+        request: Request<v1::IssueTokenRequest>,
+    ) -> Result<Response<v1::IssueTokenResponse>, Status> {
+        let issued = self
+            .0
+            .issue_token(token::wanted(request.into_inner())?)
+            .await?;
+        Ok(Response::new(token::response(&issued)))
     }
 }

@@ -418,7 +418,9 @@ fn code_of(rejection: &Rejection, unknown: Code) -> Code {
         Rejection::QueueFull => Code::QueueFull,
         Rejection::BeyondQueue { .. } => Code::BeyondQueue,
         // Answers to operators and planners, who never come here.
-        Rejection::MapChanged { .. } | Rejection::PlacementRefused(_) => Code::Internal,
+        Rejection::MapChanged { .. }
+        | Rejection::PlacementRefused(_)
+        | Rejection::AdmissionRefused(_) => Code::Internal,
     }
 }
 

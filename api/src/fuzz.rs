@@ -142,7 +142,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 19 {
+    match kind % 21 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -192,7 +192,13 @@ pub fn request(data: &[u8]) -> bool {
         }),
         15 => work(&bytes),
         16 => done(&bytes),
-        _ => message(&bytes, peer::executed),
+        17 => message(&bytes, peer::executed),
+        19 => message(&bytes, |request| {
+            peer::newcomer(rossby_domain::ids::NodeId(4), request)
+        }),
+        _ => message(&bytes, |response: v1::JoinResponse| {
+            peer::Welcome::try_from(response)
+        }),
     }
 }
 
@@ -530,6 +536,23 @@ mod tests {
             ..create
         };
         check(8, "create-founder", &founder);
+        let join = v1::JoinRequest {
+            secret: Bytes::from(vec![1; 32]),
+            attempt: Bytes::from(vec![2; 16]),
+            region: "eu".to_owned(),
+            peer_address: "10.0.0.4:7472".to_owned(),
+            client_address: "10.0.0.4:7470".to_owned(),
+            secrets_check: String::new(),
+        };
+        check(19, "join", &join);
+        let welcome = v1::JoinResponse {
+            cluster_id: "7b2f9d1c-55e0-4c2d-9f6a-0d1e2f3a4b5c".to_owned(),
+            cluster_name: "rossby".to_owned(),
+            partition_count: 256,
+            cluster_keys: Bytes::from_static(b"keys"),
+            map: serde_json::to_vec(&ClusterMap::default()).unwrap().into(),
+        };
+        check(20, "welcome", &welcome);
         check_work(address);
         let executed = v1::ExecuteResponse {
             done: Bytes::from_static(b"done"),

@@ -61,6 +61,8 @@ pub fn apply<T: Tables>(
         Command::Expire(command) => command.execute(tables, &meta),
         Command::UpdateKey(command) => command.execute(tables),
         Command::Place(command) => command.execute(tables, &meta),
+        Command::IssueToken(command) => command.execute(tables, &meta),
+        Command::Admit(command) => command.execute(tables, &meta),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;
@@ -73,7 +75,7 @@ pub fn apply<T: Tables>(
 fn is_admitted(routed: &Routed, meta: &Meta) -> bool {
     match &routed.command {
         Command::Adopt(adopt) => adopt.is_admitted(meta, routed.epoch),
-        Command::Place(_) => {
+        Command::Place(_) | Command::IssueToken(_) | Command::Admit(_) => {
             meta.epoch == Some(routed.epoch) && routed.partition == PLACEMENT_PARTITION
         }
         command => {

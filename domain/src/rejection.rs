@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Counter, Epoch, MapVersion, Sequence};
-use crate::placement::PlacementRefusal;
+use crate::placement::{AdmissionRefusal, PlacementRefusal};
 use crate::time::Timestamp;
 
 /// Why a command was refused.
@@ -136,4 +136,7 @@ pub enum Rejection {
     /// The change makes no map.
     #[error("the cluster map can't be changed so: {0}")]
     PlacementRefused(PlacementRefusal),
+    /// No token is issued, or no node let in.
+    #[error("{0}")]
+    AdmissionRefused(AdmissionRefusal),
 }

@@ -46,7 +46,7 @@ pub enum Command {
     /// Shows and changes where the cluster's data is: regions, groups, and what is to be survived.
     #[command(subcommand)]
     Placement(PlacementCommand),
-    /// Has a node leave its groups, stay, or leave the cluster for good.
+    /// Takes nodes into the cluster, and has them leave their groups, stay, or leave the cluster for good.
     #[command(subcommand)]
     Node(NodeCommand),
     /// Adds groups of boxes, as a region grows.
@@ -87,7 +87,8 @@ pub enum Command {
 Examples:
   rossby serve
   rossby serve --data /var/lib/rossby --listen 127.0.0.1:7470
-  rossby serve --config /etc/rossby.toml --node 2 --peer-listen 10.0.0.2:7472")]
+  rossby serve --config /etc/rossby.toml --node 2 --peer-listen 10.0.0.2:7472
+  rossby help node token                   how a new node joins a cluster with --join")]
 pub struct ServeArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -206,7 +207,12 @@ Nodes that were started with --region get a group of boxes for each region.")]
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// Again every two seconds, until interrupted.
+        #[arg(long)]
+        watch: bool,
     },
+    #[command(flatten)]
+    Table(TableCommand),
     /// Moves leadership to another node, for example before maintenance. Ask the node that leads.
     TransferLeader {
         #[command(flatten)]
@@ -275,11 +281,32 @@ Start the new node with an empty directory, then, on the machine of a member:
     },
 }
 
+/// What `rossby cluster` shows of all nodes, as the one that is asked could learn.
+#[derive(Debug, Subcommand)]
+pub enum TableCommand {
+    /// Shows all groups: home, leader, members and how far they are, steps under way.
+    Groups(ShowArgs),
+    /// Shows all partitions: the group that owns each, and since which epoch.
+    Partitions(ShowArgs),
+    /// Shows all nodes: region, state, groups, which of them they lead, addresses.
+    Nodes(ShowArgs),
+}
+
+/// What the commands that show something of placement have in common.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    pub placement: PlacementArgs,
+    /// Again every two seconds, until interrupted: in place on a terminal, else below each other.
+    #[arg(long)]
+    pub watch: bool,
+}
+
 /// `rossby placement`.
 #[derive(Debug, Subcommand)]
 pub enum PlacementCommand {
     /// Shows the cluster map: nodes by region, groups with their members and leaders, partitions.
-    Show(PlacementArgs),
+    Show(ShowArgs),
     /// Shows what changed in the map, version by version.
     History(PlacementArgs),
     /// Says what the loss of a region or node would cost, and why replicas are where they are.
@@ -340,6 +367,49 @@ Examples:
         #[command(flatten)]
         drain: DrainArgs,
     },
+    /// Has another node of the same region take the place of a node in all its groups, then takes that one out of
+    /// the cluster for good. It may be dead. Given again, it goes on where it stopped.
+    #[command(after_help = "\
+The new node joins first (see rossby node token), then, on the machine of any node:
+  rossby node replace 3 4    node 4 comes, node 3 goes")]
+    Replace {
+        #[command(flatten)]
+        drain: DrainArgs,
+        /// The node that comes: a member already.
+        #[arg(value_name = "NEW", value_parser = clap::value_parser!(u64).range(1..))]
+        new: u64,
+    },
+    /// Makes a token by which one new node can join the cluster, once, and gives that node its number. Ask any
+    /// node. The cluster keeps a digest of the token only: it can't be shown again.
+    #[command(after_help = "\
+Examples:
+  rossby node token --region eu-west --out join.token
+  rossby cert node --ca certs --node 4 --out certs       the number that it said
+  rossby serve --join 10.0.0.1:7472 --region eu-west --join-token-file join.token \\
+      --peer-listen 10.0.0.4:7472 --peer-cert node-4.crt --peer-key node-4.key --peer-ca ca.crt")]
+    Token(TokenArgs),
+}
+
+/// `rossby node token`.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    #[command(flatten)]
+    pub placement: PlacementArgs,
+    /// The region that the node may be in [default: any that nodes are in]
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<RegionName>,
+    /// The region is new: the node is its first one.
+    #[arg(long, requires = "region")]
+    pub new_region: bool,
+    /// The node's number, above all that were ever used [default: the next one]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub node: Option<u64>,
+    /// For how long it is good: a number with s, m, h or d; 30d at most.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = crate::fleet::duration)]
+    pub valid_for: std::time::Duration,
+    /// Write it to a new file that nobody else can read, rather than to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// What draining takes.

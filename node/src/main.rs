@@ -31,7 +31,9 @@ mod placement;
 mod rebuild;
 mod runtime;
 mod serve;
+mod table;
 mod telemetry;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -28,12 +28,37 @@ pub fn try_line(text: impl Display) -> Result<bool, Failure> {
     }
 }
 
+/// Lines of text, to be printed together.
+#[derive(Debug, Default)]
+pub struct Page(Vec<String>);
+
+impl Page {
+    /// Adds a line.
+    pub fn line(&mut self, text: impl Display) {
+        self.0.push(text.to_string());
+    }
+
+    /// All of it, without the last line's end.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.0.join("\n")
+    }
+}
+
+/// Data as one JSON document on one line.
+///
+/// # Errors
+/// If it can't be written as JSON.
+pub fn to_json(data: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(data).map_err(|error| Failure::new(Exit::Failure, error))
+}
+
 /// Prints data as one JSON document on one line.
 ///
 /// # Errors
 /// If it can't be written: a program that was told "done" takes it to have the data.
 pub fn json(data: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string(data).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let text = to_json(data)?;
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -20,7 +20,7 @@ use rossby_domain::dedupe::{Accepted, SenderRow};
 use rossby_domain::envelope::Envelope;
 use rossby_domain::ids::{Counter, Epoch, Sequence};
 use rossby_domain::limits::Limits;
-use rossby_domain::placement::{ClusterMap, MapHistoryRow};
+use rossby_domain::placement::{Admissions, ClusterMap, MapHistoryRow};
 use rossby_domain::profile::{Intent, Profile};
 use rossby_domain::restored::Restored;
 use rossby_domain::tables::{Meta, OutboxRow, QueueState};
@@ -140,6 +140,7 @@ first_version!(
     Intent,
     ClusterMap,
     MapHistoryRow,
+    Admissions,
 );
 
 /// [`Accepted`] as bincode knows it without serde: the same bytes, but the digest in one piece. By serde

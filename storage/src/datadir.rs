@@ -5,6 +5,7 @@
 //!   <data>/node           the identity: which node, which cluster, which replicas
 //!   <data>/founding       the plan of the cluster, on nodes that founded it (crate `node`)
 //!   <data>/mark           tells this directory from one that takes its place (crate `node`)
+//!   <data>/joining        names the try of a node to join a cluster by a token (crate `node`)
 //!   <data>/map            the newest cluster map that the node knows (crate `node`)
 //!   <data>/wal/           the write-ahead log
 //!   <data>/checkpoints/   the checkpoints of each group
@@ -265,6 +266,14 @@ impl DataDirectory {
             identity,
             _lock: lock,
         })
+    }
+
+    /// Whose directory it is, without opening it; `None` if it is nobody's yet or there is none.
+    ///
+    /// # Errors
+    /// As [`Self::open`], but for the lock.
+    pub fn peek(disk: &dyn Disk, path: &Path) -> Result<Option<Identity>, DataDirectoryError> {
+        read_identity(disk, &path.join(IDENTITY))
     }
 
     /// Whose directory it is; `None` until [`Self::save`] was called for the first time.

@@ -13,7 +13,7 @@ use rossby_domain::chain::KeyRecord;
 use rossby_domain::claim::{Claim, CodeBudget, PendingClaim};
 use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
-use rossby_domain::placement::{ClusterMap, MapHistoryRow};
+use rossby_domain::placement::{Admissions, ClusterMap, MapHistoryRow};
 use rossby_domain::profile::{Intent, Profile};
 use rossby_domain::tables::{Meta, OutboxRow, QueueState};
 use rossby_seams::disk::{Disk, MemoryDisk};
@@ -29,7 +29,7 @@ pub fn entry(data: &[u8]) -> bool {
     let Some((kind, bytes)) = data.split_first() else {
         return false;
     };
-    match kind % 14 {
+    match kind % 15 {
         0 => value::<Batch>(bytes),
         1 => value::<Claim>(bytes),
         2 => value::<KeyRecord>(bytes),
@@ -43,7 +43,8 @@ pub fn entry(data: &[u8]) -> bool {
         10 => value::<Intent>(bytes),
         11 => value::<Meta>(bytes),
         12 => value::<ClusterMap>(bytes),
-        _ => value::<MapHistoryRow>(bytes),
+        13 => value::<MapHistoryRow>(bytes),
+        _ => value::<Admissions>(bytes),
     }
 }
 
@@ -100,14 +101,18 @@ mod tests {
     use rossby_domain::chain::{KemKey, SUITE_XWING};
     use rossby_domain::claim::{CodeMac, Delivery};
     use rossby_domain::command::{
-        Enqueue, EnvelopeDigest, Expire, MarkCodeSent, MarkCodeUnsent, OpenClaim, Place, UpdateKey,
+        Admit, Enqueue, EnvelopeDigest, Expire, IssueToken, MarkCodeSent, MarkCodeUnsent,
+        OpenClaim, Place, UpdateKey,
     };
     use rossby_domain::identifier::IdentifierHash;
     use rossby_domain::ids::{
         BoxId, ClusterId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, MapVersion,
         NodeId, PartitionCount, PartitionId, ReplicaId, Sequence,
     };
-    use rossby_domain::placement::{Change, FoundingGroup, NodeEntry, RegionName, SurvivalGoal};
+    use rossby_domain::placement::{
+        Change, FoundingGroup, JoinAttempt, Joiner, NodeEntry, RegionName, SurvivalGoal,
+        TokenDigest, TokenRegion, TokenWanted,
+    };
     use rossby_domain::restored::Restored;
     use rossby_domain::time::Timestamp;
     use rossby_domain::{Command, Routed};
@@ -185,6 +190,15 @@ mod tests {
                 based_on: MapVersion(0),
                 change: founding(),
             }),
+            Command::IssueToken(issue()),
+            Command::Admit(Admit {
+                joiner: Joiner {
+                    token: TokenDigest([7; 32]),
+                    attempt: JoinAttempt([8; 16]),
+                    node: NodeId(4),
+                    entry: node_entry(),
+                },
+            }),
         ];
         let routed = |command| Routed {
             partition: box_id().partition(),
@@ -198,14 +212,18 @@ mod tests {
         }
     }
 
-    fn founding() -> Change {
-        let home = RegionName::default();
-        let entry = NodeEntry {
-            region: home.clone(),
+    fn node_entry() -> NodeEntry {
+        NodeEntry {
+            region: RegionName::default(),
             peer_address: "10.0.0.1:7471".to_owned(),
             client_address: "10.0.0.1:7470".to_owned(),
             state: Default::default(),
-        };
+        }
+    }
+
+    fn founding() -> Change {
+        let home = RegionName::default();
+        let entry = node_entry();
         let founders = [(ReplicaId(1), NodeId(1))].into();
         Change::Found {
             goal: SurvivalGoal::Node,
@@ -291,6 +309,27 @@ mod tests {
             change: founding(),
         };
         check(13, &row);
+        check(14, &admissions(at));
+    }
+
+    fn admissions(now: Timestamp) -> Admissions {
+        let mut admissions = Admissions::default();
+        let map = ClusterMap::default().after(&founding()).unwrap();
+        let issue = issue();
+        let issued = admissions.issue(&map, issue.digest, &issue.wanted, now);
+        issued.unwrap();
+        admissions
+    }
+
+    fn issue() -> IssueToken {
+        IssueToken {
+            digest: TokenDigest([7; 32]),
+            wanted: TokenWanted {
+                node: Some(NodeId(4)),
+                region: TokenRegion::New(RegionName::default()),
+                valid_for_ms: 60_000,
+            },
+        }
     }
 
     #[test]

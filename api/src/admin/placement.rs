@@ -29,6 +29,8 @@ pub struct PlacementView {
     pub groups: Vec<v1::KnownGroup>,
     /// Who was asked and did not answer.
     pub silent: Vec<NodeId>,
+    /// The steps that are under way, if whoever plans them answers.
+    pub steps: Vec<v1::StepUnderWay>,
 }
 
 pub(super) fn response(view: PlacementView) -> Result<v1::PlacementResponse, Status> {
@@ -38,6 +40,7 @@ pub(super) fn response(view: PlacementView) -> Result<v1::PlacementResponse, Sta
         map: map.into(),
         groups: view.groups,
         silent_node_ids: view.silent.into_iter().map(|node| node.0).collect(),
+        steps: view.steps,
     })
 }
 

@@ -23,6 +23,7 @@ pub(crate) fn status(status: NodeStatus) -> v1::StatusResponse {
         region: status.region.to_string(),
         map_version: status.map_version.0,
         data_groups: u32::try_from(status.data_groups).unwrap_or(u32::MAX),
+        steps: status.steps,
     }
 }
 

@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use rossby_domain::ids::NodeId;
 use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -229,17 +233,86 @@ pub fn peer_client(
     credentials: &Credentials,
     peers: Arc<RootCertStore>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let verifier = WebPkiServerVerifier::builder_with_provider(peers, provider())
-        .build()
-        .map_err(|error| credentials.pair_error(&rustls::Error::General(error.to_string())))?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| credentials.pair_error(&error))?
-        .with_webpki_verifier(verifier)
+        .with_webpki_verifier(node_verifier(credentials, peers)?)
         .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
         .map_err(|error| credentials.pair_error(&error))?;
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     Ok(Arc::new(config))
+}
+
+fn node_verifier(
+    credentials: &Credentials,
+    peers: Arc<RootCertStore>,
+) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(peers, provider()).build();
+    verifier.map_err(|error| credentials.pair_error(&rustls::Error::General(error.to_string())))
+}
+
+/// What this node shows a peer of which it knows the address only: whichever node of these authorities it
+/// is, it is one.
+fn seed_client(
+    credentials: &Credentials,
+    peers: Arc<RootCertStore>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let verifier = AnyNode(node_verifier(credentials, peers)?);
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| credentials.pair_error(&error))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
+        .map_err(|error| credentials.pair_error(&error))?;
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Takes the certificate of any node that the authorities vouch for, and no other: it is held against the
+/// node's name that is in it.
+#[derive(Debug)]
+struct AnyNode(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyNode {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let unfit =
+            |error: OtherError| rustls::Error::InvalidCertificate(CertificateError::Other(error));
+        let node = node_of(end_entity).map_err(|error| unfit(OtherError(Arc::new(error))))?;
+        let name = ServerName::try_from(node_name(node))
+            .map_err(|error| unfit(OtherError(Arc::new(error))))?;
+        self.0
+            .verify_server_cert(end_entity, intermediates, &name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// The certificates of a node for its peers: what it shows, and whom it trusts.
@@ -249,6 +322,8 @@ pub struct PeerTls {
     pub server: Arc<ServerConfig>,
     /// For calls to peers.
     pub client: Arc<ClientConfig>,
+    /// For a call to a peer whose number is not known.
+    pub seed: Arc<ClientConfig>,
 }
 
 impl PeerTls {
@@ -269,6 +344,7 @@ impl PeerTls {
         let roots = authorities(ca)?;
         Ok(Self {
             server: server(&credentials, Some(Arc::clone(&roots)))?,
+            seed: seed_client(&credentials, Arc::clone(&roots))?,
             client: peer_client(&credentials, roots)?,
         })
     }

@@ -30,6 +30,8 @@ use crate::listener::tls;
 /// a peer that lost its power sends no goodbye.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The name that a connection is opened by to a node whose own is not known.
+const SEED_NAME: &str = "seed.rossby.internal";
 /// Flow control, as on the listener.
 const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
@@ -113,7 +115,7 @@ impl Connections {
             address: address.to_owned(),
             reason,
         };
-        let open = open_tls(Arc::clone(&self.tls), node, address);
+        let open = open_tls(Arc::clone(&self.tls), tls::node_name(node), address);
         let stream = match tokio::time::timeout(CONNECT_TIMEOUT, open).await {
             Err(_) => return Err(unreachable("no answer in time".to_owned())),
             Ok(Err(OpenError::Tcp(error))) => return Err(unreachable(error.to_string())),
@@ -127,21 +129,9 @@ impl Connections {
             }
             Ok(Ok(stream)) => stream,
         };
-        let closed = Arc::new(AtomicBool::new(false));
-        let wire = Wire {
-            stream,
-            closed: Arc::clone(&closed),
-        };
-        let channel = channel(wire)
-            .await
-            .map_err(|error| unreachable(error.to_string()))?;
-        let cluster = Stamp::new(*self.cluster.lock());
-        Ok(Connection {
-            address: address.into(),
-            channel,
-            cluster,
-            closed,
-        })
+        let cluster = *self.cluster.lock();
+        let connection = Connection::over(stream, address, cluster).await;
+        connection.map_err(|error| unreachable(error.to_string()))
     }
 }
 
@@ -155,6 +145,24 @@ pub struct Connection {
 }
 
 impl Connection {
+    async fn over(
+        stream: TlsStream<TcpStream>,
+        address: &str,
+        cluster: Option<ClusterId>,
+    ) -> Result<Self, tonic::transport::Error> {
+        let closed = Arc::new(AtomicBool::new(false));
+        let wire = Wire {
+            stream,
+            closed: Arc::clone(&closed),
+        };
+        Ok(Self {
+            address: address.into(),
+            channel: channel(wire).await?,
+            cluster: Stamp::new(cluster),
+            closed,
+        })
+    }
+
     /// Whether it was still open a moment ago.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -192,6 +200,62 @@ impl Interceptor for Stamp {
     }
 }
 
+/// Why nobody could be met at an address. Nothing was sent.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MeetError {
+    /// Nobody answers there.
+    #[error("nobody answers at {address}: {reason}")]
+    Unreachable {
+        /// The address.
+        address: String,
+        /// What the network said.
+        reason: String,
+    },
+    /// Whoever answers is no node of the authority, or does not take us for one.
+    #[error("who answers at {address} can't be trusted: {reason}")]
+    Untrusted {
+        /// The address.
+        address: String,
+        /// What TLS said.
+        reason: String,
+    },
+}
+
+/// Opens a connection to whichever node is at an address, with the settings for seeds. Calls are for this
+/// cluster.
+///
+/// # Errors
+/// [`MeetError`] if nobody is there, or no node of the authority.
+pub async fn meet(
+    seed: Arc<ClientConfig>,
+    address: &str,
+    cluster: ClusterId,
+) -> Result<(NodeId, Connection), MeetError> {
+    let unreachable = |reason: String| MeetError::Unreachable {
+        address: address.to_owned(),
+        reason,
+    };
+    let untrusted = |reason: String| MeetError::Untrusted {
+        address: address.to_owned(),
+        reason,
+    };
+    // Whose name this is is in the certificate, and verified by it.
+    let open = open_tls(seed, SEED_NAME.to_owned(), address);
+    let stream = match tokio::time::timeout(CONNECT_TIMEOUT, open).await {
+        Err(_) => return Err(unreachable("no answer in time".to_owned())),
+        Ok(Err(OpenError::Tcp(error))) => return Err(unreachable(error.to_string())),
+        Ok(Err(OpenError::Tls(error))) => return Err(untrusted(error.to_string())),
+        Ok(Ok(stream)) => stream,
+    };
+    let (_, session) = stream.get_ref();
+    let shown = session.peer_certificates().and_then(<[_]>::first);
+    let shown = shown.ok_or_else(|| untrusted("it shows no certificate".to_owned()))?;
+    let node = tls::node_of(shown).map_err(|error| untrusted(error.to_string()))?;
+    let connection = Connection::over(stream, address, Some(cluster)).await;
+    let connection = connection.map_err(|error| unreachable(error.to_string()))?;
+    Ok((node, connection))
+}
+
 enum OpenError {
     Tcp(io::Error),
     Tls(io::Error),
@@ -199,14 +263,14 @@ enum OpenError {
 
 async fn open_tls(
     tls: Arc<ClientConfig>,
-    node: NodeId,
+    name: String,
     address: &str,
 ) -> Result<TlsStream<TcpStream>, OpenError> {
     let socket = TcpStream::connect(address).await.map_err(OpenError::Tcp)?;
     socket.set_nodelay(true).map_err(OpenError::Tcp)?;
     // The name makes TLS verify that the certificate is for this very node.
-    let name = ServerName::try_from(tls::node_name(node))
-        .map_err(|error| OpenError::Tls(io::Error::other(error)))?;
+    let name =
+        ServerName::try_from(name).map_err(|error| OpenError::Tls(io::Error::other(error)))?;
     TlsConnector::from(tls)
         .connect(name, socket)
         .await

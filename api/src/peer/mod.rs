@@ -21,17 +21,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use connections::{ConnectError, Connection, Connections};
+pub use connections::{ConnectError, Connection, Connections, MeetError, meet};
 pub use execute::PeerExecutors;
 #[cfg(any(test, fuzzing))]
 pub(crate) use execute::executed;
 pub(crate) use execute::member;
-#[cfg(any(test, fuzzing))]
-pub(crate) use server::placement;
 pub use server::{
-    Description, GroupReport, JoinError, Joining, PeerDoor, PeerServer, Placement, PlannedStep,
-    Role,
+    Description, GroupReport, JoinError, Joining, Newcomer, PeerDoor, PeerServer, Placement,
+    PlannedStep, Role, Welcome,
 };
+#[cfg(any(test, fuzzing))]
+pub(crate) use server::{newcomer, placement};
 pub use transport::{NoPeers, PeerTransport};
 
 /// How long a connection to a peer may take, TLS included.

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use parking_lot::RwLock;
 use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionCount, ReplicaId};
-use rossby_domain::placement::{Change, ClusterMap, RegionName, Report, Step};
+use rossby_domain::placement::{
+    Change, ClusterMap, JoinAttempt, NodeEntry, NodeState, RegionName, Report, Step,
+};
 use rossby_proto::v1;
 use rossby_proto::v1::peer_server::Peer;
 use rossby_seams::transport::LinkAcceptor;
@@ -100,6 +102,53 @@ pub struct Placement {
     pub secrets: Zeroizing<String>,
 }
 
+/// A node that asks to be taken in by a join token.
+pub struct Newcomer {
+    /// The node, as its certificate proves.
+    pub node: NodeId,
+    /// The token's secret.
+    pub secret: Zeroizing<[u8; 32]>,
+    /// Its try.
+    pub attempt: JoinAttempt,
+    /// The node as it is to be in the map.
+    pub entry: NodeEntry,
+    /// Tells the cluster's secrets that it has already from others, if it has any.
+    pub secrets_check: Option<String>,
+}
+
+/// What a node that is taken in needs to be a member.
+pub struct Welcome {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its name.
+    pub cluster_name: String,
+    /// Into how many partitions it is cut.
+    pub partitions: PartitionCount,
+    /// The content of `cluster.keys`.
+    pub secrets: Zeroizing<String>,
+    /// The cluster map, with the node in it.
+    pub map: Arc<ClusterMap>,
+}
+
+impl TryFrom<v1::JoinResponse> for Welcome {
+    type Error = &'static str;
+    fn try_from(response: v1::JoinResponse) -> Result<Self, Self::Error> {
+        let secrets = Zeroizing::new(response.cluster_keys.to_vec());
+        let secrets = std::str::from_utf8(&secrets).map_err(|_| "the cluster's secrets")?;
+        let partitions = u16::try_from(response.partition_count).ok();
+        let map = serde_json::from_slice(&response.map).map_err(|_| "the cluster map")?;
+        Ok(Self {
+            cluster: response.cluster_id.parse().map_err(|_| "the cluster")?,
+            cluster_name: response.cluster_name,
+            partitions: partitions
+                .and_then(|count| PartitionCount::new(count).ok())
+                .ok_or("the number of partitions")?,
+            secrets: Zeroizing::new(secrets.to_owned()),
+            map: Arc::new(map),
+        })
+    }
+}
+
 /// Why a node did not take its place in a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -154,6 +203,12 @@ pub trait Joining: Send + Sync + 'static {
     /// # Errors
     /// [`JoinError`] if it can't, or belongs elsewhere.
     async fn join(&self, placement: Placement) -> Result<(), JoinError>;
+
+    /// Takes a node into the cluster that this one is a member of, if its token is good.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn admit(&self, newcomer: Newcomer) -> Result<Welcome, OperatorError>;
 
     /// Carries an order about the members on, if this node leads.
     ///
@@ -459,6 +514,23 @@ impl Peer for PeerServer {
         Ok(Response::new(v1::CreateReplicaResponse {}))
     }
 
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
+        let node = caller(&request)?;
+        self.member(&request, |_| ())?;
+        let newcomer = newcomer(node, request.into_inner())?;
+        let welcome = self.joining()?.admit(newcomer).await?;
+        Ok(Response::new(v1::JoinResponse {
+            cluster_id: welcome.cluster.to_string(),
+            cluster_name: welcome.cluster_name,
+            partition_count: u32::from(welcome.partitions.get()),
+            cluster_keys: welcome.secrets.as_bytes().to_vec().into(),
+            map: to_json(&welcome.map)?,
+        }))
+    }
+
     async fn get_map(
         &self,
         request: Request<v1::NewerMapRequest>,
@@ -617,6 +689,26 @@ fn refusal(status: &Status) -> v1::RelayResponse {
         status_details: status.details().to_vec().into(),
         ..Default::default()
     }
+}
+
+/// A node that asks to be taken in.
+pub(crate) fn newcomer(node: NodeId, request: v1::JoinRequest) -> Result<Newcomer, Status> {
+    let invalid = |what: &str| Status::invalid_argument(format!("{what} is not valid"));
+    let secret = Zeroizing::new(request.secret.to_vec());
+    let secret = <[u8; 32]>::try_from(secret.as_slice()).map_err(|_| invalid("secret"))?;
+    let attempt = <[u8; 16]>::try_from(request.attempt.as_ref());
+    Ok(Newcomer {
+        node,
+        secret: Zeroizing::new(secret),
+        attempt: JoinAttempt(attempt.map_err(|_| invalid("attempt"))?),
+        entry: NodeEntry {
+            region: RegionName::new(&request.region).map_err(|_| invalid("region"))?,
+            peer_address: request.peer_address,
+            client_address: request.client_address,
+            state: NodeState::Active,
+        },
+        secrets_check: (!request.secrets_check.is_empty()).then_some(request.secrets_check),
+    })
 }
 
 pub(crate) fn placement(request: v1::CreateReplicaRequest) -> Result<Placement, Status> {

@@ -8,17 +8,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use rossby_api::admin::{
-    AdminListener, BackupSource, InitPlan, MembersOrder, MembersProgress, NewGroup, NodeStatus,
-    Operator, OperatorError, PlacementView, Standing,
+    AdminListener, BackupSource, InitPlan, IssuedToken, MembersOrder, MembersProgress, NewGroup,
+    NodeStatus, Operator, OperatorError, PlacementView, Standing,
 };
 use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionId};
-use rossby_domain::placement::{ClusterMap, RegionName, SurvivalGoal};
+use rossby_domain::placement::{ClusterMap, RegionName, SurvivalGoal, TokenWanted};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 use rossby_proto::v1::admin_client::AdminClient;
 use rossby_raft::ClockJump;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
+use zeroize::Zeroizing;
 
 struct Node;
 
@@ -36,6 +37,7 @@ impl Operator for Node {
             region: RegionName::new("eu").unwrap(),
             map_version: MapVersion(3),
             data_groups: 2,
+            steps: Vec::new(),
         }
     }
 
@@ -101,6 +103,7 @@ impl Operator for Node {
             map: Arc::default(),
             groups: Vec::new(),
             silent: vec![NodeId(5)],
+            steps: Vec::new(),
         })
     }
 
@@ -141,6 +144,15 @@ impl Operator for Node {
             group: GroupId(4),
             founders: vec![NodeId(5)],
             partitions,
+        })
+    }
+
+    async fn issue_token(&self, wanted: TokenWanted) -> Result<IssuedToken, OperatorError> {
+        Ok(IssuedToken {
+            token: Zeroizing::new(format!("{:?}", wanted.region)),
+            node: wanted.node.unwrap_or(NodeId(9)),
+            expires_at: Timestamp::from_millis(wanted.valid_for_ms),
+            peer_address: "a:1".to_owned(),
         })
     }
 }
@@ -336,5 +348,25 @@ async fn what_is_asked_of_placement_reaches_the_node() {
     ] {
         let refused = client.add_group(group(region, partitions)).await;
         assert_eq!(refused.unwrap_err().code(), code);
+    }
+    let token = |region: &str, new_region: bool| v1::IssueTokenRequest {
+        node_id: 0,
+        region: region.to_owned(),
+        new_region,
+        valid_for_ms: 5,
+    };
+    for (region, new, kind) in [
+        ("", false, "Any"),
+        ("eu", false, "Known"),
+        ("eu", true, "New"),
+    ] {
+        let issued = client.issue_token(token(region, new)).await;
+        let issued = issued.unwrap().into_inner();
+        assert!(issued.token.starts_with(kind), "{}", issued.token);
+        assert_eq!((issued.node_id, issued.expires_ms), (9, 5));
+    }
+    for (region, new) in [("", true), ("no such name", false)] {
+        let refused = client.issue_token(token(region, new)).await;
+        assert_eq!(refused.unwrap_err().code(), tonic::Code::InvalidArgument);
     }
 }

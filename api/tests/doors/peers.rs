@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::listener::Listener;
-use rossby_api::listener::tls::{IdentityError, PeerTls, TlsError};
-use rossby_api::peer::{Connections, PeerDoor, PeerServer, PeerTransport};
+use rossby_api::listener::tls::{self, IdentityError, PeerTls, TlsError};
+use rossby_api::peer::{Connections, MeetError, PeerDoor, PeerServer, PeerTransport, meet};
 use rossby_api::router::{Execute, ExecuteError, Executed};
 use rossby_api::{ApiError, Call, CallError, CallReply, CallStream, Code};
 use rossby_domain::ids::{ClusterId, NodeId};
@@ -267,6 +267,43 @@ async fn a_certificate_without_a_nodes_name_is_refused() {
     let connections = Connections::new(client, Some(cluster(1)));
     connect(&connections, 2, &server).await.unwrap_err();
     assert!(server.links.try_recv().is_err(), "a stranger got a link");
+}
+
+#[tokio::test]
+async fn a_seed_is_any_node_of_the_authority_and_nobody_else() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let server = serve(&ours.node(2, &ours.ca()), cluster(1)).await;
+    let address = server.address.to_string();
+    let one = ours.node(1, &ours.ca());
+    let met = meet(Arc::clone(&one.seed), &address, cluster(1)).await;
+    let (node, connection) = met.unwrap();
+    assert_eq!(node, NodeId(2));
+    // What it asks for is not valid, but it is heard.
+    let malformed = v1::JoinRequest::default();
+    let status = connection.client().join(malformed.clone()).await;
+    assert_eq!(status.unwrap_err().code(), tonic::Code::InvalidArgument);
+    let (_, elsewhere) = meet(Arc::clone(&one.seed), &address, cluster(9))
+        .await
+        .unwrap();
+    let status = elsewhere.client().join(malformed).await;
+    assert_eq!(status.unwrap_err().code(), tonic::Code::PermissionDenied);
+    // A node of another authority, and a certificate of ours that is no node's.
+    let stranger = serve(&theirs.node(2, &theirs.ca()), cluster(1)).await;
+    let (cert, key) = ours.issue("alice", &["alice".to_owned()]);
+    let credentials = tls::Credentials::load(&cert, &key).unwrap();
+    let listener = Listener::clients(
+        "127.0.0.1:0".parse().unwrap(),
+        Some(tls::server(&credentials, None).unwrap()),
+    )
+    .await
+    .unwrap();
+    let alice = listener.address();
+    tokio::spawn(listener.serve_clients(Routes::default(), 8, CancellationToken::new()));
+    for address in [stranger.address, alice] {
+        let error = meet(Arc::clone(&one.seed), &address.to_string(), cluster(1)).await;
+        let error = error.err().expect("a stranger was met");
+        assert!(matches!(error, MeetError::Untrusted { .. }), "{error}");
+    }
 }
 
 #[tokio::test]

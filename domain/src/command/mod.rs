@@ -6,6 +6,7 @@
 
 mod acknowledge;
 mod activate_box;
+mod admit;
 mod adopt;
 mod block;
 mod claim_device;
@@ -22,12 +23,14 @@ mod verify_claim;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::ids::{BoxId, Epoch, MapVersion, PartitionId, Sequence};
+use crate::ids::{BoxId, Epoch, MapVersion, NodeId, PartitionId, Sequence};
 use crate::rejection::Rejection;
+use crate::time::Timestamp;
 use crate::wire::Writer;
 
 pub use acknowledge::Acknowledge;
 pub use activate_box::ActivateBox;
+pub use admit::{Admit, IssueToken};
 pub use adopt::Adopt;
 pub use block::Block;
 pub use claim_device::ClaimDevice;
@@ -68,6 +71,7 @@ impl Routed {
                 Command::CreateBox(create) => KEY_RECORD + create.sealed_identifier.len(),
                 Command::UpdateKey(_) => KEY_RECORD,
                 Command::Place(place) => place.change.weight_bytes(),
+                Command::Admit(admit) => admit.joiner.entry.weight_bytes(),
                 _ => 0,
             }
     }
@@ -104,6 +108,10 @@ pub enum Command {
     UpdateKey(UpdateKey),
     /// Changes the cluster map. (The placement group's first partition.)
     Place(Place),
+    /// Issues a token by which a node can join. (As [`Command::Place`].)
+    IssueToken(IssueToken),
+    /// Lets a node in by its token. (As [`Command::Place`].)
+    Admit(Admit),
 }
 
 impl Command {
@@ -125,7 +133,9 @@ impl Command {
             | Self::MarkCodeUnsent(_)
             | Self::VerifyClaim(_)
             | Self::Expire(_)
-            | Self::Place(_) => None,
+            | Self::Place(_)
+            | Self::IssueToken(_)
+            | Self::Admit(_) => None,
         }
     }
 
@@ -147,7 +157,9 @@ impl Command {
             | Self::Block(_)
             | Self::UpdateKey(_)
             | Self::Expire(_)
-            | Self::Place(_) => None,
+            | Self::Place(_)
+            | Self::IssueToken(_)
+            | Self::Admit(_) => None,
         }
     }
 }
@@ -215,6 +227,13 @@ pub enum Outcome {
     Placed {
         /// The version of the map with the change.
         version: MapVersion,
+    },
+    /// There is a join token, by this or an earlier try.
+    TokenIssued {
+        /// The number of the node that may join by it.
+        node: NodeId,
+        /// From then on it is good no more.
+        expires_at: Timestamp,
     },
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Reply};
 use crate::ids::MapVersion;
-use crate::placement::{Change, MapHistoryRow};
+use crate::placement::{Change, ClusterMap, MapHistoryRow};
 use crate::rejection::Rejection;
 use crate::tables::{Meta, Tables};
 
@@ -41,22 +41,40 @@ impl Place {
             });
         }
         let next = match map.after(&self.change) {
-            // Above what a map that was lost with a restored state may have had.
-            Ok(next) => next.raised_above(MapVersion(meta.restored.floor())),
+            Ok(next) => next,
             Err(refusal) => return Ok(Err(Rejection::PlacementRefused(refusal))),
         };
-        let version = next.version();
-        tables.put_cluster_map(&next)?;
-        tables.add_map_change(&MapHistoryRow {
-            version,
-            at: meta.clock,
-            change: self.change,
-        })?;
-        for row in tables.map_changes(MapVersion(0), FORGOTTEN_AT_ONCE)? {
-            if row.version.0.saturating_add(HISTORY_ROWS) <= version.0 {
-                tables.delete_map_change(row.version)?;
+        if let Change::RemoveNode(node) = self.change {
+            let mut admissions = tables.admissions()?;
+            if admissions.note_left(node) {
+                tables.put_admissions(&admissions)?;
             }
         }
+        let version = put_map(tables, meta, next, self.change)?;
         Ok(Ok(Outcome::Placed { version }))
     }
+}
+
+/// Puts the map in its table, and the change that made it in the history; its version.
+pub(super) fn put_map<T: Tables>(
+    tables: &mut T,
+    meta: &Meta,
+    next: ClusterMap,
+    change: Change,
+) -> Result<MapVersion, T::Error> {
+    // Above what a map that was lost with a restored state may have had.
+    let next = next.raised_above(MapVersion(meta.restored.floor()));
+    let version = next.version();
+    tables.put_cluster_map(&next)?;
+    tables.add_map_change(&MapHistoryRow {
+        version,
+        at: meta.clock,
+        change,
+    })?;
+    for row in tables.map_changes(MapVersion(0), FORGOTTEN_AT_ONCE)? {
+        if row.version.0.saturating_add(HISTORY_ROWS) <= version.0 {
+            tables.delete_map_change(row.version)?;
+        }
+    }
+    Ok(version)
 }

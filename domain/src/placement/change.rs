@@ -87,10 +87,7 @@ impl Change {
     pub fn weight_bytes(&self) -> usize {
         /// More than anything takes beside its addresses.
         const EACH: usize = 256;
-        let weight = |entry: &NodeEntry| {
-            let addresses = entry.peer_address.len() + entry.client_address.len();
-            EACH + addresses
-        };
+        let weight = |entry: &NodeEntry| EACH + entry.weight_bytes();
         let of_group = |born: &FoundingGroup| EACH + 20 * born.founders.len();
         match self {
             Self::Found { nodes, groups, .. } => {
@@ -413,6 +410,11 @@ pub(super) fn has_founders(founders: &BTreeMap<ReplicaId, NodeId>) -> bool {
 }
 
 impl NodeEntry {
+    /// How many bytes its addresses take.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        self.peer_address.len() + self.client_address.len()
+    }
+
     /// Whether its peers can be told where it is, unless it is `alone` and has none. Clients need not be.
     pub(super) fn has_addresses(&self, alone: bool) -> bool {
         let is_printable = |address: &str| {

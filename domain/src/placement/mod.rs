@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   Change ──► ClusterMap::after(change) ──► the next version        (in group 0's log: command::Place)
-//!                     │
+//!                     │                                             (Admit, IssueToken: admission.rs)
 //!                     ├── route   partition ─► group ─► nodes        (a hint: owners are fenced in their own logs)
 //!                     ├── desired map ─► who should vote in a group  (by the survival goal)
 //!                     ├── plan    map, memberships, health ─► steps  (pure; one step of a group at a time)
@@ -19,6 +19,7 @@
 //!   should.
 //! - A map from a peer or a file is checked as it is decoded: there is no value of one that does not hold.
 
+mod admission;
 mod change;
 mod check;
 mod desired;
@@ -30,6 +31,10 @@ mod plan;
 
 use crate::ids::{GroupId, PartitionId};
 
+pub use admission::{
+    AdmissionRefusal, Admissions, JoinAttempt, JoinToken, Joiner, MAX_TOKEN_MS, MAX_TOKENS,
+    TokenDigest, TokenRegion, TokenWanted,
+};
 pub use change::{Change, FoundingGroup, MapHistoryRow, PlacementRefusal};
 pub use check::InvalidMap;
 pub use desired::{Birth, Load, Nodes, VOTERS_AT_HOME, birth, founders, placement_voters};

@@ -10,7 +10,7 @@ use crate::dedupe::SenderRow;
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, DeviceId, MapVersion, Sequence};
-use crate::placement::{ClusterMap, MapHistoryRow};
+use crate::placement::{Admissions, ClusterMap, MapHistoryRow};
 use crate::profile::{Intent, Profile};
 use crate::time::Timestamp;
 
@@ -31,6 +31,7 @@ pub struct MemoryTables {
     meta: Meta,
     map: Option<ClusterMap>,
     map_changes: BTreeMap<MapVersion, MapHistoryRow>,
+    admissions: Admissions,
 }
 
 /// A rule of a table that its caller broke.
@@ -220,6 +221,10 @@ impl ReadTables for MemoryTables {
         let rows = self.map_changes.range(rows).take(count(limit));
         Ok(rows.map(|(_, row)| row.clone()).collect())
     }
+
+    fn admissions(&self) -> Result<Admissions, Self::Error> {
+        Ok(self.admissions.clone())
+    }
 }
 
 impl Tables for MemoryTables {
@@ -375,6 +380,11 @@ impl Tables for MemoryTables {
 
     fn delete_map_change(&mut self, version: MapVersion) -> Result<(), Self::Error> {
         self.map_changes.remove(&version);
+        Ok(())
+    }
+
+    fn put_admissions(&mut self, admissions: &Admissions) -> Result<(), Self::Error> {
+        self.admissions = admissions.clone();
         Ok(())
     }
 }

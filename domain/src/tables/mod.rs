@@ -20,6 +20,7 @@
 //! | 12 | meta | nothing | [`Meta`] | read, put |
 //! | 13 | map | nothing | [`ClusterMap`] | read, put |
 //! | 14 | map history | version | [`MapHistoryRow`] | append, read, delete |
+//! | 15 | admissions | nothing | [`Admissions`] | read, put |
 //!
 //! Prefixes, key encodings and the versions of values are in `storage` (`store/rows.rs`); keys sort
 //! as this table writes them, numbers big-endian.
@@ -36,7 +37,7 @@ use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, DeviceId, Epoch, MapVersion, Sequence};
 use crate::limits::Limits;
-use crate::placement::{ClusterMap, MapHistoryRow};
+use crate::placement::{Admissions, ClusterMap, MapHistoryRow};
 use crate::profile::{Intent, Profile};
 use crate::restored::Restored;
 use crate::time::Timestamp;
@@ -216,6 +217,8 @@ pub trait ReadTables {
     /// map history: the first changes that made a later version than `after`, in order.
     fn map_changes(&self, after: MapVersion, limit: u32)
     -> Result<Vec<MapHistoryRow>, Self::Error>;
+    /// admissions: none if they were never put.
+    fn admissions(&self) -> Result<Admissions, Self::Error>;
 }
 
 /// Changing a partition's tables.
@@ -298,4 +301,6 @@ pub trait Tables: ReadTables {
     fn add_map_change(&mut self, row: &MapHistoryRow) -> Result<(), Self::Error>;
     /// map history.
     fn delete_map_change(&mut self, version: MapVersion) -> Result<(), Self::Error>;
+    /// admissions.
+    fn put_admissions(&mut self, admissions: &Admissions) -> Result<(), Self::Error>;
 }

@@ -115,6 +115,20 @@ async fn begin_leaving(
     }
 }
 
+/// Carries an order out in one group only.
+///
+/// # Errors
+/// If it is refused, or nothing has moved for as long as the arguments say.
+pub async fn in_one_group(
+    args: &ChangeArgs,
+    group: u32,
+    wanted: &MembersOrder,
+) -> Result<(), Failure> {
+    let mut moved = Moved::new();
+    in_group(args, group, false, wanted, &mut moved).await?;
+    Ok(())
+}
+
 /// Carries an order out in one group; what was said when it was done.
 async fn in_group(
     args: &ChangeArgs,

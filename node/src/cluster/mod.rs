@@ -2,6 +2,7 @@
 
 mod members;
 mod status;
+mod tables;
 
 use std::error::Error as _;
 use std::io;
@@ -21,6 +22,9 @@ use crate::cli::{ClusterCommand, NodeAddress};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::runtime;
+use crate::watch;
+
+pub use members::in_one_group;
 
 /// An order that takes longer has met a node that hangs. `init` waits for every node in turn.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,11 +47,18 @@ pub fn run(command: &ClusterCommand) -> Result<(), Failure> {
                 partitions,
                 survive,
             } => init(&socket.path(), nodes, name, *partitions, *survive).await,
-            ClusterCommand::Status { socket, json } => {
-                let mut client = connect(&socket.path()).await?;
-                let status = order(ORDER_TIMEOUT, client.status(v1::StatusRequest {})).await?;
-                status::print(&status, *json)
+            ClusterCommand::Status {
+                socket,
+                json,
+                watch,
+            } => {
+                let ask = async || {
+                    let mut client = connect(&socket.path()).await?;
+                    order(ORDER_TIMEOUT, client.status(v1::StatusRequest {})).await
+                };
+                watch::show(*watch, ask, |status| status::text(status, *json)).await
             }
+            ClusterCommand::Table(table) => tables::run(table).await,
             ClusterCommand::TransferLeader { socket, to, group } => {
                 let mut client = connect(&socket.path()).await?;
                 let request = v1::TransferLeaderRequest {

@@ -6,7 +6,7 @@ use rossby_proto::v1;
 use serde::Serialize;
 
 use crate::exit::Failure;
-use crate::output;
+use crate::output::{self, Page};
 
 /// The status as JSON: the form that scripts read.
 #[derive(Serialize)]
@@ -120,38 +120,39 @@ fn group_view(group: &v1::GroupStatus) -> GroupView<'_> {
     }
 }
 
-/// Prints the status.
-pub(super) fn print(status: &v1::StatusResponse, json: bool) -> Result<(), Failure> {
+/// The status, for people or scripts.
+pub(super) fn text(status: &v1::StatusResponse, json: bool) -> Result<String, Failure> {
     let status = view(status);
     if json {
-        return output::json(&status);
+        return output::to_json(&status);
     }
-    output::line(format!("node {} (rossby {})", status.node, status.version));
+    let mut page = Page::default();
+    page.line(format!("node {} (rossby {})", status.node, status.version));
     match (status.cluster, status.cluster_name) {
-        (Some(id), name) => output::line(format!("cluster {} ({id})", name.unwrap_or("-"))),
-        _ if status.standing == "starting" => output::line("it is starting"),
-        _ => output::line(
+        (Some(id), name) => page.line(format!("cluster {} ({id})", name.unwrap_or("-"))),
+        _ if status.standing == "starting" => page.line("it is starting"),
+        _ => page.line(
             "in no cluster yet: make one with `rossby cluster init`, or run `rossby cluster add-node` on a \
              node of one",
         ),
     }
     if let Some(advice) = status.advice {
-        output::line(format!("  {advice}"));
+        page.line(format!("  {advice}"));
     }
     match status.map_version {
-        Some(version) => output::line(format!(
+        Some(version) => page.line(format!(
             "in region {}, knows version {version} of the cluster map",
             status.region
         )),
-        None => output::line(format!("in region {}", status.region)),
+        None => page.line(format!("in region {}", status.region)),
     }
     for group in status.groups.iter().chain(&status.placement) {
-        print_group(group);
+        print_group(&mut page, group);
     }
-    Ok(())
+    Ok(page.text())
 }
 
-fn print_group(group: &GroupView<'_>) {
+fn print_group(page: &mut Page, group: &GroupView<'_>) {
     let leader = group
         .leader_node
         .map_or_else(|| "nobody".to_owned(), |node| format!("node {node}"));
@@ -159,36 +160,36 @@ fn print_group(group: &GroupView<'_>) {
         PLACEMENT_GROUP => "group 0, of placement".to_owned(),
         group => format!("group {group}"),
     };
-    output::line(format!(
+    page.line(format!(
         "{name}: this node is {}, {leader} leads in term {}",
         group.role, group.term
     ));
-    output::line(format!(
+    page.line(format!(
         "  log to {}, committed to {}, applied to {}, checkpoint at {}",
         group.last_log_index, group.committed_index, group.applied_index, group.checkpoint_index
     ));
     if let Some(failure) = group.failure {
-        output::line(format!("  stopped: {failure}"));
+        page.line(format!("  stopped: {failure}"));
     }
     if let Some(jump) = &group.expiry_blocked {
-        output::line(format!(
+        page.line(format!(
             "  no mail expires: the last time in the log is {}, but it is {} by the clock",
             output::utc(jump.last_ms),
             output::utc(jump.now_ms)
         ));
-        output::line(format!(
+        page.line(format!(
             "    set the clock right, or say that it is: `rossby cluster confirm-time --group {}` on this node",
             group.group
         ));
     }
     if group.time_ahead_ms > 0 {
-        output::line(format!(
+        page.line(format!(
             "  the service's time is {} s ahead of this node's clock: clocks were wrong once, or are now",
             group.time_ahead_ms / 1000
         ));
     }
     if group.joint {
-        output::line("  a change of voters is half-way: both the old and the new ones must agree");
+        page.line("  a change of voters is half-way: both the old and the new ones must agree");
     }
     for member in &group.members {
         let kind = if member.voter { "voter" } else { "learner" };
@@ -196,13 +197,13 @@ fn print_group(group: &GroupView<'_>) {
             .matched_index
             .map_or_else(String::new, |index| format!(", has the log to {index}"));
         let peers = some(member.peers).unwrap_or("no peers");
-        output::line(format!(
+        page.line(format!(
             "  node {} (replica {}): {kind}, {peers}{matched}",
             member.node, member.replica
         ));
         if let Some(trouble) = member.trouble {
-            output::line(format!("    no link: {trouble}"));
-            output::line(format!(
+            page.line(format!("    no link: {trouble}"));
+            page.line(format!(
                 "    if it is gone for good, or its disk was lost: rossby cluster replace-node {} \
                  NUMBER=HOST:PORT",
                 member.node
@@ -210,7 +211,7 @@ fn print_group(group: &GroupView<'_>) {
         }
         // Of those who are no voters, the leader knows how to go on.
         if !member.voter && group.role == "leader" {
-            output::line(format!(
+            page.line(format!(
                 "    half added: give the order again that added it, or take it back: rossby cluster \
                  remove-node {} --half-added",
                 member.node

@@ -66,6 +66,13 @@ pub struct ConfigArgs {
     /// The cluster's certificate authority, PEM.
     #[arg(long, value_name = "FILE")]
     pub peer_ca: Option<PathBuf>,
+    /// Join the cluster of this member, if the data directory is empty: where its peers reach it. Any number of
+    /// times. Takes a token from `rossby node token`, which also says the node's number.
+    #[arg(long = "join", value_name = "HOST:PORT")]
+    pub join: Vec<HostPort>,
+    /// The file with the token, mode 0600; - for standard input. It can also be in ROSSBY_JOIN_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    pub join_token_file: Option<PathBuf>,
     /// How verification codes reach people: gateways sends them, by mail and SMS [default: console]
     #[arg(long, value_enum)]
     pub courier: Option<CourierKind>,
@@ -90,7 +97,8 @@ impl ConfigArgs {
     /// A path that is not UTF-8: it could be neither shown nor told to anybody.
     pub(super) fn given(&self) -> Result<Vec<(&'static str, &'static str, Value)>, Failure> {
         let allow = self.allow_console_courier.then_some(true);
-        let all: [(&'static str, &'static str, Option<&dyn ToValue>); 20] = [
+        let join = (!self.join.is_empty()).then(|| self.join.clone());
+        let all: [(&'static str, &'static str, Option<&dyn ToValue>); 22] = [
             ("data", "--data", some(&self.data)),
             ("secrets", "--secrets", some(&self.secrets)),
             ("node", "--node", some(&self.node)),
@@ -109,6 +117,12 @@ impl ConfigArgs {
             ("peers.cert", "--peer-cert", some(&self.peer_cert)),
             ("peers.key", "--peer-key", some(&self.peer_key)),
             ("peers.ca", "--peer-ca", some(&self.peer_ca)),
+            ("join.seeds", "--join", some(&join)),
+            (
+                "join.token_file",
+                "--join-token-file",
+                some(&self.join_token_file),
+            ),
             ("http.listen", "--http", some(&self.http)),
             ("courier.kind", "--courier", some(&self.courier)),
             ("courier.file", "--courier-file", some(&self.courier_file)),

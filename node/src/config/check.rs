@@ -353,6 +353,12 @@ fn peer_tls(config: &Config, findings: &mut Findings) {
             _ => {}
         }
     }
+    if !config.join.seeds.is_empty() && peers.listen.is_none() {
+        findings.problem(
+            "join.seeds: needs peers.listen with peers.cert, peers.key and peers.ca: nodes talk over mutual TLS \
+             only (`rossby cert` makes the files)",
+        );
+    }
     if let Err(error) = config.peer_tls() {
         findings.problem(format!("peers: {error}"));
     }

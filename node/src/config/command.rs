@@ -7,6 +7,7 @@ use super::load::{flatten, load};
 use crate::cli::ConfigCommand;
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::serve::joining;
 
 /// Runs `rossby config ...`.
 ///
@@ -15,7 +16,9 @@ use crate::output;
 pub fn run(command: &ConfigCommand) -> Result<(), Failure> {
     match command {
         ConfigCommand::Check { config } => {
-            let loaded = load(config)?;
+            let mut loaded = load(config)?;
+            // Without --node the number is in the directory, or in the token to join by.
+            joining::prepare(&mut loaded)?;
             let findings = check(&loaded.config);
             for name in &loaded.unknown_variables {
                 output::note(format!("warning: {name}: not a setting"));

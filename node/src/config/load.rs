@@ -23,7 +23,8 @@ pub struct Loaded {
 }
 
 /// Variables that belong to other parts of `rossby`.
-const OTHER_VARIABLES: [&str; 6] = [
+const OTHER_VARIABLES: [&str; 7] = [
+    crate::serve::joining::TOKEN_VARIABLE,
     rossby_api::courier::PASSWORD_VARIABLE,
     "ROSSBY_CONFIG",
     "ROSSBY_ADMIN_SOCKET",
@@ -146,6 +147,15 @@ struct Flag {
     key: &'static str,
     flag: &'static str,
     value: Value,
+}
+
+impl Loaded {
+    /// Whether anybody has set a setting, by its key.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.sources
+            .get(key)
+            .is_some_and(|source| source != "default")
+    }
 }
 
 impl Provider for Flag {

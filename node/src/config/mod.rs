@@ -42,7 +42,7 @@ pub use check::{check, check_cluster_name};
 pub use command::run;
 pub use host_port::HostPort;
 #[cfg(not(fuzzing))]
-pub use load::load;
+pub use load::{Loaded, load};
 
 /// Where a node keeps its data unless told otherwise.
 pub const DEFAULT_DATA: &str = "./rossby-data";
@@ -68,6 +68,8 @@ pub struct Config {
     pub clients: Clients,
     /// Where other nodes connect.
     pub peers: Peers,
+    /// How a node with an empty directory becomes a member.
+    pub join: Join,
     /// Metrics and health.
     pub http: Http,
     /// Orders from the operator.
@@ -100,6 +102,7 @@ impl Default for Config {
             threads: 0,
             clients: Clients::default(),
             peers: Peers::default(),
+            join: Join::default(),
             http: Http::default(),
             admin: Admin::default(),
             cluster: Cluster::default(),
@@ -162,6 +165,17 @@ pub struct Peers {
     pub key: Option<PathBuf>,
     /// The cluster's authority from `rossby cert ca`, PEM.
     pub ca: Option<PathBuf>,
+}
+
+/// How a node with an empty directory becomes a member of a cluster. One that is a member already looks at none
+/// of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Join {
+    /// Members of the cluster, where their peers reach them.
+    pub seeds: Vec<HostPort>,
+    /// The file with the token from `rossby node token`, mode 0600.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Metrics and health over HTTP.

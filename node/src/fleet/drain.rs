@@ -47,22 +47,31 @@ pub(super) async fn drain(args: &DrainArgs, wait: bool) -> Result<(), Failure> {
 /// `rossby node decommission`.
 pub(super) async fn decommission(args: &DrainArgs) -> Result<(), Failure> {
     let node = args.node;
-    let set = begin(args).await?;
-    wait_empty(args, MapVersion(set.map_version)).await?;
-    let settled = settle(args).await?;
-    if !settled.gone {
-        return Err(Failure::new(
-            Exit::OutcomeUnknown,
-            format!("a replica came back to node {node}"),
-        )
-        .help("give the same order again"));
-    }
+    leave(args).await?;
     if args.placement.json {
         return output::json(&json!({ "node": node, "state": "removed" }));
     }
     output::line(format!(
         "Node {node} has left the cluster: its process can be stopped."
     ));
+    Ok(())
+}
+
+/// Has a node leave its groups and then the cluster.
+///
+/// # Errors
+/// If it can't, and why.
+pub(super) async fn leave(args: &DrainArgs) -> Result<(), Failure> {
+    let set = begin(args).await?;
+    wait_empty(args, MapVersion(set.map_version)).await?;
+    let settled = settle(args).await?;
+    if !settled.gone {
+        return Err(Failure::new(
+            Exit::OutcomeUnknown,
+            format!("a replica came back to node {}", args.node),
+        )
+        .help("give the same order again"));
+    }
     Ok(())
 }
 
@@ -300,6 +309,7 @@ mod tests {
             map,
             groups: vec![known(0), known(1)],
             silent: Vec::new(),
+            steps: Vec::new(),
         }
     }
 

@@ -2,6 +2,8 @@
 //! running node over its admin socket.
 
 mod drain;
+mod replace;
+mod token;
 
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use crate::cluster::{connect, order};
 use crate::exit::Failure;
 use crate::output;
 use crate::runtime;
+
+pub use token::duration;
 
 /// How long an order may take that only changes the map.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,6 +34,8 @@ pub fn run_node(command: &NodeCommand) -> Result<(), Failure> {
             NodeCommand::Drain { drain, no_wait } => drain::drain(drain, !no_wait).await,
             NodeCommand::Activate { placement, node } => activate(placement, *node).await,
             NodeCommand::Decommission { drain } => drain::decommission(drain).await,
+            NodeCommand::Replace { drain, new } => replace::replace(drain, *new).await,
+            NodeCommand::Token(args) => token::token(args).await,
         }
     })
 }

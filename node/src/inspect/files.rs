@@ -18,6 +18,7 @@ const KNOWN: [&str; 13] = [
     "admin.sock",
     "addresses.json",
     "founding",
+    "joining",
     "map",
     "mark",
     "reserve",

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rossby_domain::placement::{ClusterMap, SurvivalGoal};
 use rossby_proto::v1;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::{PlacementArgs, PlacementCommand, SetCommand};
@@ -16,6 +17,7 @@ use crate::cluster::{connect, order};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::runtime;
+use crate::watch;
 
 /// A node asks all others, and waits for those that do not answer.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,7 +31,13 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub fn run(command: &PlacementCommand) -> Result<(), Failure> {
     runtime::one_thread()?.block_on(async {
         match command {
-            PlacementCommand::Show(args) => show::print(&View::ask(args).await?, args.json),
+            PlacementCommand::Show(args) => {
+                let ask = async || View::ask(&args.placement).await;
+                watch::show(args.watch, ask, |view| {
+                    show::text(view, args.placement.json)
+                })
+                .await
+            }
             PlacementCommand::Explain(args) => explain::print(&View::ask(args).await?, args.json),
             PlacementCommand::History(args) => history(args).await,
             PlacementCommand::Set(SetCommand::Survive { placement, goal }) => {
@@ -47,6 +55,43 @@ pub struct View {
     pub groups: Vec<Known>,
     /// Nodes that were asked and did not answer.
     pub silent: Vec<u64>,
+    /// The steps that are under way, if whoever plans them answers.
+    pub steps: Vec<v1::StepUnderWay>,
+}
+
+/// A step that is under way, as it is shown.
+#[derive(Debug, Serialize)]
+pub struct StepView<'a> {
+    /// The group.
+    pub group: u32,
+    /// Which kind of step.
+    pub kind: &'a str,
+    /// The same in words.
+    pub what: &'a str,
+    /// Why it failed when it was last tried.
+    pub failure: Option<&'a str>,
+}
+
+impl<'a> StepView<'a> {
+    /// As a node told it.
+    #[must_use]
+    pub fn of(step: &'a v1::StepUnderWay) -> Self {
+        Self {
+            group: step.group_id,
+            kind: &step.kind,
+            what: &step.what,
+            failure: (!step.failure.is_empty()).then_some(step.failure.as_str()),
+        }
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self.failure {
+            Some(failure) => format!("{}, tried again: {failure}", self.what),
+            None => self.what.to_owned(),
+        }
+    }
 }
 
 /// What is known of a group.
@@ -78,7 +123,15 @@ impl View {
             map,
             groups: answer.groups.into_iter().filter_map(known).collect(),
             silent: answer.silent_node_ids,
+            steps: answer.steps,
         })
+    }
+
+    /// The step of a group that is under way.
+    #[must_use]
+    pub fn step(&self, group: u32) -> Option<StepView<'_>> {
+        let step = self.steps.iter().find(|step| step.group_id == group);
+        step.map(StepView::of)
     }
 
     /// What is known of a group.

@@ -6,9 +6,9 @@ use rossby_domain::placement::{
 };
 use serde::Serialize;
 
-use super::{Known, View};
+use super::{Known, StepView, View};
 use crate::exit::Failure;
-use crate::output;
+use crate::output::{self, Page};
 
 #[derive(Serialize)]
 struct MapView<'a> {
@@ -24,6 +24,8 @@ struct MapView<'a> {
     placement: GroupView<'a>,
     /// Nodes that were asked and did not answer.
     silent: &'a [u64],
+    /// The steps towards what the map asks for that are under way.
+    steps: Vec<StepView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +83,7 @@ fn view<'a>(view: &'a View) -> MapView<'a> {
             .collect(),
         placement: group_view(view, PLACEMENT_GROUP, None),
         silent: &view.silent,
+        steps: view.steps.iter().map(StepView::of).collect(),
     }
 }
 
@@ -121,24 +124,25 @@ fn group_view<'a>(view: &'a View, group: GroupId, entry: Option<&'a GroupEntry>)
     }
 }
 
-/// Prints the map.
-pub(super) fn print(asked: &View, json: bool) -> Result<(), Failure> {
+/// The map, for people or scripts.
+pub(super) fn text(asked: &View, json: bool) -> Result<String, Failure> {
     let map = view(asked);
     if json {
-        return output::json(&map);
+        return output::to_json(&map);
     }
-    output::line(format!(
+    let mut page = Page::default();
+    page.line(format!(
         "version {} of the map, to survive the loss of a {}",
         map.version, map.survive
     ));
-    output::line(format!(
+    page.line(format!(
         "{} partitions, of which {} are spare",
         map.partitions, map.spare
     ));
     for region in &map.regions {
-        output::line(format!("region {}", region.region));
+        page.line(format!("region {}", region.region));
         for node in &region.nodes {
-            print_node(node, asked.silent.contains(&node.node));
+            print_node(&mut page, node, asked.silent.contains(&node.node));
         }
     }
     for group in &map.groups {
@@ -147,13 +151,20 @@ pub(super) fn print(asked: &View, json: bool) -> Result<(), Failure> {
             "group {}, at home in {home}, {} partitions",
             group.group, group.partitions
         );
-        print_group(&title, group);
+        print_group(&mut page, &title, group);
     }
-    print_group("group 0, of placement", &map.placement);
-    Ok(())
+    print_group(&mut page, "group 0, of placement", &map.placement);
+    for step in &map.steps {
+        page.line(format!(
+            "under way in group {}: {}",
+            step.group,
+            step.text()
+        ));
+    }
+    Ok(page.text())
 }
 
-fn print_node(node: &NodeView<'_>, is_silent: bool) {
+fn print_node(page: &mut Page, node: &NodeView<'_>, is_silent: bool) {
     let or = |text: &str| match text {
         "" => "nowhere".to_owned(),
         text => text.to_owned(),
@@ -163,7 +174,7 @@ fn print_node(node: &NodeView<'_>, is_silent: bool) {
         NodeState::Draining => ", is leaving",
     };
     let silent = if is_silent { ", does not answer" } else { "" };
-    output::line(format!(
+    page.line(format!(
         "  node {}: peers at {}, clients at {}{state}{silent}",
         node.node,
         or(node.peers),
@@ -171,24 +182,24 @@ fn print_node(node: &NodeView<'_>, is_silent: bool) {
     ));
 }
 
-fn print_group(title: &str, group: &GroupView<'_>) {
+fn print_group(page: &mut Page, title: &str, group: &GroupView<'_>) {
     let leader = match group.leader_node {
         Some(node) => format!("node {node} leads"),
         None => "nobody is known to lead".to_owned(),
     };
-    output::line(format!("{title}: {leader}"));
+    page.line(format!("{title}: {leader}"));
     let (members, kind) = match group.members.is_empty() {
         false => (&group.members, ""),
         true => (&group.founders, "founder, "),
     };
     for member in members {
         let vote = if member.voter { "voter" } else { "learner" };
-        output::line(format!(
+        page.line(format!(
             "  node {} (replica {}): {kind}{vote}",
             member.node, member.replica
         ));
     }
     if !group.from_leader {
-        output::line("  (its leader did not tell this: it may be out of date)");
+        page.line("  (its leader did not tell this: it may be out of date)");
     }
 }

@@ -106,7 +106,8 @@ impl Node {
         })
     }
 
-    async fn hear_of(&self, version: MapVersion) -> Result<(), OperatorError> {
+    /// Waits until this node knows a version of the map.
+    pub(super) async fn hear_of(&self, version: MapVersion) -> Result<(), OperatorError> {
         let deadline = Instant::now() + HEARD_WITHIN;
         while self.entered()?.map.newest().version() < version {
             if Instant::now() > deadline {

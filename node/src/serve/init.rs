@@ -305,7 +305,7 @@ fn of_plan(error: NodeError) -> OperatorError {
 }
 
 /// Who is not the node that was named will not be it later.
-fn of_connect(error: ConnectError) -> OperatorError {
+pub(super) fn of_connect(error: ConnectError) -> OperatorError {
     match error {
         ConnectError::Unreachable { .. } => unavailable(error),
         ConnectError::Untrusted { .. } => refused(format!(

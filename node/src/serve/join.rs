@@ -11,7 +11,7 @@ use rossby_api::admin::{
     BackupSource, MembersOrder, MembersProgress, NodeStatus, Operator as _, OperatorError,
 };
 use rossby_api::peer::{
-    Description, GroupReport, JoinError, Joining, Placement, PlannedStep, Role,
+    Description, GroupReport, JoinError, Joining, Newcomer, Placement, PlannedStep, Role, Welcome,
 };
 use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, ReplicaId};
 use rossby_domain::placement::{Change, ClusterMap};
@@ -39,9 +39,13 @@ impl Joining for Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             region: self.parts.config.region.clone(),
             replica: replica.map(|group| group.replica()),
-            removed: removed.map(|(_, replica)| *replica),
+            removed: removed.and_then(|(_, replica)| *replica),
             mark: self.mark.get().cloned(),
         })
+    }
+
+    async fn admit(&self, newcomer: Newcomer) -> Result<Welcome, OperatorError> {
+        self.take_in(newcomer).await
     }
 
     async fn change_members(
@@ -127,7 +131,7 @@ fn failed(error: NodeError) -> JoinError {
 
 impl Node {
     /// A node belongs to one cluster, for ever.
-    fn refuse_if_taken(
+    pub(super) fn refuse_if_taken(
         &self,
         data: &DataDirectory,
         cluster: &ClusterIdentity,
@@ -215,7 +219,7 @@ impl Node {
     }
 
     /// Keeps the cluster's secrets. Those of another cluster are never overwritten.
-    fn take_secrets(&self, secrets: &ClusterSecrets) -> Result<(), JoinError> {
+    pub(super) fn take_secrets(&self, secrets: &ClusterSecrets) -> Result<(), JoinError> {
         let path = &self.parts.config.secrets;
         if path.exists() {
             let kept = self.load_secrets().map_err(failed)?;

@@ -221,7 +221,7 @@ impl Node {
     }
 
     /// A node that was a cluster by itself was born without an address for peers.
-    async fn publish_own_address(
+    pub(super) async fn publish_own_address(
         &self,
         group: &Group,
         deadline: Instant,

@@ -10,6 +10,7 @@
 //! refused with a typed error until there is a cluster. A failure of its storage ends the node with
 //! the reason; nothing is repaired by guessing.
 
+mod admission;
 mod backups;
 mod directory;
 mod disk;
@@ -22,6 +23,7 @@ pub(crate) mod founding;
 mod grow;
 mod init;
 mod join;
+pub(crate) mod joining;
 mod map;
 mod mark;
 mod members;
@@ -38,6 +40,7 @@ mod reports;
 mod sealed;
 mod secrets;
 mod space;
+mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,9 +64,11 @@ pub use secrets::secrets_check;
 use disk::NodeDisk;
 use doors::{Doors, Serving};
 use figures::Figures;
+use joining::{JoinFailure, JoinPlan};
 use node::{Node, NodeError, Parts};
 use reconcile::StepCounters;
 use space::Space;
+use token::Token;
 
 /// How often the node looks whether it is ready, before it is and after.
 const STARTING_INTERVAL: Duration = Duration::from_millis(20);
@@ -80,7 +85,8 @@ const SOCKET_PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// If the settings are wrong, the node can't start, or its storage failed.
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
-    let loaded = config::load(&args.config)?;
+    let mut loaded = config::load(&args.config)?;
+    let token = joining::prepare(&mut loaded)?;
     let findings = config::check(&loaded.config);
     let warnings = findings.warnings.clone();
     findings.into_result()?;
@@ -101,7 +107,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let runtime = runtime
         .build()
         .map_err(|error| Failure::new(Exit::Failure, format!("can't start: {error}")))?;
-    let result = runtime.block_on(serve(loaded.config, args.print_addresses));
+    let result = runtime.block_on(serve(loaded.config, token, args.print_addresses));
     // Tasks that still run hold nothing that needs an orderly end.
     runtime.shutdown_background();
     result
@@ -116,7 +122,7 @@ fn note_panic(panic: &std::panic::PanicHookInfo<'_>) {
     error!(place, "a thread panicked");
 }
 
-async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
+async fn serve(config: Config, token: Option<Token>, print_addresses: bool) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -143,6 +149,11 @@ async fn serve(config: Config, print_addresses: bool) -> Result<(), Failure> {
         random: Arc::new(OsRandom),
         metrics: Metrics::register(&mut registry),
         steps: StepCounters::register(&mut registry),
+        join: peer_tls.as_ref().zip(token).map(|(tls, token)| JoinPlan {
+            token,
+            seeds: config.join.seeds.clone(),
+            tls: Arc::clone(&tls.seed),
+        }),
         peers: peer_tls.map(|tls| Connections::new(tls.client, None)),
         config,
     };
@@ -431,8 +442,24 @@ fn node_failure(error: NodeError) -> Failure {
         NodeError::Look { .. } | NodeError::Engine(_) | NodeError::Start(..) => {
             Failure::new(Exit::Storage, text)
         }
+        NodeError::Join(failure) => join_failure(&failure, text),
         NodeError::Initialize(..) | NodeError::Founding(_) | NodeError::Random(_) => {
             Failure::new(Exit::Failure, text)
         }
+    }
+}
+
+fn join_failure(failure: &JoinFailure, text: String) -> Failure {
+    match failure {
+        JoinFailure::Refused(_) => Failure::new(Exit::Refused, text).help(
+            "nothing was changed. `rossby node token` on a member makes another token; it is good for one node, \
+             in the region that it names",
+        ),
+        JoinFailure::NoSeed(_) => Failure::new(Exit::Refused, text)
+            .help("name members of the token's cluster with --join, or make a token in theirs"),
+        JoinFailure::NotEmpty { .. } => Failure::new(Exit::Storage, text)
+            .help("give it an empty directory with --data, or leave --join out"),
+        JoinFailure::Elsewhere(_) => Failure::new(Exit::Config, text),
+        JoinFailure::File { .. } => Failure::new(Exit::Storage, text),
     }
 }

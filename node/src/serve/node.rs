@@ -13,11 +13,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex as Brief;
 use rossby_api::courier::{Courier, CourierError, SettingsError};
 use rossby_api::peer::{Connections, PeerServer};
 use rossby_api::{ClusterSecrets, Metrics, Router};
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, ReplicaId};
 use rossby_domain::placement::{NodeEntry, NodeState, PlacementRefusal, SurvivalGoal};
+use rossby_proto::v1;
 use rossby_raft::{InitializeError, Member, StartError};
 use rossby_seams::clock::Clock;
 use rossby_seams::disk::Disk;
@@ -33,6 +35,7 @@ use super::engine::{Engine, EngineError};
 use super::enter::Place;
 use super::entrance::Entrance;
 use super::founding::{Founding, PlanError};
+use super::joining::{JoinFailure, JoinPlan};
 use super::map::MapKeeper;
 use super::mark;
 use super::orders::Orders;
@@ -111,6 +114,9 @@ pub enum NodeError {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// It was not taken in by its token.
+    #[error(transparent)]
+    Join(#[from] JoinFailure),
 }
 
 /// Where this node is reached.
@@ -142,6 +148,8 @@ pub struct Parts {
     pub steps: StepCounters,
     /// The connections to peers, unless it has none.
     pub peers: Option<Arc<Connections>>,
+    /// What it joins a cluster by, if it is to and belongs to none yet.
+    pub join: Option<JoinPlan>,
 }
 
 /// A node.
@@ -166,8 +174,12 @@ pub struct Node {
     pub(super) missed: OnceLock<Missed>,
     /// Whether the log says so.
     pub(super) told_missed: AtomicBool,
-    /// The cluster that it was removed from, and its last replica there.
-    pub(super) removed: OnceLock<(ClusterId, ReplicaId)>,
+    /// What keeps it from being taken in by its token.
+    pub(super) joining: Brief<Option<String>>,
+    /// While it leads the placement group: the steps of the plan that are under way.
+    pub(super) under_way: Brief<Vec<v1::StepUnderWay>>,
+    /// The cluster that it was removed from, and its last replica there, if it had any.
+    pub(super) removed: OnceLock<(ClusterId, Option<ReplicaId>)>,
     /// Which groups have their members changed here.
     pub(super) orders: Orders,
     /// Its data directory. Locked while the node enters a cluster, so that it enters one only.
@@ -217,6 +229,8 @@ impl Node {
             mark: OnceLock::new(),
             missed: OnceLock::new(),
             told_missed: AtomicBool::new(false),
+            joining: Brief::default(),
+            under_way: Brief::default(),
             removed: OnceLock::new(),
             orders: Orders::default(),
             data: Mutex::new(data),
@@ -254,6 +268,9 @@ impl Node {
         if let Some(place) = Place::of(data)? {
             return self.go_on_in(data, place).await;
         }
+        if let Some(plan) = &self.parts.join {
+            return self.join_by(data, plan).await;
+        }
         if self.parts.peers.is_some() {
             let _ = self.mark.set(mark::of(data, &*self.parts.random)?);
             info!(
@@ -290,7 +307,8 @@ impl Node {
                 || (kept.nodes().is_empty()
                     && founds.is_some_and(|plan| plan.nodes.contains_key(&self.id())));
             match removed_from(data.identity()) {
-                Some(replica) if !named => {
+                // One that joined by a token may never have had any.
+                replica if !named && (replica.is_some() || !kept.nodes().is_empty()) => {
                     self.bear_removal(cluster, replica);
                     return Ok(());
                 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::admin::{
-    BackupSource, InitPlan, MembersOrder, MembersProgress, NewGroup, NodeStatus, Operator,
-    OperatorError, PlacementView, Standing,
+    BackupSource, InitPlan, IssuedToken, MembersOrder, MembersProgress, NewGroup, NodeStatus,
+    Operator, OperatorError, PlacementView, Standing,
 };
 use rossby_api::workers::tell_time;
 use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionId};
-use rossby_domain::placement::{PLACEMENT_GROUP, RegionName, SurvivalGoal};
+use rossby_domain::placement::{PLACEMENT_GROUP, RegionName, SurvivalGoal, TokenWanted};
 use rossby_proto::v1;
 use rossby_raft::{
     BackupError, CheckpointError, ClockJump, Group, GroupStatus, ProposeError, ReadError,
@@ -66,7 +66,7 @@ impl Operator for Node {
         };
         NodeStatus {
             standing,
-            advice: removed.or(missed),
+            advice: removed.or(missed).or_else(|| self.joining.lock().clone()),
             node: self.id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster: membership.map(|member| (member.cluster.id, member.cluster.name.clone())),
@@ -74,6 +74,7 @@ impl Operator for Node {
             region: self.parts.config.region.clone(),
             map_version: map.as_ref().map(|map| map.version()).unwrap_or_default(),
             data_groups: map.map_or(0, |map| map.groups().len()),
+            steps: self.under_way.lock().clone(),
         }
     }
 
@@ -208,6 +209,10 @@ impl Operator for Node {
         partitions: Option<u16>,
     ) -> Result<NewGroup, OperatorError> {
         self.grow(home, partitions).await
+    }
+
+    async fn issue_token(&self, wanted: TokenWanted) -> Result<IssuedToken, OperatorError> {
+        self.issue(wanted).await
     }
 }
 

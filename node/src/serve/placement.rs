@@ -42,11 +42,18 @@ const FOUND_AGAIN: Duration = Duration::from_millis(200);
 
 /// What is known of each group, and which nodes did not answer.
 type Known = (Vec<v1::KnownGroup>, Vec<NodeId>);
+/// The same, and the steps under way.
+type Told = (Vec<v1::KnownGroup>, Vec<NodeId>, Vec<v1::StepUnderWay>);
 
 impl Node {
     /// What is known of each group: from its leader if that answers, else from the member that is in the
     /// latest term; and who did not answer.
     pub(super) async fn known_groups(&self) -> Result<Known, OperatorError> {
+        let (known, silent, _) = self.told_by_all().await?;
+        Ok((known, silent))
+    }
+
+    async fn told_by_all(&self) -> Result<Told, OperatorError> {
         let membership = self.entered()?;
         let own = membership.replicas.all();
         let mut told: Vec<v1::GroupStatus> = own
@@ -66,13 +73,17 @@ impl Node {
             asked.ok_or(*node)
         });
         let mut silent = Vec::new();
+        let mut steps = self.under_way.lock().clone();
         for answer in join_all(asking).await {
             match answer {
-                Ok(status) => told.extend(status.groups),
+                Ok(status) => {
+                    told.extend(status.groups);
+                    steps.extend(status.steps);
+                }
                 Err(node) => silent.push(node),
             }
         }
-        Ok((best(told), silent))
+        Ok((best(told), silent, steps))
     }
 
     /// The node that leads a group, as far as can be learnt.
@@ -218,7 +229,7 @@ impl Node {
 
     /// The map and what is known of the groups.
     pub(super) async fn placement_view(&self) -> Result<PlacementView, OperatorError> {
-        let (groups, silent) = self.known_groups().await?;
+        let (groups, silent, steps) = self.told_by_all().await?;
         let map = self.entered()?.map.newest();
         if map.version() == MapVersion(0) {
             return Err(unavailable("this node does not know the cluster map yet"));
@@ -227,6 +238,7 @@ impl Node {
             map,
             groups,
             silent,
+            steps,
         })
     }
 

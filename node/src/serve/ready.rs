@@ -45,7 +45,11 @@ impl Node {
                         .to_owned(),
                 )
             }
-            None => Err("this node is starting".to_owned()),
+            None => Err(self
+                .joining
+                .lock()
+                .clone()
+                .unwrap_or_else(|| "this node is starting".to_owned())),
         }
     }
 }

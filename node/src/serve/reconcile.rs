@@ -69,14 +69,30 @@ impl StepCounters {
     }
 
     fn count(&self, step: &Step) {
-        let kind = match step {
-            Step::Replace { .. } => "replace",
-            Step::Add { .. } => "add",
-            Step::Remove { .. } => "remove",
-            Step::TransferLeader { .. } => "transfer_leader",
-            Step::AddLearner { .. } => "add_learner",
-        };
+        let kind = kind(step);
         self.0.get_or_create(&KindLabel { kind }).inc();
+    }
+}
+
+fn kind(step: &Step) -> &'static str {
+    match step {
+        Step::Replace { .. } => "replace",
+        Step::Add { .. } => "add",
+        Step::Remove { .. } => "remove",
+        Step::TransferLeader { .. } => "transfer_leader",
+    }
+}
+
+fn words(step: &Step) -> String {
+    let list = |nodes: &BTreeSet<NodeId>| {
+        let nodes: Vec<String> = nodes.iter().map(|node| format!("node {node}")).collect();
+        nodes.join(" and ")
+    };
+    match step {
+        Step::Replace { old, new } => format!("node {new} comes for node {old}"),
+        Step::Add { nodes } => format!("{} comes", list(nodes)),
+        Step::Remove { nodes } => format!("{} leaves", list(nodes)),
+        Step::TransferLeader { to } => format!("node {to} is to lead"),
     }
 }
 
@@ -155,6 +171,19 @@ impl Memory {
         });
     }
 
+    /// The steps that were begun and are asked for still, as they are told.
+    fn under_way(&self) -> Vec<v1::StepUnderWay> {
+        let begun = self.begun.iter();
+        begun
+            .map(|(group, begun)| v1::StepUnderWay {
+                group_id: group.0,
+                kind: kind(&begun.step).to_owned(),
+                what: words(&begun.step),
+                failure: begun.failure.clone().unwrap_or_default(),
+            })
+            .collect()
+    }
+
     /// Whether a step is to be given now; and whether that is the first time.
     fn due(&self, group: GroupId, step: &Step, now: Instant) -> (bool, bool) {
         match self.begun.get(&group) {
@@ -176,10 +205,12 @@ impl Node {
             let _ = self.stop_tasks.run_until_cancelled(sleep(TICK)).await;
             if !self.leads_placement() {
                 memory = Memory::default();
+                self.under_way.lock().clear();
                 continue;
             }
             let planning = self.plan_once(&mut memory);
             let _ = self.stop_tasks.run_until_cancelled(planning).await;
+            *self.under_way.lock() = memory.under_way();
         }
     }
 
@@ -491,6 +522,10 @@ mod tests {
         memory.collect(now).await;
         assert_eq!(memory.due(GROUP, &remove(4), now), (false, false));
         assert_eq!(memory.due(GROUP, &remove(4), now + AGAIN), (true, false));
+        let shown = memory.under_way();
+        assert_eq!(shown.len(), 1);
+        let words = [&shown[0].kind, &shown[0].what, &shown[0].failure];
+        assert_eq!(words, ["remove", "node 4 leaves", "no quorum"]);
         // Nothing is asked of a busy group; once it is idle the step is over.
         let (none, busy) = (BTreeMap::new(), BTreeMap::from([(GROUP, report(0, true))]));
         memory.forget(&none, &busy);

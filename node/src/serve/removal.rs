@@ -10,10 +10,12 @@ impl Node {
     /// That this node was removed, and what to do, if it was.
     pub(super) fn removed(&self) -> Option<String> {
         self.removed.get().map(|(cluster, replica)| {
+            let replica = replica.map_or_else(String::new, |replica| {
+                format!(" (its replica {replica} can not come back)")
+            });
             format!(
-                "this node was removed from cluster {cluster} (its replica {replica} can not come back): \
-                 stop it, or start it with an empty directory and add it as a new node with `rossby \
-                 cluster add-node`"
+                "this node was removed from cluster {cluster}{replica}: stop it, or start it with an empty \
+                 directory and add it as a new node with `rossby cluster add-node`"
             )
         })
     }
@@ -60,17 +62,15 @@ impl Node {
         if is_known && !map.nodes().contains_key(&self.id()) {
             let data = self.data.lock().await;
             // Whoever holds the lock may have been taking it in.
-            if membership.replicas.is_empty()
-                && let Some(replica) = removed_from(data.identity())
-            {
-                self.bear_removal(membership.cluster.id, replica);
+            if membership.replicas.is_empty() {
+                self.bear_removal(membership.cluster.id, removed_from(data.identity()));
             }
         }
         Ok(())
     }
 
     /// Takes note that this node was removed, and tells the operator.
-    pub(super) fn bear_removal(&self, cluster: ClusterId, replica: ReplicaId) {
+    pub(super) fn bear_removal(&self, cluster: ClusterId, replica: Option<ReplicaId>) {
         let _ = self.removed.set((cluster, replica));
         if let Some(removed) = self.removed() {
             error!("{removed}");

@@ -24,6 +24,7 @@ mod durability;
 #[expect(dead_code, reason = "what else gateways do, api's own tests try")]
 #[path = "../../../api/tests/doors/gateway/mod.rs"]
 mod gateway;
+mod joining;
 mod listen;
 mod members;
 mod minority;

@@ -70,6 +70,8 @@ pub(crate) enum Table {
     Map = 13,
     /// Version -> the change that made it.
     MapHistory = 14,
+    /// Who may join the cluster: one row.
+    Admissions = 15,
 }
 
 impl Table {
@@ -90,6 +92,7 @@ impl Table {
             Self::Meta,
             Self::Map,
             Self::MapHistory,
+            Self::Admissions,
         ];
         all.into_iter().find(|table| *table as u8 == prefix)
     }
@@ -111,6 +114,7 @@ impl Table {
             Self::Meta => "meta",
             Self::Map => "map",
             Self::MapHistory => "map history",
+            Self::Admissions => "admissions",
         }
     }
 
@@ -293,6 +297,10 @@ pub(crate) fn meta() -> Vec<u8> {
 
 pub(crate) fn map() -> Vec<u8> {
     Table::Map.key(&[])
+}
+
+pub(crate) fn admissions() -> Vec<u8> {
+    Table::Admissions.key(&[])
 }
 
 pub(crate) fn map_change(version: MapVersion) -> Vec<u8> {

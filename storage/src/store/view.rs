@@ -10,7 +10,7 @@ use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, MapVersion, Sequence};
-use rossby_domain::placement::{ClusterMap, MapHistoryRow};
+use rossby_domain::placement::{Admissions, ClusterMap, MapHistoryRow};
 use rossby_domain::profile::{Intent, Profile};
 use rossby_domain::tables::{DueKey, InboxKey, Meta, OutboxRow, QueueState, ReadTables, Tables};
 use rossby_domain::time::Timestamp;
@@ -191,6 +191,9 @@ fn meta() -> Row<Meta> {
 }
 fn map() -> Row<ClusterMap> {
     Row::new(Table::Map, rows::map())
+}
+fn admissions() -> Row<Admissions> {
+    Row::new(Table::Admissions, rows::admissions())
 }
 fn map_change(version: MapVersion) -> Row<MapHistoryRow> {
     Row::new(Table::MapHistory, rows::map_change(version))
@@ -393,6 +396,10 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
             |key, row: MapHistoryRow| (rows::map_change(row.version) == key).then_some(row),
         )
     }
+
+    fn admissions(&self) -> Result<Admissions, StoreError> {
+        Ok(self.read(admissions())?.unwrap_or_default())
+    }
 }
 
 impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
@@ -554,6 +561,11 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
     fn delete_map_change(&mut self, version: MapVersion) -> Result<(), StoreError> {
         self.delete(map_change(version))
     }
+
+    fn put_admissions(&mut self, value: &Admissions) -> Result<(), StoreError> {
+        self.put_lasting(admissions(), value)?;
+        Ok(())
+    }
 }
 
 fn stop_if(enough: bool) -> ControlFlow<()> {
@@ -627,6 +639,7 @@ pub(crate) fn check_row(key: &[u8], value: &[u8]) -> Result<Option<Table>, Store
             Ok(row) if rows::map_change(row.version) != key => return Err(damaged_key(table)),
             decoded => decoded.map(drop),
         },
+        Table::Admissions => decode_value::<Admissions>(value).map(drop),
     };
     decoded.map_err(|error| damaged(table, &error))?;
     Ok(Some(table))

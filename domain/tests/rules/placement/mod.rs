@@ -1,5 +1,6 @@
 //! The cluster map, who should vote, what survives, and what the planner does.
 
+mod admission;
 mod changes;
 mod cluster;
 mod desired;

@@ -17,13 +17,13 @@ use super::{draining, entry, found, founded, nodes};
 const EPOCH: Epoch = Epoch(1);
 
 /// The placement group's partition.
-struct Seat {
-    tables: MemoryTables,
-    now: Timestamp,
+pub(super) struct Seat {
+    pub(super) tables: MemoryTables,
+    pub(super) now: Timestamp,
 }
 
 impl Seat {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut seat = Self {
             tables: MemoryTables::default(),
             now: Timestamp::from_millis(1_795_359_845_000),
@@ -35,7 +35,7 @@ impl Seat {
         seat
     }
 
-    fn apply(&mut self, partition: PartitionId, command: Command) -> Reply {
+    pub(super) fn apply(&mut self, partition: PartitionId, command: Command) -> Reply {
         let context = Context {
             stamp: self.now,
             may_expire: true,
@@ -48,7 +48,7 @@ impl Seat {
         apply(&mut self.tables, &context, routed).unwrap()
     }
 
-    fn place(&mut self, based_on: u64, change: &Change) -> Reply {
+    pub(super) fn place(&mut self, based_on: u64, change: &Change) -> Reply {
         self.now = self.now.plus_millis(1000);
         let place = Place {
             based_on: MapVersion(based_on),
@@ -69,7 +69,7 @@ impl Seat {
         answer(&self.tables, self.now, query).unwrap()
     }
 
-    fn map(&self) -> ClusterMap {
+    pub(super) fn map(&self) -> ClusterMap {
         match self.ask(&Query::Map) {
             Answer::Map(map) => map,
             other => panic!("{other:?}"),

@@ -364,6 +364,11 @@ impl Cluster {
         self.nodes.push(node);
     }
 
+    /// Takes a node in that was made elsewhere.
+    pub fn take(&mut self, node: Node) {
+        self.nodes.push(node);
+    }
+
     /// `id=host:port` of a node.
     pub fn at(&self, id: u64) -> String {
         let node = self.nodes.iter().find(|node| node.id() == id);

@@ -27,6 +27,7 @@ pub struct Node {
     args: Vec<String>,
     child: Option<Child>,
     paused: bool,
+    numbered: bool,
 }
 
 impl Node {
@@ -45,6 +46,7 @@ impl Node {
             args,
             child: None,
             paused: false,
+            numbered: true,
         }
     }
 
@@ -88,16 +90,23 @@ impl Node {
         &mut self.args
     }
 
+    /// It is not told its number.
+    pub fn unnumbered(&mut self) {
+        self.numbered = false;
+    }
+
     /// All its flags.
     pub fn command_line(&self) -> Vec<String> {
         let mut args = vec![
             "serve".to_owned(),
-            format!("--node={}", self.id),
             format!("--data={}", self.data().display()),
             format!("--secrets={}", self.secrets().display()),
             format!("--listen={}", self.clients.address()),
             format!("--http={}", self.http.address()),
         ];
+        if self.numbered {
+            args.push(format!("--node={}", self.id));
+        }
         if !self.args.iter().any(|arg| arg.starts_with("--courier=")) {
             args.push("--courier=file".to_owned());
         }

@@ -12,7 +12,9 @@ use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{
     BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, GroupId, MapVersion, PartitionId, Sequence,
 };
-use rossby_domain::placement::{ClusterMap, MapHistoryRow};
+use rossby_domain::placement::{
+    Admissions, ClusterMap, MapHistoryRow, TokenDigest, TokenRegion, TokenWanted,
+};
 use rossby_domain::profile::{Intent, Profile};
 use rossby_domain::tables::{
     DueKey, InboxKey, MemoryTables, Meta, OutboxRow, QueueState, ReadTables, Tables,
@@ -98,6 +100,7 @@ enum Step {
     Map(u8),
     MapChange(u8, u8),
     DropMapChange(u8),
+    Admissions(u8),
     Freeze,
     Settle,
     Thaw,
@@ -132,6 +135,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => one.clone().prop_map(|(_, v)| Step::Map(v)),
         2 => one.prop_map(|(a, v)| Step::MapChange(a, v)),
         1 => key.prop_map(Step::DropMapChange),
+        1 => any::<u8>().prop_map(Step::Admissions),
         3 => Just(Step::Freeze),
         2 => Just(Step::Settle),
         2 => Just(Step::Thaw),
@@ -197,6 +201,7 @@ fn run<T: Tables<Error: std::fmt::Debug>>(tables: &mut T, sequences: &[u64], ste
             }
         }
         Step::DropMapChange(a) => tables.delete_map_change(map_change(a, 0).version),
+        Step::Admissions(v) => tables.put_admissions(&admissions(v)),
         Step::Freeze | Step::Settle | Step::Thaw => Ok(()),
     };
     done.unwrap();
@@ -269,6 +274,18 @@ fn cluster_map(v: u8) -> ClusterMap {
     ClusterMap::default().after(&founding(v)).unwrap()
 }
 
+fn admissions(v: u8) -> Admissions {
+    let mut admissions = Admissions::default();
+    let wanted = TokenWanted {
+        node: None,
+        region: TokenRegion::Any,
+        valid_for_ms: 60_000,
+    };
+    let issued = admissions.issue(&cluster_map(v), TokenDigest([v; 32]), &wanted, at(v));
+    issued.unwrap();
+    admissions
+}
+
 fn map_change(a: u8, v: u8) -> MapHistoryRow {
     MapHistoryRow {
         version: MapVersion(u64::from(a) * 255 + 1),
@@ -332,6 +349,7 @@ fn shown<T: ReadTables<Error: std::fmt::Debug>>(tables: &T) -> Vec<String> {
     }
     all.push(format!("{:?}", tables.meta().unwrap()));
     all.push(format!("{:?}", tables.cluster_map().unwrap()));
+    all.push(format!("{:?}", tables.admissions().unwrap()));
     for (after, limit) in [(0, 0), (0, 2), (0, 100), (1, 100), (u64::MAX, 100)] {
         let rows = tables.map_changes(MapVersion(after), limit);
         all.push(format!("{:?}", rows.unwrap()));
