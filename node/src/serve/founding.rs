@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rossby_api::admin::InitPlan;
+use rossby_api::placement::{seal, unseal};
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, ReplicaId};
 use rossby_domain::placement::{
     Birth, Change, ClusterMap, FoundingGroup, NodeEntry, PLACEMENT_GROUP, PlacementRefusal,
@@ -23,8 +24,6 @@ use rossby_raft::Member;
 use rossby_seams::disk;
 use rossby_storage::datadir::{DataDirectory, HeldReplica};
 use serde::{Deserialize, Serialize};
-
-use super::sealed::{seal, unseal};
 
 /// The first group of boxes; the only one where all nodes are in one region.
 pub const FIRST_GROUP: GroupId = GroupId(1);

@@ -10,7 +10,6 @@
 //! refused with a typed error until there is a cluster. A failure of its storage ends the node with
 //! the reason; nothing is repaired by guessing.
 
-mod directory;
 mod disk;
 mod doors;
 mod engine;
@@ -26,14 +25,11 @@ mod members;
 mod node;
 mod open_files;
 mod operator;
-mod orders;
 mod placement;
 mod ready;
 mod reconcile;
 mod removal;
-mod replicas;
 mod reports;
-mod sealed;
 mod secrets;
 mod space;
 

@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use rossby_api::courier::{Courier, CourierError, SettingsError};
 use rossby_api::peer::{Connections, PeerServer};
+use rossby_api::placement::{MapKeeper, Orders, Replicas};
 use rossby_api::{ClusterSecrets, Metrics, Router};
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, PartitionCount, ReplicaId};
 use rossby_domain::placement::{NodeEntry, NodeState, PlacementRefusal, SurvivalGoal};
@@ -33,11 +34,8 @@ use super::engine::{Engine, EngineError};
 use super::enter::Place;
 use super::entrance::Entrance;
 use super::founding::{Founding, PlanError};
-use super::map::MapKeeper;
-use super::orders::Orders;
 use super::reconcile::StepCounters;
 use super::removal::removed_from;
-use super::replicas::Replicas;
 use super::space::Space;
 use crate::config::Config;
 
