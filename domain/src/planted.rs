@@ -20,11 +20,15 @@ pub enum Bug {
     DamageUnchecked,
     /// A replica that is added gets the id that others had before it.
     ReplicaIdReused,
+    /// A group takes commands for partitions that it does not own.
+    SkippedEpochCheck,
+    /// A replica that is added gets its vote before it has what the others have.
+    PromotedBeforeCaughtUp,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::AckBeforeFsync,
         Self::ManifestBeforeDrain,
         Self::DedupeOff,
@@ -32,6 +36,8 @@ impl Bug {
         Self::VoteNotSynced,
         Self::DamageUnchecked,
         Self::ReplicaIdReused,
+        Self::SkippedEpochCheck,
+        Self::PromotedBeforeCaughtUp,
     ];
 
     /// Its name, as a command line gives it.
@@ -45,6 +51,8 @@ impl Bug {
             Self::VoteNotSynced => "vote-not-synced",
             Self::DamageUnchecked => "damage-unchecked",
             Self::ReplicaIdReused => "replica-id-reused",
+            Self::SkippedEpochCheck => "skipped-epoch-check",
+            Self::PromotedBeforeCaughtUp => "promoted-before-caught-up",
         }
     }
 }
