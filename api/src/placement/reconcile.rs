@@ -328,7 +328,9 @@ mod tests {
         let (mut memory, now) = (Memory::default(), Instant::now());
         assert_eq!(memory.due(GROUP, &remove(4), now), (true, true));
         let begin = |error: Option<&str>| {
-            let outcome = error.map_or(Ok(()), |text| Err(unavailable(text)));
+            let outcome = error.map_or(Ok(()), |text| {
+                Err(OperatorError::Unavailable(text.to_owned()))
+            });
             Begun {
                 step: remove(4),
                 task: Some(tokio::spawn(async move { outcome })),
