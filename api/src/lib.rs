@@ -31,6 +31,7 @@ pub mod listener;
 pub mod mailbox;
 pub mod metrics;
 pub mod peer;
+pub mod placement;
 pub mod reflection;
 pub mod relay;
 pub mod router;

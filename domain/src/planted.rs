@@ -22,11 +22,15 @@ pub enum Bug {
     ReplicaIdReused,
     /// A leader takes its lease for good however long ago its voters promised it.
     LeaseNeverEnds,
+    /// A group takes commands for partitions that it does not own.
+    SkippedEpochCheck,
+    /// A replica that is added gets its vote before it has what the others have.
+    PromotedBeforeCaughtUp,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::AckBeforeFsync,
         Self::ManifestBeforeDrain,
         Self::DedupeOff,
@@ -35,6 +39,8 @@ impl Bug {
         Self::DamageUnchecked,
         Self::ReplicaIdReused,
         Self::LeaseNeverEnds,
+        Self::SkippedEpochCheck,
+        Self::PromotedBeforeCaughtUp,
     ];
 
     /// Its name, as a command line gives it.
@@ -49,6 +55,8 @@ impl Bug {
             Self::DamageUnchecked => "damage-unchecked",
             Self::ReplicaIdReused => "replica-id-reused",
             Self::LeaseNeverEnds => "lease-never-ends",
+            Self::SkippedEpochCheck => "skipped-epoch-check",
+            Self::PromotedBeforeCaughtUp => "promoted-before-caught-up",
         }
     }
 }

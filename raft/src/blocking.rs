@@ -13,7 +13,11 @@ pub enum Blocking {
 }
 
 impl Blocking {
-    pub(crate) async fn run<T, F>(self, work: F) -> io::Result<T>
+    /// Runs it; what it returns.
+    ///
+    /// # Errors
+    /// If it panicked.
+    pub async fn run<T, F>(self, work: F) -> io::Result<T>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,

@@ -303,6 +303,7 @@ impl Groups {
         let stop = self.stop.clone();
         async move {
             tokio::select! {
+                biased;
                 () = group.dismissed() => {}
                 () = stop.cancelled() => return,
             }

@@ -1,6 +1,7 @@
 //! The state of a replica, as openraft sees it: entries are applied to the node's store, snapshots
 //! are its checkpoints.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use rossby_domain::ids::{Epoch, PartitionId};
 use rossby_domain::planted::{Bug, planted};
-use rossby_domain::{Outcome, Reply};
+use rossby_domain::{Outcome, Rejection, Reply};
+use rossby_storage::codec::decode_batch;
 use rossby_storage::store::{Checkpoint, CheckpointCut, GroupStore, StoreError};
 use rossby_storage::wal::GroupLog;
 
@@ -38,6 +41,8 @@ pub struct StateMachine {
     rounds: Arc<RoundCounters>,
     witness: Line,
 }
+
+type Payload = EntryPayload<crate::types::Proposal, rossby_domain::ids::ReplicaId, crate::Member>;
 
 impl StateMachine {
     /// Over the replica's state; `log` is its log, which a checkpoint must not outrun.
@@ -76,11 +81,7 @@ impl StateMachine {
         self.rounds.clone()
     }
 
-    fn apply_one(
-        &mut self,
-        id: &LogId,
-        payload: EntryPayload<crate::types::Proposal, rossby_domain::ids::ReplicaId, crate::Member>,
-    ) -> io::Result<Vec<Reply>> {
+    fn apply_one(&mut self, id: &LogId, payload: Payload) -> io::Result<Vec<Reply>> {
         let at = position(id);
         match payload {
             EntryPayload::Blank => self.store.apply_blank(at).map_err(storage_failure)?,
@@ -131,6 +132,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let replies = self.apply_one(&entry.log_id, entry.payload)?;
             self.witness
                 .tell(|| Deed::Applied(at, encode_payload(&payload)));
+            if !replies.is_empty() {
+                self.witness.tell(|| Deed::Ruled(ruled(&payload, &replies)));
+            }
             if let EntryPayload::Membership(membership) = &payload {
                 self.witness.tell(|| Deed::Members {
                     at,
@@ -181,6 +185,19 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         self.store.current().map(into_snapshot).transpose()
     }
+}
+
+/// Where the commands of an entry were carried out, at which epochs: those that were not refused as not owned.
+fn ruled(payload: &Payload, replies: &[Reply]) -> BTreeSet<(PartitionId, Epoch)> {
+    let EntryPayload::Normal(proposal) = payload else {
+        return BTreeSet::new();
+    };
+    // It was decoded to be applied.
+    let commands = decode_batch(proposal.batch()).map_or_else(|_| Vec::new(), |b| b.commands);
+    let all = commands.iter().zip(replies);
+    all.filter(|(_, reply)| !matches!(reply, Err(Rejection::NotOwner { .. })))
+        .map(|(routed, _)| (routed.partition, routed.epoch))
+        .collect()
 }
 
 fn into_snapshot(checkpoint: Checkpoint) -> io::Result<Snapshot> {

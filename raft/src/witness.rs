@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rossby_domain::ids::{GroupId, ReplicaId};
+use rossby_domain::ids::{Epoch, GroupId, PartitionId, ReplicaId};
 use rossby_storage::LogPosition;
 
 /// What a replica has just done, as it knows it.
@@ -38,6 +38,8 @@ pub enum Deed {
     Committed(LogPosition),
     /// It has applied an entry of these bytes.
     Applied(LogPosition, Bytes),
+    /// The entry that it has just applied was carried out in these partitions, as their owner at these epochs.
+    Ruled(BTreeSet<(PartitionId, Epoch)>),
     /// The entry that it has just applied changed the members.
     Members {
         /// The entry.

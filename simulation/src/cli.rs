@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use clap::{ArgGroup, Parser};
 use rossby_domain::planted::Bug;
+use rossby_simulation::world::layout::Shape;
 
 /// How many things the people of a world do if nothing else is said.
 pub const STEPS: u64 = 300;
@@ -26,7 +27,8 @@ Exit codes:
    4  nothing was broken, but no world had both a change of leader and a shipped checkpoint:
       such a set of seeds shows nothing; take more seeds or more steps";
 
-/// Runs worlds: three nodes and their people in one process, on simulated time, network and disks.
+/// Runs worlds: a cluster of one or three regions and its people in one process, on simulated time, network
+/// and disks.
 /// Everything that happens in a world is drawn from its seed, so a seed shows the same world again.
 #[derive(Debug, Parser)]
 #[command(name = "rossby-simulation", version, after_help = AFTER)]
@@ -48,6 +50,10 @@ pub struct Cli {
     /// Nothing goes wrong in these worlds.
     #[arg(long)]
     pub no_faults: bool,
+    /// The kind of all worlds: `one` group on three nodes, or three regions of one node (`3x1`) or of three
+    /// (`3x3`). Drawn from the seed if not given: two in three are of one group.
+    #[arg(long, value_name = "KIND")]
+    pub shape: Option<Shape>,
     /// How many worlds run at a time; as many as there are processors if not given.
     #[arg(long, value_name = "J", conflicts_with = "seed")]
     pub jobs: Option<NonZeroUsize>,

@@ -49,6 +49,9 @@ fn world(cli: &Cli, seed: u64) -> std::io::Result<Output> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--seed", &seed.to_string()]);
     command.args(["--steps", &cli.steps.to_string()]);
+    if let Some(shape) = cli.shape {
+        command.args(["--shape", shape.name()]);
+    }
     if cli.no_faults {
         command.arg("--no-faults");
     }

@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 use rossby_domain::Rejection;
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{
-    BoxId, Counter, DeviceAddress, EnvelopeId, GroupId, NodeId, PartitionId, ReplicaId, Sequence,
+    BoxId, Counter, DeviceAddress, EnvelopeId, Epoch, GroupId, MapVersion, NodeId, PartitionId,
+    ReplicaId, Sequence,
 };
 use rossby_domain::query::QueueStatus;
 use rossby_domain::time::Timestamp;
@@ -145,6 +146,40 @@ pub enum What {
     ClockSet {
         /// Milliseconds; negative is behind.
         offset_ms: i64,
+    },
+    /// The clock of a node (`who`) runs fast from now on, or slow, until it is set.
+    ClockDrifts {
+        /// Millionths that it is fast; negative is slow.
+        ppm: i64,
+        /// How far it will be from the world's time at most.
+        upto_ms: i64,
+    },
+    /// A node (`who`) takes this for the newest cluster map.
+    KnowsMap {
+        /// Its version.
+        version: MapVersion,
+        /// The digest of all that it says.
+        content: Digest,
+    },
+    /// The leader of the placement group (`who`) begins a step of its plan.
+    Planned(String),
+    /// What is foretold of a group, by who votes in it, should some nodes be lost; they are lost then.
+    Foretold {
+        /// The group.
+        group: GroupId,
+        /// Whether it goes on.
+        goes_on: bool,
+        /// Whether all that it has acknowledged is left.
+        keeps_all: bool,
+        /// The last entry that any of its replicas knows to be committed.
+        committed: Option<u64>,
+    },
+    /// What became of a group after that.
+    CameTrue {
+        /// The group.
+        group: GroupId,
+        /// The last entry that a leader had applied which was confirmed by a quorum; `None` if there was none.
+        applied: Option<u64>,
     },
     /// The world begins; its wall clocks show this.
     Began {
@@ -333,6 +368,13 @@ pub enum ReplicaEvent {
         position: LogPosition,
         /// The digest of the entry's bytes.
         entry: Digest,
+    },
+    /// An entry that it applied was carried out in this partition, as its owner.
+    Ruled {
+        /// The partition.
+        partition: PartitionId,
+        /// Since which epoch it owns it.
+        epoch: Epoch,
     },
     /// An entry that it applied changed the members.
     Members {

@@ -44,6 +44,7 @@ fn begin(cli: &Cli, seed: u64) -> Result<Report, Box<dyn std::error::Error>> {
         seed,
         steps: cli.steps,
         faults: !cli.no_faults,
+        shape: cli.shape,
         trace,
         homes: homes.path().to_owned(),
     })?)
@@ -58,6 +59,9 @@ pub fn again(cli: &Cli, seed: u64) -> String {
     let mut command = format!("cargo run -p rossby-simulation{features} -- --seed {seed}");
     if cli.steps != STEPS {
         command += &format!(" --steps {}", cli.steps);
+    }
+    if let Some(shape) = cli.shape {
+        command += &format!(" --shape {}", shape.name());
     }
     if cli.no_faults {
         command += " --no-faults";
@@ -99,9 +103,10 @@ fn summary(seed: u64, report: &Report) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     format!(
-        "{verdict} seed {seed}: {:.0?} of its time, {} observations, {} reigns, {} crashes, {} other \
-         faults, {} disks lost ({} bits flipped, {} starts refused), {} replicas removed, {} checkpoints \
-         ({} shipped), calls {} answered, {} unknown; trace {digest}\n",
+        "{verdict} seed {seed} ({}): {:.0?} of its time, {} observations, {} reigns, {} crashes, {} other \
+         faults, {} disks lost ({} bits flipped, {} starts refused), {} steps planned, {} replicas removed, \
+         {} checkpoints ({} shipped), calls {} answered, {} unknown; trace {digest}\n",
+        report.shape.name(),
         report.lasted,
         figures.observations,
         figures.leaders,
@@ -110,6 +115,7 @@ fn summary(seed: u64, report: &Report) -> String {
         figures.disks,
         figures.bits,
         figures.refused,
+        figures.steps,
         figures.removed,
         figures.checkpoints,
         figures.shipped,

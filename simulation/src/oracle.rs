@@ -196,6 +196,9 @@ impl Oracle {
                 self.clocks.wall = *wall;
                 self.clocks.envelope_ttl_ms = Some(*envelope_ttl_ms);
             }
+            What::ClockDrifts { upto_ms, .. } => {
+                self.clocks.note(observation.who, Some(*upto_ms));
+            }
             What::ClockSet { offset_ms } => {
                 self.clocks.note(observation.who, Some(*offset_ms));
             }

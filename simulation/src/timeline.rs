@@ -57,6 +57,7 @@ fn is_telling(what: &What) -> bool {
     !matches!(
         event,
         ReplicaEvent::State { .. }
+            | ReplicaEvent::Ruled { .. }
             | ReplicaEvent::Applied { .. }
             | ReplicaEvent::Appended { .. }
             | ReplicaEvent::Committed { .. }

@@ -19,9 +19,10 @@ fn told(output: &Output) -> String {
 }
 
 /// Every observation of a world.
-fn trace(seed: &str, into: &Path) -> String {
+fn trace(seed: &str, shape: &str, into: &Path) -> String {
     let file = into.to_str().unwrap();
-    let output = simulation(&["--seed", seed, "--steps", "60", "--trace", file]);
+    let world = ["--seed", seed, "--shape", shape, "--steps", "60"];
+    let output = simulation(&[&world[..], &["--trace", file]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     std::fs::read_to_string(into).unwrap()
 }
@@ -72,17 +73,37 @@ fn a_world_in_which_leaders_change_and_checkpoints_are_shipped_is_among_them() {
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
 }
 
+/// Of the kinds that are drawn seldom, some in any case.
+fn hold_with_regions(shape: &str, seeds: &str) {
+    let world = ["--seeds", seeds, "--shape", shape, "--steps", STEPS];
+    let output = simulation(&[&world[..], &["--jobs", "1"]].concat());
+    println!("{}", told(&output));
+    assert!(matches!(output.status.code(), Some(0 | 4)));
+}
+
+#[test]
+fn every_invariant_holds_with_three_regions_of_one_node() {
+    hold_with_regions("3x1", "100..102");
+}
+
+#[test]
+fn every_invariant_holds_with_three_regions_of_three_nodes() {
+    hold_with_regions("3x3", "100..101");
+}
+
 #[test]
 fn a_seed_shows_the_same_world_again_and_another_seed_another() {
     let folder = tempfile::tempdir().unwrap();
-    let first = trace("5", &folder.path().join("first"));
-    let again = trace("5", &folder.path().join("again"));
-    let other = trace("6", &folder.path().join("other"));
-    assert!(first.lines().count() > 300, "too short to show anything");
-    let differs = first.lines().zip(again.lines()).find(|(a, b)| a != b);
-    assert_eq!(differs, None);
-    assert_eq!(first.len(), again.len());
-    assert_ne!(first, other);
+    for shape in ["one", "3x1"] {
+        let first = trace("5", shape, &folder.path().join("first"));
+        let again = trace("5", shape, &folder.path().join("again"));
+        let other = trace("6", shape, &folder.path().join("other"));
+        assert!(first.lines().count() > 300, "too short to show anything");
+        let differs = first.lines().zip(again.lines()).find(|(a, b)| a != b);
+        assert_eq!(differs, None, "{shape}");
+        assert_eq!(first.len(), again.len());
+        assert_ne!(first, other);
+    }
 }
 
 #[test]
@@ -98,6 +119,7 @@ fn wrong_usage_is_refused_with_what_would_be_right() {
         (&[][..], "--seed"),
         (&["--seeds", "9..3"][..], "0..20"),
         (&["--seed", "1", "--plant", "no-such-bug"][..], "dedupe-off"),
+        (&["--seed", "1", "--shape", "9x9"][..], "3x3"),
     ] {
         let output = simulation(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

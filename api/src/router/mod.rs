@@ -30,7 +30,8 @@ use crate::error::{ApiError, Code};
 
 pub use directory::{Directory, SoleGroup};
 pub use port::{Alone, Execute, ExecuteError, Executed, Peers};
-pub(crate) use search::{ANSWER_MARGIN, Next, Search};
+pub(crate) use search::ANSWER_MARGIN;
+pub use search::{Next, Search};
 pub(crate) use work::MAX_BYTES as WORK_BYTES_MAX;
 #[cfg(any(test, fuzzing))]
 pub(crate) use work::{Done, Work};
@@ -105,7 +106,8 @@ impl Router {
     }
 
     /// A search for the leader of a group.
-    pub(crate) fn search(&self, group: GroupId, deadline: Instant) -> Search<'_> {
+    #[must_use]
+    pub fn search(&self, group: GroupId, deadline: Instant) -> Search<'_> {
         Search::new(self, group, deadline)
     }
 

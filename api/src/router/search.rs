@@ -79,7 +79,7 @@ impl Silent {
 }
 
 /// Whom to ask.
-pub(crate) enum Next {
+pub enum Next {
     /// The replica here, which leads as far as it knows.
     Here(Arc<Group>),
     /// This member.
@@ -87,7 +87,7 @@ pub(crate) enum Next {
 }
 
 /// A search for the leader of one group.
-pub(crate) struct Search<'a> {
+pub struct Search<'a> {
     router: &'a Router,
     group: GroupId,
     give_up: Instant,
@@ -122,7 +122,8 @@ impl<'a> Search<'a> {
     }
 
     /// When it ends.
-    pub(crate) fn give_up(&self) -> Instant {
+    #[must_use]
+    pub fn give_up(&self) -> Instant {
         self.give_up
     }
 
@@ -131,7 +132,7 @@ impl<'a> Search<'a> {
     /// # Errors
     /// Unavailable, once the time is over, or once the group is known to have no quorum. Nothing was
     /// done by all who were asked.
-    pub(crate) async fn next(&mut self) -> Result<Next, ApiError> {
+    pub async fn next(&mut self) -> Result<Next, ApiError> {
         loop {
             if Instant::now() >= self.give_up {
                 return Err(self.unavailable());
@@ -147,19 +148,19 @@ impl<'a> Search<'a> {
     }
 
     /// This member leads.
-    pub(crate) fn found(&self, member: &Member) {
+    pub fn found(&self, member: &Member) {
         self.router.hints.set(self.group, member);
         self.router.silent.forget(member.node);
     }
 
     /// This member gave no answer.
-    pub(crate) fn silent(&mut self, member: &Member, why: String) {
+    pub fn silent(&mut self, member: &Member, why: String) {
         self.router.silent.note(member.node);
         self.refused(member, None, why);
     }
 
     /// This member did nothing, and may have named another.
-    pub(crate) fn refused(&mut self, member: &Member, named: Option<Member>, why: String) {
+    pub fn refused(&mut self, member: &Member, named: Option<Member>, why: String) {
         self.why = why;
         let own = self.router.node;
         match named {

@@ -12,22 +12,20 @@ use std::sync::Arc;
 
 use rossby_api::courier::{ConsoleCourier, Courier, OutboxFileCourier};
 use rossby_api::peer::{NoPeers, PeerDoor, PeerExecutors, PeerTransport};
+use rossby_api::placement::{MapKeeper, NodeDirectory, Replicas};
 use rossby_api::router::{Alone, Peers};
 use rossby_api::{Directory, MailboxConfig, MailboxService, Relay, Router, Workers};
 use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
 use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP};
-use rossby_raft::{Group, InitializeError, Member, StartError};
+use rossby_raft::{Blocking, Group, InitializeError, Member, StartError};
 use rossby_seams::transport::{LinkAcceptor, SharedTransport};
 use rossby_storage::datadir::{ClusterIdentity, DataDirectory, HeldReplica, Identity};
 use rossby_storage::wal::WalError;
 use tracing::info;
 
-use super::directory::NodeDirectory;
 use super::engine::{Engine, EngineParts};
 use super::founding::{Founding, PlanError};
-use super::map::MapKeeper;
 use super::node::{Membership, Node, NodeError};
-use super::replicas::Replicas;
 use crate::config::CourierKind;
 
 /// A node's place in a cluster.
@@ -73,13 +71,13 @@ impl Node {
         place: Place,
     ) -> Result<(), NodeError> {
         if let Some(membership) = self.membership() {
-            membership.map.offer_all(&place);
+            offer_all(&membership.map, &place);
             return self.hold(data, membership, &place.held).await;
         }
         let secrets = Arc::new(self.secrets_of(&place.cluster)?);
         let courier = self.courier()?;
         let keeper = MapKeeper::open(Arc::clone(data.disk()), data.path());
-        keeper.offer_all(&place);
+        offer_all(&keeper, &place);
         // The log comes first: a directory that names a replica but has no log has lost it.
         let engine = self.open_engine(data)?;
         let (replicas, map) = (Arc::<Replicas>::default(), Arc::new(keeper));
@@ -112,7 +110,7 @@ impl Node {
             return Err(error);
         }
         self.open_doors(&membership);
-        let keep = Arc::clone(&membership.map).keep(self.stop_tasks.clone());
+        let keep = Arc::clone(&membership.map).keep(Blocking::Threads, self.stop_tasks.clone());
         self.tasks.spawn(keep);
         info!(
             cluster = %membership.cluster.id, replicas = membership.replicas.all().len(),
@@ -284,15 +282,13 @@ fn first_members(map: &ClusterMap, group: GroupId) -> Option<BTreeMap<ReplicaId,
     founders.iter().map(member).collect()
 }
 
-impl MapKeeper {
-    /// Takes in what a place tells of the map.
-    fn offer_all(&self, place: &Place) {
-        let planned = place.founding.as_ref().map(Founding::map);
-        if let Some(Ok(first)) = planned {
-            self.offer(Arc::new(first));
-        }
-        if let Some(map) = &place.map {
-            self.offer(Arc::clone(map));
-        }
+/// Takes in what a place tells of the map.
+fn offer_all(keeper: &MapKeeper, place: &Place) {
+    let planned = place.founding.as_ref().map(Founding::map);
+    if let Some(Ok(first)) = planned {
+        keeper.offer(Arc::new(first));
+    }
+    if let Some(map) = &place.map {
+        keeper.offer(Arc::clone(map));
     }
 }

@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rossby_api::admin::InitPlan;
+use rossby_api::placement::{seal, unseal};
 use rossby_domain::ids::{
     ClusterId, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
 };
@@ -25,8 +26,6 @@ use rossby_raft::Member;
 use rossby_seams::disk;
 use rossby_storage::datadir::{DataDirectory, HeldReplica};
 use serde::{Deserialize, Serialize};
-
-use super::sealed::{seal, unseal};
 
 /// The first group of boxes; the only one where all nodes are in one region.
 pub const FIRST_GROUP: GroupId = GroupId(1);

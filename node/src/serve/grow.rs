@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The founders are told once, by the order and not by the map: a node that lost its disk must not found the
-//! group again (`replicas.rs`). An order that broke off is given again, and goes on with the group that it
+//! group again (`api/src/placement/replicas.rs`). An order that broke off is given again, and goes on with the group that it
 //! left: only while no founder has taken part in the group. So does the reconcile loop, if nobody gives it again.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rossby_api::admin::{NewGroup, OperatorError};
 use rossby_api::peer::{Joining as _, Placement, Role};
+use rossby_api::placement::Ground as _;
 use rossby_domain::ids::{GroupId, MapVersion, NodeId, ReplicaId};
 use rossby_domain::placement::{
     Change, ClusterMap, FoundingGroup, Load, NodeEntry, NodeState, PLACEMENT_GROUP, RegionName,

@@ -30,12 +30,12 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use super::enter::Place;
-use super::map::MapKeeper;
 use super::node::{Node, NodeError};
-use super::sealed::{seal, unseal};
 use super::token::Token;
 use crate::config::{Config, HostPort, Loaded};
 use crate::exit::{Exit, Failure};
+use rossby_api::placement::MapKeeper;
+use rossby_api::placement::{seal, unseal};
 
 /// The variable that may hold the token.
 pub const TOKEN_VARIABLE: &str = "ROSSBY_JOIN_TOKEN";

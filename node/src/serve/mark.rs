@@ -10,7 +10,7 @@ use rossby_seams::random::{self, Random};
 use rossby_storage::datadir::DataDirectory;
 
 use super::node::NodeError;
-use super::sealed::{seal, unseal};
+use rossby_api::placement::{seal, unseal};
 
 const FILE: &str = "mark";
 const WHAT: &str = "rossby directory mark";

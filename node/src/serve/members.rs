@@ -17,6 +17,7 @@ use rossby_api::admin::{
     MembersOrder, MembersProgress, OperatorError, members_answer, members_request,
 };
 use rossby_api::peer::Connections;
+use rossby_api::placement::{By, OrderGuard};
 use rossby_domain::ids::{ClusterId, GroupId, NodeId, ReplicaId};
 use rossby_domain::placement::{
     ClusterMap, NodeEntry, NodeState, PLACEMENT_GROUP, PlacementRefusal, RegionName,
@@ -30,7 +31,6 @@ use tracing::{debug, warn};
 
 use super::init::{describe, entry_of, failed, place, refused, unavailable};
 use super::node::{Missed, Node};
-use super::orders::{By, OrderGuard};
 use super::placement::of_peer;
 
 /// How long one call may carry an order on, at the leader and as the node that hands it on waits.

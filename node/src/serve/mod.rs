@@ -12,7 +12,6 @@
 
 mod admission;
 mod backups;
-mod directory;
 mod disk;
 mod doors;
 mod engine;
@@ -30,14 +29,11 @@ mod members;
 mod node;
 mod open_files;
 mod operator;
-mod orders;
 mod placement;
 mod ready;
 mod reconcile;
 mod removal;
-mod replicas;
 mod reports;
-mod sealed;
 mod secrets;
 mod space;
 mod token;

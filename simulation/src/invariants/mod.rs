@@ -12,10 +12,14 @@ mod identifiers;
 mod linearizable;
 mod liveness;
 mod log_matching;
+mod map_versions;
 mod membership;
 mod no_send_lost;
 mod one_order;
+mod one_owner;
 mod power_loss;
+mod prediction;
+mod promotion;
 mod purge;
 mod state_machine_safety;
 #[cfg(test)]
@@ -83,6 +87,9 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<log_matching::LogMatching>::default(),
         Box::<commit::Commit>::default(),
         Box::<membership::Membership>::default(),
+        Box::<promotion::Promotion>::default(),
+        Box::<one_owner::OneOwner>::default(),
+        Box::<map_versions::MapVersions>::default(),
         Box::<state_machine_safety::StateMachineSafety>::default(),
         Box::<power_loss::PowerLoss>::default(),
         Box::<equal_replicas::EqualReplicas>::default(),
@@ -93,6 +100,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<purge::Purge>::default(),
         Box::<identifiers::Identifiers>::default(),
         Box::<linearizable::Linearizable>::default(),
+        Box::<prediction::Prediction>::default(),
         Box::<liveness::Liveness>::default(),
     ]
 }

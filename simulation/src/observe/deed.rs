@@ -42,6 +42,10 @@ pub fn events_of(replica: ReplicaId, deed: Deed) -> Vec<ReplicaEvent> {
             position,
             entry: Digest::of(&bytes),
         }],
+        Deed::Ruled(partitions) => partitions
+            .into_iter()
+            .map(|(partition, epoch)| ReplicaEvent::Ruled { partition, epoch })
+            .collect(),
         Deed::Members {
             at,
             voters,

@@ -72,6 +72,31 @@ impl fmt::Display for What {
             Self::Wiped => f.write_str("gets an empty disk"),
             Self::DamageDetected { reason } => write!(f, "finds damage: {reason}"),
             Self::ClockSet { offset_ms } => write!(f, "clock is set {offset_ms:+} ms off"),
+            Self::ClockDrifts { ppm, upto_ms } => {
+                write!(f, "clock runs {ppm:+} ppm fast, up to {upto_ms:+} ms off")
+            }
+            Self::KnowsMap { version, content } => {
+                write!(f, "knows map {version} ({content})")
+            }
+            Self::Planned(step) => write!(f, "plans: {step}"),
+            Self::Foretold {
+                group,
+                goes_on,
+                keeps_all,
+                committed,
+            } => {
+                let goes = if *goes_on { "goes on" } else { "stands still" };
+                let keeps = if *keeps_all { "all" } else { "perhaps not all" };
+                let committed = committed.unwrap_or_default();
+                write!(
+                    f,
+                    "foretells that group {group} {goes} and keeps {keeps} up to {committed}"
+                )
+            }
+            Self::CameTrue { group, applied } => match applied {
+                Some(applied) => write!(f, "group {group} goes on, with all up to {applied}"),
+                None => write!(f, "group {group} stands still"),
+            },
             Self::Began {
                 wall,
                 envelope_ttl_ms,
@@ -241,6 +266,9 @@ impl fmt::Display for ReplicaEvent {
             Self::Purged { upto } => write!(f, "purges up to {}", at(upto)),
             Self::Committed { upto } => write!(f, "has committed up to {}", at(upto)),
             Self::Applied { position, entry } => write!(f, "applies {} ({entry})", at(position)),
+            Self::Ruled { partition, epoch } => {
+                write!(f, "rules partition {partition} at epoch {epoch}")
+            }
             Self::Members {
                 at: position,
                 voters,

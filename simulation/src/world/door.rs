@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
+use rossby_api::router::Next;
 use rossby_api::{ApiError, Call, CallError, CallReply, Code};
 use rossby_domain::ids::NodeId;
 use rossby_raft::Member;
@@ -16,11 +16,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::life::Life;
 use super::node::Node;
-
-/// The pause before a leader that can't be reached is asked for again.
-const LEADER_PAUSE: Duration = Duration::from_millis(50);
-/// Kept from the deadline, so that the caller gets our answer rather than a timeout of its own.
-const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 
 /// What a server says.
 pub enum Said {
@@ -67,39 +62,47 @@ impl Doors {
     }
 
     async fn answer(&self, node: NodeId, life: &Life, call: Call) -> Result<CallReply, ApiError> {
-        let give_up = call.deadline - ANSWER_MARGIN;
+        let group = match life.mailbox.handle(&call).await {
+            Err(CallError::Elsewhere { group, .. }) => group,
+            Err(CallError::Refused(error)) => return Err(error),
+            Ok(reply) => return Ok(reply),
+        };
+        let mut search = life.router.search(group, call.deadline);
         loop {
-            let leader = match life.mailbox.handle(&call).await {
-                Err(CallError::Elsewhere { leader, .. }) => leader,
-                Err(CallError::Refused(error)) => return Err(error),
-                Ok(reply) => return Ok(reply),
+            let leader = match search.next().await? {
+                Next::At(leader) => leader,
+                // It leads by now.
+                Next::Here(_) => match life.mailbox.handle(&call).await {
+                    Err(CallError::Elsewhere { .. }) => continue,
+                    Err(CallError::Refused(error)) => return Err(error),
+                    Ok(reply) => return Ok(reply),
+                },
             };
-            if let Some(leader) = leader
-                && let Some(answer) = self.relay(node, &leader, &call, give_up).await
-            {
-                return answer;
+            match self.relay(node, &leader, &call, search.give_up()).await {
+                Relayed::Unreached => search.silent(&leader, "nothing runs there".to_owned()),
+                Relayed::NotHere(named) => {
+                    search.refused(&leader, named, "it does not lead".to_owned());
+                }
+                Relayed::Answer(answer) => {
+                    search.found(&leader);
+                    return answer;
+                }
             }
-            if Instant::now() + LEADER_PAUSE >= give_up {
-                return Err(ApiError::unavailable("the leader can't be reached"));
-            }
-            sleep(LEADER_PAUSE).await;
         }
     }
 
-    /// Hands a call to the leader; `None` if it was not reached, or does not lead.
-    async fn relay(
-        &self,
-        from: NodeId,
-        leader: &Member,
-        call: &Call,
-        give_up: Instant,
-    ) -> Option<Result<CallReply, ApiError>> {
-        let unknown = || Some(Err(ApiError::from(Code::OutcomeUnknown)));
-        let way = self.network.travel(from, leader.node)?;
-        let life = self.life(leader.node)?;
+    /// Hands a call to a node that may lead.
+    async fn relay(&self, from: NodeId, leader: &Member, call: &Call, give_up: Instant) -> Relayed {
+        let unknown = || Relayed::Answer(Err(ApiError::from(Code::OutcomeUnknown)));
+        let Some(way) = self.network.travel(from, leader.node) else {
+            return Relayed::Unreached;
+        };
+        let Some(life) = self.life(leader.node) else {
+            return Relayed::Unreached;
+        };
         sleep(way).await;
         if life.gone.is_cancelled() {
-            return None;
+            return Relayed::Unreached;
         }
         let call = Call {
             relayed: true,
@@ -118,10 +121,19 @@ impl Doors {
         };
         sleep(back).await;
         match answer {
-            Ok(reply) => Some(Ok(reply)),
-            Err(CallError::Refused(error)) => Some(Err(error)),
-            // It does not lead, and did nothing.
-            Err(CallError::Elsewhere { .. }) => None,
+            Ok(reply) => Relayed::Answer(Ok(reply)),
+            Err(CallError::Refused(error)) => Relayed::Answer(Err(error)),
+            Err(CallError::Elsewhere { leader, .. }) => Relayed::NotHere(leader),
         }
     }
+}
+
+/// What became of a call at a peer.
+enum Relayed {
+    /// It was answered there, or nobody knows.
+    Answer(Result<CallReply, ApiError>),
+    /// That peer does not lead, and did nothing; whom it named.
+    NotHere(Option<Member>),
+    /// Nothing got there.
+    Unreached,
 }

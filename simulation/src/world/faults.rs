@@ -4,6 +4,7 @@
 //! over, [`Faults::heal`] ends them all for good.
 
 mod members;
+mod regions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,6 +62,15 @@ const KINDS: &[(Kind, u64)] = &[
     (Kind::TurnedBit, 7),
 ];
 
+/// Those that are drawn beside them where there are regions.
+const KINDS_OF_REGIONS: &[(Kind, u64)] = &[
+    (Kind::RegionCut, 22),
+    (Kind::RegionLoss, 12),
+    (Kind::ChangeOfPlacement, 34),
+    (Kind::WorkAstray, 14),
+    (Kind::ClockDrift, 8),
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Crash,
@@ -84,6 +94,11 @@ enum Kind {
     ChangeOfMembers,
     LostDisk,
     TurnedBit,
+    RegionCut,
+    RegionLoss,
+    ChangeOfPlacement,
+    WorkAstray,
+    ClockDrift,
 }
 
 /// The faults of a world.
@@ -137,9 +152,14 @@ impl Faults {
     }
 
     fn draw(&self) -> Kind {
-        let total: u64 = KINDS.iter().map(|(_, often)| often).sum();
+        let of_regions = match self.common.layout.has_map() {
+            true => KINDS_OF_REGIONS,
+            false => &[],
+        };
+        let kinds = || KINDS.iter().chain(of_regions);
+        let total: u64 = kinds().map(|(_, often)| often).sum();
         let mut drawn = self.dice.between(1, total);
-        for (kind, often) in KINDS {
+        for (kind, often) in kinds() {
             if drawn <= *often {
                 return *kind;
             }
@@ -203,9 +223,17 @@ impl Faults {
             Kind::SmallClockJump => self.clock_jump(200, 8_000).await,
             Kind::ClockJump => self.clock_jump(11_000, 3_600_000).await,
             Kind::LongClockJump => self.clock_jump(8 * DAY_MS, 60 * DAY_MS).await,
-            Kind::ChangeOfMembers => self.change_members().await,
-            Kind::LostDisk => self.lose_disk(false).await,
-            Kind::TurnedBit => self.lose_disk(true).await,
+            Kind::ChangeOfMembers if self.common.layout.has_map() => {
+                Box::pin(self.change_placement()).await;
+            }
+            Kind::ChangeOfMembers => Box::pin(self.change_members()).await,
+            Kind::LostDisk => Box::pin(self.lose_disk(false)).await,
+            Kind::TurnedBit => Box::pin(self.lose_disk(true)).await,
+            Kind::RegionCut => self.region_cut().await,
+            Kind::RegionLoss => self.region_loss().await,
+            Kind::ChangeOfPlacement => Box::pin(self.change_placement()).await,
+            Kind::WorkAstray => self.work_astray().await,
+            Kind::ClockDrift => self.clock_drift().await,
         }
     }
 
@@ -396,8 +424,10 @@ impl Faults {
             conditions.delay, conditions.jitter, conditions.lost_permille
         ));
         self.common.network.set_usual(conditions);
+        self.set_ways_between_regions(Some(conditions));
         sleep(self.dice.millis(2_000, 15_000)).await;
         self.common.network.set_usual(calm());
+        self.set_ways_between_regions(None);
         self.off("weather");
     }
 
@@ -471,8 +501,9 @@ impl Faults {
         node.set_slowness(Duration::ZERO);
         self.ways.frozen.lock().remove(&node.id);
         for other in self.others(node.id) {
-            self.common.network.set_conditions(node.id, other, None);
-            self.common.network.set_conditions(other, node.id, None);
+            let usual = self.common.layout.conditions(node.id, other);
+            self.common.network.set_conditions(node.id, other, usual);
+            self.common.network.set_conditions(other, node.id, usual);
         }
         self.off(&what);
     }
@@ -486,6 +517,11 @@ impl Faults {
         node.set_clock(0);
     }
 
+    /// Frames between regions take their time from now on.
+    pub fn set_up_ways(&self) {
+        self.set_ways_between_regions(None);
+    }
+
     /// Ends every fault for good, but for what is half-way between members. Whatever still lasted must
     /// have been dropped before.
     pub async fn heal(&self) {
@@ -494,15 +530,14 @@ impl Faults {
         self.ways.lost_permille.store(0, Ordering::SeqCst);
         self.ways.slowness_ms.store(0, Ordering::SeqCst);
         self.ways.frozen.lock().clear();
+        self.ways.cut_off.lock().clear();
+        self.common.astray_permille.store(0, Ordering::SeqCst);
+        self.set_ways_between_regions(None);
         for node in &self.nodes {
             node.disk().set_capacity(u64::MAX);
             node.set_slowness(Duration::ZERO);
-            if node.clock.offset() != 0 {
+            if node.clock.is_off() {
                 node.set_clock(0);
-            }
-            for other in self.others(node.id) {
-                self.common.network.set_conditions(node.id, other, None);
-                self.common.network.set_conditions(other, node.id, None);
             }
             // Faults that were planted in a disk are gone with the process that had it open, and a
             // replica that has stopped by itself starts again.
@@ -515,9 +550,12 @@ impl Faults {
     }
 }
 
+/// Whether it leads any of its groups.
 fn leads(node: &Arc<Node>) -> bool {
     let life = node.life();
-    life.is_some_and(|life| matches!(life.group.leadership(), Leadership::Here { .. }))
+    let groups = life.map(|life| life.replicas.all()).unwrap_or_default();
+    let mut groups = groups.iter();
+    groups.any(|group| matches!(group.leadership(), Leadership::Here { .. }))
 }
 
 /// The network on a quiet day.

@@ -1,16 +1,29 @@
-//! A process that holds a replica: what the `rossby` binary wires, but for the listeners.
+//! A process that holds replicas: what the `rossby` binary wires, but for the listeners.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use rossby_api::{DoorLimits, MailboxConfig, MailboxService, Metrics, Router, SoleGroup, Workers};
-use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
-use rossby_raft::{Blocking, Deed, Group, Groups, GroupsConfig, StartError, Timing, Witness};
+use rossby_api::admin::OperatorError;
+use rossby_api::peer::{GroupReport, PlannedStep};
+use rossby_api::placement::{
+    MapKeeper, NodeDirectory, Orders, PlannedChange, Replicas, begin_step, reconcile, reports,
+};
+use rossby_api::{
+    Directory, DoorLimits, MailboxConfig, MailboxService, Metrics, Router, SoleGroup, Workers,
+};
+use rossby_domain::command::Place;
+use rossby_domain::ids::{GroupId, MapVersion, NodeId, ReplicaId};
+use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP, PLACEMENT_PARTITION};
+use rossby_domain::{Answer, Command, Query};
+use rossby_raft::{
+    Advance, Blocking, ChangeError, Deed, Group, Groups, GroupsConfig, Newcomers, Order,
+    StartError, Witness,
+};
 use rossby_seams::base::MemoryBase;
 use rossby_seams::disk::Disk;
 use rossby_seams::random::SeededRandom;
@@ -21,18 +34,18 @@ use rossby_storage::datadir::{
 use rossby_storage::store::{Reader, Store, StoreError};
 use rossby_storage::wal::{Wal, WalError, WalOptions, WalWriter};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::clock::WorldClock;
 use super::dice::Dice;
+use super::layout::Layout;
 use super::node::Common;
-use super::peers::LifePeers;
+use super::peers::{LifeGround, LifePeers};
 use super::trap::Moment;
 use crate::observe::{Digest, ReplicaEvent, What, Who, events_of};
 
-/// The one data group.
-pub const GROUP: GroupId = GroupId(1);
 /// The cluster's name, which is in every Hawk MAC.
 const CLUSTER_NAME: &str = "simulated";
 /// States are compared at every entry whose index is a multiple of this.
@@ -41,6 +54,12 @@ const COMPARE_EVERY: u64 = 16;
 const SYNC_MS: (u64, u64) = (1, 4);
 /// Between two looks whether a process has stopped by itself.
 const LOOK: Duration = Duration::from_millis(250);
+/// Between two tries to bring the first map into the log, and how long one may take.
+const FOUND_AGAIN: Duration = Duration::from_millis(200);
+const FOUND_WITHIN: Duration = Duration::from_secs(5);
+/// How long one call may carry an order on, and how long leadership may take to go elsewhere.
+pub(super) const AT_THE_LEADER: Duration = Duration::from_secs(20);
+const TRANSFER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a process did not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,17 +92,26 @@ pub(super) type Data = Arc<Mutex<DataDirectory>>;
 
 /// A process.
 pub struct Life {
+    /// Where it runs.
+    pub node: NodeId,
     /// Ends with it.
     pub gone: CancellationToken,
-    /// Its replica.
-    pub group: Arc<Group>,
+    /// Its replicas.
+    pub replicas: Arc<Replicas>,
     /// Its service.
     pub mailbox: Arc<MailboxService>,
-    data: Data,
+    /// What it knows of where things are.
+    pub router: Arc<Router>,
+    /// Which groups have their members changed here.
+    pub orders: Orders,
+    /// The newest map that it knows, where there is one.
+    keeper: Option<Arc<MapKeeper>>,
+    parts: Birth,
     groups: Arc<Groups>,
     store: Store,
     wal: Wal,
     writer: JoinHandle<()>,
+    witness: Arc<LifeWitness>,
 }
 
 /// What a process begins with.
@@ -99,9 +127,13 @@ pub(super) struct Birth {
 }
 
 impl Birth {
-    /// Starts the process for a replica, in the order of `rossby_node`: the log, then the identity
-    /// that names the replica, then the group.
-    pub(super) async fn live(self, replica: ReplicaId) -> Result<Arc<Life>, LifeError> {
+    /// Starts the process for these replicas, in the order of `rossby_node`: the log, then the identity
+    /// that names the replicas, then the groups. `map` is one that it was given.
+    pub(super) async fn live(
+        self,
+        held: &BTreeSet<HeldReplica>,
+        map: Option<Arc<ClusterMap>>,
+    ) -> Result<Arc<Life>, LifeError> {
         let gone = CancellationToken::new();
         // Given up or failed half-way, nothing of it is seen any more.
         let ends = gone.clone().drop_guard();
@@ -120,7 +152,8 @@ impl Birth {
             &checkpoints,
             Arc::clone(&self.base) as _,
         )?;
-        self.take_place(replica)?;
+        self.take_places(held)?;
+        let keeper = self.keeper(map);
         let writer = tokio::spawn(write(
             writer,
             self.dice.stream("sync"),
@@ -130,60 +163,98 @@ impl Birth {
             common: Arc::clone(&self.common),
             node: self.node,
             gone: gone.clone(),
-            reader: OnceLock::new(),
+            readers: Mutex::default(),
         });
         let groups = Groups::witnessed(self.groups(&gone, &wal, &store), witness.clone());
         self.common.network.register(self.node, groups.clone());
-        let group = match groups.start(GROUP, replica).await {
-            Ok(group) => group,
+        let started = match self.start(&groups, &witness, held).await {
+            Ok(started) => started,
             Err(error) => {
                 writer.abort();
-                return Err(error.into());
+                return Err(error);
             }
         };
-        // Nobody but this sets it.
-        let _ = witness.reader.set(group.reader());
-        let router = self.router(&gone, &group);
+        let replicas = Arc::<Replicas>::default();
+        let router = self.router(&gone, &started, &replicas, keeper.as_ref());
         let life = Arc::new(Life {
+            node: self.node,
             mailbox: Arc::new(self.mailbox(&router)),
-            data: self.data.clone(),
             gone,
-            group,
+            replicas,
+            router,
+            orders: Orders::default(),
+            keeper,
+            parts: self,
             groups,
             store,
             wal,
             writer,
+            witness,
         });
-        self.work(&life, router);
-        self.common.lives.begin(self.node, &life);
+        for group in started {
+            life.take_in(group);
+        }
+        life.work();
         ends.disarm();
-        tokio::spawn(look_on(Arc::clone(&life), witness));
         Ok(life)
     }
 
-    /// Writes down which replica lives here.
-    fn take_place(&self, replica: ReplicaId) -> Result<(), DataDirectoryError> {
+    /// Starts the replicas; one that was removed, which its log knows, is buried instead.
+    async fn start(
+        &self,
+        groups: &Groups,
+        witness: &LifeWitness,
+        held: &BTreeSet<HeldReplica>,
+    ) -> Result<Vec<Arc<Group>>, LifeError> {
+        let mut started = Vec::new();
+        for held in held {
+            match groups.start(held.group, held.replica).await {
+                Ok(group) => {
+                    witness.readers.lock().insert(held.group, group.reader());
+                    started.push(group);
+                }
+                Err(StartError::Log(WalError::ReplicaRemoved { .. }))
+                    if self.common.layout.has_map() =>
+                {
+                    bury(&self.data, held.group, held.replica)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(started)
+    }
+
+    /// What the directory kept of the map, and what else is known of it.
+    fn keeper(&self, given: Option<Arc<ClusterMap>>) -> Option<Arc<MapKeeper>> {
+        let (_, first) = self.common.layout.first.as_ref()?;
+        let data = self.data.lock();
+        let keeper = MapKeeper::open(Arc::clone(data.disk()), data.path());
+        keeper.offer(Arc::new(first.clone()));
+        if let Some(given) = given {
+            keeper.offer(given);
+        }
+        Some(Arc::new(keeper))
+    }
+
+    /// Writes down which replicas live here.
+    fn take_places(&self, held: &BTreeSet<HeldReplica>) -> Result<(), DataDirectoryError> {
         let mut data = self.data.lock();
         let known = data.identity().cloned();
         let mut identity = known.unwrap_or_else(|| Identity::new(self.node));
         identity.cluster = Some(ClusterIdentity {
             id: self.common.cluster,
             name: CLUSTER_NAME.to_owned(),
-            partitions: self.common.partitions,
+            partitions: self.common.layout.partitions,
             secrets_check: None,
         });
-        identity.replicas.insert(HeldReplica {
-            group: GROUP,
-            replica,
-            initialise: false,
-        });
+        identity.replicas.extend(held);
         data.save(identity)
     }
 
     fn groups(&self, gone: &CancellationToken, wal: &Wal, store: &Store) -> GroupsConfig {
         GroupsConfig {
             node: self.node,
-            timing: Timing::lan(),
+            timing: self.common.layout.timing(),
             rest: true,
             clock: self.clock.clone(),
             random: Arc::new(SeededRandom::new(self.dice.seed_of("raft"))),
@@ -200,10 +271,34 @@ impl Birth {
         }
     }
 
-    fn router(&self, gone: &CancellationToken, group: &Arc<Group>) -> Arc<Router> {
-        let directory = SoleGroup::new(Arc::clone(group), self.common.partitions);
-        let peers = LifePeers::new(self.node, Arc::clone(&self.common), gone.clone());
-        Router::new(self.node, Arc::new(directory), Arc::new(peers))
+    fn router(
+        &self,
+        gone: &CancellationToken,
+        started: &[Arc<Group>],
+        replicas: &Arc<Replicas>,
+        keeper: Option<&Arc<MapKeeper>>,
+    ) -> Arc<Router> {
+        let partitions = self.common.layout.partitions;
+        let directory: Arc<dyn Directory> = match (keeper, started) {
+            (None, [group, ..]) => Arc::new(SoleGroup::new(Arc::clone(group), partitions)),
+            (keeper, _) => Arc::new(NodeDirectory {
+                node: self.node,
+                region: self.common.layout.region(self.node),
+                // Without a map there is a group.
+                map: keeper.map_or_else(|| self.no_map(), Arc::clone),
+                replicas: Arc::clone(replicas),
+            }),
+        };
+        Router::new(self.node, directory, Arc::new(self.peers(gone)))
+    }
+
+    fn no_map(&self) -> Arc<MapKeeper> {
+        let data = self.data.lock();
+        Arc::new(MapKeeper::open(Arc::clone(data.disk()), data.path()))
+    }
+
+    fn peers(&self, gone: &CancellationToken) -> LifePeers {
+        LifePeers::new(self.node, Arc::clone(&self.common), gone.clone())
     }
 
     fn mailbox(&self, router: &Arc<Router>) -> MailboxService {
@@ -211,7 +306,7 @@ impl Birth {
         MailboxService::new(MailboxConfig {
             router: Arc::clone(router),
             secrets: Arc::clone(&common.secrets),
-            partitions: common.partitions,
+            partitions: common.layout.partitions,
             cluster_name: CLUSTER_NAME.to_owned(),
             random: Arc::new(SeededRandom::new(self.dice.seed_of("mailbox"))),
             limits: DoorLimits::default(),
@@ -220,28 +315,158 @@ impl Birth {
             metrics: metrics(),
         })
     }
-
-    fn work(&self, life: &Life, router: Arc<Router>) {
-        let common = &self.common;
-        let workers = Workers {
-            group: Arc::clone(&life.group),
-            router,
-            partitions: common.partitions,
-            limits: common.limits,
-            secrets: Arc::clone(&common.secrets),
-            courier: Arc::new(common.codes.clone()),
-            random: Arc::new(SeededRandom::new(self.dice.seed_of("workers"))),
-            metrics: metrics(),
-        };
-        workers.spawn(&TaskTracker::new(), &life.gone);
-    }
 }
 
 impl Life {
-    /// Which replica it holds.
+    /// Takes a started replica in, with the work that belongs to it.
+    fn take_in(self: &Arc<Self>, group: Arc<Group>) {
+        let (id, stop) = (group.id(), self.gone.child_token());
+        let common = &self.parts.common;
+        let dice = self.parts.dice.stream(&format!("group {id}"));
+        let workers = Workers {
+            group: Arc::clone(&group),
+            router: Arc::clone(&self.router),
+            partitions: common.layout.partitions,
+            limits: common.limits,
+            secrets: Arc::clone(&common.secrets),
+            courier: Arc::new(common.codes.clone()),
+            random: Arc::new(SeededRandom::new(dice.seed_of("workers"))),
+            metrics: metrics(),
+        };
+        workers.spawn(&TaskTracker::new(), &stop);
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| id == PLACEMENT_GROUP) {
+            tokio::spawn(Arc::clone(keeper).follow(Arc::clone(&group), stop.clone()));
+        }
+        tokio::spawn(look_on(Arc::clone(self), Arc::clone(&group)));
+        self.replicas.insert(group, stop);
+    }
+
+    /// What it does beside the work of its groups, where there is a map.
+    fn work(self: &Arc<Self>) {
+        let Some(keeper) = &self.keeper else { return };
+        let (gone, peers) = (self.gone.clone(), self.parts.peers(&self.gone));
+        tokio::spawn(Arc::clone(keeper).keep(Blocking::Inline, gone.clone()));
+        tokio::spawn(tell_maps(Arc::clone(&self.witness), Arc::clone(keeper)));
+        tokio::spawn(found_map(Arc::clone(self)));
+        let (life, source) = (Arc::clone(self), peers.clone());
+        tokio::spawn(async move {
+            let random = SeededRandom::new(life.parts.dice.seed_of("maps"));
+            let asked = life.keeper.iter().map(|keeper| {
+                keeper.ask_others(&source, (life.node, &life.replicas), &random, &life.gone)
+            });
+            futures_util::future::join_all(asked).await;
+        });
+        let life = Arc::clone(self);
+        let ground = Arc::new(LifeGround { life, peers });
+        tokio::spawn(reconcile(ground, Layout::patience(), gone));
+    }
+
+    /// Holds one more replica, in the order of `rossby_node`: in the identity first, then running.
+    pub(super) async fn hold(self: &Arc<Self>, held: HeldReplica) -> Result<(), LifeError> {
+        let held = BTreeSet::from([held]);
+        self.parts.take_places(&held)?;
+        let starting = self.parts.start(&self.groups, &self.witness, &held);
+        let started = self.gone.run_until_cancelled(starting).await;
+        for group in started.ok_or(LifeError::Ended)?? {
+            self.take_in(group);
+        }
+        Ok(())
+    }
+
+    /// Takes a map in that it was given.
+    pub(super) fn offer(&self, map: Option<Arc<ClusterMap>>) {
+        if let (Some(keeper), Some(map)) = (&self.keeper, map) {
+            keeper.offer(map);
+        }
+    }
+
+    /// The newest map that it knows, where there is one.
     #[must_use]
-    pub fn replica(&self) -> ReplicaId {
-        self.group.replica()
+    pub fn map(&self) -> Option<Arc<ClusterMap>> {
+        self.keeper.as_ref().map(|keeper| keeper.newest())
+    }
+
+    /// Which replica of a group it holds.
+    #[must_use]
+    pub fn replica(&self, group: GroupId) -> Option<ReplicaId> {
+        self.replicas.get(group).map(|group| group.replica())
+    }
+
+    /// What the groups that are led here tell whoever plans.
+    pub(super) fn reports(&self) -> Vec<GroupReport> {
+        let directory = self.router.directory();
+        reports(self.node, &self.replicas, directory, &self.orders)
+    }
+
+    /// Carries a step of the plan on, if the group is led here.
+    pub(super) async fn lead_step(
+        &self,
+        group: GroupId,
+        planned: PlannedStep,
+    ) -> Result<(), OperatorError> {
+        let unavailable = |text: String| OperatorError::Unavailable(text);
+        let replica = self.replicas.get(group);
+        let replica = replica.ok_or_else(|| unavailable("no replica here".to_owned()))?;
+        let map = self.map().unwrap_or_default();
+        let (_running, change) = begin_step(&replica, &self.orders, &map, planned)?;
+        let carried = match change {
+            PlannedChange::Leader(to) => {
+                let deadline = Instant::now() + TRANSFER_WITHIN;
+                let led = replica.transfer_leader(Some(to), deadline).await;
+                return led
+                    .map(drop)
+                    .map_err(|error| unavailable(error.to_string()));
+            }
+            PlannedChange::Members(order) => {
+                let deadline = Instant::now() + AT_THE_LEADER;
+                self.carry_on(&replica, &order, deadline).await
+            }
+        };
+        carried
+            .map(drop)
+            .map_err(|error| unavailable(error.to_string()))
+    }
+
+    /// Carries an order about the members of a group on by as much as can be done at once; whether it is done.
+    /// Twin of `carry_on` in `rossby_node`.
+    pub(super) async fn carry_on(
+        &self,
+        group: &Group,
+        order: &Order,
+        deadline: Instant,
+    ) -> Result<bool, CarryError> {
+        let mut newcomers = Newcomers::new();
+        loop {
+            match group.advance(order, &newcomers, deadline).await? {
+                Advance::Ask => {
+                    for new in order.newcomers() {
+                        let id = group.id();
+                        let common = &self.parts.common;
+                        let asked =
+                            common.visit(self.node, new.node, async move |node| node.describe(id));
+                        let found = asked.await.flatten().ok_or(CarryError::Silent(new.node))?;
+                        newcomers.insert(new.node, found);
+                    }
+                }
+                Advance::Invite { replica, member } => {
+                    let (id, map) = (group.id(), self.map());
+                    let common = &self.parts.common;
+                    let inviting = common.visit(self.node, member.node, async move |node| {
+                        let joined = node.join(id, replica, map).await;
+                        if let Err(error) = &joined {
+                            tracing::info!(node = %node.id, %error, "did not join");
+                        }
+                        joined.is_ok()
+                    });
+                    if inviting.await != Some(true) {
+                        return Err(CarryError::Silent(member.node));
+                    }
+                    newcomers.remove(&member.node);
+                }
+                Advance::CatchingUp { .. } | Advance::HandedOver { .. } => return Ok(false),
+                Advance::Done { .. } => return Ok(true),
+            }
+        }
     }
 
     /// Ends it without ceremony.
@@ -265,10 +490,25 @@ impl Life {
     }
 }
 
+/// Why an order went no further.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CarryError {
+    /// In the group.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// This node did not do what it was asked for.
+    #[error("node {0} does not answer")]
+    Silent(NodeId),
+}
+
 /// Writes down that a replica was removed from its group, so that it never starts again.
-pub(super) fn bury(data: &Data, replica: ReplicaId) -> Result<(), DataDirectoryError> {
+pub(super) fn bury(
+    data: &Data,
+    group: GroupId,
+    replica: ReplicaId,
+) -> Result<(), DataDirectoryError> {
     let mut data = data.lock();
-    match data.identity().map(|known| known.without(GROUP, replica)) {
+    match data.identity().map(|known| known.without(group, replica)) {
         Some(identity) => data.save(identity),
         None => Ok(()),
     }
@@ -290,24 +530,77 @@ async fn write(mut writer: WalWriter, dice: Dice, slowness_ms: Arc<AtomicU64>) {
 }
 
 /// Says when a replica has stopped by itself, and buries one that was removed.
-async fn look_on(life: Arc<Life>, witness: Arc<LifeWitness>) {
+async fn look_on(life: Arc<Life>, group: Arc<Group>) {
+    let (id, replica) = (group.id(), group.replica());
     loop {
-        if life.group.is_dismissed() {
-            witness.replica(GROUP, life.replica(), ReplicaEvent::Dismissed);
-            if let Err(error) = bury(&life.data, life.replica()) {
+        if group.is_dismissed() {
+            life.witness.replica(id, replica, ReplicaEvent::Dismissed);
+            if let Err(error) = bury(&life.parts.data, id, replica) {
                 // Its log knows it too.
                 tracing::info!(%error, "the removal was not written down");
             }
+            // Where there is no other group, a process without a replica is one that was removed.
+            if life.parts.common.layout.has_map() {
+                life.replicas.remove(id);
+            }
             return;
         }
-        if let Some(reason) = life.group.status().failure {
-            witness.node(What::Stopped { reason });
+        if let Some(reason) = group.status().failure {
+            life.witness.node(What::Stopped { reason });
             return;
         }
         tokio::select! {
             biased;
             () = life.gone.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Tells of each map that a process takes for the newest.
+async fn tell_maps(witness: Arc<LifeWitness>, keeper: Arc<MapKeeper>) {
+    let mut newest = keeper.watch();
+    loop {
+        let map = Arc::clone(&newest.borrow_and_update());
+        witness.node(What::KnowsMap {
+            version: map.version(),
+            content: Digest::of(format!("{map:?}").as_bytes()),
+        });
+        tokio::select! {
+            biased;
+            () = witness.gone.cancelled() => return,
+            changed = newest.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Brings the first map into the placement group's log, whenever that is led here, until it is there. Twin
+/// of `found_map` in `rossby_node`.
+async fn found_map(life: Arc<Life>) {
+    let Some((change, _)) = &life.parts.common.layout.first else {
+        return;
+    };
+    loop {
+        let waited = life.gone.run_until_cancelled(sleep(FOUND_AGAIN)).await;
+        if waited.is_none() {
+            return;
+        }
+        let Some(group) = life.replicas.get(PLACEMENT_GROUP) else {
+            continue;
+        };
+        match group.read_local(PLACEMENT_PARTITION, &Query::Map) {
+            Ok(Answer::Map(map)) if map.version() > MapVersion(0) => return,
+            _ => {}
+        }
+        if group.leads_surely() && group.epoch(PLACEMENT_PARTITION).is_some() {
+            let command = Command::Place(Place {
+                based_on: MapVersion(0),
+                change: change.clone(),
+            });
+            let deadline = Instant::now() + FOUND_WITHIN;
+            let proposing = group.propose(vec![(PLACEMENT_PARTITION, command)], deadline);
+            let proposed = life.gone.run_until_cancelled(proposing).await;
+            tracing::debug!(?proposed, "founding the map");
         }
     }
 }
@@ -340,7 +633,7 @@ struct LifeWitness {
     common: Arc<Common>,
     node: NodeId,
     gone: CancellationToken,
-    reader: OnceLock<Reader>,
+    readers: Mutex<BTreeMap<GroupId, Reader>>,
 }
 
 impl LifeWitness {
@@ -359,7 +652,8 @@ impl LifeWitness {
     }
 
     fn compare(&self, group: GroupId, replica: ReplicaId) {
-        let Some(Ok((Some(at), digests))) = self.reader.get().map(Reader::digests) else {
+        let reader = self.readers.lock().get(&group).cloned();
+        let Some(Ok((Some(at), digests))) = reader.map(|reader| reader.digests()) else {
             return;
         };
         for (partition, digest) in digests {

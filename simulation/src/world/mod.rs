@@ -1,4 +1,4 @@
-//! A world: three nodes and a spare one, their people and everything that befalls them, from one seed.
+//! A world: a cluster with a spare node, its people and everything that befalls them, from one seed.
 //!
 //! ```text
 //!   person ── device (client crate) ── wire ── doors ── mailbox service (api) ── group (raft)
@@ -16,6 +16,7 @@ pub mod courier;
 pub mod dice;
 pub mod door;
 pub mod faults;
+pub mod layout;
 mod leases;
 pub mod life;
 pub mod node;
@@ -24,17 +25,19 @@ mod peers;
 pub mod person;
 pub mod recorder;
 pub mod trap;
+mod trial;
 pub mod wire;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rossby_api::ClusterSecrets;
-use rossby_domain::ids::{ClusterId, NodeId, PartitionCount};
+use rossby_domain::ids::{ClusterId, GroupId, NodeId};
 use rossby_domain::limits::Limits;
 use rossby_domain::time::Timestamp;
 use rossby_seams::disk::PowerLoss;
@@ -48,6 +51,7 @@ use self::clock::WorldClock;
 use self::dice::Dice;
 use self::door::Doors;
 use self::faults::Faults;
+use self::layout::{Layout, Shape};
 use self::node::{Common, Node};
 use self::operator::Operator;
 use self::person::{Directory, Person, PersonParts, Phase, Steps};
@@ -58,11 +62,7 @@ use crate::observe::{ClientId, Digest, ReplicaEvent, What, Who};
 
 /// What every world's clocks show when it begins.
 const NOON: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-/// The group is born on so many nodes, and there is a spare one.
-const MEMBERS: u64 = 3;
-const NODES: u64 = MEMBERS + 1;
 const PEOPLE: u32 = 4;
-const PARTITIONS: u16 = 4;
 /// How long letters wait in worlds in which some expire, at least and at most, in milliseconds. More
 /// than clocks may be apart, so that some must not have expired.
 const SHORT_TTL_MS: (u64, u64) = (22_000, 60_000);
@@ -84,6 +84,8 @@ pub struct Plan {
     pub steps: u64,
     /// Whether anything goes wrong.
     pub faults: bool,
+    /// Its kind; drawn from the seed if not given.
+    pub shape: Option<Shape>,
     /// Where every observation is written, if anywhere.
     pub trace: Option<File>,
     /// A folder for the devices' files, for this world alone.
@@ -95,6 +97,8 @@ pub struct Plan {
 pub struct Report {
     /// What was broken first, if anything.
     pub violation: Option<Violation>,
+    /// Its kind.
+    pub shape: Shape,
     /// Its size.
     pub figures: Figures,
     /// How long it was, by its own time.
@@ -132,7 +136,11 @@ pub fn run(plan: Plan) -> Result<Report, WorldError> {
     runtime.block_on(async {
         let recorder = Arc::new(Recorder::new(plan.trace));
         listen_for_panics(&recorder);
-        let world = World::new(&recorder, plan.seed, plan.steps, plan.homes)?;
+        let dice = Dice::new(plan.seed);
+        let shape = plan
+            .shape
+            .unwrap_or_else(|| Shape::drawn(&dice.stream("shape")));
+        let world = World::new(&recorder, dice, shape, plan.steps, plan.homes)?;
         tokio::select! {
             biased;
             () = recorder.broken() => {}
@@ -143,6 +151,7 @@ pub fn run(plan: Plan) -> Result<Report, WorldError> {
         recorder.finish();
         Ok(Report {
             violation: recorder.violation(),
+            shape,
             figures: recorder.figures(),
             lasted: recorder.begun().elapsed(),
             digest: recorder.digest(),
@@ -180,6 +189,7 @@ fn pace_permille(dice: &Dice) -> u32 {
 
 struct World {
     recorder: Arc<Recorder>,
+    common: Arc<Common>,
     nodes: Vec<Arc<Node>>,
     faults: Arc<Faults>,
     operator: Arc<Operator>,
@@ -191,11 +201,12 @@ struct World {
 impl World {
     fn new(
         recorder: &Arc<Recorder>,
-        seed: u64,
+        dice: Dice,
+        shape: Shape,
         steps: u64,
         homes: PathBuf,
     ) -> Result<Self, WorldError> {
-        let dice = Dice::new(seed);
+        let layout = Layout::new(shape, &dice.stream("layout")).map_err(setting)?;
         let network = MemoryNetwork::seeded(dice.seed_of("network"));
         network.set_usual(faults::calm());
         let secrets = SeededRandom::new(dice.seed_of("secrets"));
@@ -205,7 +216,7 @@ impl World {
             network: network.clone(),
             cluster: ClusterId::from_random(random::bytes(&secrets).map_err(setting)?),
             secrets: Arc::new(ClusterSecrets::generate(&secrets).map_err(setting)?),
-            partitions: PartitionCount::new(PARTITIONS).map_err(setting)?,
+            layout,
             limits: Limits {
                 // People here ask for codes until they have a box.
                 codes_per_day: 10_000,
@@ -216,15 +227,22 @@ impl World {
             codes: courier::Codes::default(),
             trap: trap::Trap::default(),
             checkpoint_log_bytes: 24 << 10,
-            lives: peers::Lives::default(),
+            nodes: OnceLock::new(),
+            astray_permille: AtomicU64::new(0),
+            astray_dice: dice.stream("astray"),
             dice,
         });
         let clock = || WorldClock::new(recorder.begun(), NOON);
         let paces = common.dice.stream("paces");
         let paced = || clock().paced(pace_permille(&paces));
-        let nodes: Vec<Arc<Node>> = (1..=NODES)
-            .map(|id| Arc::new(Node::new(NodeId(id), paced(), Arc::clone(&common))))
+        let known: Vec<NodeId> = common.layout.nodes.keys().copied().collect();
+        let nodes: Vec<Arc<Node>> = known
+            .iter()
+            .map(|id| Arc::new(Node::new(*id, paced(), Arc::clone(&common))))
             .collect();
+        let weak = nodes.iter().map(|node| (node.id, Arc::downgrade(node)));
+        // Nobody but this sets it.
+        let _ = common.nodes.set(weak.collect());
         let ways = Arc::new(Ways::default());
         let steps = Arc::new(Steps::new(steps));
         let operator = Arc::new(Operator::new(Arc::clone(&common), nodes.clone()));
@@ -239,8 +257,13 @@ impl World {
         let (ids, directory) = (Arc::new(CallIds::default()), Arc::new(Directory::default()));
         let person = |number| {
             let id = ClientId(number);
+            // Everybody begins elsewhere.
+            let begin_at = usize::try_from(number).unwrap_or_default() % nodes.len();
+            let region = nodes
+                .get(begin_at)
+                .map(|node| common.layout.region(node.id));
             let wire = DeviceWire::new(
-                id,
+                (id, region.unwrap_or_default()),
                 Arc::clone(&common),
                 Arc::clone(&doors),
                 Arc::clone(&ways),
@@ -251,7 +274,8 @@ impl World {
                 home: homes.join(number.to_string()),
                 wire: Arc::new(wire),
                 clock: Arc::new(clock()),
-                nodes: nodes.iter().map(|node| node.id).collect(),
+                nodes: known.clone(),
+                begin_at,
                 common: Arc::clone(&common),
                 directory: Arc::clone(&directory),
                 steps: Arc::clone(&steps),
@@ -261,6 +285,7 @@ impl World {
         let people = (1..=PEOPLE).map(person).collect::<Result<_, _>>()?;
         Ok(Self {
             recorder: Arc::clone(recorder),
+            common,
             nodes,
             faults: Arc::new(faults),
             operator,
@@ -323,7 +348,12 @@ impl World {
             }
         }
         lives.shutdown().await;
-        self.agree().await;
+        if with_faults && self.common.layout.has_map() {
+            Box::pin(self.lose_a_region()).await;
+        }
+        for group in self.operator.groups() {
+            Box::pin(self.agree(group)).await;
+        }
     }
 
     fn stuck(&self, doings: &[(ClientId, Arc<Mutex<&'static str>>)]) {
@@ -334,47 +364,66 @@ impl World {
         let states: Vec<String> = self
             .nodes
             .iter()
-            .filter_map(|node| Some(format!("{:?}", node.life()?.group.status())))
+            .filter_map(|node| node.life())
+            .flat_map(|life| life.replicas.all())
+            .map(|group| format!("{:?}", group.status()))
             .collect();
-        let what = format!("after healing: {}; {}", doing.join(", "), states.join("; "));
+        let what = format!(
+            "after healing: {}; {}; {}",
+            doing.join(", "),
+            self.operator.unsettled(),
+            states.join("; ")
+        );
         self.recorder.accuse("liveness after healing", what);
     }
 
     /// Nodes that were removed are of no use any more, and are stopped.
     fn end_removed(&self) {
         for node in &self.nodes {
-            let life = node.life();
-            if life.is_some_and(|life| life.group.is_dismissed()) {
+            let groups = node.life().map(|life| life.replicas.all());
+            let mut groups = groups.iter().flatten();
+            if groups.any(|group| group.is_dismissed()) {
                 node.crash(PowerLoss::KeepAll);
             }
         }
     }
 
-    /// Starts all nodes and brings the group to life.
+    /// Starts all nodes and brings the groups to life.
     async fn found(&self) -> Result<(), String> {
+        let layout = &self.common.layout;
+        self.faults.set_up_ways();
         for node in &self.nodes {
             node.start().await.map_err(|error| error.to_string())?;
+            let held = layout.held_by(node.id);
+            if !held.is_empty() {
+                let entered = node.take_places(held, None).await;
+                entered.map_err(|error| error.to_string())?;
+            }
         }
-        let founders = || self.nodes.iter().filter(|node| node.id.0 <= MEMBERS);
-        for node in founders() {
-            let joined = node.join(node::first_replica(node.id)).await;
-            joined.map_err(|error| error.to_string())?;
+        for (group, founders) in &layout.founders {
+            let members = founders.iter();
+            let members = members.map(|(replica, node)| (*replica, layout::member(*node)));
+            let first = founders.values().next();
+            let first = first.and_then(|node| self.common.life(*node)?.replicas.get(*group));
+            let founded = first.ok_or("no node")?.initialize(members.collect()).await;
+            founded.map_err(|error| error.to_string())?;
         }
-        let members = founders().map(|node| node.id);
-        let members = members.map(|id| (node::first_replica(id), node::member(id)));
-        let first = self.nodes.first().and_then(|node| node.life());
-        let first = first.ok_or("no node")?;
-        let founded = first.group.initialize(members.collect()).await;
-        founded.map_err(|error| error.to_string())
+        Ok(())
     }
 
-    /// Waits until all replicas have applied the same, and shows their states.
-    async fn agree(&self) {
+    /// Waits until all replicas of a group have applied the same, and shows their states.
+    async fn agree(&self, group: GroupId) {
         // By now all that run are members, and all members run.
-        let applied = || -> Vec<Option<u64>> {
+        let replicas = || -> Vec<_> {
             let lives = self.nodes.iter().filter_map(|node| node.life());
             lives
-                .map(|life| life.group.status().applied_index)
+                .filter_map(|life| Some((life.node, life.replicas.get(group)?)))
+                .collect()
+        };
+        let applied = || -> Vec<Option<u64>> {
+            let replicas = replicas().into_iter();
+            replicas
+                .map(|(_, replica)| replica.status().applied_index)
                 .collect()
         };
         let alike = async {
@@ -387,14 +436,13 @@ impl World {
             }
         };
         if timeout(LIVENESS, alike).await.is_err() {
-            let what = format!("replicas have applied {:?}", applied());
+            let what = format!("replicas of group {group} have applied {:?}", applied());
             return self.recorder.accuse("liveness after healing", what);
         }
         let mut states = Vec::new();
-        for node in &self.nodes {
-            let Some(life) = node.life() else { continue };
-            let Ok((Some(at), digests)) = life.group.reader().digests() else {
-                let what = format!("the state of node {} can not be read", node.id);
+        for (node, replica) in replicas() {
+            let Ok((Some(at), digests)) = replica.reader().digests() else {
+                let what = format!("the state of node {node} can not be read");
                 return self.recorder.accuse("states agree at the end", what);
             };
             for (partition, digest) in &digests {
@@ -403,9 +451,9 @@ impl World {
                     partition: *partition,
                     digest: Digest::of(digest),
                 };
-                let (group, replica) = (life::GROUP, life.replica());
+                let replica = replica.replica();
                 self.recorder.saw(
-                    Who::Node(node.id),
+                    Who::Node(node),
                     What::Replica {
                         group,
                         replica,

@@ -4,28 +4,32 @@
 //! moment nothing of it is seen, its disk answers no more and its links are broken, whatever its tasks
 //! still do until they notice. What it belongs to stands in its data directory, as it does for real.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use rossby_api::ClusterSecrets;
-use rossby_domain::ids::{ClusterId, NodeId, PartitionCount, ReplicaId};
+use rossby_domain::ids::{ClusterId, GroupId, NodeId, ReplicaId};
 use rossby_domain::limits::Limits;
-use rossby_raft::{Member, Newcomer, StartError};
+use rossby_domain::placement::ClusterMap;
+use rossby_raft::{Group, Newcomer, StartError};
 use rossby_seams::base::{Base, MemoryBase};
 use rossby_seams::disk::{Disk, MemoryDisk, PowerLoss};
 use rossby_seams::transport::MemoryNetwork;
-use rossby_storage::datadir::{DataDirectory, RemovedReplica};
+use rossby_storage::datadir::{DataDirectory, HeldReplica, RemovedReplica};
 use rossby_storage::wal::WalError;
+use tokio::time::sleep;
 
 use super::clock::WorldClock;
 use super::courier::Codes;
 use super::dice::Dice;
-use super::life::{Birth, Data, GROUP, Life, LifeError, bury};
-use super::peers::Lives;
+use super::layout::{GROUP, Layout};
+use super::life::{Birth, Data, Life, LifeError, bury};
 use super::recorder::Recorder;
 use super::trap::Trap;
 use crate::observe::{Loss, What, Who};
@@ -43,8 +47,8 @@ pub struct Common {
     pub cluster: ClusterId,
     /// The cluster's secrets.
     pub secrets: Arc<ClusterSecrets>,
-    /// The number of partitions.
-    pub partitions: PartitionCount,
+    /// The regions, the nodes and the first groups.
+    pub layout: Layout,
     /// Limits of what is stored.
     pub limits: Limits,
     /// Where codes are brought to.
@@ -53,8 +57,12 @@ pub struct Common {
     pub trap: Trap,
     /// Where a checkpoint is due.
     pub checkpoint_log_bytes: u64,
-    /// The processes that run.
-    pub lives: Lives,
+    /// The nodes, once there are any.
+    pub nodes: OnceLock<BTreeMap<NodeId, Weak<Node>>>,
+    /// Of 1,000 pieces of work for other nodes, how many go where a wrong map would send them.
+    pub astray_permille: AtomicU64,
+    /// Draws which.
+    pub astray_dice: Dice,
     /// Draws the seeds of processes.
     pub dice: Dice,
 }
@@ -62,6 +70,63 @@ pub struct Common {
 impl std::fmt::Debug for Common {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Common").finish_non_exhaustive()
+    }
+}
+
+impl Common {
+    /// A node.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> Option<Arc<Node>> {
+        self.nodes.get()?.get(&node)?.upgrade()
+    }
+
+    /// The process on a node, unless it has ended.
+    #[must_use]
+    pub fn life(&self, node: NodeId) -> Option<Arc<Life>> {
+        let life = self.node(node)?.life()?;
+        (!life.gone.is_cancelled()).then_some(life)
+    }
+
+    /// All processes that run.
+    pub fn lives(&self) -> impl Iterator<Item = Arc<Life>> {
+        let nodes = self.nodes.get().into_iter().flat_map(BTreeMap::keys);
+        nodes.filter_map(|node| self.life(*node))
+    }
+
+    /// The groups that are led somewhere, as far as their leaders know.
+    pub fn led_groups(&self) -> impl Iterator<Item = (GroupId, NodeId)> {
+        self.lives().flat_map(|life| {
+            let led = |group: &Arc<Group>| group.leads().then_some((group.id(), life.node));
+            life.replicas
+                .all()
+                .iter()
+                .filter_map(led)
+                .collect::<Vec<_>>()
+        })
+    }
+
+    /// Whether the next work for another node goes astray.
+    pub fn goes_astray(&self) -> bool {
+        let permille = self.astray_permille.load(Ordering::SeqCst);
+        permille > 0 && self.astray_dice.permille(permille)
+    }
+
+    /// Asks a node for something, there and back; `None` if no answer came.
+    pub async fn visit<T, F>(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        ask: impl FnOnce(Arc<Node>) -> F,
+    ) -> Option<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        sleep(self.network.travel(from, to)?).await;
+        // It goes on with it whatever becomes of who asked.
+        let answered = tokio::spawn(ask(self.node(to)?)).await;
+        sleep(self.network.travel(to, from)?).await;
+        answered.ok()
     }
 }
 
@@ -124,22 +189,6 @@ struct Boot {
     ended: u64,
 }
 
-/// The replica on a node that the group is born with.
-#[must_use]
-pub fn first_replica(node: NodeId) -> ReplicaId {
-    ReplicaId(node.0 + 100)
-}
-
-/// What the group's membership says of a node.
-#[must_use]
-pub fn member(node: NodeId) -> Member {
-    Member {
-        node,
-        peer_address: format!("node-{node}"),
-        client_address: format!("node-{node}"),
-    }
-}
-
 impl Node {
     /// A node with an empty disk, and no process yet.
     #[must_use]
@@ -174,17 +223,30 @@ impl Node {
     #[must_use]
     pub fn is_spare(&self) -> bool {
         let state = self.state.lock();
-        matches!(state.process, Process::Waits(_) | Process::Removed(..))
+        match &state.process {
+            Process::Waits(_) | Process::Removed(..) => true,
+            Process::Off => false,
+            Process::Runs(life) => life.replicas.is_empty(),
+        }
     }
 
-    /// What its process says of itself when it is asked to come; `None` if nothing runs.
+    /// Whether its process belongs to no cluster yet.
     #[must_use]
-    pub fn describe(&self) -> Option<Newcomer> {
+    pub fn waits(&self) -> bool {
+        matches!(self.state.lock().process, Process::Waits(_))
+    }
+
+    /// What its process says of itself when it is asked to come into a group; `None` if nothing runs.
+    #[must_use]
+    pub fn describe(&self, group: GroupId) -> Option<Newcomer> {
         match &self.state.lock().process {
             Process::Off => None,
             Process::Waits(_) => Some(Newcomer::Free),
             Process::Removed(replica, _) => Some(Newcomer::Holds(*replica)),
-            Process::Runs(life) => Some(Newcomer::Holds(life.replica())),
+            Process::Runs(life) => Some(match life.replica(group) {
+                Some(replica) => Newcomer::Holds(replica),
+                None => Newcomer::Free,
+            }),
         }
     }
 
@@ -215,6 +277,14 @@ impl Node {
     pub fn set_clock(&self, offset_ms: i64) {
         self.clock.set_offset(offset_ms);
         self.saw(What::ClockSet { offset_ms });
+    }
+
+    /// Lets its clock run this many millionths fast, or slow, for this long at most.
+    pub fn let_clock_drift(&self, ppm: i64, time: Duration) {
+        self.clock.drift(ppm);
+        let time = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let upto_ms = self.clock.offset() + time.saturating_mul(ppm) / 1_000_000;
+        self.saw(What::ClockDrifts { ppm, upto_ms });
     }
 
     fn saw(&self, what: What) {
@@ -306,26 +376,30 @@ impl Node {
         let disk: Arc<dyn Disk> = Arc::new(boot.disk.clone());
         let data = DataDirectory::open(disk, Path::new(DATA))?;
         data.expect(self.id, Some(self.common.cluster))?;
-        let holds = data.identity().and_then(|known| known.replica(GROUP));
-        let holds = holds.map(|held| held.replica);
-        let removed = data.identity().and_then(|known| {
+        let identity = data.identity();
+        let held = identity.map_or_else(BTreeSet::new, |known| known.replicas.clone());
+        let is_of_cluster = identity.is_some_and(|known| known.cluster.is_some());
+        let removed = identity.and_then(|known| {
             let RemovedReplica { replica, .. } = known.removed.last()?;
             Some(*replica)
         });
         let has_log = has_log(&data)?;
         let data = Arc::new(Mutex::new(data));
         let ended = boot.ended;
-        let process = match (holds, removed) {
-            (Some(replica), _) if !has_log => return Err(LifeError::LogLost(replica)),
-            (Some(replica), _) => match self.live(boot, &data, replica).await {
+        let has_map = self.common.layout.has_map();
+        let process = match (held.first(), removed) {
+            (Some(held), _) if !has_log => return Err(LifeError::LogLost(held.replica)),
+            (None, Some(replica)) if has_log && !has_map => Process::Removed(replica, data),
+            (None, _) if !(has_log && has_map && is_of_cluster) => Process::Waits(data),
+            (first, _) => match self.live(boot, &data, &held, None).await {
+                // With a map it goes on, and may get another replica.
                 Err(LifeError::Start(StartError::Log(WalError::ReplicaRemoved { .. }))) => {
-                    bury(&data, replica)?;
+                    let replica = first.map(|held| held.replica).unwrap_or_default();
+                    bury(&data, GROUP, replica)?;
                     Process::Removed(replica, data)
                 }
                 life => Process::Runs(life?),
             },
-            (None, Some(replica)) if has_log => Process::Removed(replica, data),
-            (None, _) => Process::Waits(data),
         };
         self.enter(process, ended)
     }
@@ -334,7 +408,8 @@ impl Node {
         &self,
         boot: Boot,
         data: &Data,
-        replica: ReplicaId,
+        held: &BTreeSet<HeldReplica>,
+        map: Option<Arc<ClusterMap>>,
     ) -> Result<Arc<Life>, LifeError> {
         let (dice, ended) = (&self.common.dice, boot.ended);
         let birth = Birth {
@@ -347,7 +422,8 @@ impl Node {
             data: Arc::clone(data),
             dice: dice.stream(&format!("node {} life {}", self.id, boot.number)),
         };
-        let life = birth.live(replica).await;
+        // Boxed, here and elsewhere: all futures together are deep enough to tire the compiler.
+        let life = birth.live(held, map).boxed().await;
         // Whoever lost its power was taken off the network then, and its successor may be on it.
         if life.is_err() && self.state.lock().ended == ended {
             self.common.network.unregister(self.id);
@@ -369,31 +445,79 @@ impl Node {
         Err(LifeError::Ended)
     }
 
-    /// Has a process that waits take its place in the group, as this replica. Twin of `join` in
-    /// `rossby_node`: doing it again does nothing.
+    /// Has a process take a place in a group, as this replica. Twin of `join` in `rossby_node`: doing it
+    /// again does nothing.
     ///
     /// # Errors
     /// [`JoinError`]. After [`JoinError::Life`] it can be tried again.
-    pub async fn join(&self, replica: ReplicaId) -> Result<(), JoinError> {
+    pub async fn join(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+        map: Option<Arc<ClusterMap>>,
+    ) -> Result<(), JoinError> {
+        let held = HeldReplica {
+            group,
+            replica,
+            initialise: false,
+        };
+        let running = match &self.state.lock().process {
+            Process::Runs(life) => Some(Arc::clone(life)),
+            _ => None,
+        };
+        let Some(life) = running else {
+            return self.take_places(BTreeSet::from([held]), map).await;
+        };
+        let _alone = self.joining.lock().await;
+        match life.replica(group) {
+            Some(own) if own == replica => Ok(()),
+            Some(own) => Err(JoinError::Taken(own)),
+            None => {
+                life.offer(map);
+                Ok(life.hold(held).await?)
+            }
+        }
+    }
+
+    /// Has a process that waits begin with these replicas, or with none where there is a map.
+    ///
+    /// # Errors
+    /// As [`Self::join`].
+    pub async fn take_places(
+        &self,
+        mut held: BTreeSet<HeldReplica>,
+        map: Option<Arc<ClusterMap>>,
+    ) -> Result<(), JoinError> {
         let _alone = self.joining.lock().await;
         let data = match &self.state.lock().process {
             Process::Off => return Err(JoinError::Off),
-            Process::Runs(life) if life.replica() == replica => return Ok(()),
-            Process::Runs(life) => return Err(JoinError::Taken(life.replica())),
+            Process::Runs(life) => {
+                let mut new = held
+                    .iter()
+                    .filter(|new| life.replica(new.group) != Some(new.replica));
+                return match new.next() {
+                    None => Ok(()),
+                    Some(new) => Err(JoinError::Taken(
+                        life.replica(new.group).unwrap_or_default(),
+                    )),
+                };
+            }
             Process::Removed(held, _) => return Err(JoinError::Taken(*held)),
             Process::Waits(data) => Arc::clone(data),
         };
-        let held = {
+        {
             let data = data.lock();
-            let held = data.identity().and_then(|known| known.replica(GROUP));
-            held.map(|held| held.replica)
-        };
-        if let Some(held) = held.filter(|held| *held != replica) {
-            return Err(JoinError::Taken(held));
+            for known in data.identity().iter().flat_map(|known| &known.replicas) {
+                let mut other = held.iter().filter(|new| new.group == known.group);
+                if other.any(|new| new.replica != known.replica) {
+                    return Err(JoinError::Taken(known.replica));
+                }
+                held.insert(*known);
+            }
         }
         let boot = self.boot();
         let ended = boot.ended;
-        let life = self.live(boot, &data, replica).await?;
+        let life = self.live(boot, &data, &held, map).await?;
         Ok(self.enter(Process::Runs(life), ended)?)
     }
 }

@@ -7,19 +7,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rossby_domain::ids::{NodeId, ReplicaId};
-use rossby_raft::{Advance, ChangeError, GroupStatus, Leadership, Newcomers, Order, Refused};
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+use rossby_api::placement::latest;
+use rossby_domain::command::Place;
+use rossby_domain::ids::{GroupId, MapVersion, NodeId};
+use rossby_domain::placement::{
+    Change, ClusterMap, Health, PLACEMENT_GROUP, PLACEMENT_PARTITION, PlacementRefusal, plan,
+};
+use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
+use rossby_raft::{ChangeError, Group, GroupStatus, Leadership, Order, Refused};
 use tokio::time::{Instant, sleep};
 
 use super::dice::Dice;
-use super::life::Life;
-use super::node::{Common, Node, member};
+use super::layout::{GROUP, Layout, member};
+use super::life::{AT_THE_LEADER, CarryError, Life};
+use super::node::{Common, Node};
 use crate::observe::{What, Who};
 
-/// How long one call may carry an order on.
-const AT_THE_LEADER: Duration = Duration::from_secs(20);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(500);
+/// Between two looks whether a step of the plan is over.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long one try to read or change the map may take.
+const MAP_WITHIN: Duration = Duration::from_secs(5);
 
 /// How an order ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +39,15 @@ pub enum Ended {
     Done,
     /// It makes no sense.
     Refused(Refused),
+}
+
+/// How a change of the map ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// It is made, or was so already.
+    Made,
+    /// It makes no map.
+    Refused(PlacementRefusal),
 }
 
 /// Why an order did not end this time.
@@ -42,6 +62,8 @@ pub struct Operator {
     common: Arc<Common>,
     nodes: Vec<Arc<Node>>,
     dice: Dice,
+    /// What was last found to be left to do.
+    unsettled: Mutex<String>,
 }
 
 impl Operator {
@@ -53,6 +75,7 @@ impl Operator {
             common,
             nodes,
             dice,
+            unsettled: Mutex::default(),
         }
     }
 
@@ -62,15 +85,15 @@ impl Operator {
 
     /// Gives an order, again and again until it is done or makes no sense. Dropped, it leaves the
     /// order where it is.
-    pub async fn order(&self, order: Order) -> Ended {
-        let what = show(&order);
+    pub async fn order(&self, group: GroupId, order: Order) -> Ended {
+        let what = show(group, &order);
         self.saw(What::FaultOn(what.clone()));
         let ended = loop {
-            match self.once(&order).await {
+            match self.once(group, &order).await {
                 Ok(true) => break Ended::Done,
                 Ok(false) | Err(Trouble::Passing) => {}
                 Err(Trouble::Refused(refused)) => {
-                    if !self.help(&refused).await {
+                    if !self.help(group, &refused).await {
                         break Ended::Refused(refused);
                     }
                 }
@@ -85,7 +108,7 @@ impl Operator {
     }
 
     /// Does what a refusal says, if it can be done; whether the order may be given again.
-    async fn help(&self, refused: &Refused) -> bool {
+    async fn help(&self, group: GroupId, refused: &Refused) -> bool {
         match refused {
             // Faults end.
             Refused::WouldLoseQuorum { .. } => true,
@@ -94,6 +117,10 @@ impl Operator {
                 let Some(node) = nodes.find(|known| known.id == *node) else {
                     return false;
                 };
+                // It may hold other groups too, and lets go of this one by itself.
+                if self.common.layout.has_map() {
+                    return true;
+                }
                 node.wipe();
                 // Its power may fail meanwhile; then it starts again.
                 let _ = node.start().await;
@@ -104,11 +131,11 @@ impl Operator {
                     nodes: [*node].into(),
                     half_added_only: true,
                 };
-                self.saw(What::FaultOn(show(&order)));
-                while !matches!(self.once(&order).await, Ok(true)) {
+                self.saw(What::FaultOn(show(group, &order)));
+                while !matches!(self.once(group, &order).await, Ok(true)) {
                     sleep(AGAIN).await;
                 }
-                self.saw(What::FaultOff(show(&order)));
+                self.saw(What::FaultOff(show(group, &order)));
                 true
             }
             _ => false,
@@ -116,156 +143,267 @@ impl Operator {
     }
 
     /// Gives an order once; whether it is done.
-    async fn once(&self, order: &Order) -> Result<bool, Trouble> {
-        let (node, life) = self.leader().await.ok_or(Trouble::Passing)?;
-        let led = life.gone.run_until_cancelled(self.lead(node, &life, order));
+    async fn once(&self, group: GroupId, order: &Order) -> Result<bool, Trouble> {
+        let (life, replica) = self.leader(group).await.ok_or(Trouble::Passing)?;
+        let leading = lead(&life, &replica, order).boxed();
+        let led = life.gone.run_until_cancelled(leading);
         led.await.unwrap_or(Err(Trouble::Passing))
     }
 
-    /// The leader, as some node knows it, if it can be reached from there.
-    async fn leader(&self) -> Option<(NodeId, Arc<Life>)> {
+    /// The leader of a group, as some node knows it, if it can be reached from there.
+    async fn leader(&self, group: GroupId) -> Option<(Arc<Life>, Arc<Group>)> {
         let running = self.nodes.iter().filter_map(|node| {
             let life = node.life()?;
-            Some((node.id, life))
+            let replica = life.replicas.get(group)?;
+            Some((life, replica))
         });
         let running: Vec<_> = running.collect();
-        let (node, life) = self.dice.pick(&running)?;
-        match life.group.leadership() {
-            Leadership::Here { .. } => Some((*node, Arc::clone(life))),
+        let (life, replica) = self.dice.pick(&running)?;
+        match replica.leadership() {
+            Leadership::Here { .. } => Some((Arc::clone(life), Arc::clone(replica))),
             Leadership::Elsewhere(leader) => {
-                let way = self.common.network.travel(*node, leader.node)?;
+                let way = self.common.network.travel(life.node, leader.node)?;
                 sleep(way).await;
-                let leads = self.nodes.iter().find(|node| node.id == leader.node)?;
-                Some((leader.node, leads.life()?))
+                let life = self.common.life(leader.node)?;
+                let replica = life.replicas.get(group)?;
+                Some((life, replica))
             }
             Leadership::Unknown => None,
         }
     }
 
-    async fn lead(&self, leader: NodeId, life: &Life, order: &Order) -> Result<bool, Trouble> {
-        let deadline = Instant::now() + AT_THE_LEADER;
-        let mut newcomers = Newcomers::new();
-        loop {
-            match life.group.advance(order, &newcomers, deadline).await {
-                Ok(Advance::Ask) => newcomers = self.ask(leader, order).await?,
-                Ok(Advance::Invite { replica, member }) => {
-                    self.invite(leader, member.node, replica).await?;
-                    newcomers.remove(&member.node);
-                }
-                Ok(Advance::CatchingUp { .. } | Advance::HandedOver { .. }) => return Ok(false),
-                Ok(Advance::Done { .. }) => return Ok(true),
-                Err(ChangeError::Refused(refused)) => return Err(Trouble::Refused(refused)),
-                Err(_) => return Err(Trouble::Passing),
-            }
-        }
-    }
-
-    /// Asks a node for something, there and back.
-    async fn visit<T, F>(
-        &self,
-        from: NodeId,
-        to: NodeId,
-        ask: impl FnOnce(Arc<Node>) -> F,
-    ) -> Result<T, Trouble>
-    where
-        T: Send + 'static,
-        F: Future<Output = T> + Send + 'static,
-    {
-        let network = &self.common.network;
-        let there = network.travel(from, to).ok_or(Trouble::Passing)?;
-        sleep(there).await;
-        let mut nodes = self.nodes.iter();
-        let node = nodes.find(|node| node.id == to).ok_or(Trouble::Passing)?;
-        // It goes on with it whatever becomes of who asked.
-        let answered = tokio::spawn(ask(Arc::clone(node))).await;
-        let back = network.travel(to, from).ok_or(Trouble::Passing)?;
-        sleep(back).await;
-        answered.map_err(|_| Trouble::Passing)
-    }
-
-    async fn ask(&self, leader: NodeId, order: &Order) -> Result<Newcomers, Trouble> {
-        let mut newcomers = Newcomers::new();
-        for new in order.newcomers() {
-            let asked = self.visit(leader, new.node, async |node| node.describe());
-            let found = asked.await?.ok_or(Trouble::Passing)?;
-            newcomers.insert(new.node, found);
-        }
-        Ok(newcomers)
-    }
-
-    async fn invite(
-        &self,
-        leader: NodeId,
-        newcomer: NodeId,
-        replica: ReplicaId,
-    ) -> Result<(), Trouble> {
-        let joining = self.visit(leader, newcomer, async move |node| {
-            let joined = node.join(replica).await;
-            if let Err(error) = &joined {
-                tracing::info!(node = %node.id, %error, "did not join");
-            }
-            joined.is_ok()
-        });
-        match joining.await? {
-            true => Ok(()),
-            false => Err(Trouble::Passing),
-        }
-    }
-
-    /// The members, as the leader sees them.
-    pub async fn status(&self) -> Option<GroupStatus> {
-        let (_, life) = self.leader().await?;
-        let status = life.group.status();
+    /// The members of a group, as its leader sees them.
+    pub async fn status(&self, group: GroupId) -> Option<GroupStatus> {
+        let (_, replica) = self.leader(group).await?;
+        let status = replica.status();
         (status.role == "leader").then_some(status)
     }
 
-    /// Ends what faults and orders left half-way: every member has a vote and runs, and whoever was
-    /// removed has learned it.
-    pub async fn settle(&self) {
-        loop {
+    /// The newest map that any node knows; the one of before the founding where there is none.
+    #[must_use]
+    pub fn newest_map(&self) -> Arc<ClusterMap> {
+        let maps = self.common.lives().filter_map(|life| life.map());
+        maps.max_by_key(|map| map.version()).unwrap_or_default()
+    }
+
+    /// All groups.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupId> {
+        if !self.common.layout.has_map() {
+            return vec![GROUP];
+        }
+        let map = self.newest_map();
+        let data = map.groups().keys().copied();
+        std::iter::once(PLACEMENT_GROUP).chain(data).collect()
+    }
+
+    /// Changes the map, from any node, again and again until it is made or refused.
+    pub async fn change_map(&self, change: Change) -> Changed {
+        let what = format!("change of the map: {change:?}");
+        self.saw(What::FaultOn(what.clone()));
+        let changed = loop {
+            if let Some(changed) = self.change_once(&change).await {
+                break changed;
+            }
             sleep(AGAIN).await;
-            let Some(status) = self.status().await.filter(|status| !status.joint) else {
-                continue;
+        };
+        self.saw(What::FaultOff(match &changed {
+            Changed::Made => what,
+            Changed::Refused(refused) => format!("{what}: {refused}"),
+        }));
+        changed
+    }
+
+    async fn change_once(&self, change: &Change) -> Option<Changed> {
+        let lives: Vec<Arc<Life>> = self.common.lives().collect();
+        let life = self.dice.pick(&lives)?;
+        let changing = async {
+            let deadline = Instant::now() + MAP_WITHIN;
+            let router = &life.router;
+            let asked = router.ask(PLACEMENT_GROUP, PLACEMENT_PARTITION, Query::Map, deadline);
+            let Ok(Answer::Map(map)) = asked.await else {
+                return None;
             };
-            let half_added = status.members.iter().find(|(_, _, voter, _)| !voter);
-            if let Some((_, half_added, ..)) = half_added {
-                let order = Order::Remove {
-                    nodes: [half_added.node].into(),
-                    half_added_only: true,
-                };
-                self.order(order).await;
-                continue;
+            if map.version() == MapVersion(0) {
+                return None;
             }
-            let runs = |replica: ReplicaId, node: NodeId| {
-                let mut nodes = self.nodes.iter();
-                let node = nodes.find(|known| known.id == node);
-                let life = node.and_then(|node| node.life());
-                life.is_some_and(|life| life.replica() == replica)
+            let command = || {
+                let (based_on, change) = (map.version(), change.clone());
+                let place = Command::Place(Place { based_on, change });
+                vec![(PLACEMENT_PARTITION, place)]
             };
-            let mut members = status.members.iter();
-            let gone = members.find(|(replica, member, ..)| !runs(*replica, member.node));
-            if let Some((_, gone, ..)) = gone {
-                self.order(Order::Replace {
-                    old: gone.node,
-                    new: member(gone.node),
-                })
-                .await;
-                continue;
+            let proposed = router.propose(PLACEMENT_GROUP, command, deadline).await;
+            match proposed.ok()?.replies.pop()? {
+                Ok(Outcome::Placed { .. })
+                | Err(Rejection::PlacementRefused(PlacementRefusal::Unchanged)) => {
+                    Some(Changed::Made)
+                }
+                Err(Rejection::PlacementRefused(refusal)) => Some(Changed::Refused(refusal)),
+                _ => None,
             }
-            let others = self.nodes.iter().filter_map(|node| node.life());
-            let mut others = others.filter(|life| {
-                let replica = life.replica();
-                status.members.iter().all(|(known, ..)| *known != replica)
-            });
-            if others.all(|life| life.group.is_dismissed()) {
-                return;
+        };
+        let changing = changing.boxed();
+        life.gone.run_until_cancelled(changing).await.flatten()
+    }
+
+    /// Has a node that belongs to nothing yet enter the cluster, without a replica.
+    pub async fn take_in(&self, node: &Node) {
+        if node.waits() && self.common.layout.has_map() {
+            let entered = node.take_places([].into(), Some(self.newest_map())).await;
+            if let Err(error) = entered {
+                tracing::info!(node = %node.id, %error, "did not enter");
             }
         }
     }
+
+    /// Ends what faults and orders left half-way: every member has a vote and runs, and whoever was
+    /// removed has learned it. Where there is a map, every group is as it asks for.
+    pub async fn settle(&self) {
+        loop {
+            sleep(AGAIN).await;
+            for node in &self.nodes {
+                if self.newest_map().nodes().contains_key(&node.id) {
+                    self.take_in(node).await;
+                }
+            }
+            let mut unsettled = None;
+            for group in self.groups() {
+                if !self.settle_group(group).await {
+                    unsettled = Some(format!(
+                        "the members of group {group} are not as they should be"
+                    ));
+                }
+            }
+            match unsettled.or_else(|| self.unplanned()) {
+                Some(what) => *self.unsettled.lock() = what,
+                None => return,
+            }
+        }
+    }
+
+    /// What keeps the world from being settled, for reports.
+    #[must_use]
+    pub fn unsettled(&self) -> String {
+        self.unsettled.lock().clone()
+    }
+
+    /// What is left to do for the plan, or which node does not know its map.
+    fn unplanned(&self) -> Option<String> {
+        if !self.common.layout.has_map() {
+            return None;
+        }
+        let map = self.newest_map();
+        for life in self.common.lives() {
+            let known = life.map().unwrap_or_default().version();
+            if known != map.version() && map.nodes().contains_key(&life.node) {
+                let (node, newest) = (life.node, map.version());
+                return Some(format!("node {node} knows map {known}, not {newest}"));
+            }
+        }
+        let told = self
+            .common
+            .lives()
+            .map(|life| (life.node, Some(life.reports())));
+        let reports = latest(told.collect());
+        for group in self.groups() {
+            match reports.get(&group) {
+                None => return Some(format!("nobody reports of group {group}")),
+                Some(report) if report.busy => return Some(format!("group {group} is busy")),
+                Some(_) => {}
+            }
+        }
+        let up = Health::Up { for_ms: u64::MAX };
+        let health = map.nodes().keys().map(|node| (*node, up)).collect();
+        let steps = plan(&map, &reports, &health, &Layout::patience());
+        (!steps.is_empty()).then(|| format!("planned: {steps:?}"))
+    }
+
+    /// Does what is next for one group; whether there is nothing to do.
+    async fn settle_group(&self, group: GroupId) -> bool {
+        let Some(status) = self.status(group).await.filter(|status| !status.joint) else {
+            return false;
+        };
+        let half_added = status.members.iter().find(|(_, _, voter, _)| !voter);
+        if let Some((_, half_added, ..)) = half_added {
+            let node = half_added.node;
+            let mut voters = status.members.iter().filter(|(_, _, voter, _)| *voter);
+            let order = if !self.common.layout.has_map() {
+                Order::Remove {
+                    nodes: [node].into(),
+                    half_added_only: true,
+                }
+            } else if voters.any(|(_, voter, ..)| voter.node == node) {
+                // It was to begin anew, which only an operator orders: he does so again.
+                Order::Replace {
+                    old: node,
+                    new: member(node),
+                }
+            } else {
+                // The plan takes it back, or goes on with it.
+                return false;
+            };
+            self.order(group, order).await;
+            return false;
+        }
+        let runs = |replica, node| {
+            let life = self.common.life(node);
+            life.is_some_and(|life| life.replica(group) == Some(replica))
+        };
+        let mut members = status.members.iter();
+        let gone = members.find(|(replica, member, ..)| !runs(*replica, member.node));
+        if let Some((_, gone, ..)) = gone {
+            let order = Order::Replace {
+                old: gone.node,
+                new: member(gone.node),
+            };
+            self.order(group, order).await;
+            return false;
+        }
+        let replicas = self
+            .common
+            .lives()
+            .filter_map(|life| life.replicas.get(group));
+        let mut others = replicas.filter(|replica| {
+            let replica = replica.replica();
+            status.members.iter().all(|(known, ..)| *known != replica)
+        });
+        others.all(|replica| replica.is_dismissed())
+    }
 }
 
-fn show(order: &Order) -> String {
-    match order {
+/// Carries an order on at the leader, unless a step of the plan is; whether it is done.
+async fn lead(life: &Life, group: &Group, order: &Order) -> Result<bool, Trouble> {
+    let deadline = Instant::now() + AT_THE_LEADER;
+    let running = loop {
+        if let Some(running) = life.orders.begin_order(group.id()) {
+            break running;
+        }
+        if Instant::now() > deadline {
+            return Err(Trouble::Passing);
+        }
+        sleep(LOOK_AGAIN).await;
+    };
+    match life.carry_on(group, order, deadline).await {
+        Ok(true) => {
+            running.done();
+            Ok(true)
+        }
+        Ok(false) => Ok(false),
+        Err(CarryError::Change(ChangeError::Refused(refused))) => {
+            let is_planned = life.orders.is_planned(group.id());
+            running.forget();
+            match refused {
+                // What the cluster does by itself comes to its end in a while.
+                Refused::Underway { .. } if is_planned => Err(Trouble::Passing),
+                refused => Err(Trouble::Refused(refused)),
+            }
+        }
+        Err(_) => Err(Trouble::Passing),
+    }
+}
+
+fn show(group: GroupId, order: &Order) -> String {
+    let what = match order {
         Order::Add(new) => {
             let nodes = new.iter().map(|new| new.node);
             format!("order to add {}", list(nodes))
@@ -287,6 +425,10 @@ fn show(order: &Order) -> String {
         Order::Replace { old, new } => {
             format!("order to put node {} in node {old}'s place", new.node)
         }
+    };
+    match group {
+        GROUP => what,
+        group => format!("{what}, in group {group}"),
     }
 }
 

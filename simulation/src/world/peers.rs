@@ -1,47 +1,50 @@
-//! Work that one process has another do, over the network in memory.
+//! The other processes, as one of them reaches them over the network in memory.
 //!
-//! Twin of `rossby_api::peer::PeerExecutors`: what was handed to a peer and not answered is lost.
+//! Twin of `rossby_api::peer`: what was handed to a peer and not answered is lost. What is asked for and done
+//! there is the real thing.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use futures_util::future::join_all;
+use rossby_api::admin::OperatorError;
+use rossby_api::peer::PlannedStep;
+use rossby_api::placement::{Ground, MapSource, Told};
 use rossby_api::router::{Execute, ExecuteError, Executed, Peers};
-use rossby_domain::ids::NodeId;
+use rossby_domain::ids::{GroupId, MapVersion, NodeId};
+use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP, Step};
+use rossby_proto::v1;
 use rossby_raft::Member;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::life::Life;
 use super::node::Common;
+use crate::observe::{What, Who};
 
 /// Kept from the deadline, so that a peer's answer comes before it is given up.
 const ANSWER_MARGIN: Duration = Duration::from_millis(50);
-
-/// The processes that run, or ran.
-#[derive(Default)]
-pub struct Lives(Mutex<BTreeMap<NodeId, Weak<Life>>>);
-
-impl Lives {
-    /// A process has begun on a node.
-    pub(super) fn begin(&self, node: NodeId, life: &Arc<Life>) {
-        self.0.lock().insert(node, Arc::downgrade(life));
-    }
-
-    /// The process on a node, unless it has ended.
-    fn get(&self, node: NodeId) -> Option<Arc<Life>> {
-        let life = self.0.lock().get(&node)?.upgrade()?;
-        (!life.gone.is_cancelled()).then_some(life)
-    }
-}
+/// Who does not answer the plan within this is down, as for a real node.
+const REPORT_WITHIN: Duration = Duration::from_secs(2);
+/// How long a step may take at its leader.
+const STEP_WITHIN: Duration = Duration::from_secs(25);
 
 /// The other processes, as one of them reaches them.
+#[derive(Clone)]
 pub(super) struct LifePeers {
     node: NodeId,
     common: Arc<Common>,
     gone: CancellationToken,
+}
+
+/// Why nothing came back.
+enum NoAnswer {
+    /// Nothing got there.
+    Unreached,
+    /// It may have been done.
+    Lost,
 }
 
 impl LifePeers {
@@ -49,15 +52,56 @@ impl LifePeers {
         Self { node, common, gone }
     }
 
-    /// The process on a node, once something has travelled there.
-    async fn reach(&self, to: NodeId) -> Option<Arc<Life>> {
+    /// Has a process do something, which goes on there whatever becomes of who asked.
+    async fn ask<T, F>(
+        &self,
+        to: NodeId,
+        deadline: Instant,
+        work: impl FnOnce(Arc<Life>) -> F,
+    ) -> Result<T, NoAnswer>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let network = &self.common.network;
         if self.gone.is_cancelled() {
-            return None;
+            return Err(NoAnswer::Unreached);
         }
-        let way = self.common.network.travel(self.node, to)?;
-        let life = self.common.lives.get(to)?;
-        sleep(way).await;
-        (!life.gone.is_cancelled()).then_some(life)
+        let there = network.travel(self.node, to).ok_or(NoAnswer::Unreached)?;
+        if timeout_at(deadline, sleep(there)).await.is_err() {
+            return Err(NoAnswer::Unreached);
+        }
+        let life = self.common.life(to).ok_or(NoAnswer::Unreached)?;
+        let gone = life.gone.clone();
+        let work = work(life);
+        let working = tokio::spawn(async move { gone.run_until_cancelled(work).await });
+        let Ok(Ok(Some(done))) = timeout_at(deadline, working).await else {
+            return Err(NoAnswer::Lost);
+        };
+        let back = network.travel(to, self.node).ok_or(NoAnswer::Lost)?;
+        sleep(back).await;
+        Ok(done)
+    }
+
+    /// Where work goes that another map than this node's would send elsewhere: to who leads another group, as
+    /// work for that group.
+    fn astray(&self, member: &Member, request: Execute) -> (NodeId, Execute) {
+        let usual = (member.node, request.clone());
+        if request.group == PLACEMENT_GROUP || !self.common.goes_astray() {
+            return usual;
+        }
+        let others: Vec<(GroupId, NodeId)> = self
+            .common
+            .led_groups()
+            .filter(|(group, _)| *group != request.group && *group != PLACEMENT_GROUP)
+            .collect();
+        match self.common.astray_dice.pick(&others) {
+            Some((group, leader)) => {
+                let group = *group;
+                (*leader, Execute { group, ..request })
+            }
+            None => usual,
+        }
     }
 }
 
@@ -69,23 +113,112 @@ impl Peers for LifePeers {
         request: Execute,
         deadline: Instant,
     ) -> Result<Executed, ExecuteError> {
-        let Ok(Some(life)) = timeout_at(deadline, self.reach(member.node)).await else {
-            return Err(ExecuteError::Unreachable("nothing runs there".to_owned()));
-        };
-        let lost = || ExecuteError::Lost("nothing came back".to_owned());
+        let (to, request) = self.astray(member, request);
         let given_up = deadline.checked_sub(ANSWER_MARGIN).unwrap_or(deadline);
-        // It goes on there whatever becomes of who asked.
-        let (mailbox, gone) = (Arc::clone(&life.mailbox), life.gone.clone());
-        let executing = tokio::spawn(async move {
-            gone.run_until_cancelled(mailbox.execute(request, given_up))
-                .await
+        let asked = self.ask(to, deadline, |life| async move {
+            life.mailbox.execute(request, given_up).await
         });
-        let Ok(Ok(Some(result))) = timeout_at(deadline, executing).await else {
-            return Err(lost());
-        };
-        let network = &self.common.network;
-        let back = network.travel(member.node, self.node).ok_or_else(lost)?;
-        sleep(back).await;
-        result
+        match asked.await {
+            Ok(result) => result,
+            Err(NoAnswer::Unreached) => {
+                Err(ExecuteError::Unreachable("nothing runs there".to_owned()))
+            }
+            Err(NoAnswer::Lost) => Err(ExecuteError::Lost("nothing came back".to_owned())),
+        }
+    }
+}
+
+#[async_trait]
+impl MapSource for LifePeers {
+    async fn newer(
+        &self,
+        node: NodeId,
+        _address: &str,
+        known: MapVersion,
+    ) -> Result<Option<ClusterMap>, String> {
+        let asked = self.ask(node, Instant::now() + REPORT_WITHIN, |life| async move {
+            life.map().filter(|map| map.version() > known)
+        });
+        let map = asked.await.map_err(|_| "no answer".to_owned())?;
+        Ok(map.map(|map| (*map).clone()))
+    }
+}
+
+/// A process and the others, as the plan's loop meets them.
+pub(super) struct LifeGround {
+    pub(super) life: Arc<Life>,
+    pub(super) peers: LifePeers,
+}
+
+#[async_trait]
+impl Ground for LifeGround {
+    fn leads_placement(&self) -> bool {
+        let placement = self.life.replicas.get(PLACEMENT_GROUP);
+        placement.is_some_and(|group| group.leads_surely()) && !self.life.gone.is_cancelled()
+    }
+
+    fn map(&self) -> Arc<ClusterMap> {
+        self.life.map().unwrap_or_default()
+    }
+
+    async fn ask_all(&self, map: &ClusterMap) -> Told {
+        let asking = map.nodes().keys().map(|node| async move {
+            if *node == self.life.node {
+                return (*node, Some(self.life.reports()));
+            }
+            let within = Instant::now() + REPORT_WITHIN;
+            let asked = self
+                .peers
+                .ask(*node, within, |life| async move { life.reports() });
+            (
+                *node,
+                timeout(REPORT_WITHIN, asked)
+                    .await
+                    .ok()
+                    .and_then(Result::ok),
+            )
+        });
+        join_all(asking).await.into_iter().collect()
+    }
+
+    fn begun(&self, step: &Step) {
+        let what = What::Planned(format!("{step:?}"));
+        self.peers
+            .common
+            .recorder
+            .saw(Who::Node(self.life.node), what);
+    }
+
+    async fn give_step(
+        &self,
+        leader: NodeId,
+        group: GroupId,
+        planned: PlannedStep,
+    ) -> Result<(), OperatorError> {
+        if leader == self.life.node {
+            return self.life.lead_step(group, planned).await;
+        }
+        let within = Instant::now() + STEP_WITHIN;
+        let asked = self.peers.ask(leader, within, |life| async move {
+            life.lead_step(group, planned).await
+        });
+        match asked.await {
+            Ok(result) => result,
+            Err(NoAnswer::Unreached) => {
+                Err(OperatorError::Unavailable("nothing runs there".to_owned()))
+            }
+            Err(NoAnswer::Lost) => Err(OperatorError::Unknown("nothing came back".to_owned())),
+        }
+    }
+
+    fn under_way(&self, _: Vec<v1::StepUnderWay>) {}
+
+    /// Worlds begin with all their groups.
+    async fn unborn(&self) -> BTreeSet<GroupId> {
+        BTreeSet::new()
+    }
+
+    async fn finish_birth(&self, _: GroupId, _: &Arc<ClusterMap>) -> Result<(), OperatorError> {
+        Ok(())
     }
 }

@@ -99,8 +99,10 @@ pub struct PersonParts {
     pub wire: Arc<DeviceWire>,
     /// Their wall clock.
     pub clock: Arc<WorldClock>,
-    /// The nodes they know.
+    /// The nodes they know, and which of them they turn to first.
     pub nodes: Vec<NodeId>,
+    /// Its place among them.
+    pub begin_at: usize,
     /// What all share.
     pub common: Arc<Common>,
     /// Who has a box.
@@ -130,9 +132,8 @@ impl Person {
         for node in parts.nodes {
             addresses.push(address(node).parse()?);
         }
-        // Everybody begins elsewhere.
-        let begin = usize::try_from(parts.id.0).unwrap_or_default() % addresses.len().max(1);
-        addresses.rotate_left(begin);
+        let begin_at = parts.begin_at % addresses.len().max(1);
+        addresses.rotate_left(begin_at);
         let servers = Servers {
             addresses,
             ca_pem: None,

@@ -35,6 +35,10 @@ pub struct Figures {
     pub bits: u64,
     /// Starts that were refused.
     pub refused: u64,
+    /// Steps of the plan that were begun.
+    pub steps: u64,
+    /// Newest versions of the map that nodes came to know.
+    pub maps: u64,
     /// Client calls that were answered.
     pub answered: u64,
     /// Client calls whose outcome is not known.
@@ -60,6 +64,8 @@ impl Figures {
             },
             What::Crashed { .. } => self.crashes += 1,
             What::FaultOn(_) => self.faults += 1,
+            What::Planned(_) => self.steps += 1,
+            What::KnowsMap { .. } => self.maps += 1,
             What::Wiped => self.disks += 1,
             What::BitFlipped { .. } => self.bits += 1,
             What::StartRefused { .. } => self.refused += 1,

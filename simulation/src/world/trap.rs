@@ -46,6 +46,7 @@ impl Moment {
             | Deed::Appended(_)
             | Deed::Committed(_)
             | Deed::Applied(..)
+            | Deed::Ruled(_)
             | Deed::Members { .. } => None,
         }
     }

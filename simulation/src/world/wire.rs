@@ -1,6 +1,7 @@
 //! The wire between a device and the nodes: what gRPC is in production. Also where it is seen what
 //! clients ask and are told, one observation for each try.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use rossby_client::connection::{Exchange, Refusal, ServerAddress, Wire, WireErro
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::identifier::{Identifier, IdentifierHash};
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, NodeId, Sequence};
+use rossby_domain::placement::{PLACEMENT_GROUP, RegionName};
 use rossby_domain::query::QueueStatus;
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Query, Rejection};
@@ -44,7 +46,9 @@ pub struct Ways {
     /// Added to each way, in milliseconds.
     pub slowness_ms: AtomicU64,
     /// Nodes that answer nobody, as if frozen.
-    pub frozen: Mutex<std::collections::BTreeSet<NodeId>>,
+    pub frozen: Mutex<BTreeSet<NodeId>>,
+    /// Regions that are reached from within only.
+    pub cut_off: Mutex<BTreeSet<RegionName>>,
 }
 
 /// Numbers the calls of a world.
@@ -60,6 +64,8 @@ impl CallIds {
 /// One device's wire.
 pub struct DeviceWire {
     client: ClientId,
+    /// Where the device is.
+    region: RegionName,
     /// The device's address, once it has one.
     pub address: OnceLock<DeviceAddress>,
     common: Arc<Common>,
@@ -74,7 +80,7 @@ impl DeviceWire {
     /// The wire of a client.
     #[must_use]
     pub fn new(
-        client: ClientId,
+        (client, region): (ClientId, RegionName),
         common: Arc<Common>,
         doors: Arc<Doors>,
         ways: Arc<Ways>,
@@ -83,6 +89,7 @@ impl DeviceWire {
         let dice = common.dice.stream(&format!("wire {}", client.0));
         Self {
             client,
+            region,
             address: OnceLock::new(),
             common,
             doors,
@@ -98,12 +105,18 @@ impl DeviceWire {
         self.unplugged.store(true, Ordering::SeqCst);
     }
 
-    fn way(&self) -> Option<Duration> {
+    /// How long the way to a node takes, or back; `None` if it does not lead there.
+    fn way(&self, node: NodeId) -> Option<Duration> {
         let (least, most) = WAY_MS;
         let slowness = self.ways.slowness_ms.load(Ordering::SeqCst);
         let way = self.dice.millis(least, most) + Duration::from_millis(slowness);
         let lost = self.ways.lost_permille.load(Ordering::SeqCst);
-        (!self.dice.permille(lost)).then_some(way)
+        let there = self.common.layout.region(node);
+        let cut_off = self.ways.cut_off.lock();
+        let is_cut =
+            there != self.region && (cut_off.contains(&there) || cut_off.contains(&self.region));
+        let far = self.common.layout.way(&self.region, &there);
+        (!self.dice.permille(lost) && !is_cut).then_some(way + far)
     }
 
     fn saw(&self, what: What) {
@@ -115,7 +128,7 @@ impl DeviceWire {
         let lost = |why: &str| Err(WireError::Lost(why.to_owned()));
         let give_up = Instant::now() + exchange.timeout;
         let node = node_of(exchange.server);
-        let Some(there) = self.way() else {
+        let Some(there) = self.way(node) else {
             sleep_until(give_up).await;
             return lost("no answer");
         };
@@ -149,7 +162,7 @@ impl DeviceWire {
             return lost("the connection broke");
         };
         let frozen = self.ways.frozen.lock().contains(&node);
-        let Some(back) = self.way().filter(|_| !frozen) else {
+        let Some(back) = self.way(node).filter(|_| !frozen) else {
             sleep_until(give_up).await;
             return lost("no answer in time");
         };
@@ -359,11 +372,15 @@ impl DeviceWire {
         let Some(Request::Verify { identifier, box_id }) = self.verify(request) else {
             return 0;
         };
-        let partition = identifier.partition(self.common.partitions);
+        let partition = identifier.partition(self.common.layout.partitions);
         let lives = self.doors.life(node).into_iter().chain(self.doors.lives());
-        let claims = lives.filter_map(|life| {
+        let replicas = lives.flat_map(|life| life.replicas.all());
+        let owners = replicas.filter(|replica| replica.epoch(partition).is_some());
+        // What the placement group calls a partition is another one.
+        let owners = owners.filter(|replica| replica.id() != PLACEMENT_GROUP);
+        let claims = owners.filter_map(|replica| {
             let query = Query::VerifiedClaim(identifier);
-            match life.group.read_local(partition, &query) {
+            match replica.read_local(partition, &query) {
                 Ok(Answer::VerifiedClaim(Some((owner, generation)))) if owner == box_id => {
                     Some(generation)
                 }

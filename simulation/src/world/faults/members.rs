@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rossby_domain::ids::NodeId;
+use rossby_domain::ids::{GroupId, NodeId};
 use rossby_raft::Order;
 use rossby_seams::disk::{Disk, MemoryDisk};
 use tokio::time::{sleep, timeout};
@@ -10,7 +10,8 @@ use tokio::time::{sleep, timeout};
 use super::Faults;
 use crate::observe::{What, Who};
 use crate::world::dice::Dice;
-use crate::world::node::{Node, member};
+use crate::world::layout::{GROUP, member};
+use crate::world::node::Node;
 
 /// How long the operator stays with an order; the next one then finds it half-way.
 const PATIENCE_MS: (u64, u64) = (2_000, 60_000);
@@ -29,7 +30,12 @@ impl Faults {
             }
             return;
         }
-        let Some(status) = self.operator.status().await.filter(|status| !status.joint) else {
+        let Some(status) = self
+            .operator
+            .status(GROUP)
+            .await
+            .filter(|status| !status.joint)
+        else {
             return;
         };
         let voters = status.members.iter().filter(|(_, _, voter, _)| *voter);
@@ -51,7 +57,11 @@ impl Faults {
         };
         let (least, most) = PATIENCE_MS;
         // Whether it was done does not matter: whatever is half-way must do no harm.
-        let _ = timeout(self.dice.millis(least, most), self.operator.order(order)).await;
+        let _ = timeout(
+            self.dice.millis(least, most),
+            self.operator.order(GROUP, order),
+        )
+        .await;
     }
 
     /// A node's disk is lost, or its bits turn; it begins anew.
@@ -62,12 +72,8 @@ impl Faults {
         if lost.is_some() {
             return;
         }
-        let Some(status) = self.operator.status().await.filter(|status| !status.joint) else {
-            return;
-        };
-        let mut voters = status.members.iter().filter(|(_, _, voter, _)| *voter);
         let (node, turn) = self.some_node();
-        if voters.all(|(_, member, ..)| member.node != node.id) {
+        if self.may_lose(node.id).await.is_none() {
             return;
         }
         {
@@ -93,13 +99,16 @@ impl Faults {
 
     /// Has a node that lost its disk begin anew; whether that came to its end in time.
     async fn order_anew(&self, node: NodeId) -> bool {
-        let order = Order::Replace {
-            old: node,
-            new: member(node),
-        };
+        self.begin_anew(node).await
+    }
+
+    /// Gives an order for as long as the operator stays with it; whether it came to its end.
+    pub(super) async fn order_in_time(&self, group: GroupId, order: Order) -> bool {
         let (least, most) = PATIENCE_MS;
         let patience = self.dice.millis(least, most);
-        timeout(patience, self.operator.order(order)).await.is_ok()
+        timeout(patience, self.operator.order(group, order))
+            .await
+            .is_ok()
     }
 
     /// Flips one bit of one file of a node that is down.

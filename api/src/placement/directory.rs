@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use rossby_api::Directory;
 use rossby_domain::ids::{Epoch, GroupId, NodeId, PartitionId};
 use rossby_domain::placement::{
     ClusterMap, GroupEntry, PLACEMENT_GROUP, PLACEMENT_PARTITION, RegionName,
@@ -11,6 +10,7 @@ use rossby_raft::{Group, Leadership, Member};
 
 use super::map::MapKeeper;
 use super::replicas::Replicas;
+use crate::router::Directory;
 
 /// The epoch at which the placement group owns the partition of the map, for ever.
 const PLACEMENT_EPOCH: Epoch = Epoch(1);

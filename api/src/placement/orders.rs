@@ -40,6 +40,7 @@ pub struct Orders(Mutex<BTreeMap<GroupId, Running>>);
 
 impl Orders {
     /// An operator's order begins to be carried on; not while a step of the plan is.
+    #[must_use]
     pub fn begin_order(&self, group: GroupId) -> Option<OrderGuard<'_>> {
         let mut running = self.0.lock();
         let running = running.entry(group).or_default();
@@ -55,6 +56,7 @@ impl Orders {
     }
 
     /// A step of the plan begins to be carried on; not while an operator's order does.
+    #[must_use]
     pub fn begin_step(&self, group: GroupId) -> Option<StepGuard<'_>> {
         let mut running = self.0.lock();
         let running = running.entry(group).or_default();
@@ -69,12 +71,14 @@ impl Orders {
     }
 
     /// Whether anybody is at it, or an operator is about to go on.
+    #[must_use]
     pub fn is_busy(&self, group: GroupId) -> bool {
         let running = self.0.lock().get(&group).copied().unwrap_or_default();
         running.is_ordered() || running.steps > 0
     }
 
     /// Whether a step of the plan is carried on, or was a moment ago.
+    #[must_use]
     pub fn is_planned(&self, group: GroupId) -> bool {
         let running = self.0.lock().get(&group).copied().unwrap_or_default();
         let lately = |until| Instant::now() < until;
