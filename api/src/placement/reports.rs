@@ -170,7 +170,6 @@ mod tests {
                 member(4, false, None),
             ],
             resting: false,
-            resting: false,
             joint,
             trouble: BTreeMap::new(),
             removed: false,

@@ -9,7 +9,7 @@ use rossby_seams::disk::WithheldChange;
 use super::report::{Report, Severity};
 
 /// What a node keeps in its data directory. What else is there is not ours.
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "lock",
     "node",
     "wal",

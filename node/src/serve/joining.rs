@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use rossby_api::ClusterSecrets;
 use rossby_api::peer::{MeetError, Welcome, meet};
+use rossby_api::placement::{MapKeeper, seal, unseal};
 use rossby_domain::placement::JoinAttempt;
 use rossby_proto::v1;
 use rossby_seams::disk::{self, FileDisk};
@@ -34,8 +35,6 @@ use super::node::{Node, NodeError};
 use super::token::Token;
 use crate::config::{Config, HostPort, Loaded};
 use crate::exit::{Exit, Failure};
-use rossby_api::placement::MapKeeper;
-use rossby_api::placement::{seal, unseal};
 
 /// The variable that may hold the token.
 pub const TOKEN_VARIABLE: &str = "ROSSBY_JOIN_TOKEN";

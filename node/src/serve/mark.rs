@@ -5,12 +5,12 @@
 
 use std::io;
 
+use rossby_api::placement::{seal, unseal};
 use rossby_seams::disk;
 use rossby_seams::random::{self, Random};
 use rossby_storage::datadir::DataDirectory;
 
 use super::node::NodeError;
-use rossby_api::placement::{seal, unseal};
 
 const FILE: &str = "mark";
 const WHAT: &str = "rossby directory mark";

@@ -13,7 +13,6 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rossby_domain::ids::{ClusterId, NodeId};
-use rossby_domain::placement::TokenDigest;
 use zeroize::Zeroizing;
 
 const PREFIX: &str = "rossby-join-1-";
@@ -47,12 +46,6 @@ pub enum TokenError {
 }
 
 impl Token {
-    /// What the cluster keeps of it.
-    #[must_use]
-    pub fn digest(&self) -> TokenDigest {
-        TokenDigest::of(&self.secret)
-    }
-
     /// The token as a text.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
