@@ -78,7 +78,7 @@ impl Core {
             && self.rest.is_awake()
             && self.quorum_missed_for(metrics).is_some_and(|missed| {
                 let slot = missed.as_nanos() / (self.timing.election_max * PROBE).as_nanos().max(1);
-                slot % 2 == 0
+                slot.is_multiple_of(2)
             });
         if self.silent.swap(silent, Ordering::AcqRel) != silent {
             self.raft.runtime_config().heartbeat(!silent);
