@@ -323,24 +323,26 @@ impl Operator {
         let Some(status) = self.status(group).await.filter(|status| !status.joint) else {
             return false;
         };
-        let half_added = status.members.iter().find(|(_, _, voter, _)| !voter);
+        let votes = |node: NodeId| {
+            let mut voters = status.members.iter().filter(|(_, _, voter, _)| *voter);
+            voters.any(|(_, voter, ..)| voter.node == node)
+        };
+        // Where there is a map, the plan keeps copies without a vote, goes on with others or takes them back. But
+        // that a node begins anew only an operator orders: he does so again.
+        let has_map = self.common.layout.has_map();
+        let mut learners = status.members.iter().filter(|(_, _, voter, _)| !voter);
+        let half_added = learners.find(|(_, learner, ..)| !has_map || votes(learner.node));
         if let Some((_, half_added, ..)) = half_added {
             let node = half_added.node;
-            let mut voters = status.members.iter().filter(|(_, _, voter, _)| *voter);
-            let order = if !self.common.layout.has_map() {
-                Order::Remove {
-                    nodes: [node].into(),
-                    half_added_only: true,
-                }
-            } else if voters.any(|(_, voter, ..)| voter.node == node) {
-                // It was to begin anew, which only an operator orders: he does so again.
-                Order::Replace {
+            let order = match has_map {
+                true => Order::Replace {
                     old: node,
                     new: member(node),
-                }
-            } else {
-                // The plan takes it back, or goes on with it.
-                return false;
+                },
+                false => Order::Remove {
+                    nodes: [node].into(),
+                    half_added_only: true,
+                },
             };
             self.order(group, order).await;
             return false;
@@ -351,7 +353,11 @@ impl Operator {
         };
         let mut members = status.members.iter();
         let gone = members.find(|(replica, member, ..)| !runs(*replica, member.node));
-        if let Some((_, gone, ..)) = gone {
+        if let Some((_, gone, voter, _)) = gone {
+            if !voter {
+                // The plan has it begin anew.
+                return false;
+            }
             let order = Order::Replace {
                 old: gone.node,
                 new: member(gone.node),
