@@ -17,6 +17,8 @@ use crate::observe::{What, Who};
 
 /// How long a group that goes on may take to elect another leader.
 const ELECTED_WITHIN: Duration = Duration::from_secs(30);
+/// After so long no lease of before is good any more, by which a leader answers without a quorum.
+const LEASES_OVER: Duration = Duration::from_secs(10);
 /// How long one confirmation by a quorum may take.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 /// Between two looks.
@@ -90,6 +92,7 @@ impl World {
 
     /// Says of each group whether it goes on outside the region, once it does or its time is over.
     async fn watch(&self, groups: &[GroupId], is_lost: &dyn Fn(NodeId) -> bool) {
+        sleep(LEASES_OVER).await;
         let until = Instant::now() + ELECTED_WITHIN;
         let mut waited_for: BTreeSet<GroupId> = groups.iter().copied().collect();
         while !waited_for.is_empty() && Instant::now() < until {
