@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rossby_api::admin::OperatorError;
 use rossby_api::peer::{GroupReport, PlannedStep};
 use rossby_api::placement::{
-    MapKeeper, NodeDirectory, Orders, PlannedChange, Replicas, begin_step, reconcile, reports,
+    By, MapKeeper, NodeDirectory, Orders, PlannedChange, Replicas, begin_step, reconcile, reports,
 };
 use rossby_api::{
     Directory, DoorLimits, MailboxConfig, MailboxService, Metrics, Router, SoleGroup, Workers,
@@ -419,7 +419,7 @@ impl Life {
             }
             PlannedChange::Members(order) => {
                 let deadline = Instant::now() + AT_THE_LEADER;
-                self.carry_on(&replica, &order, deadline).await
+                self.carry_on(&replica, &order, By::Plan, deadline).await
             }
         };
         carried
@@ -433,11 +433,14 @@ impl Life {
         &self,
         group: &Group,
         order: &Order,
+        by: By,
         deadline: Instant,
     ) -> Result<bool, CarryError> {
         let mut newcomers = Newcomers::new();
         loop {
-            match group.advance(order, &newcomers, deadline).await? {
+            let copies = self.copies_of(group.id(), by);
+            let advanced = group.advance_beside(order, &newcomers, &copies, deadline);
+            match advanced.await? {
                 Advance::Ask => {
                     for new in order.newcomers() {
                         let id = group.id();
@@ -467,6 +470,14 @@ impl Life {
                 Advance::Done { .. } => return Ok(true),
             }
         }
+    }
+
+    /// The nodes on which a member without a vote is no half-done order's. Twin of `copies_of` in `rossby_node`.
+    fn copies_of(&self, group: GroupId, by: By) -> BTreeSet<NodeId> {
+        let map = self.map().unwrap_or_default();
+        let nodes = map.nodes().keys().copied();
+        let stays = |node: &NodeId| by == By::Plan || map.keeps_copy(group, *node);
+        nodes.filter(stays).collect()
     }
 
     /// Ends it without ceremony.

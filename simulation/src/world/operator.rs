@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use rossby_api::placement::latest;
+use rossby_api::placement::{By, latest};
 use rossby_domain::command::Place;
 use rossby_domain::ids::{GroupId, MapVersion, NodeId};
 use rossby_domain::placement::{
@@ -389,7 +389,7 @@ async fn lead(life: &Life, group: &Group, order: &Order) -> Result<bool, Trouble
         }
         sleep(LOOK_AGAIN).await;
     };
-    match life.carry_on(group, order, deadline).await {
+    match life.carry_on(group, order, By::Operator, deadline).await {
         Ok(true) => {
             running.done();
             Ok(true)
