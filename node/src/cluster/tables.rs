@@ -85,7 +85,7 @@ struct Member<'a> {
     trouble: Option<&'a str>,
 }
 
-fn region_of<'a>(view: &'a View, node: u64) -> Option<&'a str> {
+fn region_of(view: &View, node: u64) -> Option<&str> {
     let entry = view.map.nodes().get(&NodeId(node))?;
     Some(entry.region.as_str())
 }
