@@ -301,7 +301,7 @@ async fn a_seed_is_any_node_of_the_authority_and_nobody_else() {
     tokio::spawn(listener.serve_clients(Routes::default(), 8, CancellationToken::new()));
     for address in [stranger.address, alice] {
         let error = meet(Arc::clone(&one.seed), &address.to_string(), cluster(1)).await;
-        let error = error.err().expect("a stranger was met");
+        let error = error.expect_err("a stranger was met");
         assert!(matches!(error, MeetError::Untrusted { .. }), "{error}");
     }
 }

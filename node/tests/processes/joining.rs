@@ -2,7 +2,7 @@
 //! orders.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use rustix::process::Signal;
@@ -49,7 +49,7 @@ fn write_private(file: &std::path::Path, text: &str) {
 }
 
 /// A node that does not run yet and joins at these members by the token in a file.
-fn joiner(cluster: &mut Cluster, id: u64, seeds: &[u64], region: &str, token: &PathBuf) -> Node {
+fn joiner(cluster: &mut Cluster, id: u64, seeds: &[u64], region: &str, token: &Path) -> Node {
     let mut args = peer_args(cluster.path(), id);
     let settings = cluster.path().join("rossby.toml");
     if settings.exists() {
