@@ -123,6 +123,10 @@ impl MailboxService {
         }
         let query = Query::DeviceAuth(*address);
         match led.group.read_local(partition, &query) {
+            // Who is not known here may be at home elsewhere: the map is old, or the partition not taken over yet.
+            Ok(Answer::DeviceAuth(None)) if led.group.epoch(partition).is_none() => {
+                Err(ApiError::unavailable("the box's group is not known here yet").into())
+            }
             Ok(Answer::DeviceAuth(generation)) => Ok(generation),
             Ok(_) => Err(unexpected_answer("DeviceAuth").into()),
             Err(error) => Err(Failure::of_read(led.group.id(), error)),

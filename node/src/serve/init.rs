@@ -26,6 +26,8 @@ use super::node::{Node, NodeError};
 
 /// How long one node may take to answer, or to take its place.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a node that is starting is waited for.
+const STARTING: Duration = Duration::from_secs(10);
 /// How long the groups of a new cluster may take to elect a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks at them.
@@ -232,7 +234,7 @@ pub(super) fn entry_of(
     })
 }
 
-/// Asks who runs at an address, and what it has of a group.
+/// Asks who runs at an address, and what it has of a group. One that is starting is waited for.
 pub(super) async fn describe(
     peers: &Connections,
     node: NodeId,
@@ -242,11 +244,21 @@ pub(super) async fn describe(
     let connection = peers.get(node, address).await.map_err(of_connect)?;
     let mut client = connection.client();
     let request = v1::DescribeRequest { group_id: group.0 };
-    let described = tokio::time::timeout(STEP_TIMEOUT, client.describe(request)).await;
-    match described {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(unavailable(format!("node {node}: {}", status.message()))),
-        Err(_) => Err(unavailable(format!("node {node} does not answer"))),
+    let began = Instant::now();
+    loop {
+        let described = tokio::time::timeout(STEP_TIMEOUT, client.describe(request)).await;
+        match described {
+            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Err(status))
+                if status.code() == tonic::Code::Unavailable && began.elapsed() < STARTING =>
+            {
+                sleep(LOOK_AGAIN).await;
+            }
+            Ok(Err(status)) => {
+                return Err(unavailable(format!("node {node}: {}", status.message())));
+            }
+            Err(_) => return Err(unavailable(format!("node {node} does not answer"))),
+        }
     }
 }
 

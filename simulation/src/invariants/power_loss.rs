@@ -17,7 +17,8 @@ struct Promised {
     log: Option<LogPosition>,
     /// Its checkpoint, or a newer one.
     checkpoint: Option<LogPosition>,
-    /// The last checkpoint that came from another replica, which may be ahead of the log.
+    /// The last checkpoint that came from another replica, which may be ahead of the log: shipped, or left by an
+    /// earlier replica of the group on this node, which this one began with.
     installed: Option<LogPosition>,
     /// What it has applied since it started: a checkpoint of its own is never beyond this. One that
     /// is came from another replica, and the power went before that was reported.
@@ -39,6 +40,7 @@ impl PowerLoss {
         log: Option<&ReplicaLog>,
         event: &ReplicaEvent,
     ) -> Result<(), String> {
+        let begins = !self.promised.contains_key(&id);
         let promised = self.promised.entry(id).or_default();
         match event {
             // What is being truncated is no longer promised, though its sync may still end.
@@ -67,6 +69,9 @@ impl PowerLoss {
             }
             ReplicaEvent::Applied { position, .. } => promised.applied = Some(*position),
             ReplicaEvent::Started(found) => {
+                if begins {
+                    promised.installed = found.checkpoint;
+                }
                 let before = *promised;
                 promised.applied = found.applied;
                 return compare(id, before, found);
@@ -241,6 +246,19 @@ mod tests {
         assert_eq!(caught(PowerLoss::default(), &installed), None);
         // The power went while it was installed.
         assert_eq!(back_with(ahead), None);
+    }
+
+    #[test]
+    fn a_replica_may_begin_with_the_checkpoint_of_an_earlier_one_on_its_node() {
+        let inherited = Recovered {
+            checkpoint: Some(at(1, 4)),
+            applied: Some(at(1, 4)),
+            ..Recovered::default()
+        };
+        let mut story = Story::default();
+        story.replica(1, found(inherited));
+        story.replica(1, found(inherited));
+        assert_eq!(caught(PowerLoss::default(), &story), None);
     }
 
     #[test]

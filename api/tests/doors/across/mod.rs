@@ -198,10 +198,12 @@ async fn a_map_that_names_the_wrong_group_stores_nothing_there_and_fails_its_own
     let world = World::new().await;
     let [anna, bert, carl] = three(&world).await;
     let home = bert.address.box_id.partition();
+    let before = vec![envelope(&bert, 1, b"before")];
+    world.send(1, &anna, before).await.unwrap();
     // The wrong one is led elsewhere, and here.
     for wrong in [THREE, ONE] {
         world.mislead(1, home, Some(wrong));
-        let (astray, comes) = (envelope(&bert, 1, b"astray"), envelope(&carl, 1, b"comes"));
+        let (astray, comes) = (envelope(&bert, 2, b"astray"), envelope(&carl, 1, b"comes"));
         let outcomes = world.send(1, &anna, vec![astray, comes]).await.unwrap();
         let refused = refusal(&outcomes[0]);
         assert_eq!(
@@ -209,18 +211,20 @@ async fn a_map_that_names_the_wrong_group_stores_nothing_there_and_fails_its_own
             ("UNAVAILABLE", v1::Retry::Same)
         );
         assert_eq!(sequence(&outcomes[1]), 1);
-        // Bert himself is refused there as well, and nowhere else.
-        let request = v1::FetchRequest::default();
-        let fetched: Result<v1::FetchResponse, _> =
-            world.signed(1, &bert, RpcPath::Fetch, &request).await;
-        assert_eq!(code(&fetched.unwrap_err()), "UNAVAILABLE");
-        assert!(world.fetch(3, &bert, 0).await.is_empty());
+        assert_eq!(world.fetch(3, &bert, 0).await, ["before"]);
     }
+    // Bert himself is refused where the wrong group is led, and brought home by who knows better.
+    let request = v1::FetchRequest::default();
+    let fetched: Result<v1::FetchResponse, _> =
+        world.signed(1, &bert, RpcPath::Fetch, &request).await;
+    assert_eq!(code(&fetched.unwrap_err()), "UNAVAILABLE");
+    world.mislead(1, home, Some(THREE));
+    assert_eq!(world.fetch(1, &bert, 0).await, ["before"]);
     world.mislead(1, home, None);
-    let again = vec![envelope(&bert, 1, b"astray")];
+    let again = vec![envelope(&bert, 2, b"astray")];
     let outcomes = world.send(1, &anna, again).await.unwrap();
-    assert_eq!(sequence(&outcomes[0]), 1);
-    assert_eq!(world.fetch(1, &bert, 0).await, ["astray"]);
+    assert_eq!(sequence(&outcomes[0]), 2);
+    assert_eq!(world.fetch(1, &bert, 0).await, ["before", "astray"]);
 }
 
 #[tokio::test]
