@@ -14,6 +14,7 @@
 mod connections;
 mod execute;
 mod link;
+mod ports;
 mod server;
 mod transport;
 
@@ -26,10 +27,11 @@ pub use execute::PeerExecutors;
 #[cfg(any(test, fuzzing))]
 pub(crate) use execute::executed;
 pub(crate) use execute::member;
-pub use server::{
-    Description, GroupReport, JoinError, Joining, Newcomer, PeerDoor, PeerServer, Placement,
-    PlannedStep, Role, Welcome,
+pub use ports::{
+    Description, GroupReport, JoinError, Joining, Newcomer, PeerDoor, Placement, PlannedStep, Role,
+    Welcome,
 };
+pub use server::PeerServer;
 #[cfg(any(test, fuzzing))]
 pub(crate) use server::{newcomer, placement};
 pub use transport::{NoPeers, PeerTransport};

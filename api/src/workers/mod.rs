@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use rossby_domain::ids::{PartitionCount, PartitionId};
 use rossby_domain::limits::Limits;
 use rossby_domain::{Command, Reply};
-use rossby_raft::{Group, ProposeError, ReadError};
+use rossby_raft::{Group, Leadership, ProposeError, ReadError};
 use rossby_seams::random::{Random, bytes};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -134,11 +134,16 @@ trait Worker: Send {
 
 async fn run<W: Worker>(workers: Workers, mut worker: W, stop: CancellationToken) {
     let mut pause = workers.jittered(W::PERIOD);
-    while stop
-        .run_until_cancelled(tokio::time::sleep(pause))
-        .await
-        .is_some()
-    {
+    loop {
+        // Most replicas follow, and have nothing to do: they do not even look.
+        let turn = async {
+            let leads = until_leading(&workers.group).await;
+            tokio::time::sleep(pause).await;
+            leads
+        };
+        if stop.run_until_cancelled(turn).await != Some(true) {
+            break;
+        }
         pause = workers.jittered(W::PERIOD);
         // An old leader that was cut off must not act on what it no longer knows.
         if !workers.group.leads_surely() {
@@ -156,6 +161,19 @@ async fn run<W: Worker>(workers: Workers, mut worker: W, stop: CancellationToken
                 warn!(worker = W::NAME, %trouble, "a worker will try again");
                 pause *= TROUBLE_PERIODS;
             }
+        }
+    }
+}
+
+/// Waits until this replica leads; whether it does, since one that has ended never will.
+async fn until_leading(group: &Group) -> bool {
+    let mut changes = group.watch_leadership();
+    loop {
+        if matches!(*changes.borrow_and_update(), Leadership::Here { .. }) {
+            return true;
+        }
+        if changes.changed().await.is_err() {
+            return false;
         }
     }
 }

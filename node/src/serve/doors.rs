@@ -19,6 +19,7 @@ use tonic_health::server::HealthReporter;
 use tracing::{error, warn};
 
 use super::node::{Advertised, Node};
+use super::ready;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 
@@ -121,9 +122,11 @@ impl Doors {
     ///
     /// # Errors
     /// If the reflection service can't be made of the compiled descriptors.
-    pub fn serve(self, node: &Arc<Node>, registry: Registry) -> Result<Serving, Failure> {
+    pub async fn serve(self, node: &Arc<Node>, registry: Registry) -> Result<Serving, Failure> {
         let stop = Stops::default();
         let (health, health_service) = tonic_health::server::health_reporter();
+        // Before anybody can ask: it begins by calling everything healthy that it knows.
+        ready::report(node, &health, false).await;
         let reflection = rossby_api::reflection::service()
             .map_err(|error| Failure::new(Exit::Failure, error))?;
         let config = &node.parts.config;

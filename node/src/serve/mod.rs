@@ -157,7 +157,7 @@ async fn serve(config: Config, token: Option<Token>, print_addresses: bool) -> R
     Figures::register(&mut registry, &node);
     publish(&node, &doors, print_addresses)?;
     let clients = doors.addresses().clients;
-    let mut serving = doors.serve(&node, registry)?;
+    let mut serving = doors.serve(&node, registry).await?;
     let caring = Arc::clone(&node);
     node.tasks.spawn(async move { care(&caring).await });
 
