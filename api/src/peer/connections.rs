@@ -82,8 +82,9 @@ impl Connections {
 
     /// Names the cluster that this node belongs to from now on.
     pub fn join(&self, cluster: ClusterId) {
+        let mut open = self.open.lock();
         *self.cluster.lock() = Some(cluster);
-        self.open.lock().clear();
+        open.clear();
     }
 
     /// Closes the connections to all but these nodes, once the calls in flight on them have ended.
@@ -103,13 +104,25 @@ impl Connections {
         {
             return Ok(connection);
         }
-        // Two callers may both open one here; the one that is not kept closes with its last call.
-        let connection = self.connect(node, address).await?;
-        self.open.lock().insert(node, connection.clone());
-        Ok(connection)
+        loop {
+            let cluster = *self.cluster.lock();
+            // Two callers may both open one here; the one that is not kept closes with its last call.
+            let connection = self.connect(node, address, cluster).await?;
+            let mut open = self.open.lock();
+            // If this node has joined a cluster meanwhile, calls that do not name it would be refused for ever.
+            if *self.cluster.lock() == cluster {
+                open.insert(node, connection.clone());
+                return Ok(connection);
+            }
+        }
     }
 
-    async fn connect(&self, node: NodeId, address: &str) -> Result<Connection, ConnectError> {
+    async fn connect(
+        &self,
+        node: NodeId,
+        address: &str,
+        cluster: Option<ClusterId>,
+    ) -> Result<Connection, ConnectError> {
         let unreachable = |reason: String| ConnectError::Unreachable {
             node,
             address: address.to_owned(),
@@ -129,7 +142,6 @@ impl Connections {
             }
             Ok(Ok(stream)) => stream,
         };
-        let cluster = *self.cluster.lock();
         let connection = Connection::over(stream, address, cluster).await;
         connection.map_err(|error| unreachable(error.to_string()))
     }

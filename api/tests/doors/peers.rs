@@ -270,6 +270,31 @@ async fn a_certificate_without_a_nodes_name_is_refused() {
 }
 
 #[tokio::test]
+async fn a_node_that_joins_a_cluster_while_it_connects_names_it_from_then_on() {
+    let authority = Authority::new();
+    let server = serve(&authority.node(2, &authority.ca()), cluster(1)).await;
+    let one = authority.node(1, &authority.ca());
+    let connections = Connections::new(Arc::clone(&one.client), None);
+    // A way on which it joins before the connection stands.
+    let way = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = way.local_addr().unwrap().to_string();
+    let (joining, to) = (Arc::clone(&connections), server.address);
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = way.accept().await.unwrap();
+            joining.join(cluster(1));
+            let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    connections.get(NodeId(2), &address).await.unwrap();
+    let kept = connections.get(NodeId(2), &address).await.unwrap();
+    // What it asks for is not valid, but it is heard.
+    let status = kept.client().join(v1::JoinRequest::default()).await;
+    assert_eq!(status.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
 async fn a_seed_is_any_node_of_the_authority_and_nobody_else() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let server = serve(&ours.node(2, &ours.ca()), cluster(1)).await;

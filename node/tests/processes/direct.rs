@@ -53,11 +53,7 @@ fn a_device_goes_to_the_leader_of_its_box_wherever_that_is() {
     let seed = first % 3 + 1;
     let address = format!("http://{}", cluster.node(seed).client_address());
     let ada = ada.finding_its_way(Some(&[address]));
-    let before = relayed(&cluster);
     runtime.block_on(ada.device.receive()).unwrap();
-    if leader(&mut cluster, seed) == first {
-        assert!(relayed(&cluster) > before, "the seed relays");
-    }
     wait_direct(&cluster, &runtime, &ada);
 
     // Another node leads: the one that did tells, and what it tells is enough.

@@ -237,7 +237,7 @@ impl Cluster {
             node.start();
         }
         for node in &cluster.nodes {
-            node.wait_alive();
+            node.wait_waiting();
         }
         cluster
     }
@@ -265,7 +265,7 @@ impl Cluster {
             cluster.nodes.push(node);
         }
         for node in &cluster.nodes {
-            node.wait_alive();
+            node.wait_waiting();
         }
         cluster
     }

@@ -200,6 +200,14 @@ impl Node {
         );
     }
 
+    /// Waits until it knows that it belongs to no cluster.
+    pub fn wait_waiting(&self) {
+        eventually(&format!("node {} waits for a cluster", self.id), || {
+            let (_, said) = self.page("/readyz")?;
+            said.contains("belongs to no cluster yet").then_some(())
+        });
+    }
+
     /// Waits until it is ready.
     pub fn wait_ready(&self) {
         let mut said = String::new();
