@@ -30,6 +30,7 @@ use rossby_domain::limits::Limits;
 use rossby_domain::{Command, Reply};
 use rossby_raft::{Group, Leadership, ProposeError, ReadError};
 use rossby_seams::random::{Random, bytes};
+use rossby_seams::watch::Receiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -134,10 +135,11 @@ trait Worker: Send {
 
 async fn run<W: Worker>(workers: Workers, mut worker: W, stop: CancellationToken) {
     let mut pause = workers.jittered(W::PERIOD);
+    let mut leadership = workers.group.watch_leadership();
     loop {
         // Most replicas follow, and have nothing to do: they do not even look.
         let turn = async {
-            let leads = until_leading(&workers.group).await;
+            let leads = until_leading(&mut leadership).await;
             tokio::time::sleep(pause).await;
             leads
         };
@@ -166,13 +168,12 @@ async fn run<W: Worker>(workers: Workers, mut worker: W, stop: CancellationToken
 }
 
 /// Waits until this replica leads; whether it does, since one that has ended never will.
-async fn until_leading(group: &Group) -> bool {
-    let mut changes = group.watch_leadership();
+async fn until_leading(leadership: &mut Receiver<Leadership>) -> bool {
     loop {
-        if matches!(*changes.borrow_and_update(), Leadership::Here { .. }) {
+        if matches!(*leadership.borrow_and_update(), Leadership::Here { .. }) {
             return true;
         }
-        if changes.changed().await.is_err() {
+        if leadership.changed().await.is_err() {
             return false;
         }
     }

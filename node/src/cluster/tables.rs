@@ -102,9 +102,7 @@ fn groups(view: &View) -> Groups<'_> {
 fn of_group(view: &View, group: GroupId) -> Group<'_> {
     let known = view.group(group.0);
     let status = known.map(|known: &Known| &known.status);
-    let leader = status
-        .map(|status| status.leader_node_id)
-        .filter(|node| *node != 0);
+    let leader = known.and_then(Known::leader);
     let home = view.map.groups().get(&group);
     Group {
         group: group.0,
@@ -236,13 +234,12 @@ fn partitions(view: &View) -> Partitions<'_> {
         let group = owner.map(|owner| owner.group);
         let home = group.and_then(|group| map.groups().get(&group));
         let known = group.and_then(|group| view.group(group.0));
-        let leader = known.map(|known| known.status.leader_node_id);
         Partition {
             partition: partition.number(),
             group: group.map(|group| group.0),
             epoch: owner.map(|owner| owner.epoch.0),
             home: home.map(|entry| entry.home.as_str()),
-            leader_node: leader.filter(|node| *node != 0),
+            leader_node: known.and_then(Known::leader),
         }
     };
     Partitions {

@@ -102,6 +102,14 @@ pub struct Known {
     pub from_leader: bool,
 }
 
+impl Known {
+    /// The node that leads it, if one is known to.
+    #[must_use]
+    pub fn leader(&self) -> Option<u64> {
+        (self.status.leader_node_id != 0).then_some(self.status.leader_node_id)
+    }
+}
+
 impl View {
     /// Asks a node.
     ///

@@ -100,12 +100,11 @@ fn group_view<'a>(view: &'a View, group: GroupId, entry: Option<&'a GroupEntry>)
     let known = view.group(group.0);
     let members = known.into_iter().flat_map(|known| &known.status.members);
     let founders = entry.into_iter().flat_map(|entry| &entry.founders);
-    let leader = known.map(|known| known.status.leader_node_id);
     GroupView {
         group: group.0,
         home: entry.map(|entry| entry.home.as_str()),
         partitions: view.map.partitions_of(group).count(),
-        leader_node: leader.filter(|node| *node != 0),
+        leader_node: known.and_then(Known::leader),
         from_leader: known.is_some_and(|known: &Known| known.from_leader),
         members: members
             .map(|member| MemberView {

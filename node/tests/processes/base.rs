@@ -4,7 +4,7 @@
 use std::fs::OpenOptions;
 use std::path::Path;
 
-use rossby_client::device::{Delivery, LookupBy};
+use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
 
 use crate::support;
@@ -94,8 +94,7 @@ fn through_damage(all: &[Damage], end: fn(&mut support::Node)) {
     let (ada, ben) = runtime.block_on(async {
         let ada = Person::with_box(&cluster, email("ada"), 0).await;
         let ben = Person::with_box(&cluster, email("ben"), 0).await;
-        let by = LookupBy::Identifier(ben.identifier.clone());
-        ada.device.add_contact(&by, None, false).await.unwrap();
+        ada.add(&ben).await;
         (ada, ben)
     });
     let mut written = Vec::new();

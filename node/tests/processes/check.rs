@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rossby_client::device::{Delivery, LookupBy};
+use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
 use serde_json::Value;
 
@@ -50,8 +50,7 @@ fn written(runtime: &tokio::runtime::Runtime, cluster: &mut Cluster) {
     runtime.block_on(async {
         let ada = Person::with_box(cluster, email("ada"), 0).await;
         let ben = Person::with_box(cluster, email("ben"), 0).await;
-        let by = LookupBy::Identifier(ben.identifier.clone());
-        ada.device.add_contact(&by, None, false).await.unwrap();
+        ada.add(&ben).await;
         for number in 0..4 {
             if number == 2 {
                 for node in cluster.nodes() {

@@ -1,7 +1,7 @@
 //! Disks that are full, broken or slow, under real nodes: writes are refused by name and recover by
 //! themselves, nothing acknowledged is lost, and metrics and log say what is the matter.
 
-use rossby_client::device::{Delivery, LookupBy};
+use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
 use tokio::runtime::Runtime;
 
@@ -29,8 +29,7 @@ impl Pair {
         let (ada, ben) = runtime.block_on(async {
             let ada = Person::with_box(cluster, email("ada"), 0).await;
             let ben = Person::with_box(cluster, email("ben"), 0).await;
-            let by = LookupBy::Identifier(ben.identifier.clone());
-            ada.device.add_contact(&by, None, false).await.unwrap();
+            ada.add(&ben).await;
             (ada, ben)
         });
         let written = Vec::new();

@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rossby_client::device::{Delivery, LookupBy};
+use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -129,8 +129,7 @@ impl Scene {
         let (writer, to, home) = runtime.block_on(async {
             let reader = Person::with_box(&cluster, email("rea"), 0).await;
             let writer = Person::with_box(&cluster, email("wim"), 1).await;
-            let by = LookupBy::Identifier(reader.identifier.clone());
-            writer.device.add_contact(&by, None, false).await.unwrap();
+            writer.add(&reader).await;
             // The home is the listener's from now on.
             (writer, reader.box_id(), reader.home.clone())
         });

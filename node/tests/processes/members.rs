@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rossby_client::connection::Patience;
-use rossby_client::device::{Delivery, LookupBy};
+use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -84,10 +84,8 @@ impl Letters {
         let people = runtime.block_on(async {
             let ada = Person::with_box(cluster, email("ada"), 0).await;
             let ben = Person::with_box(cluster, email("ben"), 1).await;
-            let by = LookupBy::Identifier(ben.identifier.clone());
-            ada.device.add_contact(&by, None, false).await.unwrap();
-            let by = LookupBy::Identifier(ada.identifier.clone());
-            ben.device.add_contact(&by, None, false).await.unwrap();
+            ada.add(&ben).await;
+            ben.add(&ada).await;
             (ada, ben)
         });
         let people = Arc::new(people);
@@ -206,8 +204,7 @@ fn a_single_node_without_a_door_for_peers_is_restarted_with_one_and_grows() {
     let (ada, ben) = runtime.block_on(async {
         let ada = Person::with_box(&cluster, email("ada"), 0).await;
         let ben = Person::with_box(&cluster, email("ben"), 0).await;
-        let by = LookupBy::Identifier(ben.identifier.clone());
-        ada.device.add_contact(&by, None, false).await.unwrap();
+        ada.add(&ben).await;
         let content = Content::Text("before".to_owned());
         let sent = ada.device.send(&ben.box_id(), &content).await.unwrap();
         assert!(matches!(sent.delivery, Delivery::Delivered(_)), "{sent:?}");

@@ -44,8 +44,7 @@ fn through_minorities(away: Away) {
         let ada = Person::with_box(&cluster, email("ada"), 0).await;
         let ben = Person::with_box(&cluster, email("ben"), 1).await;
         let cem = Person::new(&cluster, email("cem"), 2);
-        let by = LookupBy::Identifier(ben.identifier.clone());
-        ada.device.add_contact(&by, None, false).await.unwrap();
+        ada.add(&ben).await;
         People { ada, ben, cem }
     });
     let mut expected = vec!["before all".to_owned()];

@@ -8,7 +8,7 @@ use rossby_client::device::{Delivery, LookupBy};
 use rossby_client::envelope::Content;
 use serde_json::Value;
 
-use crate::prediction::{assert_refused, text, until_read, write};
+use crate::prediction::{assert_refused, refused_at_last, text, until_read, write};
 use crate::support::people::{Person, email, one_patient_try};
 use crate::support::{Cluster, eventually, long, stderr};
 use crate::survival::{Chat, Choices};
@@ -136,8 +136,7 @@ fn a_region_that_falls_silent_takes_its_own_boxes_with_it_and_holds_up_nobody_el
         }
         for from in &people {
             for to in &people {
-                let by = LookupBy::Identifier(to.identifier.clone());
-                from.device.add_contact(&by, None, false).await.unwrap();
+                from.add(to).await;
             }
         }
         people
@@ -173,7 +172,7 @@ fn a_region_that_falls_silent_takes_its_own_boxes_with_it_and_holds_up_nobody_el
         };
         let own = async {
             people[cem].witness.forget_tries();
-            assert_refused(&people[cem], people[cem].device.receive().await.err());
+            assert_refused(&people[cem], refused_at_last(&people[cem]).await);
         };
         tokio::join!(others, lost, own);
     });
@@ -215,8 +214,7 @@ fn a_box_is_born_and_served_in_the_region_of_the_node_that_was_asked() {
     runtime.block_on(async {
         for from in &people {
             for to in people.iter().filter(|to| to.box_id() != from.box_id()) {
-                let by = LookupBy::Identifier(to.identifier.clone());
-                from.device.add_contact(&by, None, false).await.unwrap();
+                from.add(to).await;
                 let content = Content::Text("before".to_owned());
                 let sent = from.device.send(&to.box_id(), &content).await.unwrap();
                 assert!(matches!(sent.delivery, Delivery::Delivered(_)), "{sent:?}");
@@ -401,8 +399,7 @@ fn mail_goes_on_without_the_placement_group() {
     let (ada, ben) = runtime.block_on(async {
         let ada = Person::with_box(&cluster, email("ada"), 0).await;
         let ben = Person::with_box(&cluster, email("ben"), 1).await;
-        let by = LookupBy::Identifier(ben.identifier.clone());
-        ada.device.add_contact(&by, None, false).await.unwrap();
+        ada.add(&ben).await;
         (ada, ben)
     });
     cluster.node(3).kill();

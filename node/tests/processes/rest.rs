@@ -1,6 +1,6 @@
 //! A cluster of which nothing is asked rests; its leader dies or hangs meanwhile, and people go on.
 
-use rossby_client::device::{Delivery, LookupBy};
+use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
 
 use crate::support::people::{Person, email};
@@ -32,8 +32,7 @@ fn without_the_leader(away: impl Fn(&mut Node), back: impl Fn(&mut Node)) {
     let (ada, ben) = runtime.block_on(async {
         let ada = Person::with_box(&cluster, email("ada"), 0).await;
         let ben = Person::with_box(&cluster, email("ben"), 1).await;
-        let by = LookupBy::Identifier(ben.identifier.clone());
-        ada.device.add_contact(&by, None, false).await.unwrap();
+        ada.add(&ben).await;
         (ada, ben)
     });
     let send = |text: &str| {

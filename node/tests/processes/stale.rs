@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use rossby_client::connection::Patience;
-use rossby_client::device::{Delivery, LookupBy};
+use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -79,8 +79,7 @@ fn a_leader_that_wakes_up_shows_nothing_stale_and_writes_nothing_alone() {
         for name in READERS {
             let reader = Person::with_box(&cluster, email(name), 2).await;
             for writer in [&ada, &gus] {
-                let by = LookupBy::Identifier(reader.identifier.clone());
-                writer.device.add_contact(&by, None, false).await.unwrap();
+                writer.add(&reader).await;
             }
             readers.push(reader);
         }

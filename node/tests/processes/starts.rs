@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use rossby_client::device::{Delivery, LookupBy};
+use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
 use tokio::runtime::Runtime;
 
@@ -59,8 +59,7 @@ impl Subject {
         let (ada, ben) = runtime.block_on(async {
             let ada = Person::with_box(&cluster, email("ada"), 0).await;
             let ben = Person::with_box(&cluster, email("ben"), 0).await;
-            let by = LookupBy::Identifier(ben.identifier.clone());
-            ada.device.add_contact(&by, None, false).await.unwrap();
+            ada.add(&ben).await;
             for number in 0..LETTERS {
                 if number == LETTERS / 2 {
                     cluster.nodes()[0].checkpoint();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rossby_client::DeviceError;
-use rossby_client::device::{Delivery, LookupBy};
+use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
 use rossby_seams::random::{OsRandom, Random as _, SeededRandom, bytes};
 use tokio::runtime::Runtime;
@@ -82,8 +82,7 @@ impl Chat {
             }
             for person in &people {
                 for other in &people {
-                    let by = LookupBy::Identifier(other.identifier.clone());
-                    person.device.add_contact(&by, None, false).await.unwrap();
+                    person.add(other).await;
                 }
             }
             people

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rossby_client::connection::Patience;
+use rossby_client::device::LookupBy;
 use rossby_client::device::Servers;
 use rossby_client::envelope::Content;
 use rossby_client::store::{KdfCost, Passphrase};
@@ -117,6 +118,12 @@ impl Person {
             ..environment(&self.witness, Patience::default())
         };
         self.opened_anew(addresses, environment)
+    }
+
+    /// Takes somebody who can be found into the contacts.
+    pub async fn add(&self, other: &Person) {
+        let by = LookupBy::Identifier(other.identifier.clone());
+        self.device.add_contact(&by, None, false).await.unwrap();
     }
 
     /// The person's box.
