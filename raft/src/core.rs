@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Member;
 use crate::answers::{Leadership, ProposeError, ReadError};
-use crate::book::AddressBook;
+use crate::book::{Acquaintances, AddressBook};
 use crate::box_watch::BoxWatches;
 use crate::clock_quorum::ClockQuorum;
 use crate::expiry::Expiry;
@@ -55,6 +55,7 @@ pub(crate) struct Core {
     pub(crate) clocks: Arc<ClockQuorum>,
     pub(crate) links: Links,
     pub(crate) book: Arc<AddressBook>,
+    pub(crate) acquaintances: Arc<Acquaintances>,
     pub(crate) timing: Timing,
     pub(crate) shipping: Arc<Shipping>,
     pub(crate) checkpoint_log_bytes: u64,

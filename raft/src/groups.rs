@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answers::Leadership;
 use crate::blocking::Blocking;
-use crate::book::AddressBook;
+use crate::book::{Acquaintances, AddressBook};
 use crate::clock_quorum::ClockQuorum;
 use crate::core::Core;
 use crate::expiry::Expiry;
@@ -107,6 +107,7 @@ pub struct Groups {
     links: Links,
     inbound: Inbound,
     clocks: Arc<ClockQuorum>,
+    acquaintances: Arc<Acquaintances>,
     running: Arc<RwLock<BTreeMap<GroupId, Running>>>,
     stop: CancellationToken,
 }
@@ -179,9 +180,16 @@ impl Groups {
             links,
             inbound,
             clocks,
+            acquaintances: Arc::default(),
             running,
             stop,
         })
+    }
+
+    /// Tells whom a replica may ask that knows no member of its group yet: the other nodes of the cluster.
+    /// They take the place of those told before.
+    pub fn introduce(&self, nodes: Vec<Member>) {
+        self.acquaintances.set(nodes);
     }
 
     /// Starts this node's replica of a group, recovered from log and checkpoint.
@@ -254,6 +262,7 @@ impl Groups {
             clocks: self.clocks.clone(),
             links: self.links.clone(),
             book,
+            acquaintances: self.acquaintances.clone(),
             timing: config.timing,
             shipping,
             disk_full,

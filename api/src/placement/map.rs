@@ -19,10 +19,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rossby_domain::ids::{MapVersion, NodeId};
 use rossby_domain::placement::{
-    ClusterMap, PLACEMENT_GROUP, PLACEMENT_PARTITION, placement_voters,
+    ClusterMap, NodeEntry, PLACEMENT_GROUP, PLACEMENT_PARTITION, placement_voters,
 };
 use rossby_domain::{Answer, Query};
-use rossby_raft::{Blocking, Group, Leadership};
+use rossby_raft::{Blocking, Group, Groups, Leadership, Member};
 use rossby_seams::disk::{self, Disk};
 use rossby_seams::random::{self, Random};
 use rossby_seams::watch;
@@ -149,6 +149,31 @@ impl MapKeeper {
                     Err(error) => warn!(%error, "the cluster map could not be written down"),
                 }
             }
+            tokio::select! {
+                biased;
+                changed = newest.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Introduces the other nodes of each new map to this node's groups, until told to stop.
+    pub async fn introduce(
+        self: Arc<Self>,
+        node: NodeId,
+        groups: Arc<Groups>,
+        stop: CancellationToken,
+    ) {
+        let mut newest = self.newest.subscribe();
+        loop {
+            let map = Arc::clone(&newest.borrow_and_update());
+            let others = map.nodes().iter().filter(|(other, _)| **other != node);
+            let member = |(node, entry): (&NodeId, &NodeEntry)| Member {
+                node: *node,
+                peer_address: entry.peer_address.clone(),
+                client_address: entry.client_address.clone(),
+            };
+            groups.introduce(others.map(member).collect());
             tokio::select! {
                 biased;
                 changed = newest.changed() => if changed.is_err() { return },

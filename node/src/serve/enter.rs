@@ -112,6 +112,10 @@ impl Node {
         self.open_doors(&membership);
         let keep = Arc::clone(&membership.map).keep(Blocking::Threads, self.stop_tasks.clone());
         self.tasks.spawn(keep);
+        let groups = Arc::clone(&membership.engine.groups);
+        let map = Arc::clone(&membership.map);
+        let introduce = map.introduce(self.id(), groups, self.stop_tasks.clone());
+        self.tasks.spawn(introduce);
         info!(
             cluster = %membership.cluster.id, replicas = membership.replicas.all().len(),
             "this node is a member"

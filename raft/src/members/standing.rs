@@ -57,14 +57,22 @@ pub(crate) fn standing(committed: &StoredMembership, replica: ReplicaId) -> Stan
 }
 
 impl Core {
-    /// All other replicas that this one knows of.
+    /// Whom to ask of this replica's group: the other replicas that it knows of; if it knows none, all nodes.
     fn others(&self) -> Vec<(ReplicaId, Member)> {
-        self.with_metrics(|metrics| {
+        let known: Vec<_> = self.with_metrics(|metrics| {
             let all = metrics.membership_config.nodes();
-            all.filter(|(replica, _)| **replica != self.replica)
-                .map(|(replica, member)| (*replica, member.clone()))
+            all.map(|(replica, member)| (*replica, member.clone()))
                 .collect()
-        })
+        });
+        if known.is_empty() {
+            // What a replica is to its group, any replica of that tells, whatever its id.
+            let nodes = self.acquaintances.all().into_iter();
+            return nodes.map(|node| (ReplicaId::default(), node)).collect();
+        }
+        let others = known.into_iter();
+        others
+            .filter(|(replica, _)| *replica != self.replica)
+            .collect()
     }
 }
 
@@ -120,8 +128,10 @@ async fn dismiss(core: &Core) {
         tracing::debug!(group = %core.id, "openraft had ended before it was told to");
     }
     if let Err(error) = core.wal.remove_replica(core.id, core.replica).await {
-        // It will be told again after the next start.
+        // Its place is not free as long as the log takes it for a replica. It will be told again after the
+        // next start.
         tracing::warn!(group = %core.id, %error, "the removal could not be written down");
+        return;
     }
     core.dismissed.cancel();
 }

@@ -91,8 +91,7 @@ impl World {
         self.nodes.values().find(|node| node.id != leader).unwrap()
     }
 
-    /// Waits until a node has applied who the members are: one that never learnt it has nobody to ask
-    /// what became of it.
+    /// Waits until a node has applied who the members are: whom it then asks what became of it.
     async fn acquainted(&self, node: NodeId) {
         self.until("the node knows the members", |world| {
             let status = world.nodes[&node].group.status();
@@ -250,6 +249,62 @@ async fn a_replica_that_was_cut_off_when_it_was_removed_ends_for_good_and_distur
         matches!(refused, Err(WalError::ReplicaRemoved { .. })),
         "{refused:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_dropped_before_it_heard_of_any_member_learns_it_from_other_nodes() {
+    let mut world = World::three().await;
+    let (order, new) = (add(4), NodeId(4));
+    let invited = loop {
+        let leader = world.leader().await;
+        let advanced = leader.group.advance(&order, &free(4), later()).await;
+        if let Ok(Advance::Invite { replica, .. }) = advanced {
+            break replica;
+        }
+    };
+    world.network.isolate(new);
+    world
+        .start_as(new, invited, MemoryDisk::default(), NOON)
+        .await;
+    world.network.isolate(new);
+    let take_back = Order::Remove {
+        nodes: [new].into(),
+        half_added_only: true,
+    };
+    assert_eq!(world.order(&take_back).await, Ok(3));
+    world.network.heal();
+    let dropped = &world.nodes[&new];
+    assert!(dropped.group.status().members.is_empty());
+    dropped
+        .groups
+        .introduce((1..=3).map(|node| member(NodeId(node))).collect());
+    let ended = tokio::time::timeout_at(patience(), dropped.group.dismissed()).await;
+    assert!(ended.is_ok(), "it goes on: {:?}", dropped.group.status());
+    assert_eq!(dropped.group.status().role, "removed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_place_of_a_removed_replica_is_not_free_before_its_log_knows_of_the_removal() {
+    let mut world = World::three().await;
+    let gone = world.follower().await.id;
+    world.acquainted(gone).await;
+    world.network.isolate(gone);
+    assert_eq!(world.order(&remove(gone)).await, Ok(2));
+    let disk = world.nodes[&gone].disk.clone();
+    disk.stop_at_mutation(disk.mutations() + 1);
+    world.network.heal();
+    world
+        .until("it has stopped", |world| {
+            world.nodes[&gone].group.status().role == "stopped"
+        })
+        .await;
+    assert!(!world.nodes[&gone].group.is_dismissed());
+    // It is told again when it starts the next time.
+    let disk = world.kill(gone, PowerLoss::DropUnsynced);
+    world.start(gone, disk).await;
+    let removed = world.nodes[&gone].group.dismissed();
+    let ended = tokio::time::timeout_at(patience(), removed).await;
+    assert!(ended.is_ok(), "{:?}", world.nodes[&gone].group.status());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

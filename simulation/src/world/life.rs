@@ -346,6 +346,8 @@ impl Life {
         let Some(keeper) = &self.keeper else { return };
         let (gone, peers) = (self.gone.clone(), self.parts.peers(&self.gone));
         tokio::spawn(Arc::clone(keeper).keep(Blocking::Inline, gone.clone()));
+        let groups = Arc::clone(&self.groups);
+        tokio::spawn(Arc::clone(keeper).introduce(self.node, groups, gone.clone()));
         tokio::spawn(tell_maps(Arc::clone(&self.witness), Arc::clone(keeper)));
         tokio::spawn(found_map(Arc::clone(self)));
         let (life, source) = (Arc::clone(self), peers.clone());

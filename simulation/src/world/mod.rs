@@ -377,8 +377,12 @@ impl World {
         self.recorder.accuse("liveness after healing", what);
     }
 
-    /// Nodes that were removed are of no use any more, and are stopped.
+    /// Nodes that were removed are of no use any more, and are stopped. Where there is a map, a node may hold
+    /// replicas of other groups.
     fn end_removed(&self) {
+        if self.common.layout.has_map() {
+            return;
+        }
         for node in &self.nodes {
             let groups = node.life().map(|life| life.replicas.all());
             let mut groups = groups.iter().flatten();

@@ -373,7 +373,8 @@ impl Operator {
             let replica = replica.replica();
             status.members.iter().all(|(known, ..)| *known != replica)
         });
-        others.all(|replica| replica.is_dismissed())
+        // Where there is a map, a node lets go of a replica that was removed, and keeps its others.
+        others.all(|replica| !has_map && replica.is_dismissed())
     }
 }
 
