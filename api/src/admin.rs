@@ -134,7 +134,7 @@ pub enum MembersProgress {
 
 pub use self::backup::BackupSource;
 pub use self::placement::{NewGroup, PlacementView};
-pub use self::token::IssuedToken;
+pub use self::token::{IssuedToken, KnownToken};
 pub use self::wire::{group_status, members_answer, members_request};
 pub(crate) use self::wire::{members_order, members_progress, plan, status};
 
@@ -326,6 +326,18 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
     async fn issue_token(&self, wanted: TokenWanted) -> Result<IssuedToken, OperatorError>;
+
+    /// The tokens that have not expired.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn tokens(&self) -> Result<Vec<KnownToken>, OperatorError>;
+
+    /// Takes the token back that is for this node.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn revoke_token(&self, node: NodeId) -> Result<(), OperatorError>;
 }
 
 /// The admin socket, bound.
@@ -571,5 +583,21 @@ impl Admin for AdminDoor {
             .issue_token(token::wanted(request.into_inner())?)
             .await?;
         Ok(Response::new(token::response(&issued)))
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        Ok(Response::new(token::list(self.0.tokens().await?)))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let node = NodeId(request.into_inner().node_id);
+        self.0.revoke_token(node).await?;
+        Ok(Response::new(v1::RevokeTokenResponse {}))
     }
 }

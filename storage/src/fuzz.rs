@@ -102,7 +102,7 @@ mod tests {
     use rossby_domain::claim::{CodeMac, Delivery};
     use rossby_domain::command::{
         Admit, Enqueue, EnvelopeDigest, Expire, IssueToken, MarkCodeSent, MarkCodeUnsent,
-        OpenClaim, Place, UpdateKey,
+        OpenClaim, Place, RevokeToken, UpdateKey,
     };
     use rossby_domain::identifier::IdentifierHash;
     use rossby_domain::ids::{
@@ -199,6 +199,7 @@ mod tests {
                     entry: node_entry(),
                 },
             }),
+            Command::RevokeToken(RevokeToken { node: NodeId(4) }),
         ];
         let routed = |command| Routed {
             partition: box_id().partition(),

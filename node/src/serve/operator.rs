@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::admin::{
-    BackupSource, InitPlan, IssuedToken, MembersOrder, MembersProgress, NewGroup, NodeStatus,
-    Operator, OperatorError, PlacementView, Standing,
+    BackupSource, InitPlan, IssuedToken, KnownToken, MembersOrder, MembersProgress, NewGroup,
+    NodeStatus, Operator, OperatorError, PlacementView, Standing,
 };
 use rossby_api::workers::tell_time;
 use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionId};
@@ -213,6 +213,14 @@ impl Operator for Node {
 
     async fn issue_token(&self, wanted: TokenWanted) -> Result<IssuedToken, OperatorError> {
         self.issue(wanted).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<KnownToken>, OperatorError> {
+        self.known_tokens().await
+    }
+
+    async fn revoke_token(&self, node: NodeId) -> Result<(), OperatorError> {
+        self.revoke(node).await
     }
 }
 
