@@ -282,7 +282,8 @@ mod tests {
 
     use rossby_domain::ids::PartitionCount;
     use rossby_domain::placement::{
-        Birth, Change, NodeEntry, NodeState, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
+        Beginning, Birth, Change, NodeEntry, NodeState, RegionName, SurvivalGoal, VOTERS_AT_HOME,
+        birth,
     };
     use rossby_seams::disk::MemoryDisk;
 
@@ -301,12 +302,12 @@ mod tests {
         let nodes = BTreeMap::from([(NodeId(1), entry(1))]);
         let goal = SurvivalGoal::Node;
         let Birth { groups, .. } = birth(&nodes, goal, VOTERS_AT_HOME);
-        let change = Change::Found {
+        let change = Change::Found(Beginning {
             goal,
             partitions: PartitionCount::DEFAULT,
             nodes,
             groups,
-        };
+        });
         ClusterMap::default().after(&change).unwrap()
     }
 

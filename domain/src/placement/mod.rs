@@ -35,7 +35,7 @@ pub use admission::{
     AdmissionRefusal, Admissions, JoinAttempt, JoinToken, Joiner, MAX_TOKEN_MS, MAX_TOKENS,
     TokenDigest, TokenRegion, TokenUse, TokenWanted,
 };
-pub use change::{Change, FoundingGroup, MapHistoryRow, PlacementRefusal};
+pub use change::{Beginning, Change, FoundingGroup, MapHistoryRow, PlacementRefusal};
 pub use check::InvalidMap;
 pub use desired::{Birth, Load, Nodes, VOTERS_AT_HOME, birth, founders, placement_voters};
 pub use explain::{Consequence, Explanation, Harm, Lost, Writes, explain};
