@@ -151,6 +151,16 @@ pub struct InitPlan {
     pub survive: Option<SurvivalGoal>,
 }
 
+/// A cluster that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeCluster {
+    /// Its id.
+    pub cluster: ClusterId,
+    /// Nodes of the plan that got no place, and where they are: their data directories are not those that it was
+    /// planned for.
+    pub left_out: Vec<(NodeId, String)>,
+}
+
 /// Why an order was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OperatorError {
@@ -208,7 +218,7 @@ pub trait Operator: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
-    async fn init_cluster(&self, plan: InitPlan) -> Result<ClusterId, OperatorError>;
+    async fn init_cluster(&self, plan: InitPlan) -> Result<MadeCluster, OperatorError>;
 
     /// Moves the leadership of a group; who leads then.
     ///
@@ -430,9 +440,15 @@ impl Admin for AdminDoor {
         &self,
         request: Request<v1::InitClusterRequest>,
     ) -> Result<Response<v1::InitClusterResponse>, Status> {
-        let cluster = self.0.init_cluster(plan(request.into_inner())?).await?;
+        let made = self.0.init_cluster(plan(request.into_inner())?).await?;
+        let left_out = made.left_out.into_iter();
+        let left_out = left_out.map(|(node, peer_address)| v1::InitNode {
+            node_id: node.0,
+            peer_address,
+        });
         Ok(Response::new(v1::InitClusterResponse {
-            cluster_id: cluster.to_string(),
+            cluster_id: made.cluster.to_string(),
+            left_out: left_out.collect(),
         }))
     }
 

@@ -182,7 +182,8 @@ Start each node with --node N --peer-listen HOST:PORT and its certificates (see 
 on the machine of one of them:
   rossby cluster init --node 1=10.0.0.1:7472 --node 2=10.0.0.2:7472 --node 3=10.0.0.3:7472
 
-Nodes that were started with --region get a group of boxes for each region.")]
+Nodes that were started with --region get a group of boxes for each region. Exits with 11 if the cluster
+is made but a node had to be left out, whose disk was lost meanwhile, and says how it comes in.")]
     Init {
         #[command(flatten)]
         socket: SocketArgs,

@@ -117,7 +117,7 @@ impl MapKeeper {
         })
     }
 
-    /// A peer knows a newer map: it is asked next.
+    /// A peer knows a newer map: it is asked next. So is it where this node knows nobody to ask.
     pub fn note_ahead(&self, node: NodeId, address: String) {
         if !address.is_empty() {
             *self.ahead.lock() = Some((node, address));

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use rossby_api::admin::{
-    AdminListener, BackupSource, InitPlan, IssuedToken, KnownToken, MembersOrder, MembersProgress,
-    NewGroup, NodeStatus, Operator, OperatorError, PlacementView, Standing,
+    AdminListener, BackupSource, InitPlan, IssuedToken, KnownToken, MadeCluster, MembersOrder,
+    MembersProgress, NewGroup, NodeStatus, Operator, OperatorError, PlacementView, Standing,
 };
-use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionId};
+use rossby_domain::ids::{GroupId, MapVersion, NodeId, PartitionId};
 use rossby_domain::placement::{
     ClusterMap, JoinAttempt, JoinToken, RegionName, SurvivalGoal, TokenRegion, TokenUse,
     TokenWanted,
@@ -44,7 +44,7 @@ impl Operator for Node {
         }
     }
 
-    async fn init_cluster(&self, plan: InitPlan) -> Result<ClusterId, OperatorError> {
+    async fn init_cluster(&self, plan: InitPlan) -> Result<MadeCluster, OperatorError> {
         Err(OperatorError::Refused(format!(
             "{} nodes are too few",
             plan.nodes.len()

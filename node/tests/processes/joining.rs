@@ -277,6 +277,13 @@ fn wrong_tokens_and_wrong_places_are_refused_and_change_nothing() {
     std::fs::rename(data.with_extension("aside"), &data).unwrap();
     node.start();
     node.wait_ready();
+    // It holds no replica: without its map it knows nobody, and is found by whoever plans.
+    let held = node.status().unwrap()["groups"].clone();
+    assert_eq!(held, serde_json::json!([]));
+    node.kill();
+    std::fs::remove_file(node.data().join("map")).unwrap();
+    node.start();
+    node.wait_ready();
     // None of them is kept in clear, nor logged.
     let secret = good.trim().trim_start_matches("rossby-join-1-").to_owned();
     cluster.take(node);
