@@ -137,6 +137,11 @@ pub use self::placement::{NewGroup, PlacementView};
 pub use self::token::{IssuedToken, KnownToken};
 pub use self::wire::{group_status, members_answer, members_request};
 pub(crate) use self::wire::{members_order, members_progress, plan, status};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::{
+    placement::{goal, group_wanted},
+    token::wanted as token_wanted,
+};
 
 /// The cluster that `cluster init` is to make.
 #[derive(Debug, Clone, PartialEq, Eq)]

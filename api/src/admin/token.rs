@@ -30,7 +30,7 @@ pub struct KnownToken {
 }
 
 /// The token that is asked for.
-pub(super) fn wanted(request: v1::IssueTokenRequest) -> Result<TokenWanted, OperatorError> {
+pub(crate) fn wanted(request: v1::IssueTokenRequest) -> Result<TokenWanted, OperatorError> {
     let invalid = |text: String| OperatorError::Invalid(text);
     let named = match request.region.as_str() {
         "" => None,
