@@ -134,9 +134,14 @@ pub enum MembersProgress {
 
 pub use self::backup::BackupSource;
 pub use self::placement::{NewGroup, PlacementView};
-pub use self::token::IssuedToken;
+pub use self::token::{IssuedToken, KnownToken};
 pub use self::wire::{group_status, members_answer, members_request};
 pub(crate) use self::wire::{members_order, members_progress, plan, status};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::{
+    placement::{goal, group_wanted},
+    token::wanted as token_wanted,
+};
 
 /// The cluster that `cluster init` is to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +154,16 @@ pub struct InitPlan {
     pub nodes: Vec<(NodeId, String)>,
     /// What it is to survive; `None` for what the number of regions allows.
     pub survive: Option<SurvivalGoal>,
+}
+
+/// A cluster that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeCluster {
+    /// Its id.
+    pub cluster: ClusterId,
+    /// Nodes of the plan that got no place, and where they are: their data directories are not those that it was
+    /// planned for.
+    pub left_out: Vec<(NodeId, String)>,
 }
 
 /// Why an order was not carried out.
@@ -208,7 +223,7 @@ pub trait Operator: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
-    async fn init_cluster(&self, plan: InitPlan) -> Result<ClusterId, OperatorError>;
+    async fn init_cluster(&self, plan: InitPlan) -> Result<MadeCluster, OperatorError>;
 
     /// Moves the leadership of a group; who leads then.
     ///
@@ -326,6 +341,18 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
     async fn issue_token(&self, wanted: TokenWanted) -> Result<IssuedToken, OperatorError>;
+
+    /// The tokens that have not expired.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn tokens(&self) -> Result<Vec<KnownToken>, OperatorError>;
+
+    /// Takes the token back that is for this node.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn revoke_token(&self, node: NodeId) -> Result<(), OperatorError>;
 }
 
 /// The admin socket, bound.
@@ -418,9 +445,15 @@ impl Admin for AdminDoor {
         &self,
         request: Request<v1::InitClusterRequest>,
     ) -> Result<Response<v1::InitClusterResponse>, Status> {
-        let cluster = self.0.init_cluster(plan(request.into_inner())?).await?;
+        let made = self.0.init_cluster(plan(request.into_inner())?).await?;
+        let left_out = made.left_out.into_iter();
+        let left_out = left_out.map(|(node, peer_address)| v1::InitNode {
+            node_id: node.0,
+            peer_address,
+        });
         Ok(Response::new(v1::InitClusterResponse {
-            cluster_id: cluster.to_string(),
+            cluster_id: made.cluster.to_string(),
+            left_out: left_out.collect(),
         }))
     }
 
@@ -571,5 +604,21 @@ impl Admin for AdminDoor {
             .issue_token(token::wanted(request.into_inner())?)
             .await?;
         Ok(Response::new(token::response(&issued)))
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        Ok(Response::new(token::list(self.0.tokens().await?)))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let node = NodeId(request.into_inner().node_id);
+        self.0.revoke_token(node).await?;
+        Ok(Response::new(v1::RevokeTokenResponse {}))
     }
 }

@@ -23,6 +23,10 @@ use crate::rpc::{SealedCode, parse_registration};
 use crate::secrets::{ClusterSecrets, KEY_BYTES, SealPurpose, Token};
 use crate::{admin, convert, peer};
 
+mod placement;
+
+pub use placement::placement;
+
 const HOST: &str = "rossby";
 const MESSAGE: &[u8] = b"message";
 
@@ -545,6 +549,7 @@ mod tests {
             secrets_check: String::new(),
         };
         check(19, "join", &join);
+        check(18, "get-map", &v1::GetMapRequest { known_version: 3 });
         let welcome = v1::JoinResponse {
             cluster_id: "7b2f9d1c-55e0-4c2d-9f6a-0d1e2f3a4b5c".to_owned(),
             cluster_name: "rossby".to_owned(),

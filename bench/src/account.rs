@@ -22,7 +22,7 @@ pub struct NewBox {
 }
 
 impl NewBox {
-    /// Registers a new box for an identifier and proves it.
+    /// Registers a new box of these keys for an identifier and proves it.
     ///
     /// # Errors
     /// If the service refuses, or no code comes.
@@ -30,8 +30,8 @@ impl NewBox {
         connection: &Connection,
         codes: &Codes,
         identifier: &Identifier,
+        identity: Identity,
     ) -> Result<Self, BenchError> {
-        let identity = Identity::generate(&OsRandom)?;
         let request = registering::register_request(&identity, identifier, true)?;
         let response = connection.call::<Register>(&request, None).await?;
         let box_id = registering::registered_box(&identity, &response)?;

@@ -4,8 +4,8 @@
 //! ```text
 //!   service.rs ──► account.rs ──► workload/ ──► drive.rs ──► summary.rs, rounds.rs
 //!   connections    boxes, by      what one      clients in a   throughput and percentiles,
-//!   to the nodes   codes.rs       client does   closed loop    beside checkpoints and without
-//!                                                  │
+//!   to the nodes   codes.rs,      client does   closed loop    beside checkpoints and without
+//!                  births.rs                       │
 //!                                process.rs: what it cost      floor/: echo, disk
 //! ```
 //!
@@ -14,6 +14,7 @@
 //! server crate: a service that somebody else runs is measured in the same way.
 
 pub mod account;
+pub mod births;
 pub mod codes;
 pub mod drive;
 mod error;

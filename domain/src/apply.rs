@@ -64,6 +64,7 @@ pub fn apply<T: Tables>(
         Command::Place(command) => command.execute(tables, &meta),
         Command::IssueToken(command) => command.execute(tables, &meta),
         Command::Admit(command) => command.execute(tables, &meta),
+        Command::RevokeToken(command) => command.execute(tables, &meta),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;
@@ -76,7 +77,10 @@ pub fn apply<T: Tables>(
 fn is_admitted(routed: &Routed, meta: &Meta) -> bool {
     match &routed.command {
         Command::Adopt(adopt) => adopt.is_admitted(meta, routed.epoch),
-        Command::Place(_) | Command::IssueToken(_) | Command::Admit(_) => {
+        Command::Place(_)
+        | Command::IssueToken(_)
+        | Command::Admit(_)
+        | Command::RevokeToken(_) => {
             meta.epoch == Some(routed.epoch) && routed.partition == PLACEMENT_PARTITION
         }
         command => {

@@ -300,6 +300,16 @@ impl From<PartitionCount> for u16 {
 pub struct BoxId(Uuid);
 
 impl BoxId {
+    /// The partition in which a box with this genesis hash is born, of those that take boxes now; `None` if none
+    /// does.
+    #[must_use]
+    pub fn birth(births: &[PartitionId], genesis_hash: &[u8; 32]) -> Option<PartitionId> {
+        let [a, b, ..] = *genesis_hash;
+        let drawn = usize::from(u16::from_be_bytes([a, b]));
+        let chosen = drawn.checked_rem(births.len())?;
+        births.get(chosen).copied()
+    }
+
     /// The id of the box with this genesis hash, born in this partition.
     #[must_use]
     pub fn derive(birth: PartitionId, genesis_hash: &[u8; 32]) -> Self {

@@ -182,7 +182,8 @@ Start each node with --node N --peer-listen HOST:PORT and its certificates (see 
 on the machine of one of them:
   rossby cluster init --node 1=10.0.0.1:7472 --node 2=10.0.0.2:7472 --node 3=10.0.0.3:7472
 
-Nodes that were started with --region get a group of boxes for each region.")]
+Nodes that were started with --region get a group of boxes for each region. Exits with 11 if the cluster
+is made but a node had to be left out, whose disk was lost meanwhile, and says how it comes in.")]
     Init {
         #[command(flatten)]
         socket: SocketArgs,
@@ -384,15 +385,38 @@ The new node joins first (see rossby node token), then, on the machine of any no
     #[command(after_help = "\
 Examples:
   rossby node token --region eu-west --out join.token
+  rossby node token list                                 those that have not expired
+  rossby node token revoke 4                             the one for node 4 is good for nobody any more
   rossby cert node --ca certs --node 4 --out certs       the number that it said
   rossby serve --join 10.0.0.1:7472 --region eu-west --join-token-file join.token \\
       --peer-listen 10.0.0.4:7472 --peer-cert node-4.crt --peer-key node-4.key --peer-ca ca.crt")]
     Token(TokenArgs),
 }
 
+/// What is done with tokens that were made before.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Shows the tokens that have not expired: the node that each is for, where that may be, until when, and whether
+    /// it was used. Ask any node.
+    List(PlacementArgs),
+    /// Takes a token back that nobody has used: no node takes it from then on, whoever has it. Ask any node. Its
+    /// number is not given again.
+    #[command(after_help = "Example:\n  rossby node token revoke 4")]
+    Revoke {
+        #[command(flatten)]
+        placement: PlacementArgs,
+        /// The number of the node that it is for, as `list` shows it.
+        #[arg(value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+    },
+}
+
 /// `rossby node token`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct TokenArgs {
+    #[command(subcommand)]
+    pub command: Option<TokenCommand>,
     #[command(flatten)]
     pub placement: PlacementArgs,
     /// The region that the node may be in [default: any that nodes are in]

@@ -26,6 +26,8 @@ pub enum Exit {
     IdentityChanged,
     /// 10: what is on this disk is damaged, in use, or belongs to somebody else.
     Storage,
+    /// 11: done, but for a part that is named, with what to do about it.
+    InPart,
 }
 
 impl Exit {
@@ -42,7 +44,8 @@ Exit codes:
    7  not authenticated, or wrong passphrase
    8  no such person, box or contact
    9  a contact's identity changed: nothing was sent
-  10  data on this disk is damaged, in use, or of another cluster";
+  10  data on this disk is damaged, in use, or of another cluster
+  11  done but for a part, which is named: do for that what is said";
 
     /// The process's exit code.
     #[must_use]
@@ -58,6 +61,7 @@ Exit codes:
             Self::NotFound => 8,
             Self::IdentityChanged => 9,
             Self::Storage => 10,
+            Self::InPart => 11,
         }
     }
 }

@@ -102,7 +102,7 @@ mod tests {
     use rossby_domain::claim::{CodeMac, Delivery};
     use rossby_domain::command::{
         Admit, Enqueue, EnvelopeDigest, Expire, IssueToken, MarkCodeSent, MarkCodeUnsent,
-        OpenClaim, Place, UpdateKey,
+        OpenClaim, Place, RevokeToken, UpdateKey,
     };
     use rossby_domain::identifier::IdentifierHash;
     use rossby_domain::ids::{
@@ -110,7 +110,7 @@ mod tests {
         NodeId, PartitionCount, PartitionId, ReplicaId, Sequence,
     };
     use rossby_domain::placement::{
-        Change, FoundingGroup, JoinAttempt, Joiner, NodeEntry, RegionName, SurvivalGoal,
+        Beginning, Change, FoundingGroup, JoinAttempt, Joiner, NodeEntry, RegionName, SurvivalGoal,
         TokenDigest, TokenRegion, TokenWanted,
     };
     use rossby_domain::restored::Restored;
@@ -199,6 +199,7 @@ mod tests {
                     entry: node_entry(),
                 },
             }),
+            Command::RevokeToken(RevokeToken { node: NodeId(4) }),
         ];
         let routed = |command| Routed {
             partition: box_id().partition(),
@@ -225,12 +226,12 @@ mod tests {
         let home = RegionName::default();
         let entry = node_entry();
         let founders = [(ReplicaId(1), NodeId(1))].into();
-        Change::Found {
+        Change::Found(Beginning {
             goal: SurvivalGoal::Node,
             partitions: PartitionCount::new(8).unwrap(),
             nodes: [(NodeId(1), entry)].into(),
             groups: [(GroupId(1), FoundingGroup { home, founders })].into(),
-        }
+        })
     }
 
     fn check<T: Versioned>(kind: u8, value: &T) {

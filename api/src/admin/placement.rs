@@ -45,7 +45,7 @@ pub(super) fn response(view: PlacementView) -> Result<v1::PlacementResponse, Sta
 }
 
 /// A survival goal in words; `None` for none.
-pub(super) fn goal(text: &str) -> Result<Option<SurvivalGoal>, OperatorError> {
+pub(crate) fn goal(text: &str) -> Result<Option<SurvivalGoal>, OperatorError> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -56,7 +56,7 @@ pub(super) fn goal(text: &str) -> Result<Option<SurvivalGoal>, OperatorError> {
 }
 
 /// The group that is asked for.
-pub(super) fn group_wanted(
+pub(crate) fn group_wanted(
     request: &v1::AddGroupRequest,
 ) -> Result<(RegionName, Option<u16>), OperatorError> {
     let invalid = |text: String| OperatorError::Invalid(text);

@@ -315,9 +315,13 @@ impl Peer for PeerServer {
         &self,
         request: Request<v1::ReportsRequest>,
     ) -> Result<Response<v1::ReportsResponse>, Status> {
-        caller(&request)?;
+        let by = caller(&request)?;
         self.member(&request, |_| ())?;
-        let reports = to_json(&self.joining()?.reports())?;
+        let request = request.into_inner();
+        let joining = self.joining()?;
+        // Whoever plans did not ask for a newer map: this only notes that there is one to ask for.
+        joining.map(MapVersion(request.map_version), by, request.peer_address);
+        let reports = to_json(&joining.reports())?;
         Ok(Response::new(v1::ReportsResponse { reports }))
     }
 

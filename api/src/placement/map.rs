@@ -117,7 +117,7 @@ impl MapKeeper {
         })
     }
 
-    /// A peer knows a newer map: it is asked next.
+    /// A peer knows a newer map: it is asked next. So is it where this node knows nobody to ask.
     pub fn note_ahead(&self, node: NodeId, address: String) {
         if !address.is_empty() {
             *self.ahead.lock() = Some((node, address));
@@ -307,7 +307,8 @@ mod tests {
 
     use rossby_domain::ids::PartitionCount;
     use rossby_domain::placement::{
-        Birth, Change, NodeEntry, NodeState, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
+        Beginning, Birth, Change, NodeEntry, NodeState, RegionName, SurvivalGoal, VOTERS_AT_HOME,
+        birth,
     };
     use rossby_seams::disk::MemoryDisk;
 
@@ -326,12 +327,12 @@ mod tests {
         let nodes = BTreeMap::from([(NodeId(1), entry(1))]);
         let goal = SurvivalGoal::Node;
         let Birth { groups, .. } = birth(&nodes, goal, VOTERS_AT_HOME);
-        let change = Change::Found {
+        let change = Change::Found(Beginning {
             goal,
             partitions: PartitionCount::DEFAULT,
             nodes,
             groups,
-        };
+        });
         ClusterMap::default().after(&change).unwrap()
     }
 

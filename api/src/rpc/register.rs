@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rossby_domain::chain::{ChainError, KeyRecord, verify_signature};
 use rossby_domain::command::{ClaimDevice, CreateBox, OpenClaim};
 use rossby_domain::identifier::Identifier;
-use rossby_domain::ids::{BoxId, DeviceId, PartitionId};
+use rossby_domain::ids::{BoxId, DeviceId};
 use rossby_domain::{Command, Outcome, statement};
 use rossby_proto::v1;
 
@@ -101,15 +101,6 @@ fn check_reach(service: &MailboxService, identifier: &Identifier) -> Result<(), 
     Err(ApiError::from(Code::NoCourier).with_detail(detail))
 }
 
-/// The partition in which a box of this genesis record is born.
-fn birth(births: &[PartitionId], genesis_hash: &[u8; 32]) -> Result<PartitionId, ApiError> {
-    let [a, b, ..] = *genesis_hash;
-    let drawn = usize::from(u16::from_be_bytes([a, b]));
-    let chosen = drawn.checked_rem(births.len());
-    let birth = chosen.and_then(|chosen| births.get(chosen));
-    birth.copied().ok_or_else(|| Code::NotInCluster.into())
-}
-
 /// Binds the device to a box: to the one derived here, or to the one of an earlier try.
 async fn claim_device(
     service: &MailboxService,
@@ -117,7 +108,8 @@ async fn claim_device(
     registration: &Registration,
 ) -> Result<BoxId, ApiError> {
     let genesis_hash = registration.record.genesis_hash();
-    let birth = birth(&service.config.router.directory().births(), &genesis_hash)?;
+    let births = service.config.router.directory().births();
+    let birth = BoxId::birth(&births, &genesis_hash).ok_or(Code::NotInCluster)?;
     let device = registration.device;
     let command = ClaimDevice {
         device,

@@ -8,11 +8,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use rossby_api::admin::{
-    AdminListener, BackupSource, InitPlan, IssuedToken, MembersOrder, MembersProgress, NewGroup,
-    NodeStatus, Operator, OperatorError, PlacementView, Standing,
+    AdminListener, BackupSource, InitPlan, IssuedToken, KnownToken, MadeCluster, MembersOrder,
+    MembersProgress, NewGroup, NodeStatus, Operator, OperatorError, PlacementView, Standing,
 };
-use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionId};
-use rossby_domain::placement::{ClusterMap, RegionName, SurvivalGoal, TokenWanted};
+use rossby_domain::ids::{GroupId, MapVersion, NodeId, PartitionId};
+use rossby_domain::placement::{
+    ClusterMap, JoinAttempt, JoinToken, RegionName, SurvivalGoal, TokenRegion, TokenUse,
+    TokenWanted,
+};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 use rossby_proto::v1::admin_client::AdminClient;
@@ -41,7 +44,7 @@ impl Operator for Node {
         }
     }
 
-    async fn init_cluster(&self, plan: InitPlan) -> Result<ClusterId, OperatorError> {
+    async fn init_cluster(&self, plan: InitPlan) -> Result<MadeCluster, OperatorError> {
         Err(OperatorError::Refused(format!(
             "{} nodes are too few",
             plan.nodes.len()
@@ -154,6 +157,34 @@ impl Operator for Node {
             expires_at: Timestamp::from_millis(wanted.valid_for_ms),
             peer_address: "a:1".to_owned(),
         })
+    }
+
+    async fn tokens(&self) -> Result<Vec<KnownToken>, OperatorError> {
+        let token = |node, region, used| JoinToken {
+            node: NodeId(node),
+            region,
+            expires_at: Timestamp::from_millis(7),
+            used,
+        };
+        let eu = RegionName::new("eu").unwrap();
+        let by = TokenUse::By(JoinAttempt([1; 16]));
+        Ok(vec![
+            KnownToken {
+                token: token(4, TokenRegion::New(eu), by),
+                peer_address: Some("a:4".to_owned()),
+            },
+            KnownToken {
+                token: token(5, TokenRegion::Any, TokenUse::Revoked),
+                peer_address: None,
+            },
+        ])
+    }
+
+    async fn revoke_token(&self, node: NodeId) -> Result<(), OperatorError> {
+        match node {
+            NodeId(5) => Ok(()),
+            node => Err(OperatorError::Refused(format!("node {node} has joined"))),
+        }
     }
 }
 
@@ -369,4 +400,30 @@ async fn what_is_asked_of_placement_reaches_the_node() {
         let refused = client.issue_token(token(region, new)).await;
         assert_eq!(refused.unwrap_err().code(), tonic::Code::InvalidArgument);
     }
+    let listed = client.list_tokens(v1::ListTokensRequest {}).await.unwrap();
+    let told = |token: &v1::JoinToken| {
+        let v1::JoinToken {
+            region,
+            state,
+            peer_address,
+            ..
+        } = token.clone();
+        (token.node_id, region, token.new_region, state, peer_address)
+    };
+    let told: Vec<_> = listed.into_inner().tokens.iter().map(told).collect();
+    let line = |node, region: &str, new, state: &str, address: &str| {
+        (
+            node,
+            region.to_owned(),
+            new,
+            state.to_owned(),
+            address.to_owned(),
+        )
+    };
+    let used = line(4, "eu", true, "used", "a:4");
+    assert_eq!(told, [used, line(5, "", false, "revoked", "")]);
+    let revoke = |node_id| v1::RevokeTokenRequest { node_id };
+    assert!(client.revoke_token(revoke(5)).await.is_ok());
+    let refused = client.revoke_token(revoke(4)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
 }

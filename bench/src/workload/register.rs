@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rossby_client::connection::Connection;
+use rossby_client::identity::Identity;
+use rossby_seams::random::OsRandom;
 
 use crate::BenchError;
 use crate::account::{Addresses, NewBox};
@@ -29,14 +31,18 @@ impl Registry {
         }
     }
 
-    /// Registers one more box.
+    /// Registers one more box, of these keys.
     ///
     /// # Errors
     /// If the service refuses, or no code comes.
-    pub async fn register(&self, connection: &Connection) -> Result<NewBox, BenchError> {
+    pub async fn register(
+        &self,
+        connection: &Connection,
+        identity: Identity,
+    ) -> Result<NewBox, BenchError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let identifier = self.addresses.nth(number)?;
-        NewBox::register(connection, &self.codes, &identifier).await
+        NewBox::register(connection, &self.codes, &identifier, identity).await
     }
 }
 
@@ -58,11 +64,18 @@ impl Newcomer {
     }
 }
 
+impl Newcomer {
+    async fn register(&self) -> Result<(), BenchError> {
+        let identity = Identity::generate(&OsRandom)?;
+        let new = self.registry.register(&self.connection, identity).await?;
+        new.open().map(|_| ())
+    }
+}
+
 impl Client for Newcomer {
     async fn step(&mut self) -> Result<(), Fault> {
-        let registered = self.registry.register(&self.connection).await;
-        match registered.and_then(NewBox::open) {
-            Ok(_) => Ok(()),
+        match self.register().await {
+            Ok(()) => Ok(()),
             Err(BenchError::Call(error)) => Err(error.into()),
             Err(BenchError::NoCode { .. }) => Err(Fault("NO_CODE".into())),
             Err(_) => Err(Fault("NOT_REGISTERED".into())),

@@ -1,9 +1,11 @@
 //! What holds for what servers answer, and for addresses of servers. See [`crate::fuzz`].
 
+use bytes::Bytes;
 use prost::Message;
 use rossby_proto::v1;
 
 use super::hawk::parse_reply_header;
+use super::map::ServiceMap;
 use super::{Refusal, ServerAddress};
 use crate::crypto::recovery;
 
@@ -14,7 +16,7 @@ pub fn reply(data: &[u8]) -> bool {
         return false;
     };
     let text = std::str::from_utf8(rest);
-    match mode % 12 {
+    match mode % 13 {
         0 => text.is_ok_and(|text| parse_reply_header(text, None).is_some()),
         1 => {
             let details = rest.to_vec().into();
@@ -33,7 +35,8 @@ pub fn reply(data: &[u8]) -> bool {
         9 => text.is_ok_and(|text| parse_reply_header(text, Some("7")).is_some()),
         10 => message::<v1::SubscribeResponse>(rest)
             .is_some_and(|found| message::<v1::FetchResponse>(&found.page).is_some()),
-        _ => message::<v1::UpdateKeyResponse>(rest).is_some(),
+        11 => message::<v1::UpdateKeyResponse>(rest).is_some(),
+        _ => message::<v1::GetMapResponse>(rest).is_some() && map(rest),
     }
 }
 
@@ -51,6 +54,17 @@ fn judged(refusal: Refusal) -> bool {
         !refusal.is_unavailable() || !refusal.leaves_outcome_unknown() || refusal.is_about_time()
     );
     true
+}
+
+/// A map names nobody who is spoken to otherwise than the device's own servers are.
+fn map(bytes: &[u8]) -> bool {
+    let bytes = Bytes::copy_from_slice(bytes);
+    let maps = [true, false].map(|secure| (secure, ServiceMap::read(&bytes, secure)));
+    for (secure, map) in &maps {
+        let mut servers = map.iter().flat_map(|map| map.addresses.values());
+        assert!(servers.all(|server| server.is_secure() == *secure));
+    }
+    maps.iter().any(|(_, map)| map.is_some())
 }
 
 fn server(text: &str) -> bool {
@@ -125,6 +139,26 @@ mod tests {
         check(10, "streamed", &streamed.encode_to_vec());
         let updated = v1::UpdateKeyResponse { last: 12 };
         check(11, "key-updated", &updated.encode_to_vec());
+        let node = |node_id: u64| v1::MapNode {
+            node_id,
+            region: "eu".to_owned(),
+            client_address: format!("10.0.0.{node_id}:7470"),
+        };
+        let map = v1::GetMapResponse {
+            version: 3,
+            nodes: vec![node(1), node(2)],
+            groups: vec![v1::MapGroup {
+                group_id: 1,
+                node_ids: vec![2, 1],
+                ..Default::default()
+            }],
+            partitions: vec![v1::MapRange {
+                first: 0,
+                last: 223,
+                group_id: 1,
+            }],
+        };
+        check(12, "map", &map.encode_to_vec());
         let refusal = v1::Refusal {
             code: "WRONG_CODE".to_owned(),
             message: "words".to_owned(),

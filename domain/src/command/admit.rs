@@ -1,9 +1,10 @@
-//! Issues a join token, and lets a node in by one.
+//! Issues a join token, lets a node in by one, and takes one back.
 
 use serde::{Deserialize, Serialize};
 
 use super::place::put_map;
 use super::{Outcome, Reply};
+use crate::ids::NodeId;
 use crate::placement::{Change, Joiner, PlacementRefusal, TokenDigest, TokenWanted};
 use crate::rejection::Rejection;
 use crate::tables::{Meta, Tables};
@@ -59,5 +60,23 @@ impl Admit {
         };
         tables.put_admissions(&admissions)?;
         Ok(Ok(Outcome::Placed { version }))
+    }
+}
+
+/// Takes a join token back that nobody has used. The same again is answered as the first time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeToken {
+    /// The number of the node that it is for.
+    pub node: NodeId,
+}
+
+impl RevokeToken {
+    pub(crate) fn execute<T: Tables>(self, tables: &mut T, meta: &Meta) -> Result<Reply, T::Error> {
+        let mut admissions = tables.admissions()?;
+        if let Err(refusal) = admissions.revoke(self.node, meta.clock) {
+            return Ok(Err(Rejection::AdmissionRefused(refusal)));
+        }
+        tables.put_admissions(&admissions)?;
+        Ok(Ok(Outcome::TokenRevoked))
     }
 }

@@ -30,7 +30,7 @@ use crate::wire::Writer;
 
 pub use acknowledge::Acknowledge;
 pub use activate_box::ActivateBox;
-pub use admit::{Admit, IssueToken};
+pub use admit::{Admit, IssueToken, RevokeToken};
 pub use adopt::Adopt;
 pub use block::Block;
 pub use claim_device::ClaimDevice;
@@ -112,6 +112,8 @@ pub enum Command {
     IssueToken(IssueToken),
     /// Lets a node in by its token. (As [`Command::Place`].)
     Admit(Admit),
+    /// Takes a join token back. (As [`Command::Place`].)
+    RevokeToken(RevokeToken),
 }
 
 impl Command {
@@ -135,7 +137,8 @@ impl Command {
             | Self::Expire(_)
             | Self::Place(_)
             | Self::IssueToken(_)
-            | Self::Admit(_) => None,
+            | Self::Admit(_)
+            | Self::RevokeToken(_) => None,
         }
     }
 
@@ -159,7 +162,8 @@ impl Command {
             | Self::Expire(_)
             | Self::Place(_)
             | Self::IssueToken(_)
-            | Self::Admit(_) => None,
+            | Self::Admit(_)
+            | Self::RevokeToken(_) => None,
         }
     }
 }
@@ -235,6 +239,8 @@ pub enum Outcome {
         /// From then on it is good no more.
         expires_at: Timestamp,
     },
+    /// The join token is good for nobody, by this or an earlier try.
+    TokenRevoked,
 }
 
 /// What apply answers: what was done, or why not.

@@ -3,12 +3,14 @@
 //! ```text
 //!   issue ─► a number that no node ever had, kept with the digest of a secret that only the operator has
 //!   admit ─► the secret's digest, who shows it and where that is ─► the node may be put in the map
+//!   revoke ─► the number that it is for, which names a token as long as there are any
 //! ```
 //!
 //! Invariants:
 //! - A number is given out once, also after its node has left.
 //! - A token admits one node, once. What is asked again is the same try of the same node, for as long as the
 //!   token is good and the node is in the map.
+//! - A token that was revoked admits nobody, from the moment on at which that is in the log.
 //! - No secret is here: whoever reads a disk, a backup or a log can't join by it.
 
 use std::collections::BTreeMap;
@@ -77,6 +79,17 @@ pub struct TokenWanted {
     pub valid_for_ms: u64,
 }
 
+/// What has become of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenUse {
+    /// Nobody has used it.
+    Open,
+    /// This try has.
+    By(JoinAttempt),
+    /// It was taken back before anybody did.
+    Revoked,
+}
+
 /// A token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinToken {
@@ -86,8 +99,8 @@ pub struct JoinToken {
     pub region: TokenRegion,
     /// From then on it is good no more.
     pub expires_at: Timestamp,
-    /// The try that it was used by.
-    pub used_by: Option<JoinAttempt>,
+    /// What has become of it.
+    pub used: TokenUse,
 }
 
 /// A node that shows a token.
@@ -156,6 +169,15 @@ pub enum AdmissionRefusal {
     /// The map can't take the node in.
     #[error(transparent)]
     Map(#[from] PlacementRefusal),
+    /// It was taken back.
+    #[error("the join token was revoked")]
+    Revoked,
+    /// None was given out for that number, or it has expired and was forgotten.
+    #[error("there is no join token for node {0}, or it has expired")]
+    NoToken(NodeId),
+    /// Too late to take it back.
+    #[error("node {0} has joined by its token, which is good for nobody else")]
+    Joined(NodeId),
 }
 
 /// The tokens that are good, and the numbers that were given.
@@ -189,8 +211,9 @@ impl Admissions {
         {
             return Err(AdmissionRefusal::NoSuchRegion(region.clone()));
         }
-        let good = self.tokens.values().filter(|token| now < token.expires_at);
-        if good.count() >= MAX_TOKENS {
+        let is_good =
+            |token: &&JoinToken| now < token.expires_at && token.used != TokenUse::Revoked;
+        if self.tokens.values().filter(is_good).count() >= MAX_TOKENS {
             return Err(AdmissionRefusal::TooManyTokens);
         }
         let last = self.last_given(map);
@@ -203,9 +226,13 @@ impl Admissions {
             node,
             region: wanted.region.clone(),
             expires_at: now.plus_millis(wanted.valid_for_ms),
-            used_by: None,
+            used: TokenUse::Open,
         };
-        self.tokens.retain(|_, token| now < token.expires_at);
+        // Those that were revoked are remembered, to be told of, only while there is room.
+        let is_full = self.tokens.len() >= MAX_TOKENS;
+        self.tokens.retain(|_, token| {
+            now < token.expires_at && !(is_full && token.used == TokenUse::Revoked)
+        });
         self.last_node = node;
         self.tokens.insert(digest, token.clone());
         Ok(token)
@@ -234,17 +261,45 @@ impl Admissions {
         }
         let mut entry = joiner.entry.clone();
         let known = map.nodes().get(&joiner.node);
-        match (token.used_by, known) {
-            (None, None) => token.region.check(map, &entry.region)?,
-            (None, Some(_)) => return Err(AdmissionRefusal::AlreadyIn(joiner.node)),
-            (Some(attempt), Some(known)) if attempt == joiner.attempt => {
+        match (token.used, known) {
+            (TokenUse::Revoked, _) => return Err(AdmissionRefusal::Revoked),
+            (TokenUse::Open, None) => token.region.check(map, &entry.region)?,
+            (TokenUse::Open, Some(_)) => return Err(AdmissionRefusal::AlreadyIn(joiner.node)),
+            (TokenUse::By(attempt), Some(known)) if attempt == joiner.attempt => {
                 // It may have been told to leave meanwhile.
                 entry.state = known.state;
             }
-            (Some(_), _) => return Err(AdmissionRefusal::Used),
+            (TokenUse::By(_), _) => return Err(AdmissionRefusal::Used),
         }
-        token.used_by = Some(joiner.attempt);
+        token.used = TokenUse::By(joiner.attempt);
         Ok(entry)
+    }
+
+    /// Takes the token for a number back. Again, it is no other than the first time.
+    ///
+    /// # Errors
+    /// [`AdmissionRefusal`]; nothing is changed.
+    pub fn revoke(&mut self, node: NodeId, now: Timestamp) -> Result<(), AdmissionRefusal> {
+        let mut tokens = self.tokens.values_mut();
+        let token = tokens.find(|token| token.node == node && now < token.expires_at);
+        let token = token.ok_or(AdmissionRefusal::NoToken(node))?;
+        if let TokenUse::By(_) = token.used {
+            return Err(AdmissionRefusal::Joined(node));
+        }
+        token.used = TokenUse::Revoked;
+        Ok(())
+    }
+
+    /// The tokens that have not expired, by the numbers that they are for.
+    #[must_use]
+    pub fn tokens(&self, now: Timestamp) -> Vec<JoinToken> {
+        let tokens = self.tokens.values();
+        let mut tokens: Vec<_> = tokens
+            .filter(|token| now < token.expires_at)
+            .cloned()
+            .collect();
+        tokens.sort_by_key(|token| token.node);
+        tokens
     }
 
     /// Remembers the number of a node that leaves; whether that is new.

@@ -30,20 +30,31 @@ pub struct FoundingGroup {
     pub founders: BTreeMap<ReplicaId, NodeId>,
 }
 
+/// What every first map begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// What must be survived.
+    pub goal: SurvivalGoal,
+    /// Into how many partitions the key space is cut, for ever.
+    pub partitions: PartitionCount,
+    /// The first nodes.
+    pub nodes: BTreeMap<NodeId, NodeEntry>,
+    /// The first groups.
+    pub groups: BTreeMap<GroupId, FoundingGroup>,
+}
+
+impl Beginning {
+    fn weight_bytes(&self) -> usize {
+        let nodes: usize = self.nodes.values().map(weight_of_node).sum();
+        nodes + self.groups.values().map(weight_of_group).sum::<usize>()
+    }
+}
+
 /// A change of the map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// The first map. All partitions but a reserve are shared out among the groups in turn.
-    Found {
-        /// What must be survived.
-        goal: SurvivalGoal,
-        /// Into how many partitions the key space is cut, for ever.
-        partitions: PartitionCount,
-        /// The first nodes.
-        nodes: BTreeMap<NodeId, NodeEntry>,
-        /// The first groups.
-        groups: BTreeMap<GroupId, FoundingGroup>,
-    },
+    Found(Beginning),
     /// A node comes. For one that is there, in the same region: its addresses and its state.
     PutNode {
         /// The node.
@@ -68,14 +79,8 @@ pub enum Change {
     Restore {
         /// The cluster that was lost may have given out versions up to this one.
         above: MapVersion,
-        /// What must be survived.
-        goal: SurvivalGoal,
-        /// Into how many partitions the key space is cut, for ever.
-        partitions: PartitionCount,
-        /// The first nodes.
-        nodes: BTreeMap<NodeId, NodeEntry>,
-        /// The groups of the backup.
-        groups: BTreeMap<GroupId, FoundingGroup>,
+        /// With the groups of the backup.
+        beginning: Beginning,
         /// Who owns what.
         owners: BTreeMap<PartitionId, Owner>,
     },
@@ -85,30 +90,27 @@ impl Change {
     /// About how many bytes it takes in the log, and no less.
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
-        /// More than anything takes beside its addresses.
-        const EACH: usize = 256;
-        let weight = |entry: &NodeEntry| EACH + entry.weight_bytes();
-        let of_group = |born: &FoundingGroup| EACH + 20 * born.founders.len();
         match self {
-            Self::Found { nodes, groups, .. } => {
-                let nodes: usize = nodes.values().map(weight).sum();
-                nodes + groups.values().map(of_group).sum::<usize>()
-            }
+            Self::Found(beginning) => beginning.weight_bytes(),
             Self::Restore {
-                nodes,
-                groups,
-                owners,
-                ..
-            } => {
-                let nodes: usize = nodes.values().map(weight).sum();
-                let groups: usize = groups.values().map(of_group).sum();
-                EACH + nodes + groups + 20 * owners.len()
-            }
-            Self::PutNode { entry, .. } => weight(entry),
-            Self::AddGroup { born, .. } => of_group(born),
+                beginning, owners, ..
+            } => EACH_BYTES + beginning.weight_bytes() + 20 * owners.len(),
+            Self::PutNode { entry, .. } => weight_of_node(entry),
+            Self::AddGroup { born, .. } => weight_of_group(born),
             Self::RemoveNode(_) | Self::SetGoal(_) => 0,
         }
     }
+}
+
+/// More than anything of a change takes in the log, beside addresses and founders.
+const EACH_BYTES: usize = 256;
+
+fn weight_of_node(entry: &NodeEntry) -> usize {
+    EACH_BYTES + entry.weight_bytes()
+}
+
+fn weight_of_group(born: &FoundingGroup) -> usize {
+    EACH_BYTES + 20 * born.founders.len()
 }
 
 /// A change that was made.
@@ -196,37 +198,22 @@ impl ClusterMap {
         let founded = self.version > MapVersion(0);
         let mut next = self.clone();
         match (change, founded) {
-            (Change::Found { .. } | Change::Restore { .. }, true) => {
+            (Change::Found(_) | Change::Restore { .. }, true) => {
                 return Err(PlacementRefusal::AlreadyFounded);
             }
-            (
-                Change::Found {
-                    goal,
-                    partitions,
-                    nodes,
-                    groups,
-                },
-                false,
-            ) => {
-                next.goal = *goal;
-                next.partitions = *partitions;
-                next.found(nodes, groups)?;
+            (Change::Found(beginning), false) => {
+                next.begin(beginning)?;
                 next.hand_out_in_turn()?;
             }
             (
                 Change::Restore {
                     above,
-                    goal,
-                    partitions,
-                    nodes,
-                    groups,
+                    beginning,
                     owners,
                 },
                 false,
             ) => {
-                next.goal = *goal;
-                next.partitions = *partitions;
-                next.found(nodes, groups)?;
+                next.begin(beginning)?;
                 next.owners.clone_from(owners);
                 next.check_owned()?;
                 // A version must be left to come.
@@ -270,11 +257,9 @@ impl ClusterMap {
         self
     }
 
-    fn found(
-        &mut self,
-        nodes: &BTreeMap<NodeId, NodeEntry>,
-        groups: &BTreeMap<GroupId, FoundingGroup>,
-    ) -> Result<(), PlacementRefusal> {
+    fn begin(&mut self, beginning: &Beginning) -> Result<(), PlacementRefusal> {
+        let Beginning { nodes, groups, .. } = beginning;
+        (self.goal, self.partitions) = (beginning.goal, beginning.partitions);
         if nodes.is_empty() || groups.is_empty() {
             return Err(PlacementRefusal::Size);
         }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   Change ──► ClusterMap::after(change) ──► the next version        (in group 0's log: command::Place)
-//!                     │                                             (Admit, IssueToken: admission.rs)
+//!                     │                                             (Admit, IssueToken, RevokeToken: admission.rs)
 //!                     ├── route   partition ─► group ─► nodes        (a hint: owners are fenced in their own logs)
 //!                     ├── desired map ─► who should vote in a group  (by the survival goal)
 //!                     ├── plan    map, memberships, health ─► steps  (pure; one step of a group at a time)
@@ -33,9 +33,9 @@ use crate::ids::{GroupId, PartitionId};
 
 pub use admission::{
     AdmissionRefusal, Admissions, JoinAttempt, JoinToken, Joiner, MAX_TOKEN_MS, MAX_TOKENS,
-    TokenDigest, TokenRegion, TokenWanted,
+    TokenDigest, TokenRegion, TokenUse, TokenWanted,
 };
-pub use change::{Change, FoundingGroup, MapHistoryRow, PlacementRefusal};
+pub use change::{Beginning, Change, FoundingGroup, MapHistoryRow, PlacementRefusal};
 pub use check::InvalidMap;
 pub use desired::{Birth, Load, Nodes, VOTERS_AT_HOME, birth, founders, placement_voters};
 pub use explain::{Consequence, Explanation, Harm, Lost, Writes, explain};

@@ -80,6 +80,10 @@ pub fn answer<T: ReadTables>(
         Query::MapHistory { after, limit } => {
             Answer::MapHistory(tables.map_changes(*after, *limit)?)
         }
+        Query::JoinTokens => {
+            let now = now.max(meta.clock);
+            Answer::JoinTokens(tables.admissions()?.tokens(now))
+        }
     })
 }
 

@@ -11,7 +11,7 @@ use crate::identifier::IdentifierHash;
 use crate::ids::{
     BoxId, Counter, DeviceAddress, DeviceId, Epoch, MapVersion, PartitionId, Sequence,
 };
-use crate::placement::{ClusterMap, MapHistoryRow};
+use crate::placement::{ClusterMap, JoinToken, MapHistoryRow};
 use crate::time::Timestamp;
 
 /// A question to one partition.
@@ -76,13 +76,18 @@ pub enum Query {
         /// At most this many.
         limit: u32,
     },
+    /// The join tokens that have not expired. (As [`Query::Map`].)
+    JoinTokens,
 }
 
 impl Query {
     /// Whether the answer leaves out what has expired by the time of the read.
     #[must_use]
     pub fn depends_on_time(&self) -> bool {
-        matches!(self, Self::Fetch { .. } | Self::Outbox { .. })
+        matches!(
+            self,
+            Self::Fetch { .. } | Self::Outbox { .. } | Self::JoinTokens
+        )
     }
 }
 
@@ -120,6 +125,8 @@ pub enum Answer {
     Map(ClusterMap),
     /// To [`Query::MapHistory`].
     MapHistory(Vec<MapHistoryRow>),
+    /// To [`Query::JoinTokens`]: by the numbers that they are for.
+    JoinTokens(Vec<JoinToken>),
 }
 
 /// A key record and where the asking device stands in the box's queue.

@@ -215,7 +215,7 @@ mod tests {
 
     use rossby_domain::ids::{ClusterId, PartitionCount};
     use rossby_domain::placement::{
-        Change, FoundingGroup, NodeEntry, NodeState, RegionName, SurvivalGoal,
+        Beginning, Change, FoundingGroup, NodeEntry, NodeState, RegionName, SurvivalGoal,
     };
 
     use super::*;
@@ -232,12 +232,12 @@ mod tests {
             home: RegionName::default(),
             founders: BTreeMap::from([(ReplicaId(1), NodeId(2))]),
         };
-        let founded = Change::Found {
+        let founded = Change::Found(Beginning {
             goal: SurvivalGoal::Node,
             partitions: PartitionCount::DEFAULT,
             nodes: BTreeMap::from([(NodeId(2), entry)]),
             groups: groups.map(|group| (GroupId(group), born.clone())).collect(),
-        };
+        });
         ClusterMap::default().after(&founded).unwrap()
     }
 

@@ -15,6 +15,7 @@ pub enum BenchCommand {
 Examples:
   rossby bench send --local 3
   rossby bench send --local 3 --boxes 1 --read      a single hot box
+  rossby bench send --local 3 --groups 3            the boxes in three groups rather than one
   rossby bench send --server 10.0.0.1:7470 --ca ca.crt --codes codes.tsv --clients 256 --json
   rossby bench send --server 10.0.0.1:7470 --ca ca.crt --codes codes.tsv --clients 1 --born-at 10.1.0.1:7470
                                                     from one region to another")]
@@ -61,6 +62,8 @@ pub struct SendArgs {
     pub born: BornArgs,
     #[command(flatten)]
     pub body: BodyArgs,
+    #[command(flatten)]
+    pub groups: GroupsArgs,
     /// Have every box read and acknowledged meanwhile, by a subscriber, so that none runs full.
     #[arg(long, conflicts_with = "born_at")]
     pub read: bool,
@@ -75,6 +78,8 @@ pub struct DeliverArgs {
     pub load: LoadArgs,
     #[command(flatten)]
     pub boxes: BoxesArgs,
+    #[command(flatten)]
+    pub groups: GroupsArgs,
     #[command(flatten)]
     pub body: BodyArgs,
 }
@@ -102,6 +107,8 @@ pub struct LookupArgs {
     pub load: LoadArgs,
     #[command(flatten)]
     pub boxes: BoxesArgs,
+    #[command(flatten)]
+    pub groups: GroupsArgs,
     #[command(flatten)]
     pub born: BornArgs,
 }
@@ -258,6 +265,15 @@ pub struct BoxesArgs {
     /// Boxes that the clients choose from by chance, all registered before.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub boxes: u32,
+}
+
+/// In how many groups the boxes are.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct GroupsArgs {
+    /// So many groups of boxes on the nodes of --local, three or more, each with a replica on three of them. As many
+    /// boxes, and clients' own boxes, are in each; the report says how they were spread and who led.
+    #[arg(long, value_name = "NUMBER", requires = "local", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub groups: Option<u16>,
 }
 
 /// Where the boxes are at home.

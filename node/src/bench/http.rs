@@ -1,5 +1,6 @@
 //! Just enough HTTP to read a page of a node.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -34,6 +35,21 @@ pub(super) fn figure(page: &str, name: &str) -> Option<u64> {
     values.reduce(|sum, value| Some(sum?.saturating_add(value?)))?
 }
 
+/// A figure that is labelled by group alone, of each group.
+pub(super) fn by_group(page: &str, name: &str) -> BTreeMap<u32, u64> {
+    let group_of = |found: &str| {
+        let labels = found.strip_prefix(name)?;
+        let group = labels.strip_prefix("{group=\"")?.strip_suffix("\"}")?;
+        group.parse().ok()
+    };
+    let lines = page.lines().filter_map(|line| line.rsplit_once(' '));
+    let values = lines.filter_map(|(found, value)| {
+        let value = value.trim().parse().ok();
+        Some((group_of(found)?, value?))
+    });
+    values.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +61,14 @@ mod tests {
         assert_eq!(figure(page, "rossby_x"), Some(42));
         assert_eq!(figure(page, "rossby_"), None);
         assert_eq!(figure(page, "rossby_z"), Some(3));
+    }
+
+    #[test]
+    fn a_figure_of_groups_is_told_of_each() {
+        let page = "rossby_x{group=\"0\"} 1\nrossby_x{group=\"12\"} 7\nrossby_xy{group=\"3\"} 8\nrossby_x 9\n";
+        assert_eq!(
+            by_group(page, "rossby_x"),
+            BTreeMap::from([(0, 1), (12, 7)])
+        );
     }
 }

@@ -1,11 +1,13 @@
 //! A cluster of our own: processes of this very program, each with its own folder.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rossby_domain::ids::{GroupId, PartitionId};
 use rossby_domain::placement::RegionName;
 use rustix::process::Signal;
 use serde::Deserialize;
@@ -17,8 +19,10 @@ use super::http;
 use super::processes::Processes;
 use super::progress::Step;
 use super::target::Node;
+use crate::cli::{PlacementArgs, SocketArgs};
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::placement::View;
 
 /// Nothing takes a node as long on a machine that works.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,6 +42,8 @@ pub(super) struct LocalCluster {
     threads: usize,
     /// Whether their groups rest.
     rest: bool,
+    /// In which partitions boxes are born, by which groups; told once there are several groups.
+    births: Vec<(PartitionId, GroupId)>,
 }
 
 #[derive(Debug)]
@@ -103,6 +109,12 @@ impl Shape {
         let wanted = self.groups.saturating_mul(SPARE).min(most);
         wanted.next_power_of_two().clamp(least, most)
     }
+
+    /// What each group that is added gets of the spare partitions.
+    fn each(self) -> u16 {
+        let added = self.groups.saturating_sub(1).max(1);
+        (self.partitions() / SPARE / added).max(1)
+    }
 }
 
 /// What each of so many nodes has of this machine's processors, at least one.
@@ -127,6 +139,7 @@ impl LocalCluster {
             folder: make_folder(parent, keep)?,
             threads: threads_each(count),
             rest: shape.rest,
+            births: Vec::new(),
         };
         if count > 1 {
             let certs = cluster.path("certs");
@@ -142,7 +155,11 @@ impl LocalCluster {
             cluster.wait_ready(node).await?;
         }
         drop(step);
-        cluster.grow(shape.groups).await?;
+        if shape.groups > 1 {
+            cluster.grow(shape).await?;
+            cluster.wait_known(shape.groups).await?;
+            cluster.births = cluster.ask_births().await?;
+        }
         Ok(cluster)
     }
 
@@ -211,18 +228,63 @@ impl LocalCluster {
     }
 
     /// Adds groups to the first one.
-    async fn grow(&self, groups: u16) -> Result<(), Failure> {
-        if groups < 2 {
-            return Ok(());
-        }
-        let step = Step::of("Adding groups", groups.into());
+    async fn grow(&self, shape: Shape) -> Result<(), Failure> {
+        let step = Step::of("Adding groups", shape.groups.into());
         let region = format!("--region={}", RegionName::default());
+        let partitions = format!("--partitions={}", shape.each());
         let data = format!("--data={}", self.path("node-1"));
-        for number in 2..=groups {
-            command(&["group", "add", &region, "--partitions=1", &data]).await?;
+        for number in 2..=shape.groups {
+            command(&["group", "add", &region, &partitions, &data]).await?;
             step.reached(number.into());
         }
         Ok(())
+    }
+
+    /// Waits until each node knows of all groups and of what they own, since it lets boxes be born by that.
+    async fn wait_known(&self, groups: u16) -> Result<(), Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut applied = BTreeMap::<u32, BTreeSet<u64>>::new();
+            let mut versions = BTreeSet::new();
+            for node in &self.nodes {
+                let page = http::page(node.addresses.http, "/metrics").await;
+                let page = page.unwrap_or_default();
+                versions.insert(http::figure(&page, "rossby_map_version"));
+                for (group, index) in http::by_group(&page, "rossby_raft_applied_index") {
+                    applied.entry(group).or_default().insert(index);
+                }
+            }
+            let is_known = applied.len() > usize::from(groups)
+                && applied.values().all(|indexes| indexes.len() == 1)
+                && versions.len() == 1;
+            if is_known {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(did_not("the groups do not come to rest", &self.log_of(1)));
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn ask_births(&self) -> Result<Vec<(PartitionId, GroupId)>, Failure> {
+        let args = PlacementArgs {
+            socket: SocketArgs {
+                socket: None,
+                data: self.data_of(1),
+            },
+            json: false,
+        };
+        let map = View::ask(&args).await?.map;
+        let births = map.births(&RegionName::default()).into_iter();
+        let owned = |partition| Some((partition, map.owner(partition)?));
+        Ok(births.filter_map(owned).collect())
+    }
+
+    /// In which partitions boxes are born, in the service's order, and by which groups. Empty if there is one
+    /// group.
+    pub(super) fn births(&self) -> &[(PartitionId, GroupId)] {
+        &self.births
     }
 
     async fn wait_ready(&self, node: &LocalNode) -> Result<(), Failure> {

@@ -19,6 +19,7 @@ mod progress;
 mod report;
 mod run;
 mod signals;
+mod spread;
 mod target;
 mod tries;
 mod watch;

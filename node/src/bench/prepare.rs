@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rossby_bench::BenchError;
 use rossby_bench::account::{Account, Addresses, NewBox};
+use rossby_bench::births::Births;
 use rossby_bench::codes::Codes;
 use rossby_bench::drive::Fault;
 use rossby_bench::service::Service;
@@ -52,36 +53,54 @@ pub(super) async fn boxes(
     with_records: bool,
 ) -> Result<Boxes, Failure> {
     let registry = registry(target)?;
+    let births = Births::evenly(target.births(), count);
     let step = Step::of("Registering boxes", count as u64);
     let register = |number: usize| {
-        let (connection, registry) = (service.connection(number), &registry);
-        async move { register(registry, &connection).await }
+        let (connection, registry, births) = (service.connection(number), &registry, &births);
+        async move {
+            let new = register(registry, &connection, births, number).await?;
+            Ok::<_, BenchError>((number, new))
+        }
     };
     let mut registered = stream::iter((0..count).map(register)).buffer_unordered(REGISTERING);
-    let mut boxes = Boxes {
-        accounts: Vec::with_capacity(keep.min(count)),
-        recipients: Vec::with_capacity(count),
-    };
-    while let Some(new) = registered.try_next().await? {
-        boxes.recipients.push(Recipient::of(&new, with_records));
-        if boxes.accounts.len() < keep {
-            boxes.accounts.push(new.open()?);
+    let mut accounts = Vec::with_capacity(keep.min(count));
+    let mut recipients = Vec::with_capacity(count);
+    while let Some((number, new)) = registered.try_next().await? {
+        recipients.push((number, Recipient::of(&new, with_records)));
+        if number < keep {
+            accounts.push((number, new.open()?));
         }
         step.done(1);
     }
-    Ok(boxes)
+    Ok(Boxes {
+        accounts: in_order(accounts),
+        recipients: in_order(recipients),
+    })
+}
+
+fn in_order<T>(mut numbered: Vec<(usize, T)>) -> Vec<T> {
+    numbered.sort_unstable_by_key(|(number, _)| *number);
+    numbered.into_iter().map(|(_, one)| one).collect()
 }
 
 /// Registers a box; for another address if an answer came too late on a busy machine: the service saw that
 /// address, and has it wait for its next code, while nobody waits for that box.
-async fn register(registry: &Registry, connection: &Connection) -> Result<NewBox, BenchError> {
+async fn register(
+    registry: &Registry,
+    connection: &Connection,
+    births: &Births,
+    number: usize,
+) -> Result<NewBox, BenchError> {
     for _ in 1..ADDRESSES {
-        match registry.register(connection).await {
+        let identity = births.identity(number)?;
+        match registry.register(connection, identity).await {
             Err(BenchError::Call(error)) if error.may_pass() => {}
             decided => return decided,
         }
     }
-    registry.register(connection).await
+    registry
+        .register(connection, births.identity(number)?)
+        .await
 }
 
 /// Devices that read their boxes.

@@ -9,6 +9,7 @@ use rossby_bench::summary::Latency;
 use serde::Serialize;
 
 use super::floor::{FLOOR_IN_MEMORY, Floor, IN_MEMORY};
+use super::spread::SpreadView;
 use super::target::Target;
 use super::tries::Tries;
 use super::watch::{Seen, SeenNode, Used};
@@ -35,6 +36,8 @@ pub(super) struct Setting {
     pub(super) subscribers: Option<u32>,
     /// Groups of boxes, beside the placement group.
     pub(super) groups: Option<u16>,
+    /// How boxes and clients are spread over them.
+    pub(super) spread: Option<Vec<SpreadView>>,
     /// Replicas of all groups that rested when the measuring began.
     pub(super) resting_replicas: Option<u64>,
     #[serde(skip)]
@@ -334,6 +337,9 @@ impl Report {
 
     fn print_for_people(&self) {
         output::line(self.headline());
+        for spread in self.setting.spread.iter().flatten() {
+            output::line(format!("  {}", spread.text()));
+        }
         output::line(format!(
             "  {:.0} a second ({} in {} s)",
             self.per_second, self.operations, self.seconds
@@ -418,6 +424,8 @@ impl Report {
             parts.push(format!(
                 "{groups} groups of boxes and the placement group, {resting} replicas at rest"
             ));
+        } else {
+            parts.extend(setting.groups.map(|groups| format!("{groups} groups")));
         }
         parts.extend(
             setting

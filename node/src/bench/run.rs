@@ -14,13 +14,14 @@ use rossby_bench::workload::register::Newcomer;
 use rossby_bench::workload::send::Sender;
 
 use super::args::{
-    BodyArgs, BornArgs, DeliverArgs, FetchArgs, IdleArgs, LoadArgs, LookupArgs, RegisterArgs,
-    SendArgs, TargetArgs, TimeArgs,
+    BodyArgs, BornArgs, DeliverArgs, FetchArgs, GroupsArgs, IdleArgs, LoadArgs, LookupArgs,
+    RegisterArgs, SendArgs, TargetArgs, TimeArgs,
 };
 use super::floor::{self, Floor};
 use super::local::{REPLICAS, Shape};
 use super::prepare::{Boxes, Reading, boxes, refused, registry};
 use super::report::{Measured, Report, Setting};
+use super::spread::SpreadView;
 use super::target::Target;
 use super::tries;
 use super::watch::watch;
@@ -45,16 +46,26 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     /// The floor first, on a quiet machine, and then the service.
-    async fn begin(target: &TargetArgs, load: &'a LoadArgs, bytes: u32) -> Result<Self, Failure> {
+    async fn begin(
+        target: &TargetArgs,
+        load: &'a LoadArgs,
+        bytes: u32,
+        groups: Option<u16>,
+    ) -> Result<Self, Failure> {
         let folder = floor::folder_or_default(target.data.as_deref());
         floor::check_folder(&folder)?;
         Target::check_arguments(target)?;
+        check_groups(groups, target)?;
         let floor = if load.no_floor {
             None
         } else {
             Some(Floor::measure(&folder, load.clients, load.connections, bytes).await?)
         };
-        let target = Target::find(target).await?;
+        let shape = Shape {
+            groups: groups.unwrap_or(1),
+            ..Shape::default()
+        };
+        let target = Target::find_shaped(target, shape).await?;
         let connections = load.connections as usize;
         let service = Service::new(&target.place(), connections, load.every_node);
         Ok(Self {
@@ -188,6 +199,30 @@ fn senders(bench: &Bench<'_>, boxes: Boxes, count: u32, letters: &Letters) -> Ve
     accounts.enumerate().map(sender).collect()
 }
 
+/// Groups are made on nodes of our own, on which each finds a quorum.
+fn check_groups(groups: Option<u16>, target: &TargetArgs) -> Result<(), Failure> {
+    if groups.is_some() && target.local < Some(REPLICAS) {
+        let text = format!("--groups needs --local {REPLICAS} or more");
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    Ok(())
+}
+
+/// In which groups the boxes that are chosen from and the clients' own are, if groups were asked for.
+fn spread(
+    bench: &Bench<'_>,
+    groups: GroupsArgs,
+    boxes: &Boxes,
+    count: u32,
+) -> Option<Vec<SpreadView>> {
+    groups.groups?;
+    let chosen = boxes.recipients.iter().take(count as usize);
+    let chosen = chosen.map(|recipient| recipient.box_id);
+    let clients = boxes.accounts.iter().take(bench.clients());
+    let clients = clients.map(|account| account.signer.address.box_id);
+    Some(SpreadView::of(&bench.target, chosen, clients))
+}
+
 fn born_at(born: &BornArgs) -> Option<String> {
     born.born_at.as_ref().map(ToString::to_string)
 }
@@ -203,7 +238,8 @@ fn with_bodies(setting: Setting, boxes: u32, body: BodyArgs) -> Setting {
 
 pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
     let (count, letters) = (args.boxes.boxes, letters(args.body)?);
-    let bench = Bench::begin(&args.target, &args.load, args.body.bytes).await?;
+    let groups = args.groups.groups;
+    let bench = Bench::begin(&args.target, &args.load, args.body.bytes, groups).await?;
     let connections = args.load.connections as usize;
     let keep = if args.read { count as usize } else { 0 };
     let boxes = bench
@@ -213,10 +249,13 @@ pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
         Some(read) if args.read => Some(Reading::begin(&bench.target, read, connections).await?),
         _ => None,
     };
+    let spread = spread(&bench, args.groups, &boxes, count);
     let senders = senders(&bench, boxes, count, &letters);
     let setting = Setting {
         read: args.read,
         born_at: born_at(&args.born),
+        groups,
+        spread,
         ..with_bodies(Setting::of("send"), count, args.body)
     };
     bench.measure(setting, senders, reading).await
@@ -224,23 +263,29 @@ pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
 
 pub(super) async fn deliver(args: &DeliverArgs) -> Result<(), Failure> {
     let (count, letters) = (args.boxes.boxes, letters(args.body)?);
-    let bench = Bench::begin(&args.target, &args.load, args.body.bytes).await?;
+    let groups = args.groups.groups;
+    let bench = Bench::begin(&args.target, &args.load, args.body.bytes, groups).await?;
     let connections = args.load.connections as usize;
     let keep = bench.clients().max(count as usize);
     let boxes = bench.boxes(count, keep, &letters).await?;
     let read = boxes.accounts.get(..count as usize).unwrap_or_default();
     let reading = Reading::begin(&bench.target, read, connections).await?;
+    let spread = spread(&bench, args.groups, &boxes, count);
     let senders = senders(&bench, boxes, count, &letters).into_iter();
     let deliverers = senders
         .map(|sender| Deliverer::new(sender, Arc::clone(&reading.inboxes)))
         .collect();
-    let setting = with_bodies(Setting::of("deliver"), count, args.body);
+    let setting = Setting {
+        groups,
+        spread,
+        ..with_bodies(Setting::of("deliver"), count, args.body)
+    };
     bench.measure(setting, deliverers, Some(reading)).await
 }
 
 pub(super) async fn fetch(args: &FetchArgs) -> Result<(), Failure> {
     let letters = letters(args.body)?;
-    let bench = Bench::begin(&args.target, &args.load, args.body.bytes).await?;
+    let bench = Bench::begin(&args.target, &args.load, args.body.bytes, None).await?;
     let boxes = bench.boxes(0, bench.clients(), &letters).await?;
     let recipients: Arc<[Recipient]> = boxes.recipients.into();
     let filling = Filling::new(recipients, args.waiting as usize, letters);
@@ -268,11 +313,13 @@ pub(super) async fn fetch(args: &FetchArgs) -> Result<(), Failure> {
 }
 
 pub(super) async fn lookup(args: &LookupArgs) -> Result<(), Failure> {
-    let bench = Bench::begin(&args.target, &args.load, BodyArgs::USUAL_BYTES).await?;
+    let groups = args.groups.groups;
+    let bench = Bench::begin(&args.target, &args.load, BodyArgs::USUAL_BYTES, groups).await?;
     let count = args.boxes.boxes;
     let boxes = bench
         .boxes_born(&args.born, count, bench.clients(), &Letters::opaque(0))
         .await?;
+    let spread = spread(&bench, args.groups, &boxes, count);
     let sought: Arc<[Recipient]> = boxes.recipients.into_iter().take(count as usize).collect();
     let accounts = boxes.accounts.into_iter().enumerate();
     let finders = accounts.map(|(number, account)| {
@@ -282,6 +329,8 @@ pub(super) async fn lookup(args: &LookupArgs) -> Result<(), Failure> {
     let setting = Setting {
         boxes: Some(count),
         born_at: born_at(&args.born),
+        groups,
+        spread,
         ..Setting::of("lookup")
     };
     let finders = finders.collect();
@@ -289,7 +338,7 @@ pub(super) async fn lookup(args: &LookupArgs) -> Result<(), Failure> {
 }
 
 pub(super) async fn register(args: &RegisterArgs) -> Result<(), Failure> {
-    let bench = Bench::begin(&args.target, &args.load, BodyArgs::USUAL_BYTES).await?;
+    let bench = Bench::begin(&args.target, &args.load, BodyArgs::USUAL_BYTES, None).await?;
     let registry = Arc::new(registry(&bench.target)?);
     let newcomers = (0..bench.clients())
         .map(|number| Newcomer::new(bench.service.connection(number), Arc::clone(&registry)))
@@ -312,9 +361,7 @@ pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
         let text = format!("--subscribers: a node serves {STREAMS_OF_A_NODE} at a time");
         return Err(usage(text));
     }
-    if args.groups.is_some() && args.target.local < Some(REPLICAS) {
-        return Err(usage(format!("--groups needs --local {REPLICAS} or more")));
-    }
+    check_groups(args.groups, &args.target)?;
     if subscribers == 0 && args.groups.is_none() {
         return Err(usage("--subscribers 0 needs --groups".to_owned()));
     }
@@ -336,8 +383,7 @@ pub(super) async fn idle(args: &IdleArgs) -> Result<(), Failure> {
             (u64::from(groups) + 1) * REPLICAS
         };
         resting = Some(target.resting(wanted).await);
-        // To be asked for their figures ten times a second would cost them more than the groups do.
-        target.nodes.iter_mut().for_each(|node| node.http = None);
+        target.leave_alone();
     }
     let plan = plan(args.time);
     let heard = async {

@@ -1,5 +1,6 @@
 //! The service that is measured: one that runs already, or one of our own.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use rossby_bench::process;
 use rossby_bench::service::Place;
 use rossby_client::connection::ServerAddress;
+use rossby_domain::ids::{GroupId, PartitionId};
+use rossby_domain::placement::PLACEMENT_GROUP;
 use tokio::time::{Instant, sleep};
 
 use super::args::TargetArgs;
@@ -31,6 +34,9 @@ pub(super) struct Node {
     pub(super) data: Option<PathBuf>,
 }
 
+/// Who leads each group of boxes, and in which term.
+pub(super) type Leaders = BTreeMap<u32, (ServerAddress, u64)>;
+
 /// The service that is measured.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -40,8 +46,8 @@ pub(super) struct Target {
     /// Whether the data of our own nodes reaches no disk.
     pub(super) in_memory: bool,
     ca_pem: Option<String>,
-    /// The leader's term at the beginning, if a node told.
-    term_at_first: Option<u64>,
+    /// Who led which group at the beginning, as far as nodes told.
+    leaders_at_first: Leaders,
     /// Stopped when it is dropped.
     own: Option<LocalCluster>,
 }
@@ -76,7 +82,7 @@ impl Target {
             codes: own.codes(),
             in_memory: is_in_memory(own.folder())?,
             ca_pem: None,
-            term_at_first: None,
+            leaders_at_first: Leaders::new(),
             own: Some(own),
         })
     }
@@ -137,37 +143,50 @@ impl Target {
             codes,
             in_memory: false,
             ca_pem,
-            term_at_first: None,
+            leaders_at_first: Leaders::new(),
             own: None,
         })
     }
 
     /// A client that asks the leader is spared the way over another node.
     async fn put_leader_first(&mut self) {
-        let Some((index, term)) = self.leader().await else {
-            return;
-        };
-        self.nodes.rotate_left(index);
-        self.term_at_first = Some(term);
+        self.leaders_at_first = self.leaders().await;
+        let first = self.leaders_at_first.values().next();
+        let is_first = |node: &Node| first.is_some_and(|(leader, _)| *leader == node.server);
+        let index = self.nodes.iter().position(is_first);
+        self.nodes.rotate_left(index.unwrap_or_default());
     }
 
-    /// The place of the node that leads, and its term, if one tells.
-    async fn leader(&self) -> Option<(usize, u64)> {
-        for (index, node) in self.nodes.iter().enumerate() {
+    /// Who leads, as far as nodes tell.
+    async fn leaders(&self) -> Leaders {
+        let mut leaders = Leaders::new();
+        for node in &self.nodes {
             let Some(http) = node.http else {
                 continue;
             };
-            let Some(page) = http::page(http, "/metrics").await else {
-                continue;
-            };
-            if http::figure(&page, "rossby_raft_leader") == Some(1) {
-                return Some((index, http::figure(&page, "rossby_raft_term")?));
+            let page = http::page(http, "/metrics").await.unwrap_or_default();
+            let terms = http::by_group(&page, "rossby_raft_term");
+            for (group, leads) in http::by_group(&page, "rossby_raft_leader") {
+                if group != PLACEMENT_GROUP.0 && leads == 1 {
+                    let term = terms.get(&group).copied().unwrap_or_default();
+                    leaders.insert(group, (node.server.clone(), term));
+                }
             }
         }
-        None
+        leaders
     }
 
-    /// What has become of the nodes since the beginning: whether another one leads, if they tell.
+    /// Who led each group of boxes at the beginning, if nodes told.
+    pub(super) fn leader_at_first(&self, group: GroupId) -> Option<&ServerAddress> {
+        self.leaders_at_first.get(&group.0).map(|(node, _)| node)
+    }
+
+    /// In which partitions boxes are born, by which groups; empty if there is one group, or it is not known.
+    pub(super) fn births(&self) -> &[(PartitionId, GroupId)] {
+        self.own.as_ref().map_or(&[], LocalCluster::births)
+    }
+
+    /// What has become of the nodes since the beginning: whether others lead, if they tell.
     ///
     /// # Errors
     /// If a node of our own has ended.
@@ -175,21 +194,19 @@ impl Target {
         if let Some(own) = &mut self.own {
             own.check()?;
         }
-        let Some(at_first) = self.term_at_first else {
+        if self.leaders_at_first.is_empty() {
             return Ok(Vec::new());
+        }
+        let now = self.leaders().await;
+        let changed = self.leaders_at_first.iter();
+        let changed = changed.filter(|(group, led)| now.get(group) != Some(led));
+        let note = |(group, (_, before)): (&u32, &(ServerAddress, u64))| match now.get(group) {
+            Some((leader, term)) => format!(
+                "the leader of group {group} changed meanwhile: {leader} leads now, in term {term} after {before}"
+            ),
+            None => format!("no node says any more that it leads group {group}"),
         };
-        let note = match self.leader().await {
-            Some((0, term)) if term == at_first => return Ok(Vec::new()),
-            Some((index, term)) => {
-                let leader = self.nodes.get(index).map(|node| node.server.to_string());
-                format!(
-                    "the leader changed meanwhile: {} leads now, in term {term} after {at_first}",
-                    leader.unwrap_or_default()
-                )
-            }
-            None => "no node says any more that it leads".to_owned(),
-        };
-        Ok(vec![note])
+        Ok(changed.map(note).collect())
     }
 
     /// Waits until no node writes a checkpoint, as far as they tell; but not for ever.
@@ -218,6 +235,14 @@ impl Target {
                 return resting;
             }
             sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Asks the nodes for no figures any more: ten times a second would cost them more than groups at rest do.
+    pub(super) fn leave_alone(&mut self) {
+        self.leaders_at_first.clear();
+        for node in &mut self.nodes {
+            node.http = None;
         }
     }
 

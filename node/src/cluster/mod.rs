@@ -134,11 +134,41 @@ async fn init(
         survive: survive.map(|goal| goal.to_string()).unwrap_or_default(),
     };
     let made = order(INIT_TIMEOUT, client.init_cluster(request)).await?;
-    output::line(format!(
-        "Cluster {} is made: {count} nodes.",
-        made.cluster_id
-    ));
-    Ok(())
+    let left_out = &made.left_out;
+    output::line(match left_out.len() {
+        0 => format!("Cluster {} is made: {count} nodes.", made.cluster_id),
+        out => format!(
+            "Cluster {} is made: {} of {count} nodes.",
+            made.cluster_id,
+            count.saturating_sub(out)
+        ),
+    });
+    match left_out.is_empty() {
+        true => Ok(()),
+        false => Err(incomplete(left_out)),
+    }
+}
+
+/// A cluster that was made without some of its nodes, and how they come in.
+fn incomplete(left_out: &[v1::InitNode]) -> Failure {
+    let nodes = left_out.iter().map(|node| node.node_id.to_string());
+    let nodes = nodes.collect::<Vec<_>>().join(", ");
+    let orders = left_out.iter().map(|node| {
+        let (number, address) = (node.node_id, &node.peer_address);
+        format!("rossby cluster replace-node {number} {number}={address}")
+    });
+    Failure::new(
+        Exit::InPart,
+        format!(
+            "left out: node {nodes}. A data directory that is not the one that the cluster was planned for, as after \
+             a lost disk, gets no place by that plan"
+        ),
+    )
+    .help(format!(
+        "have each taken in anew, with its empty directory: {}. Or, under a new number: `rossby node token`, and \
+         there `rossby serve --join`",
+        orders.collect::<Vec<_>>().join("; ")
+    ))
 }
 
 async fn confirm_time(socket: &Path, group: u32) -> Result<(), Failure> {

@@ -254,7 +254,9 @@ fn tell(args: &DrainArgs, at: &Standing) {
 
 #[cfg(test)]
 mod tests {
-    use rossby_domain::placement::{Change, ClusterMap, NodeEntry, NodeState, RegionName};
+    use rossby_domain::placement::{
+        Beginning, Change, ClusterMap, NodeEntry, NodeState, RegionName,
+    };
 
     use super::*;
     use crate::placement::Known;
@@ -268,7 +270,7 @@ mod tests {
             state: NodeState::Active,
         };
         let first = (1..=3).map(|node| (NodeId(node), entry(node))).collect();
-        let founded = Change::Found {
+        let founded = Change::Found(Beginning {
             goal: rossby_domain::placement::SurvivalGoal::Node,
             partitions: rossby_domain::ids::PartitionCount::DEFAULT,
             groups: rossby_domain::placement::birth(
@@ -278,7 +280,7 @@ mod tests {
             )
             .groups,
             nodes: first,
-        };
+        });
         let put = |node: u64, state| Change::PutNode {
             node: NodeId(node),
             entry: NodeEntry {

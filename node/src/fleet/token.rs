@@ -1,4 +1,4 @@
-//! `rossby node token`: what a new node joins by.
+//! `rossby node token`: what a new node joins by, and what has become of those that were made.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -6,17 +6,98 @@ use std::path::Path;
 use std::time::Duration;
 
 use rossby_proto::v1;
+use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::ORDER_TIMEOUT;
-use crate::cli::TokenArgs;
+use crate::cli::{PlacementArgs, TokenArgs, TokenCommand};
 use crate::cluster::{connect, order};
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::table;
 
-/// `rossby node token`.
+/// `rossby node token`, and what is below it.
 pub(super) async fn token(args: &TokenArgs) -> Result<(), Failure> {
+    match &args.command {
+        None => issue(args).await,
+        Some(TokenCommand::List(args)) => list(args).await,
+        Some(TokenCommand::Revoke { placement, node }) => revoke(placement, *node).await,
+    }
+}
+
+/// A token, as it is shown.
+#[derive(Serialize)]
+struct TokenView<'a> {
+    node: u64,
+    /// `None` for any that nodes are in.
+    region: Option<&'a str>,
+    new_region: bool,
+    expires_ms: u64,
+    state: &'a str,
+    /// Where the node that has used it is, if it is in the cluster still.
+    peer_address: Option<&'a str>,
+}
+
+impl<'a> TokenView<'a> {
+    fn of(token: &'a v1::JoinToken) -> Self {
+        let told = |text: &'a String| (!text.is_empty()).then_some(text.as_str());
+        Self {
+            node: token.node_id,
+            region: told(&token.region),
+            new_region: token.new_region,
+            expires_ms: token.expires_ms,
+            state: &token.state,
+            peer_address: told(&token.peer_address),
+        }
+    }
+
+    fn row(&self) -> [String; 4] {
+        let region = match (self.region, self.new_region) {
+            (None, _) => "any".to_owned(),
+            (Some(region), true) => format!("{region} (new)"),
+            (Some(region), false) => region.to_owned(),
+        };
+        let state = match (self.state, self.peer_address) {
+            ("used", Some(address)) => format!("used by the node at {address}"),
+            ("used", None) => "used by a node that has left".to_owned(),
+            (state, _) => state.to_owned(),
+        };
+        let expires = output::utc(self.expires_ms).to_string();
+        [self.node.to_string(), region, expires, state]
+    }
+}
+
+async fn list(args: &PlacementArgs) -> Result<(), Failure> {
+    let mut client = connect(&args.socket.path()).await?;
+    let asked = client.list_tokens(v1::ListTokensRequest {});
+    let tokens = order(ORDER_TIMEOUT, asked).await?.tokens;
+    let tokens: Vec<_> = tokens.iter().map(TokenView::of).collect();
+    if args.json {
+        return output::json(&json!({ "tokens": tokens }));
+    }
+    let rows: Vec<_> = tokens.iter().map(TokenView::row).collect();
+    output::line(table::text(
+        ["FOR NODE", "REGION", "GOOD UNTIL", "STATE"],
+        &rows,
+    ));
+    Ok(())
+}
+
+async fn revoke(args: &PlacementArgs, node: u64) -> Result<(), Failure> {
+    let mut client = connect(&args.socket.path()).await?;
+    let asked = client.revoke_token(v1::RevokeTokenRequest { node_id: node });
+    order(ORDER_TIMEOUT, asked).await?;
+    if args.json {
+        return output::json(&json!({ "node": node, "state": "revoked" }));
+    }
+    output::line(format!(
+        "The join token for node {node} is good for nobody any more."
+    ));
+    Ok(())
+}
+
+async fn issue(args: &TokenArgs) -> Result<(), Failure> {
     let mut client = connect(&args.placement.socket.path()).await?;
     let valid_for_ms = args.valid_for.as_millis();
     let region = args.region.as_ref();

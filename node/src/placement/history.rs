@@ -1,6 +1,6 @@
 //! `rossby placement history`: what changed in the map.
 
-use rossby_domain::placement::{Change, MapHistoryRow, NodeState};
+use rossby_domain::placement::{Beginning, Change, MapHistoryRow, NodeState};
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -39,25 +39,22 @@ pub(super) fn print(rows: &[MapHistoryRow], json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How much a cluster began with.
+fn size(beginning: &Beginning) -> String {
+    let nodes = counted(beginning.nodes.len(), "node");
+    format!("{nodes}, {}", counted(beginning.groups.len(), "group"))
+}
+
 /// A change in words.
 fn words(change: &Change) -> String {
     match change {
-        Change::Found {
-            goal,
-            partitions,
-            nodes,
-            groups,
-        } => format!(
-            "founded: {}, {}, {} partitions, to survive the loss of a {goal}",
-            counted(nodes.len(), "node"),
-            counted(groups.len(), "group"),
-            partitions.get()
+        Change::Found(beginning) => format!(
+            "founded: {}, {} partitions, to survive the loss of a {}",
+            size(beginning),
+            beginning.partitions.get(),
+            beginning.goal
         ),
-        Change::Restore { nodes, groups, .. } => format!(
-            "made of a backup: {}, {}",
-            counted(nodes.len(), "node"),
-            counted(groups.len(), "group"),
-        ),
+        Change::Restore { beginning, .. } => format!("made of a backup: {}", size(beginning)),
         Change::PutNode { node, entry } => {
             let region = &entry.region;
             let at = match entry.peer_address.as_str() {

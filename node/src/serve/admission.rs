@@ -1,4 +1,5 @@
-//! What a member does for nodes that come by a join token: issues one, and takes in whoever shows it.
+//! What a member does for nodes that come by a join token: issues one, lists and revokes them, and takes in whoever
+//! shows one.
 //!
 //! ```text
 //!   node token ─► any node ─► IssueToken ─────┐
@@ -6,18 +7,20 @@
 //!   serve --join ─► seed: calls it back ─► Admit ┘        └─► the map, with the node in it ─► the plan gives it replicas
 //! ```
 //!
-//! Both commands may be given again, so what is not known is asked again.
+//! All commands may be given again, so what is not known is asked again.
 
 use std::time::Duration;
 
-use rossby_api::admin::{IssuedToken, OperatorError};
+use rossby_api::admin::{IssuedToken, KnownToken, OperatorError};
 use rossby_api::peer::{Newcomer, Welcome};
 use rossby_api::{ApiError, Code, Retry};
-use rossby_domain::command::{Admit, IssueToken};
+use rossby_domain::command::{Admit, IssueToken, RevokeToken};
+use rossby_domain::ids::NodeId;
 use rossby_domain::placement::{
-    AdmissionRefusal, Joiner, PLACEMENT_GROUP, PLACEMENT_PARTITION, TokenDigest, TokenWanted,
+    AdmissionRefusal, JoinToken, Joiner, PLACEMENT_GROUP, PLACEMENT_PARTITION, TokenDigest,
+    TokenUse, TokenWanted,
 };
-use rossby_domain::{Command, Outcome, Rejection};
+use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
 use rossby_seams::random;
 use tokio::time::{Instant, sleep};
 use tracing::info;
@@ -58,6 +61,45 @@ impl Node {
                     expires_at,
                     peer_address: self.parts.advertised.peers.clone(),
                 })
+            }
+            other => Err(failed(format!("unexpected outcome: {other:?}"))),
+        }
+    }
+
+    /// The tokens that have not expired, as the placement group's leader knows them.
+    pub(super) async fn known_tokens(&self) -> Result<Vec<KnownToken>, OperatorError> {
+        let membership = self.entered()?;
+        let deadline = Instant::now() + WITHIN;
+        let asked = membership.router.ask(
+            PLACEMENT_GROUP,
+            PLACEMENT_PARTITION,
+            Query::JoinTokens,
+            deadline,
+        );
+        let tokens = match asked.await.map_err(|error| of_api(&error))? {
+            Answer::JoinTokens(tokens) => tokens,
+            other => return Err(failed(format!("unexpected answer: {other:?}"))),
+        };
+        let map = membership.map.newest();
+        let known = |token: JoinToken| {
+            let is_used = matches!(token.used, TokenUse::By(_));
+            let entry = map.nodes().get(&token.node).filter(|_| is_used);
+            KnownToken {
+                peer_address: entry.map(|entry| entry.peer_address.clone()),
+                token,
+            }
+        };
+        Ok(tokens.into_iter().map(known).collect())
+    }
+
+    /// Takes the token back that is for this node. Every member asks the placement group about each token that it is
+    /// shown, so none takes it from then on.
+    pub(super) async fn revoke(&self, node: NodeId) -> Result<(), OperatorError> {
+        let command = Command::RevokeToken(RevokeToken { node });
+        match self.propose_admission(command).await? {
+            Outcome::TokenRevoked => {
+                info!(%node, "a join token was revoked");
+                Ok(())
             }
             other => Err(failed(format!("unexpected outcome: {other:?}"))),
         }
@@ -148,7 +190,12 @@ impl Node {
 /// What the operator can do about a refusal is told by whoever speaks to the operator.
 fn of_refusal(refusal: &AdmissionRefusal) -> OperatorError {
     match refusal {
-        AdmissionRefusal::Validity => OperatorError::Invalid(refusal.to_string()),
+        AdmissionRefusal::Validity | AdmissionRefusal::NoToken(_) => {
+            OperatorError::Invalid(refusal.to_string())
+        }
+        AdmissionRefusal::Joined(node) => refused(format!(
+            "{refusal}: `rossby node decommission {node}` takes the node out of the cluster"
+        )),
         refusal => refused(refusal),
     }
 }

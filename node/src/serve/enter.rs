@@ -101,6 +101,10 @@ impl Node {
             secrets,
             courier,
         };
+        // Before the first replica, which opens links at once: one that does not name the cluster is refused.
+        if let Some(peers) = &self.parts.peers {
+            peers.join(membership.cluster.id);
+        }
         if let Err(error) = self.hold(data, &membership, &place.held).await {
             for group in membership.replicas.all() {
                 membership.replicas.remove(group.id());
@@ -243,9 +247,6 @@ impl Node {
             courier: Arc::clone(&membership.courier),
             metrics: Arc::clone(&self.parts.metrics),
         }));
-        if let Some(peers) = &self.parts.peers {
-            peers.join(cluster.id);
-        }
         let links: Arc<dyn LinkAcceptor> = membership.engine.groups.clone();
         let door: Arc<dyn PeerDoor> = mailbox.clone();
         self.peer_server.open(cluster.id, links, door);

@@ -19,8 +19,8 @@ use rossby_domain::ids::{
     ClusterId, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
 };
 use rossby_domain::placement::{
-    Birth, Change, ClusterMap, FoundingGroup, NodeEntry, Owner, PLACEMENT_GROUP, PlacementRefusal,
-    RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
+    Beginning, Birth, Change, ClusterMap, FoundingGroup, NodeEntry, Owner, PLACEMENT_GROUP,
+    PlacementRefusal, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
 };
 use rossby_raft::Member;
 use rossby_seams::disk;
@@ -146,21 +146,17 @@ impl Founding {
     /// The change that brings the first map.
     #[must_use]
     pub fn change(&self) -> Change {
-        let (nodes, groups) = (self.nodes.clone(), self.groups.clone());
-        let (goal, partitions) = (self.goal, self.partitions);
+        let beginning = Beginning {
+            goal: self.goal,
+            partitions: self.partitions,
+            nodes: self.nodes.clone(),
+            groups: self.groups.clone(),
+        };
         match self.inherited.clone() {
-            None => Change::Found {
-                goal,
-                partitions,
-                nodes,
-                groups,
-            },
+            None => Change::Found(beginning),
             Some(Inherited { above, owners }) => Change::Restore {
                 above,
-                goal,
-                partitions,
-                nodes,
-                groups,
+                beginning,
                 owners,
             },
         }

@@ -12,9 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rossby_api::admin::{InitPlan, OperatorError};
+use futures_util::future::join_all;
+use rossby_api::admin::{InitPlan, MadeCluster, OperatorError};
 use rossby_api::peer::{ConnectError, Connections};
-use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId};
+use rossby_domain::ids::{GroupId, MapVersion, NodeId};
 use rossby_domain::placement::{NodeEntry, NodeState, PLACEMENT_GROUP, RegionName};
 use rossby_proto::v1;
 use rossby_storage::datadir::DataDirectory;
@@ -38,7 +39,7 @@ impl Node {
     ///
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
-    pub(super) async fn init(&self, plan: InitPlan) -> Result<ClusterId, OperatorError> {
+    pub(super) async fn init(&self, plan: InitPlan) -> Result<MadeCluster, OperatorError> {
         let mut data = self.data.lock().await;
         let peers = self.parts.peers.as_ref().ok_or_else(|| {
             refused("this node has no peer listener and is a cluster by itself; start it with --peer-listen")
@@ -53,18 +54,22 @@ impl Node {
                     .map_err(of_plan)?
             }
         };
-        if !founding.placed {
-            self.place_others(peers, &founding).await?;
-            founding.placed = true;
-            founding.write(&data).map_err(failed)?;
-        }
+        let left_out = match founding.placed {
+            true => self.without_place(peers, &founding).await,
+            false => {
+                let left_out = self.place_others(peers, &founding).await?;
+                founding.placed = true;
+                founding.write(&data).map_err(failed)?;
+                left_out
+            }
+        };
         let cluster = founding.cluster;
         let groups: Vec<GroupId> = founding.groups.keys().copied().collect();
         let founder = self.founder(founding).map_err(failed)?;
         self.enter(&mut data, founder).await.map_err(failed)?;
         drop(data);
         self.await_leaders(groups).await?;
-        Ok(cluster)
+        Ok(MadeCluster { cluster, left_out })
     }
 
     /// The plan that this node founds a cluster by, if it is the operator's; refuses any other, and a
@@ -129,13 +134,33 @@ impl Node {
         Ok((nodes, marks))
     }
 
+    /// Those of the plan, places being given already, that answer and belong to no cluster.
+    async fn without_place(
+        &self,
+        peers: &Connections,
+        founding: &Founding,
+    ) -> Vec<(NodeId, String)> {
+        let others = founding
+            .nodes
+            .iter()
+            .filter(|(node, _)| **node != self.id());
+        let asked = others.map(|(node, entry)| async move {
+            let address = entry.peer_address.clone();
+            let found = describe(peers, *node, &address, PLACEMENT_GROUP).await;
+            let is_free = found.is_ok_and(|found| found.cluster_id.is_empty());
+            is_free.then_some((*node, address))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
     /// Gives every other node the plan and the secrets; not to one whose disk was lost since the plan was
-    /// made.
+    /// made. Those are returned.
     async fn place_others(
         &self,
         peers: &Connections,
         founding: &Founding,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<Vec<(NodeId, String)>, OperatorError> {
+        let mut left_out = Vec::new();
         let secrets = self.load_secrets().map_err(failed)?.encode();
         // Only the founder gives places: it knows which were taken.
         let theirs = Founding {
@@ -155,6 +180,7 @@ impl Node {
                      place by that plan. If its disk was lost, have it taken in with `rossby cluster \
                      replace-node` once the cluster is made"
                 );
+                left_out.push((*node, entry.peer_address.clone()));
                 continue;
             }
             let request = v1::CreateReplicaRequest {
@@ -167,7 +193,7 @@ impl Node {
             };
             place(peers, *node, &entry.peer_address, request).await?;
         }
-        Ok(())
+        Ok(left_out)
     }
 
     /// Waits until every group has a leader and the placement group has the map.

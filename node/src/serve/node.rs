@@ -30,7 +30,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::engine::{Engine, EngineError};
 use super::enter::Place;
@@ -311,6 +311,15 @@ impl Node {
                     return Ok(());
                 }
                 _ if named => return self.enter(data, place).await,
+                None if founds.is_none() && self.parts.peers.is_some() => {
+                    // It joined by a token, and nothing that it has names another node.
+                    warn!(
+                        %cluster,
+                        "the cluster map is lost, and this node holds no replica: it waits to be told by the \
+                         member that plans, or for `rossby cluster add-node` on a member"
+                    );
+                    return self.enter(data, place).await;
+                }
                 _ => {}
             }
         }

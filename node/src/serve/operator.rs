@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::admin::{
-    BackupSource, InitPlan, IssuedToken, MembersOrder, MembersProgress, NewGroup, NodeStatus,
-    Operator, OperatorError, PlacementView, Standing,
+    BackupSource, InitPlan, IssuedToken, KnownToken, MadeCluster, MembersOrder, MembersProgress,
+    NewGroup, NodeStatus, Operator, OperatorError, PlacementView, Standing,
 };
 use rossby_api::workers::tell_time;
-use rossby_domain::ids::{ClusterId, GroupId, MapVersion, NodeId, PartitionId};
+use rossby_domain::ids::{GroupId, MapVersion, NodeId, PartitionId};
 use rossby_domain::placement::{PLACEMENT_GROUP, RegionName, SurvivalGoal, TokenWanted};
 use rossby_proto::v1;
 use rossby_raft::{
@@ -78,7 +78,7 @@ impl Operator for Node {
         }
     }
 
-    async fn init_cluster(&self, plan: InitPlan) -> Result<ClusterId, OperatorError> {
+    async fn init_cluster(&self, plan: InitPlan) -> Result<MadeCluster, OperatorError> {
         self.init(plan).await
     }
 
@@ -213,6 +213,14 @@ impl Operator for Node {
 
     async fn issue_token(&self, wanted: TokenWanted) -> Result<IssuedToken, OperatorError> {
         self.issue(wanted).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<KnownToken>, OperatorError> {
+        self.known_tokens().await
+    }
+
+    async fn revoke_token(&self, node: NodeId) -> Result<(), OperatorError> {
+        self.revoke(node).await
     }
 }
 

@@ -60,7 +60,14 @@ impl Node {
     fn serves(&self, membership: &Membership) -> Result<(), String> {
         let map = membership.map.newest();
         if map.owners().is_empty() {
-            return Err("this node does not know the cluster map yet".to_owned());
+            // With replicas it asks their members; without, it is told by whoever plans, if anybody does.
+            let help = match membership.replicas.all().is_empty() {
+                true => {
+                    ": a member tells it within seconds, or else give `rossby cluster add-node` for it on one"
+                }
+                false => "",
+            };
+            return Err(format!("this node does not know the cluster map yet{help}"));
         }
         let groups = membership.replicas.of_boxes();
         let mut assigned: BTreeMap<GroupId, Vec<PartitionId>> = BTreeMap::new();

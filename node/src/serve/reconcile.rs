@@ -93,7 +93,11 @@ impl Ground for Node {
                 let peers = self.parts.peers.as_ref()?;
                 let connection = peers.get(*node, &entry.peer_address).await.ok()?;
                 let mut client = connection.client();
-                let answer = client.reports(v1::ReportsRequest {}).await.ok()?;
+                let request = v1::ReportsRequest {
+                    map_version: map.version().0,
+                    peer_address: self.parts.advertised.peers.clone(),
+                };
+                let answer = client.reports(request).await.ok()?;
                 serde_json::from_slice(&answer.into_inner().reports).ok()
             };
             (*node, timeout(ANSWER_WITHIN, asked).await.ok().flatten())

@@ -178,11 +178,34 @@ fn groups_of_which_nothing_is_asked_are_counted_at_rest_and_awake() {
     let awake = report(&[&idle[..], &["--awake"]].concat());
     assert_eq!(awake["resting_replicas"], 0);
     for wrong in [
-        &["--local=2", "--groups=3"][..],
-        &["--local=3", "--subscribers=0"],
+        &["idle", "--local=2", "--groups=3"][..],
+        &["idle", "--local=3", "--subscribers=0"],
+        &["send", "--local=2", "--groups=2", "--no-floor"],
     ] {
-        let output = run([&["bench", "idle"], wrong].concat());
+        let output = run([&["bench"], wrong].concat());
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_load_is_spread_evenly_over_groups() {
+    let shape = ["--local=3", "--groups=3", "--boxes=7"];
+    // Both in one run: what sends is chosen like what is sent to.
+    let report = report_of_load(&[&["send"], &SHORT[..], &shape].concat());
+    assert_whole(&report, 3);
+    assert_eq!(report["groups"], 3);
+    let spread = report["spread"].as_array().unwrap();
+    let of = |name: &str| -> Vec<u64> {
+        let figures = spread.iter().map(|group| group[name].as_u64());
+        figures.map(Option::unwrap).collect()
+    };
+    assert_eq!(of("group"), [1, 2, 3]);
+    assert_eq!((of("boxes"), of("clients")), (vec![3, 2, 2], vec![2, 1, 1]));
+    assert!(of("partitions").iter().all(|owned| *owned > 0), "{report}");
+    let nodes: Vec<&Value> = report["nodes"].as_array().unwrap().iter().collect();
+    for group in spread {
+        let leads = |node: &&&Value| node["server"] == group["leader"];
+        assert!(nodes.iter().any(|node| leads(&node)), "{report}");
     }
 }
 

@@ -227,6 +227,17 @@ fn wrong_tokens_and_wrong_places_are_refused_and_change_nothing() {
     write_private(&file, forged.trim());
     ends(&mut node, 5, "another cluster");
     write_private(&file, good.trim());
+    // A token that was taken back at one node is good at no other. Its file is found by nobody afterwards.
+    let (leaked, leaked_file) = token(&mut cluster, 1, &["--region", "local"]);
+    let revoke = ["node", "token", "revoke", &leaked.to_string()];
+    for _ in 0..2 {
+        let revoked = order(&mut cluster, 2, &revoke);
+        assert_eq!(revoked["state"], "revoked", "{revoked}");
+    }
+    let mut late = joiner(&mut cluster, leaked, &[3, 1], "local", &leaked_file);
+    ends(&mut late, 5, "the join token was revoked");
+    let said = refused(&mut cluster, 3, &["node", "token", "revoke", "77"], 2);
+    assert!(said.contains("no join token for node 77"), "{said}");
     // A directory that is not empty.
     std::fs::create_dir_all(node.data().join("wal")).unwrap();
     std::fs::remove_file(node.data().join("joining")).unwrap();
@@ -242,6 +253,21 @@ fn wrong_tokens_and_wrong_places_are_refused_and_change_nothing() {
     node.wait_ready();
     let secrets = |node: &Node| std::fs::read(node.secrets()).unwrap();
     assert_eq!(secrets(&node), secrets(cluster.node(1)));
+    let listed = order(&mut cluster, 3, &["node", "token", "list"]);
+    let of = |at: usize, name: &str| listed["tokens"][at][name].clone();
+    assert_eq!(listed["tokens"].as_array().unwrap().len(), 2, "{listed}");
+    let used = (of(0, "node"), of(0, "state"), of(0, "region"));
+    assert_eq!(used, (id.into(), "used".into(), Value::Null));
+    assert_eq!(of(0, "peer_address"), node.peer_address().to_string());
+    let revoked = (of(1, "node"), of(1, "state"), of(1, "region"));
+    assert_eq!(revoked, (leaked.into(), "revoked".into(), "local".into()));
+    let said = refused(
+        &mut cluster,
+        2,
+        &["node", "token", "revoke", &id.to_string()],
+        5,
+    );
+    assert!(said.contains("has joined by its token"), "{said}");
     // The token is used: another directory does not come in by it.
     node.terminate();
     let data = node.data();
@@ -249,6 +275,13 @@ fn wrong_tokens_and_wrong_places_are_refused_and_change_nothing() {
     ends(&mut node, 5, "was used before");
     std::fs::remove_dir_all(&data).unwrap();
     std::fs::rename(data.with_extension("aside"), &data).unwrap();
+    node.start();
+    node.wait_ready();
+    // It holds no replica: without its map it knows nobody, and is found by whoever plans.
+    let held = node.status().unwrap()["groups"].clone();
+    assert_eq!(held, serde_json::json!([]));
+    node.kill();
+    std::fs::remove_file(node.data().join("map")).unwrap();
     node.start();
     node.wait_ready();
     // None of them is kept in clear, nor logged.

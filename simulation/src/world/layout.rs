@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rossby_domain::ids::{GroupId, NodeId, PartitionCount, ReplicaId};
 use rossby_domain::placement::{
-    Birth, Change, ClusterMap, NodeEntry, NodeState, PLACEMENT_GROUP, Patience, PlacementRefusal,
-    RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
+    Beginning, Birth, Change, ClusterMap, NodeEntry, NodeState, PLACEMENT_GROUP, Patience,
+    PlacementRefusal, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
 };
 use rossby_raft::{Member, Timing};
 use rossby_seams::transport::Conditions;
@@ -155,12 +155,12 @@ impl Layout {
             .chain(data)
             .collect();
         let partitions = partitions(MANY_PARTITIONS);
-        let change = Change::Found {
+        let change = Change::Found(Beginning {
             goal,
             partitions,
             nodes: entries,
             groups,
-        };
+        });
         let map = ClusterMap::default().after(&change)?;
         let mut nodes = founding;
         let spare = NodeId(each * 3 + 1);

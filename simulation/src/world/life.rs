@@ -1,57 +1,43 @@
-//! A process that holds replicas: what the `rossby` binary wires, but for the listeners.
+//! A process that holds replicas, as long as it lives: what the `rossby` binary wires, but for the listeners. How
+//! it begins is in `birth.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use rossby_api::admin::OperatorError;
 use rossby_api::peer::{GroupReport, PlannedStep};
 use rossby_api::placement::{
-    By, MapKeeper, NodeDirectory, Orders, PlannedChange, Replicas, begin_step, reconcile, reports,
+    By, MapKeeper, Orders, PlannedChange, Replicas, begin_step, reconcile, reports,
 };
-use rossby_api::{
-    Directory, DoorLimits, MailboxConfig, MailboxService, Metrics, Router, SoleGroup, Workers,
-};
+use rossby_api::{MailboxService, Router, Workers};
 use rossby_domain::command::Place;
 use rossby_domain::ids::{GroupId, MapVersion, NodeId, ReplicaId};
 use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP, PLACEMENT_PARTITION};
 use rossby_domain::{Answer, Command, Query};
 use rossby_raft::{
-    Advance, Blocking, ChangeError, Deed, Group, Groups, GroupsConfig, Newcomers, Order,
-    StartError, Witness,
+    Advance, Blocking, ChangeError, Deed, Group, Groups, Newcomers, Order, StartError, Witness,
 };
-use rossby_seams::base::MemoryBase;
-use rossby_seams::disk::Disk;
 use rossby_seams::random::SeededRandom;
-use rossby_seams::transport::{Link, SharedTransport, Transport, TransportError};
-use rossby_storage::datadir::{
-    ClusterIdentity, DataDirectory, DataDirectoryError, HeldReplica, Identity,
-};
+use rossby_storage::datadir::{DataDirectory, DataDirectoryError, HeldReplica};
 use rossby_storage::store::{Reader, Store, StoreError};
-use rossby_storage::wal::{Wal, WalError, WalOptions, WalWriter};
+use rossby_storage::wal::{Wal, WalError};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::clock::WorldClock;
-use super::dice::Dice;
+use super::birth::{Birth, metrics};
 use super::layout::Layout;
 use super::node::Common;
-use super::peers::{LifeGround, LifePeers};
+use super::peers::LifeGround;
 use super::trap::Moment;
 use crate::observe::{Digest, ReplicaEvent, What, Who, events_of};
 
-/// The cluster's name, which is in every Hawk MAC.
-const CLUSTER_NAME: &str = "simulated";
 /// States are compared at every entry whose index is a multiple of this.
 const COMPARE_EVERY: u64 = 16;
-/// How long one sync takes, at least and at most, in milliseconds.
-const SYNC_MS: (u64, u64) = (1, 4);
 /// Between two looks whether a process has stopped by itself.
 const LOOK: Duration = Duration::from_millis(250);
 /// Between two tries to bring the first map into the log, and how long one may take.
@@ -105,221 +91,18 @@ pub struct Life {
     /// Which groups have their members changed here.
     pub orders: Orders,
     /// The newest map that it knows, where there is one.
-    keeper: Option<Arc<MapKeeper>>,
-    parts: Birth,
-    groups: Arc<Groups>,
-    store: Store,
-    wal: Wal,
-    writer: JoinHandle<()>,
-    witness: Arc<LifeWitness>,
-}
-
-/// What a process begins with.
-pub(super) struct Birth {
-    pub(super) node: NodeId,
-    pub(super) common: Arc<Common>,
-    pub(super) clock: Arc<WorldClock>,
-    pub(super) slowness_ms: Arc<AtomicU64>,
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) base: Arc<MemoryBase>,
-    pub(super) data: Data,
-    pub(super) dice: Dice,
-}
-
-impl Birth {
-    /// Starts the process for these replicas, in the order of `rossby_node`: the log, then the identity
-    /// that names the replicas, then the groups. `map` is one that it was given.
-    pub(super) async fn live(
-        self,
-        held: &BTreeSet<HeldReplica>,
-        map: Option<Arc<ClusterMap>>,
-    ) -> Result<Arc<Life>, LifeError> {
-        let gone = CancellationToken::new();
-        // Given up or failed half-way, nothing of it is seen any more.
-        let ends = gone.clone().drop_guard();
-        let (wal_folder, checkpoints) = {
-            let data = self.data.lock();
-            (data.wal(), data.checkpoints())
-        };
-        let options = WalOptions {
-            // The least that the largest entry fits into.
-            segment_bytes: 4 << 20,
-            cache_bytes: 256 << 10,
-        };
-        let (wal, writer) = Wal::open(Arc::clone(&self.disk), &wal_folder, options)?;
-        let store = Store::open(
-            Arc::clone(&self.disk),
-            &checkpoints,
-            Arc::clone(&self.base) as _,
-        )?;
-        self.take_places(held)?;
-        let keeper = self.keeper(map);
-        let writer = tokio::spawn(write(
-            writer,
-            self.dice.stream("sync"),
-            Arc::clone(&self.slowness_ms),
-        ));
-        let witness = Arc::new(LifeWitness {
-            common: Arc::clone(&self.common),
-            node: self.node,
-            gone: gone.clone(),
-            readers: Mutex::default(),
-        });
-        let groups = Groups::witnessed(self.groups(&gone, &wal, &store), witness.clone());
-        self.common.network.register(self.node, groups.clone());
-        let started = match self.start(&groups, &witness, held).await {
-            Ok(started) => started,
-            Err(error) => {
-                writer.abort();
-                return Err(error);
-            }
-        };
-        let replicas = Arc::<Replicas>::default();
-        let router = self.router(&gone, &started, &replicas, keeper.as_ref());
-        let life = Arc::new(Life {
-            node: self.node,
-            mailbox: Arc::new(self.mailbox(&router)),
-            gone,
-            replicas,
-            router,
-            orders: Orders::default(),
-            keeper,
-            parts: self,
-            groups,
-            store,
-            wal,
-            writer,
-            witness,
-        });
-        for group in started {
-            life.take_in(group);
-        }
-        life.work();
-        ends.disarm();
-        Ok(life)
-    }
-
-    /// Starts the replicas; one that was removed, which its log knows, is buried instead.
-    async fn start(
-        &self,
-        groups: &Groups,
-        witness: &LifeWitness,
-        held: &BTreeSet<HeldReplica>,
-    ) -> Result<Vec<Arc<Group>>, LifeError> {
-        let mut started = Vec::new();
-        for held in held {
-            match groups.start(held.group, held.replica).await {
-                Ok(group) => {
-                    witness.readers.lock().insert(held.group, group.reader());
-                    started.push(group);
-                }
-                Err(StartError::Log(WalError::ReplicaRemoved { .. }))
-                    if self.common.layout.has_map() =>
-                {
-                    bury(&self.data, held.group, held.replica)?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(started)
-    }
-
-    /// What the directory kept of the map, and what else is known of it.
-    fn keeper(&self, given: Option<Arc<ClusterMap>>) -> Option<Arc<MapKeeper>> {
-        let (_, first) = self.common.layout.first.as_ref()?;
-        let data = self.data.lock();
-        let keeper = MapKeeper::open(Arc::clone(data.disk()), data.path());
-        keeper.offer(Arc::new(first.clone()));
-        if let Some(given) = given {
-            keeper.offer(given);
-        }
-        Some(Arc::new(keeper))
-    }
-
-    /// Writes down which replicas live here.
-    fn take_places(&self, held: &BTreeSet<HeldReplica>) -> Result<(), DataDirectoryError> {
-        let mut data = self.data.lock();
-        let known = data.identity().cloned();
-        let mut identity = known.unwrap_or_else(|| Identity::new(self.node));
-        identity.cluster = Some(ClusterIdentity {
-            id: self.common.cluster,
-            name: CLUSTER_NAME.to_owned(),
-            partitions: self.common.layout.partitions,
-            secrets_check: None,
-        });
-        identity.replicas.extend(held);
-        data.save(identity)
-    }
-
-    fn groups(&self, gone: &CancellationToken, wal: &Wal, store: &Store) -> GroupsConfig {
-        GroupsConfig {
-            node: self.node,
-            timing: self.common.layout.timing(),
-            rest: true,
-            clock: self.clock.clone(),
-            random: Arc::new(SeededRandom::new(self.dice.seed_of("raft"))),
-            transport: Arc::new(LifeTransport {
-                transport: self.common.network.transport(self.node),
-                gone: gone.clone(),
-            }),
-            wal: wal.clone(),
-            store: store.clone(),
-            blocking: Blocking::Inline,
-            checkpoint_log_bytes: self.common.checkpoint_log_bytes,
-            overlay_budget_bytes: 64 << 20,
-            lease_reads: true,
-        }
-    }
-
-    fn router(
-        &self,
-        gone: &CancellationToken,
-        started: &[Arc<Group>],
-        replicas: &Arc<Replicas>,
-        keeper: Option<&Arc<MapKeeper>>,
-    ) -> Arc<Router> {
-        let partitions = self.common.layout.partitions;
-        let directory: Arc<dyn Directory> = match (keeper, started) {
-            (None, [group, ..]) => Arc::new(SoleGroup::new(Arc::clone(group), partitions)),
-            (keeper, _) => Arc::new(NodeDirectory {
-                node: self.node,
-                region: self.common.layout.region(self.node),
-                // Without a map there is a group.
-                map: keeper.map_or_else(|| self.no_map(), Arc::clone),
-                replicas: Arc::clone(replicas),
-            }),
-        };
-        Router::new(self.node, directory, Arc::new(self.peers(gone)))
-    }
-
-    fn no_map(&self) -> Arc<MapKeeper> {
-        let data = self.data.lock();
-        Arc::new(MapKeeper::open(Arc::clone(data.disk()), data.path()))
-    }
-
-    fn peers(&self, gone: &CancellationToken) -> LifePeers {
-        LifePeers::new(self.node, Arc::clone(&self.common), gone.clone())
-    }
-
-    fn mailbox(&self, router: &Arc<Router>) -> MailboxService {
-        let common = &self.common;
-        MailboxService::new(MailboxConfig {
-            router: Arc::clone(router),
-            secrets: Arc::clone(&common.secrets),
-            partitions: common.layout.partitions,
-            cluster_name: CLUSTER_NAME.to_owned(),
-            random: Arc::new(SeededRandom::new(self.dice.seed_of("mailbox"))),
-            limits: DoorLimits::default(),
-            stored_limits: common.limits,
-            courier: Arc::new(common.codes.clone()),
-            metrics: metrics(),
-        })
-    }
+    pub(super) keeper: Option<Arc<MapKeeper>>,
+    pub(super) parts: Birth,
+    pub(super) groups: Arc<Groups>,
+    pub(super) store: Store,
+    pub(super) wal: Wal,
+    pub(super) writer: JoinHandle<()>,
+    pub(super) witness: Arc<LifeWitness>,
 }
 
 impl Life {
     /// Takes a started replica in, with the work that belongs to it.
-    fn take_in(self: &Arc<Self>, group: Arc<Group>) {
+    pub(super) fn take_in(self: &Arc<Self>, group: Arc<Group>) {
         let (id, stop) = (group.id(), self.gone.child_token());
         let common = &self.parts.common;
         let dice = self.parts.dice.stream(&format!("group {id}"));
@@ -342,7 +125,7 @@ impl Life {
     }
 
     /// What it does beside the work of its groups, where there is a map.
-    fn work(self: &Arc<Self>) {
+    pub(super) fn work(self: &Arc<Self>) {
         let Some(keeper) = &self.keeper else { return };
         let (gone, peers) = (self.gone.clone(), self.parts.peers(&self.gone));
         tokio::spawn(Arc::clone(keeper).keep(Blocking::Inline, gone.clone()));
@@ -527,21 +310,6 @@ pub(super) fn bury(
     }
 }
 
-fn metrics() -> Arc<Metrics> {
-    Metrics::register(&mut prometheus_client::registry::Registry::default())
-}
-
-/// The log's writer as a task: each drain takes the time of a sync.
-async fn write(mut writer: WalWriter, dice: Dice, slowness_ms: Arc<AtomicU64>) {
-    while !writer.is_over() {
-        writer.ready().await;
-        let slowness = slowness_ms.load(Ordering::SeqCst);
-        let (least, most) = SYNC_MS;
-        tokio::time::sleep(dice.millis(least, most) + Duration::from_millis(slowness)).await;
-        writer.drain();
-    }
-}
-
 /// Says when a replica has stopped by itself, and buries one that was removed.
 async fn look_on(life: Arc<Life>, group: Arc<Group>) {
     let (id, replica) = (group.id(), group.replica());
@@ -618,35 +386,13 @@ async fn found_map(life: Arc<Life>) {
     }
 }
 
-/// A way to the other nodes that ends with the process.
-#[derive(Debug)]
-struct LifeTransport {
-    transport: SharedTransport,
-    gone: CancellationToken,
-}
-
-#[async_trait]
-impl Transport for LifeTransport {
-    async fn connect(&self, node: NodeId, address: &str) -> Result<Link, TransportError> {
-        let connecting = self.transport.connect(node, address);
-        match self.gone.run_until_cancelled(connecting).await {
-            Some(connected) if !self.gone.is_cancelled() => connected,
-            _ => Err(TransportError::Unreachable {
-                node,
-                address: address.to_owned(),
-                reason: "this process has ended".to_owned(),
-            }),
-        }
-    }
-}
-
 /// Sees what a process does until it is gone.
 #[derive(Debug)]
-struct LifeWitness {
-    common: Arc<Common>,
-    node: NodeId,
-    gone: CancellationToken,
-    readers: Mutex<BTreeMap<GroupId, Reader>>,
+pub(super) struct LifeWitness {
+    pub(super) common: Arc<Common>,
+    pub(super) node: NodeId,
+    pub(super) gone: CancellationToken,
+    pub(super) readers: Mutex<BTreeMap<GroupId, Reader>>,
 }
 
 impl LifeWitness {

@@ -11,7 +11,8 @@
 //! order. One world is one process with one thread; its time passes only while nobody has anything
 //! to do.
 
-pub mod clock;
+pub mod birth;
+mod clock;
 pub mod courier;
 pub mod dice;
 pub mod door;

@@ -25,11 +25,12 @@ use rossby_storage::datadir::{DataDirectory, HeldReplica, RemovedReplica};
 use rossby_storage::wal::WalError;
 use tokio::time::sleep;
 
+use super::birth::Birth;
 use super::clock::WorldClock;
 use super::courier::Codes;
 use super::dice::Dice;
 use super::layout::{GROUP, Layout};
-use super::life::{Birth, Data, Life, LifeError, bury};
+use super::life::{Data, Life, LifeError, bury};
 use super::recorder::Recorder;
 use super::trap::Trap;
 use crate::observe::{Loss, What, Who};

@@ -418,23 +418,14 @@ impl World {
 
     /// Registers a device at one node and authorises it at another.
     pub async fn resident(&self, at: u64, then: u64, number: u8, phone: &str) -> Resident {
-        let device = Arc::new(TestDevice::new(number));
-        let request = device.register(phone, true);
-        let registered: v1::RegisterResponse =
-            self.plain(at, RpcPath::Register, &request).await.unwrap();
-        let code = self.next_code().await;
-        let request = device.authorize(&registered.box_id, phone, &code);
-        let authorised: v1::AuthorizeResponse = self
-            .plain(then, RpcPath::Authorize, &request)
-            .await
-            .unwrap();
-        let address = device.address(&registered.box_id);
-        let token = device.open_token(&address, &authorised);
-        Resident {
-            device,
-            address,
-            token,
-        }
+        Resident::move_in(
+            TestDevice::new(number),
+            (phone, true),
+            async |request| self.plain(at, RpcPath::Register, &request).await,
+            async || self.next_code().await,
+            async |request| self.plain(then, RpcPath::Authorize, &request).await,
+        )
+        .await
     }
 
     pub async fn send(

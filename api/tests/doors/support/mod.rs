@@ -49,6 +49,32 @@ const GROUP: GroupId = GroupId(1);
 /// Nothing here takes this long unless it is stuck.
 const STUCK: Duration = Duration::from_secs(20);
 
+impl Resident {
+    /// Registers a device for a phone, discoverable or not, and authorises it, by the calls of whichever world it is
+    /// in.
+    pub async fn move_in<E: std::fmt::Debug>(
+        device: TestDevice,
+        (phone, discoverable): (&str, bool),
+        register: impl AsyncFnOnce(v1::RegisterRequest) -> Result<v1::RegisterResponse, E>,
+        next_code: impl AsyncFnOnce() -> String,
+        authorize: impl AsyncFnOnce(v1::AuthorizeRequest) -> Result<v1::AuthorizeResponse, E>,
+    ) -> Self {
+        let registered = register(device.register(phone, discoverable))
+            .await
+            .unwrap();
+        let code = next_code().await;
+        let request = device.authorize(&registered.box_id, phone, &code);
+        let authorised = authorize(request).await.unwrap();
+        let address = device.address(&registered.box_id);
+        let token = device.open_token(&address, &authorised);
+        Self {
+            device: Arc::new(device),
+            address,
+            token,
+        }
+    }
+}
+
 /// What a refused call is told.
 pub type Refusal = ApiError;
 
@@ -417,21 +443,14 @@ impl World {
 
     /// Registers a device and authorises it.
     pub async fn resident(&self, number: u8, phone: &str, discoverable: bool) -> Resident {
-        let device = Arc::new(TestDevice::new(number));
-        let request = device.register(phone, discoverable);
-        let registered: v1::RegisterResponse =
-            self.plain(RpcPath::Register, &request).await.unwrap();
-        let (_, code) = self.next_code().await;
-        let request = device.authorize(&registered.box_id, phone, &code);
-        let authorised: v1::AuthorizeResponse =
-            self.plain(RpcPath::Authorize, &request).await.unwrap();
-        let address = device.address(&registered.box_id);
-        let token = device.open_token(&address, &authorised);
-        Resident {
-            device,
-            address,
-            token,
-        }
+        Resident::move_in(
+            TestDevice::new(number),
+            (phone, discoverable),
+            async |request| self.plain(RpcPath::Register, &request).await,
+            async || self.next_code().await.1,
+            async |request| self.plain(RpcPath::Authorize, &request).await,
+        )
+        .await
     }
 
     /// Sends envelopes; the outcomes.

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use rossby_domain::command::{Admit, IssueToken};
+use rossby_domain::command::{Admit, IssueToken, RevokeToken};
 use rossby_domain::ids::{NodeId, PartitionId};
 use rossby_domain::placement::{
     AdmissionRefusal, Change, JoinAttempt, Joiner, MAX_TOKENS, NodeEntry, PLACEMENT_PARTITION,
-    PlacementRefusal, SurvivalGoal, TokenDigest, TokenRegion, TokenWanted,
+    PlacementRefusal, SurvivalGoal, TokenDigest, TokenRegion, TokenUse, TokenWanted,
 };
+use rossby_domain::query::answer;
 use rossby_domain::tables::ReadTables as _;
-use rossby_domain::{Command, Outcome, Rejection, Reply};
+use rossby_domain::{Answer, Command, Outcome, Query, Rejection, Reply};
 
 use super::place::Seat;
 use super::{draining, entry, found, nodes, region};
@@ -73,6 +74,23 @@ impl Seat {
         assert_eq!(state(self), before);
         match reply {
             Err(Rejection::AdmissionRefused(refusal)) => refusal,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn revoke(&mut self, node: u64) -> Reply {
+        let node = NodeId(node);
+        let command = Command::RevokeToken(RevokeToken { node });
+        self.apply(PLACEMENT_PARTITION, command)
+    }
+
+    fn listed(&self) -> Vec<(u64, TokenUse)> {
+        let answer = answer(&self.tables, self.now, &Query::JoinTokens).unwrap();
+        match answer {
+            Answer::JoinTokens(tokens) => tokens
+                .into_iter()
+                .map(|token| (token.node.0, token.used))
+                .collect(),
             other => panic!("{other:?}"),
         }
     }
@@ -228,6 +246,48 @@ fn a_token_is_good_for_a_while_and_there_are_not_too_many() {
         seat.not_issued(202, none),
         AdmissionRefusal::NumberTaken { .. }
     ));
+}
+
+#[test]
+fn a_token_that_was_revoked_admits_nobody_and_one_that_was_used_is_not_revoked() {
+    let mut seat = Seat::of("a");
+    assert_eq!(seat.issued(1, None, TokenRegion::Any), 2);
+    assert_eq!(seat.issued(2, None, TokenRegion::Any), 3);
+    seat.admit(joiner(1, 1, 2, entry(2, 'a'))).unwrap();
+    let revoked = Ok(Outcome::TokenRevoked);
+    for _ in 0..2 {
+        assert_eq!(seat.revoke(3), revoked);
+    }
+    let refusals = [
+        (2, AdmissionRefusal::Joined(NodeId(2))),
+        (4, AdmissionRefusal::NoToken(NodeId(4))),
+    ];
+    for (node, refusal) in refusals {
+        let before = seat.tables.admissions().unwrap();
+        assert_eq!(seat.revoke(node), Err(Rejection::AdmissionRefused(refusal)));
+        assert_eq!(seat.tables.admissions().unwrap(), before);
+    }
+    let shown = seat.not_admitted(joiner(2, 1, 3, entry(3, 'a')));
+    assert_eq!(shown, AdmissionRefusal::Revoked);
+    // The one that was used goes on for its own try.
+    seat.admit(joiner(1, 1, 2, entry(2, 'a'))).unwrap();
+    let by = TokenUse::By(JoinAttempt([1; 16]));
+    assert_eq!(seat.listed(), [(2, by), (3, TokenUse::Revoked)]);
+    // Its number is not given again, and it takes nobody's place.
+    for token in 3..=u8::try_from(MAX_TOKENS).unwrap() + 1 {
+        assert_eq!(
+            seat.issued(token, None, TokenRegion::Any),
+            u64::from(token) + 1
+        );
+    }
+    assert_eq!(seat.listed().len(), MAX_TOKENS);
+    assert!(!seat.listed().contains(&(3, TokenUse::Revoked)));
+    seat.now = seat.now.plus_millis(HOUR_MS);
+    assert_eq!(seat.listed(), []);
+    let late = Err(Rejection::AdmissionRefused(AdmissionRefusal::NoToken(
+        NodeId(4),
+    )));
+    assert_eq!(seat.revoke(4), late);
 }
 
 #[derive(Debug, Clone)]

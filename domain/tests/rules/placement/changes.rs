@@ -7,8 +7,8 @@ use rossby_domain::ids::{
     Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
 };
 use rossby_domain::placement::{
-    Change, ClusterMap, FoundingGroup, InvalidMap, NodeEntry, Owner, PlacementRefusal, RegionName,
-    SurvivalGoal,
+    Beginning, Change, ClusterMap, FoundingGroup, InvalidMap, NodeEntry, Owner, PlacementRefusal,
+    RegionName, SurvivalGoal,
 };
 
 use super::{draining, entry, found, founded, nodes, region};
@@ -58,10 +58,12 @@ fn restore(map: &ClusterMap, above: u64, spoiled: &[(u16, Option<(u32, u64)>)]) 
     let groups = map.groups().keys();
     Change::Restore {
         above: MapVersion(above),
-        goal: SurvivalGoal::Node,
-        partitions: map.partitions(),
-        nodes: nodes("a"),
-        groups: groups.map(|group| (*group, born('a', &[1]))).collect(),
+        beginning: Beginning {
+            goal: SurvivalGoal::Node,
+            partitions: map.partitions(),
+            nodes: nodes("a"),
+            groups: groups.map(|group| (*group, born('a', &[1]))).collect(),
+        },
         owners,
     }
 }
@@ -148,12 +150,12 @@ fn a_cluster_is_founded_once_and_before_all_else() {
 fn a_cluster_that_can_not_be_is_not_founded() {
     let found = |nodes: BTreeMap<NodeId, NodeEntry>, groups: &[(u32, FoundingGroup)]| {
         let groups = groups.iter().cloned();
-        ClusterMap::default().after(&Change::Found {
+        ClusterMap::default().after(&Change::Found(Beginning {
             goal: SurvivalGoal::Node,
             partitions: PartitionCount::new(2).unwrap(),
             nodes,
             groups: groups.map(|(id, born)| (GroupId(id), born)).collect(),
-        })
+        }))
     };
     let one = |letter| (1, born(letter, &[1]));
     assert!(found(nodes("a"), &[one('a')]).is_ok());
@@ -380,12 +382,12 @@ fn a_change_says_no_less_than_what_it_weighs() {
     };
     let groups = (1..=50).map(|n| (GroupId(u32::MAX - n), group.clone()));
     let changes = [
-        Change::Found {
+        Change::Found(Beginning {
             goal: SurvivalGoal::Region,
             partitions: PartitionCount::DEFAULT,
             nodes: nodes.collect(),
             groups: groups.collect(),
-        },
+        }),
         put(u64::MAX, long),
         add_group(u32::MAX, group, u16::MAX),
         restore(&founded("abc", SurvivalGoal::Region), u64::MAX, &[]),

@@ -10,8 +10,8 @@ mod plan;
 
 use rossby_domain::ids::{GroupId, NodeId, PartitionCount};
 use rossby_domain::placement::{
-    Change, ClusterMap, NodeEntry, NodeState, Nodes, RegionName, SurvivalGoal, VOTERS_AT_HOME,
-    birth,
+    Beginning, Change, ClusterMap, NodeEntry, NodeState, Nodes, RegionName, SurvivalGoal,
+    VOTERS_AT_HOME, birth,
 };
 
 /// A region's name of a letter.
@@ -45,12 +45,12 @@ pub fn nodes(letters: &str) -> Nodes {
 
 /// What founds a cluster of these nodes as `cluster init` does.
 pub fn found(nodes: &Nodes, goal: SurvivalGoal) -> Change {
-    Change::Found {
+    Change::Found(Beginning {
         goal,
         partitions: PartitionCount::DEFAULT,
         nodes: nodes.clone(),
         groups: birth(nodes, goal, VOTERS_AT_HOME).groups,
-    }
+    })
 }
 
 pub fn founded(letters: &str, goal: SurvivalGoal) -> ClusterMap {

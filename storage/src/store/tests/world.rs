@@ -20,7 +20,8 @@ use rossby_domain::ids::{
 };
 use rossby_domain::limits::Limits;
 use rossby_domain::placement::{
-    Change, FoundingGroup, NodeEntry, NodeState, PLACEMENT_PARTITION, RegionName, SurvivalGoal,
+    Beginning, Change, FoundingGroup, NodeEntry, NodeState, PLACEMENT_PARTITION, RegionName,
+    SurvivalGoal,
 };
 use rossby_domain::tables::{MemoryTables, ReadTables as _};
 use rossby_domain::time::Timestamp;
@@ -156,12 +157,12 @@ pub(super) fn founding(number: u8) -> Change {
     let (node, entry) = (NodeId(u64::from(number) + 1), node(number));
     let home = entry.region.clone();
     let founders = [(ReplicaId(1), node)].into();
-    Change::Found {
+    Change::Found(Beginning {
         goal: SurvivalGoal::Node,
         partitions: PartitionCount::new(8).unwrap(),
         nodes: [(node, entry)].into(),
         groups: [(GroupId(1), FoundingGroup { home, founders })].into(),
-    }
+    })
 }
 
 fn place(based_on: u64, change: Change) -> Routed {
