@@ -2,18 +2,19 @@
 //! before what waits in memory makes the leader shed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use rossby_domain::ids::ReplicaId;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 use crate::answers::CheckpointError;
 use crate::core::Core;
+use crate::looks::Errand;
 
-/// Between two looks at the log's size.
-const PERIOD: Duration = Duration::from_secs(1);
+/// How long a checkpoint is waited for before it is asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A checkpoint is written above this share of the overlay budget, in hundredths: half of what makes
 /// the leader shed.
 const CHECKPOINT_PERCENT: u64 = 35;
@@ -57,38 +58,53 @@ pub(crate) struct LogFigures {
     pub(crate) checkpoint_log_bytes: u64,
 }
 
-/// Looks after the log until the group stops.
-pub(crate) async fn run(core: Arc<Core>) {
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut next_at = first_at(core.checkpoint_log_bytes, core.replica);
-    loop {
-        tokio::select! {
-            biased;
-            () = core.stop.cancelled() => return,
-            _ = ticks.tick() => {}
+/// What is remembered of the log.
+#[derive(Debug)]
+pub(crate) struct LogLook {
+    /// How much log there is when the next checkpoint is written.
+    next_at: AtomicU64,
+    tending: Errand,
+}
+
+impl LogLook {
+    pub(crate) fn new(replica: ReplicaId, checkpoint_log_bytes: u64) -> Self {
+        Self {
+            next_at: AtomicU64::new(first_at(checkpoint_log_bytes, replica)),
+            tending: Errand::default(),
         }
-        if core.check_log().is_err() {
-            return;
-        }
-        let pinned = core.wal.pinned_bytes(core.id);
-        if (pinned >= next_at || core.memory_asks())
-            && let Err(error) = core.checkpoint().await
-        {
-            tracing::warn!(group = %core.id, %error, "no checkpoint");
-        }
-        // Also where something holds the log back, the next is worth it only after as much again.
-        let step = pinned.saturating_add(core.checkpoint_log_bytes);
-        next_at = if pinned >= next_at {
-            step
-        } else {
-            next_at.min(step)
-        };
-        if let Some(upto) = purge_point(&core.log_figures())
-            && core.raft.trigger().purge_log(upto).await.is_err()
-        {
-            return;
-        }
+    }
+}
+
+/// Looks after the log.
+pub(crate) fn look(core: &Arc<Core>) {
+    let log = &core.looks.log;
+    if log.tending.is_under_way() || core.check_log().is_err() {
+        return;
+    }
+    let next_at = log.next_at.load(Ordering::Acquire);
+    let pinned = core.wal.pinned_bytes(core.id);
+    let writes = pinned >= next_at || core.memory_asks();
+    if writes || purge_point(&core.log_figures()).is_some() {
+        log.tending.begin(tend(Arc::clone(core), writes));
+    }
+    // Also where something holds the log back, the next is worth it only after as much again.
+    let step = pinned.saturating_add(core.checkpoint_log_bytes);
+    let next_at = if pinned >= next_at {
+        step
+    } else {
+        next_at.min(step)
+    };
+    log.next_at.store(next_at, Ordering::Release);
+}
+
+async fn tend(core: Arc<Core>, writes: bool) {
+    if writes && let Err(error) = core.checkpoint().await {
+        tracing::warn!(group = %core.id, %error, "no checkpoint");
+    }
+    if let Some(upto) = purge_point(&core.log_figures())
+        && core.raft.trigger().purge_log(upto).await.is_err()
+    {
+        tracing::debug!(group = %core.id, "openraft has ended: nothing is purged");
     }
 }
 
@@ -163,7 +179,7 @@ impl Core {
             };
             tokio::select! {
                 biased;
-                written = timeout(PERIOD, written) => written.unwrap_or(Ok(()))?,
+                written = timeout(ASK_AGAIN, written) => written.unwrap_or(Ok(()))?,
                 () = self.stop.cancelled() => return Err(CheckpointError::Stopped),
             }
         }

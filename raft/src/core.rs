@@ -27,6 +27,8 @@ use crate::expiry::Expiry;
 use crate::heard::Heard;
 use crate::lease::Lease;
 use crate::links::Links;
+use crate::looks::Looks;
+use crate::news::News;
 use crate::ownership::Ownership;
 use crate::reads::Reads;
 use crate::rest::Rest;
@@ -50,6 +52,7 @@ pub(crate) struct Core {
     pub(crate) reader: Reader,
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) watches: Arc<BoxWatches>,
+    pub(crate) news: Arc<News>,
     pub(crate) wal: Wal,
     pub(crate) store: Store,
     pub(crate) clocks: Arc<ClockQuorum>,
@@ -75,6 +78,7 @@ pub(crate) struct Core {
     pub(crate) rest: Arc<Rest>,
     /// Whether a leader without a quorum holds its heartbeats back just now.
     pub(crate) silent: AtomicBool,
+    pub(crate) looks: Looks,
     /// Whether this replica was removed from the group, and has ended.
     pub(crate) dismissed: CancellationToken,
     /// Something failed: openraft ends, or is about to be ended.

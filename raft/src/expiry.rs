@@ -19,20 +19,20 @@
 //! A confirmation lasts once a command that may expire is applied: the next leader finds it there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rossby_domain::time::{DAY_MS, Timestamp};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
-use crate::answers::{Leadership, ProposeError, ReadError};
+use crate::answers::{ProposeError, ReadError};
 use crate::clock_quorum::{CLOCK_WAIT, Verdict};
 use crate::core::Core;
+use crate::looks::Errand;
 
 /// A clock that is further than this beyond the last time in the log is in doubt, in milliseconds.
 pub(crate) const MAX_JUMP_MS: u64 = 7 * DAY_MS;
-/// Between two looks at the clock.
-const PERIOD: Duration = Duration::from_secs(1);
 /// How long a new leader waits at a time for what was committed before it.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
@@ -214,34 +214,46 @@ impl Core {
     }
 }
 
+/// What is remembered of the group's time.
+#[derive(Debug, Default)]
+pub(crate) struct TimeLook {
+    learning: Errand,
+    was_blocked: AtomicBool,
+    was_ahead: AtomicBool,
+}
+
 /// Sees to it that a leader soon knows the group's time, and says when it is in doubt.
-pub(crate) async fn watch(core: Arc<Core>) {
-    let mut leadership = core.leadership.subscribe();
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut was_blocked = false;
-    let mut was_ahead = false;
-    loop {
-        tokio::select! {
-            biased;
-            () = core.stop.cancelled() => return,
-            changed = leadership.changed() => if changed.is_err() { return },
-            _ = ticks.tick() => {}
+pub(crate) fn look(core: &Arc<Core>) {
+    let time = &core.looks.time;
+    match core.led_term() {
+        Some(term) if core.expiry.knows(term) => core.say_doubts(),
+        Some(_) => time.learning.begin(learn(Arc::clone(core))),
+        None => {
+            time.was_blocked.store(false, Ordering::Release);
+            time.was_ahead.store(false, Ordering::Release);
         }
-        let Leadership::Here { term } = *leadership.borrow_and_update() else {
-            (was_blocked, was_ahead) = (false, false);
-            continue;
-        };
-        if !core.expiry.knows(term)
-            && let Err(error) = core.linearize(Instant::now() + CATCH_UP).await
-        {
+    }
+}
+
+async fn learn(core: Arc<Core>) {
+    // Meanwhile it may have come to lead another term.
+    while core.led_term().is_some_and(|term| !core.expiry.knows(term)) {
+        if let Err(error) = core.linearize(Instant::now() + CATCH_UP).await {
             tracing::debug!(group = %core.id, %error, "the group's time is not known yet");
-            continue;
+            return;
         }
-        let jump = core.clock_jump();
+    }
+    core.say_doubts();
+}
+
+impl Core {
+    fn say_doubts(&self) {
+        let time = &self.looks.time;
+        let jump = self.clock_jump();
+        let was_blocked = time.was_blocked.swap(jump.is_some(), Ordering::AcqRel);
         match jump {
             Some(jump) if !was_blocked => tracing::error!(
-                group = %core.id,
+                group = %self.id,
                 last_ms = jump.last.as_millis(),
                 now_ms = jump.now.as_millis(),
                 days = jump.now.millis_since(jump.last) / DAY_MS,
@@ -250,12 +262,13 @@ pub(crate) async fn watch(core: Arc<Core>) {
                  on this node"
             ),
             None if was_blocked => {
-                tracing::info!(group = %core.id, "the clock is in doubt no more: mail expires again");
+                tracing::info!(group = %self.id, "the clock is in doubt no more: mail expires again");
             }
             _ => {}
         }
-        was_blocked = jump.is_some();
-        was_ahead = core.say_if_ahead(was_ahead);
+        let was_ahead = time.was_ahead.load(Ordering::Acquire);
+        let is_ahead = self.say_if_ahead(was_ahead);
+        time.was_ahead.store(is_ahead, Ordering::Release);
     }
 }
 

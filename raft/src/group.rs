@@ -21,11 +21,11 @@ use crate::answers::{
 use crate::batcher::Batcher;
 use crate::box_watch::BoxWatch;
 use crate::core::{Core, Metrics, leader_member};
-use crate::expiry::{self, ClockJump};
+use crate::expiry::ClockJump;
 use crate::reads::ReadCounts;
 use crate::rounds::CheckpointRounds;
 use crate::service_time::Hours;
-use crate::{Member, checkpoints, leadership, members};
+use crate::{Member, leadership};
 
 /// A running replica of a group.
 pub struct Group {
@@ -52,11 +52,6 @@ impl Group {
     pub(crate) fn start(core: Core) -> Arc<Self> {
         let core = Arc::new(core);
         tokio::spawn(leadership::watch(core.clone()));
-        tokio::spawn(leadership::mind_the_clock(core.clone()));
-        tokio::spawn(checkpoints::run(core.clone()));
-        tokio::spawn(expiry::watch(core.clone()));
-        tokio::spawn(members::watch(core.clone()));
-        tokio::spawn(members::finish_joint(core.clone()));
         let batcher = Batcher::start(core.clone());
         Arc::new(Self { core, batcher })
     }
@@ -177,6 +172,18 @@ impl Group {
     #[must_use]
     pub fn watch_box(&self, box_id: BoxId) -> BoxWatch {
         self.core.watches.watch(box_id)
+    }
+
+    /// Tells of all commands that this replica applies.
+    #[must_use]
+    pub fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.core.news.watch()
+    }
+
+    /// Waits until verification codes came into an outbox here since this last returned; of which partitions. For one
+    /// that waits; nothing is lost if it gives up.
+    pub async fn codes_posted(&self) -> BTreeSet<PartitionId> {
+        self.core.news.posted().await
     }
 
     /// Waits until this replica has applied more than the entry at this index, or anything; up to which

@@ -28,6 +28,7 @@ use crate::inbound::{Inbound, InboundConfig, Replica};
 use crate::lease::{Abstinence, Lease};
 use crate::links::Links;
 use crate::log_store::LogStore;
+use crate::looks::{self, Looks};
 use crate::network::Network;
 use crate::reads::Reads;
 use crate::rest::{self, Rest};
@@ -165,13 +166,14 @@ impl Groups {
                 .collect()
         };
         tokio::spawn(clocks.clone().run(members, stop.clone()));
+        let groups = running.clone();
+        let cores = move || -> Vec<Arc<Core>> {
+            let groups = groups.read();
+            let core = |running: &Running| running.group.core.clone();
+            groups.values().map(core).collect()
+        };
+        tokio::spawn(looks::run(cores.clone(), config.timing, stop.clone()));
         if config.rest {
-            let groups = running.clone();
-            let cores = move || -> Vec<Arc<Core>> {
-                let groups = groups.read();
-                let core = |running: &Running| running.group.core.clone();
-                groups.values().map(core).collect()
-            };
             tokio::spawn(rest::run(cores, links.clone(), config.timing, stop.clone()));
         }
         Arc::new(Self {
@@ -223,7 +225,7 @@ impl Groups {
         let machine = StateMachine::new(state, log.clone(), config.blocking).witnessed(witness);
         let (ownership, disk_full) = (machine.ownership(), machine.disk_full());
         let rounds = machine.rounds();
-        let watches = machine.watches();
+        let (watches, news) = (machine.watches(), machine.news());
         let shipping = Arc::new(Shipping::default());
         let heard = Arc::new(Heard::default());
         let book = Arc::new(AddressBook::default());
@@ -257,6 +259,7 @@ impl Groups {
             reader,
             ownership,
             watches,
+            news,
             wal: config.wal.clone(),
             store: config.store.clone(),
             clocks: self.clocks.clone(),
@@ -281,6 +284,7 @@ impl Groups {
             reads: Reads::default(),
             rest: rest.clone(),
             silent: AtomicBool::new(false),
+            looks: Looks::new(replica, config.checkpoint_log_bytes),
             dismissed: CancellationToken::new(),
             failed: CancellationToken::new(),
             stop: self.stop.child_token(),

@@ -1,22 +1,22 @@
 //! Who leads: watching it, handing it over, and giving it up when the clock is wrong.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, RaftMetrics, ServerState};
 use rossby_domain::ids::{NodeId, ReplicaId};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::Member;
 use crate::answers::{Leadership, ProposeError};
 use crate::clock_quorum::Verdict;
 use crate::core::{Core, Reign, leader_member};
+use crate::expiry;
+use crate::looks::Errand;
 use crate::types::TypeConfig;
 
-/// Between two looks at the clock.
-const CLOCK_PERIOD: Duration = Duration::from_secs(1);
 /// For so many of the longest election timeouts a leader without a quorum is silent, and then not.
 const PROBE: u32 = 2;
 /// How long a leader with a wrong clock waits for its successor before it tries again.
@@ -26,14 +26,12 @@ const HAND_OVER: Duration = Duration::from_secs(5);
 pub(crate) async fn watch(core: Arc<Core>) {
     let mut metrics = core.raft.metrics();
     loop {
-        core.observe();
+        look(&core);
         tokio::select! {
             biased;
             () = core.stop.cancelled() => break,
             () = core.failed.cancelled() => break,
             changed = metrics.changed() => if changed.is_err() { break },
-            // A leader that falls silent changes no figure.
-            () = tokio::time::sleep(core.timing.election_max) => {}
         }
     }
     core.leadership.send_if_modified(|leadership| {
@@ -48,6 +46,14 @@ pub(crate) async fn watch(core: Arc<Core>) {
     // Not before: whoever waits for the end of openraft first and is dropped meanwhile leaves it in a state in
     // which it panics when it is asked next (`join_core_task` of alpha.37).
     core.stop.cancel();
+}
+
+/// Looks who leads. Not only when a figure changes: a leader that falls silent changes none.
+pub(crate) fn look(core: &Arc<Core>) {
+    if core.observe() {
+        // A new leader does not wait for its turn to learn the group's time.
+        expiry::look(core);
+    }
 }
 
 impl Core {
@@ -98,7 +104,8 @@ impl Core {
         since.checked_sub(self.timing.election_max)
     }
 
-    fn observe(&self) {
+    /// Whether that has changed.
+    fn observe(&self) -> bool {
         let present = self.with_metrics(|metrics| {
             self.book.set(metrics.membership_config.nodes());
             self.note_end(metrics);
@@ -122,7 +129,7 @@ impl Core {
             let changed = *leadership != present;
             *leadership = present;
             changed
-        });
+        })
     }
 }
 
@@ -214,37 +221,35 @@ fn successor(
         .max_by_key(|voter| matching(voter))
 }
 
+/// What is remembered of the clock.
+#[derive(Debug, Default)]
+pub(crate) struct ClockLook {
+    was_wrong: AtomicBool,
+    handing_over: Errand,
+}
+
 /// Gives leadership up, and does not strive for it, while this node's clock is out of step.
-pub(crate) async fn mind_the_clock(core: Arc<Core>) {
-    let mut ticks = interval(CLOCK_PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut was_wrong = false;
-    loop {
-        tokio::select! {
-            biased;
-            () = core.stop.cancelled() => return,
-            _ = ticks.tick() => {}
+pub(crate) fn look_at_clock(core: &Arc<Core>) {
+    let (_, verdict) = core.clocks.judge_now(&core.voter_nodes());
+    let wrong = verdict == Verdict::OutOfStep;
+    if core.looks.clock.was_wrong.swap(wrong, Ordering::AcqRel) != wrong {
+        core.raft.runtime_config().elect(!wrong);
+        if wrong {
+            tracing::error!(
+                group = %core.id,
+                "this node's clock is out of step with its peers': it does not lead until it is set right"
+            );
+        } else {
+            tracing::info!(group = %core.id, "this node's clock is in step again");
         }
-        let (_, verdict) = core.clocks.judge_now(&core.voter_nodes());
-        let wrong = verdict == Verdict::OutOfStep;
-        if wrong != was_wrong {
-            was_wrong = wrong;
-            core.raft.runtime_config().elect(!wrong);
-            if wrong {
-                tracing::error!(
-                    group = %core.id,
-                    "this node's clock is out of step with its peers': it does not lead until it is set right"
-                );
-            } else {
-                tracing::info!(group = %core.id, "this node's clock is in step again");
+    }
+    if wrong && core.led_term().is_some() {
+        let leader = Arc::clone(core);
+        core.looks.clock.handing_over.begin(async move {
+            let by = Instant::now() + HAND_OVER;
+            if let Err(error) = transfer(&leader, None, by).await {
+                tracing::warn!(group = %leader.id, %error, "leadership was not handed over");
             }
-        }
-        let leads = core.with_metrics(|metrics| metrics.state == ServerState::Leader);
-        if wrong
-            && leads
-            && let Err(error) = transfer(&core, None, Instant::now() + HAND_OVER).await
-        {
-            tracing::warn!(group = %core.id, %error, "leadership was not handed over");
-        }
+        });
     }
 }

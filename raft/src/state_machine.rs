@@ -18,6 +18,7 @@ use rossby_storage::wal::GroupLog;
 
 use crate::blocking::Blocking;
 use crate::box_watch::BoxWatches;
+use crate::news::News;
 use crate::ownership::Ownership;
 use crate::rounds::RoundCounters;
 use crate::types::{
@@ -37,6 +38,7 @@ pub struct StateMachine {
     blocking: Blocking,
     ownership: Arc<Ownership>,
     watches: Arc<BoxWatches>,
+    news: Arc<News>,
     disk_full: Arc<AtomicU64>,
     rounds: Arc<RoundCounters>,
     witness: Line,
@@ -53,6 +55,7 @@ impl StateMachine {
             blocking,
             ownership: Arc::default(),
             watches: Arc::default(),
+            news: Arc::default(),
             disk_full: Arc::default(),
             rounds: Arc::default(),
             witness: Line::default(),
@@ -69,6 +72,11 @@ impl StateMachine {
 
     pub(crate) fn watches(&self) -> Arc<BoxWatches> {
         self.watches.clone()
+    }
+
+    /// Tells of what is applied.
+    pub(crate) fn news(&self) -> Arc<News> {
+        self.news.clone()
     }
 
     /// Counts the checkpoints that a full disk prevented.
@@ -103,6 +111,7 @@ impl StateMachine {
                     self.ownership.clear();
                 }
                 self.watches.changed(self.store.changed());
+                self.news.applied(self.store.posted());
                 return Ok(replies);
             }
         }
@@ -178,6 +187,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         installed.map_err(storage_failure)?;
         self.ownership.clear();
         self.watches.all_changed();
+        self.news.applied(&[]);
         self.witness.tell(|| Deed::CheckpointInstalled(at));
         Ok(())
     }

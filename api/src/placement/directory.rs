@@ -7,6 +7,7 @@ use rossby_domain::placement::{
     ClusterMap, GroupEntry, PLACEMENT_GROUP, PLACEMENT_PARTITION, RegionName,
 };
 use rossby_raft::{Group, Leadership, Member};
+use rossby_seams::watch::Receiver;
 
 use super::map::MapKeeper;
 use super::replicas::Replicas;
@@ -66,6 +67,10 @@ impl Directory for NodeDirectory {
 
     fn map(&self) -> Option<Arc<ClusterMap>> {
         Some(self.map.newest())
+    }
+
+    fn watch_map(&self) -> Option<Receiver<Arc<ClusterMap>>> {
+        Some(self.map.watch())
     }
 }
 

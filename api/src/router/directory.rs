@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rossby_domain::ids::{Epoch, GroupId, PartitionCount, PartitionId};
 use rossby_domain::placement::ClusterMap;
 use rossby_raft::{Group, Member};
+use rossby_seams::watch::Receiver;
 
 /// The first ownership of a partition.
 const FIRST_EPOCH: Epoch = Epoch(1);
@@ -31,6 +32,11 @@ pub trait Directory: Send + Sync + 'static {
 
     /// The newest map that this node knows, for clients; `None` where placement needs none.
     fn map(&self) -> Option<Arc<ClusterMap>> {
+        None
+    }
+
+    /// Tells of newer maps, where there is one.
+    fn watch_map(&self) -> Option<Receiver<Arc<ClusterMap>>> {
         None
     }
 }

@@ -27,7 +27,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::{Trouble, Worker, Workers};
+use super::{More, Trouble, Worker, Workers};
 use crate::courier::{CourierError, Kind};
 use crate::metrics::CourierOutcome;
 use crate::rpc::{SealedCode, code_context};
@@ -90,6 +90,10 @@ pub(super) struct CourierWorker {
     freed: BTreeSet<Kind>,
     /// Where a kind's last delivery was begun; the next look begins behind it.
     served: BTreeMap<Kind, PartitionId>,
+    /// Partitions in which codes have come in since the last look.
+    posted: BTreeSet<PartitionId>,
+    /// When all partitions are looked through next.
+    next_whole: Option<Instant>,
     warned: Option<Instant>,
     unsaid: u64,
 }
@@ -99,42 +103,54 @@ impl Worker for CourierWorker {
     const NAME: &'static str = "courier";
     const PERIOD: Duration = Duration::from_millis(250);
 
-    async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
-        let mut whole = true;
-        let mut whole_look = Instant::now() + Self::PERIOD;
+    /// Somebody waits for a code.
+    async fn called(&mut self, workers: &Workers) {
+        let posted = workers.group.codes_posted().await;
+        self.posted.extend(posted);
+    }
+
+    async fn pass(&mut self, workers: &Workers) -> Result<More, Trouble> {
+        let posted = std::mem::take(&mut self.posted);
+        let now = Instant::now();
+        let mut whole = posted.is_empty() || self.next_whole.is_none_or(|next| next <= now);
+        let mut partitions = (!whole).then_some(posted);
         loop {
             while let Some(done) = self.under_way.try_join_next() {
                 self.take_in(workers, done);
             }
-            self.tell(workers).await?;
+            let some = partitions.take();
+            // Who waits for a code does not wait for what others' became of.
+            if some.is_none() {
+                self.tell(workers).await?;
+            }
             let freed = std::mem::take(&mut self.freed);
-            let kinds = if whole {
+            if whole {
+                self.next_whole = Some(Instant::now() + Self::PERIOD);
+            }
+            let kinds = if whole || some.is_some() {
                 BTreeSet::from(Kind::ALL)
             } else {
                 &freed & &self.crowded
             };
             for kind in kinds {
                 if !workers.group.leads_surely() {
-                    return Ok(());
+                    return Ok(More::Yes);
                 }
-                self.look(workers, kind).await?;
+                self.look(workers, kind, some.as_ref()).await?;
             }
-            if self.crowded.is_empty() {
-                return Ok(());
-            }
+            let Some(next_whole) = self.next_whole.filter(|_| !self.crowded.is_empty()) else {
+                return Ok(self.more());
+            };
             // It goes on as soon as there is room, but not without a look at all kinds now and then.
-            let ended = timeout_at(whole_look, self.under_way.join_next()).await;
+            let ended = timeout_at(next_whole, self.under_way.join_next()).await;
             whole = match ended {
                 Ok(Some(done)) => {
                     self.take_in(workers, done);
                     false
                 }
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(self.more()),
                 Err(_) => true,
             };
-            if whole {
-                whole_look = Instant::now() + Self::PERIOD;
-            }
         }
     }
 }
@@ -154,14 +170,29 @@ impl CourierWorker {
             .is_some_and(|busy| *busy >= MAX_UNDER_WAY)
     }
 
-    /// Begins what is due of one kind, as far as there is room.
-    async fn look(&mut self, workers: &Workers, kind: Kind) -> Result<(), Trouble> {
+    /// Whether anything is under way, to be told or to be tried again.
+    fn more(&self) -> More {
+        if self.known.is_empty() && self.crowded.is_empty() {
+            More::No
+        } else {
+            More::Yes
+        }
+    }
+
+    /// Begins what is due of one kind, as far as there is room: in these partitions, or all.
+    async fn look(
+        &mut self,
+        workers: &Workers,
+        kind: Kind,
+        some: Option<&BTreeSet<PartitionId>>,
+    ) -> Result<(), Trouble> {
         self.crowded.remove(&kind);
         let served = self.served.get(&kind).copied();
         let (behind, up_to): (Vec<_>, Vec<_>) = workers
             .owned()
             .iter()
             .copied()
+            .filter(|partition| some.is_none_or(|some| some.contains(partition)))
             .partition(|partition| Some(*partition) > served);
         let mut seen = BTreeSet::new();
         let mut waiting = BTreeSet::new();
@@ -303,6 +334,7 @@ impl CourierWorker {
         self.under_way = JoinSet::new();
         self.busy.clear();
         self.freed.extend(Kind::ALL);
+        self.crowded.extend(Kind::ALL);
         self.known.retain(|_, known| known.state != State::UnderWay);
     }
 

@@ -18,7 +18,7 @@ use rossby_domain::{Answer, Command, Outcome, Query};
 use rossby_raft::{Group, ProposeError};
 use tokio::time::Instant;
 
-use super::{PATIENCE, Trouble, Worker, Workers, finisher};
+use super::{More, PATIENCE, Trouble, Worker, Workers, finisher};
 
 /// Rows that one command removes.
 const STEP: u32 = 256;
@@ -39,13 +39,14 @@ impl Worker for Expiry {
     const NAME: &'static str = "expiry";
     const PERIOD: Duration = Duration::from_secs(1);
 
-    async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
+    async fn pass(&mut self, workers: &Workers) -> Result<More, Trouble> {
         let Some(now) = workers.group.expires_by() else {
             self.told = None;
-            return Ok(());
+            // Soon it may be known.
+            return Ok(More::Yes);
         };
         self.tell(workers, now).await?;
-        let mut trouble = Ok(());
+        let mut trouble = Ok(More::No);
         let mut silent = finisher::Silent::default();
         for &partition in workers.owned().iter() {
             if !is_due(workers, partition, now)? {
@@ -53,13 +54,14 @@ impl Worker for Expiry {
             }
             // What another group keeps it from must not keep all else from expiring.
             match finisher::finish(workers, partition, &mut silent).await {
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(elsewhere @ Trouble::Elsewhere(_)) => {
                     trouble = Err(elsewhere);
                     continue;
                 }
                 Err(error) => return Err(error),
             }
+            // What is left then is the next pass's: each step is applied, which calls it.
             for _ in 0..MAX_STEPS {
                 if !step(workers, partition).await? {
                     break;

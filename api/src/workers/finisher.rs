@@ -12,7 +12,7 @@ use rossby_domain::query::PendingBox;
 use rossby_domain::{Answer, Command, Query};
 use tokio::time::Instant;
 
-use super::{PATIENCE, Trouble, Worker, Workers};
+use super::{More, PATIENCE, Trouble, Worker, Workers};
 
 /// Pending boxes looked at in one step.
 const BATCH: u32 = 256;
@@ -26,18 +26,21 @@ impl Worker for Finisher {
     const NAME: &'static str = "finisher";
     const PERIOD: Duration = Duration::from_secs(3);
 
-    async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble> {
+    async fn pass(&mut self, workers: &Workers) -> Result<More, Trouble> {
+        let mut more = More::No;
         let mut trouble = Ok(());
         let mut silent = Silent::default();
         for &partition in workers.owned().iter() {
             match finish(workers, partition, &mut silent).await {
-                Ok(()) => {}
+                // Another group may come to say that a claim is verified: nothing of that is applied here.
+                Ok(More::Yes) => more = More::Yes,
+                Ok(More::No) => {}
                 // The others may have no need of that group.
                 Err(elsewhere @ Trouble::Elsewhere(_)) => trouble = Err(elsewhere),
                 Err(error) => return Err(error),
             }
         }
-        trouble
+        trouble.map(|()| more)
     }
 }
 
@@ -45,7 +48,7 @@ impl Worker for Finisher {
 /// up what needs the others.
 pub(super) type Silent = BTreeSet<GroupId>;
 
-/// Finishes all half-done registrations of a partition.
+/// Finishes all half-done registrations of a partition; whether there were any.
 ///
 /// # Errors
 /// [`Trouble::Elsewhere`] if it is not known of some of them whether there is something to finish; all
@@ -54,9 +57,10 @@ pub(super) async fn finish(
     workers: &Workers,
     partition: PartitionId,
     silent: &mut Silent,
-) -> Result<(), Trouble> {
+) -> Result<More, Trouble> {
     let mut after = None;
     let mut trouble = Ok(());
+    let mut more = More::No;
     loop {
         let query = Query::PendingBoxes {
             partition,
@@ -67,8 +71,9 @@ pub(super) async fn finish(
             return Err(Trouble::Other("unexpected answer to PendingBoxes"));
         };
         let Some(last) = pending.last() else {
-            return trouble;
+            return trouble.map(|()| more);
         };
+        more = More::Yes;
         after = Some(last.box_id);
         let (activations, unknown) = activations(workers, &pending, silent).await?;
         trouble = trouble.and(unknown);

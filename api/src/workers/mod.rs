@@ -8,6 +8,9 @@
 //!   expiry    something is due, or a day  ──► Expire
 //! ```
 //!
+//! A worker that has done all there is waits until its group applies something, or it is called: by a new map, or a code in
+//! an outbox. So a group of which nothing is asked costs a look every few seconds.
+//!
 //! Each runs on every node and works only while its replica surely leads, and only on what its group
 //! owns; what the finisher needs to know of other groups it asks them. Each step may be done twice, by an
 //! old leader and a new one: every command here is idempotent. Nothing that belongs to a person is
@@ -31,7 +34,7 @@ use rossby_domain::{Command, Reply};
 use rossby_raft::{Group, Leadership, ProposeError, ReadError};
 use rossby_seams::random::{Random, bytes};
 use rossby_seams::watch::Receiver;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -43,6 +46,9 @@ use crate::secrets::ClusterSecrets;
 
 /// How long a worker waits for one proposal.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A worker with nothing to do waits for its group to apply something, and looks this often all the same: time passes too,
+/// and no work may depend on a call alone.
+const IDLE: Duration = Duration::from_secs(5);
 /// After trouble, a worker waits this many of its periods.
 const TROUBLE_PERIODS: u32 = 10;
 
@@ -76,7 +82,7 @@ impl fmt::Debug for Workers {
 impl Workers {
     /// Starts them all; they end when `stop` is cancelled.
     pub fn spawn(self, tasks: &TaskTracker, stop: &CancellationToken) {
-        tasks.spawn(run(self.clone(), adopt::Adopter, stop.clone()));
+        tasks.spawn(run(self.clone(), adopt::Adopter::default(), stop.clone()));
         tasks.spawn(run(
             self.clone(),
             courier::CourierWorker::default(),
@@ -127,33 +133,57 @@ enum Trouble {
 trait Worker: Send {
     /// For the log.
     const NAME: &'static str;
-    /// Between passes.
+    /// Between passes, while there is something to do.
     const PERIOD: Duration;
 
-    async fn pass(&mut self, workers: &Workers) -> Result<(), Trouble>;
+    async fn pass(&mut self, workers: &Workers) -> Result<More, Trouble>;
+
+    /// Waits for what should not wait for its turn: the next pass is at once. It may be given up at any time.
+    async fn called(&mut self, _: &Workers) {
+        std::future::pending().await
+    }
+}
+
+/// Whether the next pass would find something to do, though nothing is applied until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    Yes,
+    No,
+}
+
+/// When the next pass is.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    /// In a period.
+    Soon,
+    /// Once something is applied, or after a while.
+    WhenTold,
+    /// After trouble.
+    Later,
 }
 
 async fn run<W: Worker>(workers: Workers, mut worker: W, stop: CancellationToken) {
-    let mut pause = workers.jittered(W::PERIOD);
-    let mut leadership = workers.group.watch_leadership();
+    let mut watches = Watches {
+        leadership: workers.group.watch_leadership(),
+        applied: workers.group.watch_applied(),
+    };
+    let mut next = Next::Soon;
     loop {
-        // Most replicas follow, and have nothing to do: they do not even look.
-        let turn = async {
-            let leads = until_leading(&mut leadership).await;
-            tokio::time::sleep(pause).await;
-            leads
-        };
+        let turn = watches.turn(&workers, &mut worker, next);
         if stop.run_until_cancelled(turn).await != Some(true) {
             break;
         }
-        pause = workers.jittered(W::PERIOD);
+        next = Next::Soon;
         // An old leader that was cut off must not act on what it no longer knows.
         if !workers.group.leads_surely() {
             continue;
         }
+        // What is applied from now on may come too late for this pass.
+        let _ = watches.applied.borrow_and_update();
         match stop.run_until_cancelled(worker.pass(&workers)).await {
             None => break,
-            Some(Ok(())) => {}
+            Some(Ok(More::Yes)) => {}
+            Some(Ok(More::No)) => next = Next::WhenTold,
             // Leadership changed meanwhile: the new leader does it.
             Some(Err(Trouble::Propose(ProposeError::NotLeader { .. })))
             | Some(Err(Trouble::Read(ReadError::NotLeader { .. }))) => {
@@ -161,20 +191,64 @@ async fn run<W: Worker>(workers: Workers, mut worker: W, stop: CancellationToken
             }
             Some(Err(trouble)) => {
                 warn!(worker = W::NAME, %trouble, "a worker will try again");
-                pause *= TROUBLE_PERIODS;
+                next = Next::Later;
             }
         }
     }
 }
 
-/// Waits until this replica leads; whether it does, since one that has ended never will.
-async fn until_leading(leadership: &mut Receiver<Leadership>) -> bool {
-    loop {
-        if matches!(*leadership.borrow_and_update(), Leadership::Here { .. }) {
-            return true;
-        }
-        if leadership.changed().await.is_err() {
+/// What a worker waits for.
+struct Watches {
+    leadership: Receiver<Leadership>,
+    applied: Receiver<u64>,
+}
+
+impl Watches {
+    /// Waits until it is time for a pass; whether there will ever be one.
+    async fn turn<W: Worker>(&mut self, workers: &Workers, worker: &mut W, next: Next) -> bool {
+        // Most replicas follow, and have nothing to do: they do not even look.
+        if !self.until_leading().await {
             return false;
+        }
+        let period = workers.jittered(W::PERIOD);
+        let in_a_period = Instant::now() + period;
+        match next {
+            Next::Later => sleep(period * TROUBLE_PERIODS).await,
+            Next::Soon => tokio::select! {
+                biased;
+                () = worker.called(workers) => {}
+                () = sleep_until(in_a_period) => {}
+            },
+            Next::WhenTold => {
+                let applied = async {
+                    let _ = self.applied.changed().await;
+                    sleep_until(in_a_period).await;
+                };
+                tokio::select! {
+                    biased;
+                    () = worker.called(workers) => {}
+                    // Whoever comes to lead looks at once, whatever it saw when it led before.
+                    _ = self.leadership.changed() => {}
+                    () = applied => {}
+                    () = sleep(workers.jittered(IDLE)) => {}
+                }
+            }
+        }
+        true
+    }
+
+    /// Waits until this replica leads; whether it does, since one that has ended never will.
+    async fn until_leading(&mut self) -> bool {
+        loop {
+            if matches!(
+                *self.leadership.borrow_and_update(),
+                Leadership::Here { .. }
+            ) {
+                return true;
+            }
+            if self.leadership.changed().await.is_err() {
+                return false;
+            }
         }
     }
 }

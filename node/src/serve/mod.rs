@@ -66,9 +66,10 @@ use reconcile::StepCounters;
 use space::Space;
 use token::Token;
 
-/// How often the node looks whether it is ready, before it is and after.
+/// How often the node looks whether it is ready: while it starts, while it was and is not, and while it is.
 const STARTING_INTERVAL: Duration = Duration::from_millis(20);
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+const READY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long calls in flight may take when the node stops. No call may take longer anyway.
 const CALLS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the groups may take to hand over and to sync.
@@ -245,10 +246,10 @@ async fn watch(node: &Arc<Node>, serving: &Serving, clients: std::net::SocketAdd
             ));
             info!("ready");
         }
-        let pause = if announced {
-            WATCH_INTERVAL
-        } else {
-            STARTING_INTERVAL
+        let pause = match (announced, ready) {
+            (true, true) => READY_INTERVAL,
+            (true, false) => WATCH_INTERVAL,
+            (false, _) => STARTING_INTERVAL,
         };
         tokio::time::sleep(pause).await;
     }
@@ -423,7 +424,9 @@ fn node_failure(error: NodeError) -> Failure {
     let text = because(&error);
     match error {
         NodeError::Data(error) => data_failure(error),
-        NodeError::Plan(_) | NodeError::Mark { .. } => Failure::new(Exit::Storage, text),
+        NodeError::Plan(_) | NodeError::Mark { .. } => {
+            Failure::new(Exit::Storage, text)
+        }
         NodeError::Secrets { .. } => Failure::new(Exit::Config, text).help(
             "restore the file from where you keep the cluster's secrets, or name it with --secrets",
         ),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::Precondition;
 use openraft::{ChangeMembers, Instant as _, ServerState};
+use parking_lot::Mutex;
 use rossby_domain::ids::{NodeId, ReplicaId};
 use tokio::time::{Instant, timeout_at};
 
@@ -15,13 +16,12 @@ use super::standing::next_replica;
 use crate::answers::{ProposeError, ReadError};
 use crate::core::{Core, Metrics};
 use crate::leadership;
+use crate::looks::Errand;
 use crate::types::{LogId, TypeConfig};
 use crate::{Group, Member};
 
 /// Between two looks at what changes by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// A look at whether a change of voters stands half-way. One in work is done much sooner.
-const JOINT_PERIOD: Duration = Duration::from_secs(1);
 /// What is left of the deadline for saying that somebody did not answer.
 const MARGIN: Duration = Duration::from_millis(500);
 /// So many election timeouts are waited for those who have not answered since the order came.
@@ -311,26 +311,31 @@ async fn change(
     }
 }
 
+/// What is remembered of a change that stands half-way.
+#[derive(Debug, Default)]
+pub(crate) struct JointLook {
+    seen: Mutex<Option<LogId>>,
+    ending: Errand,
+}
+
 /// Ends changes of voters that a leader before this one, or one whose operator went away, left
 /// half-way: until then both the old and the new voters must agree on everything.
-pub(crate) async fn finish_joint(core: Arc<Core>) {
-    let mut seen = None;
-    loop {
-        tokio::select! {
-            biased;
-            () = core.stop.cancelled() => return,
-            () = tokio::time::sleep(JOINT_PERIOD) => {}
-        }
-        let half_way = look(&core, Instant::now())
-            .ok()
-            .filter(|look| look.members.joint);
-        let at = half_way.and_then(|look| look.membership_at);
-        // Seen twice: whoever began it is not about to end it.
-        if at.is_some() && at == seen {
-            let deadline = Instant::now() + core.timing.election_max;
-            let changed = change(&core, Changes::AddVoterIds([].into()), at, deadline).await;
-            tracing::info!(group = %core.id, ?changed, "ended a change of members that was half-way");
-        }
-        seen = at;
+pub(crate) fn look_for_joint(core: &Arc<Core>) {
+    let half_way = core.with_metrics(|metrics| {
+        let membership = &metrics.membership_config;
+        let leads = metrics.state == ServerState::Leader;
+        let joint = leads && membership.get_joint_config().len() > 1;
+        joint.then_some(*membership.log_id()).flatten()
+    });
+    let seen = std::mem::replace(&mut *core.looks.joint.seen.lock(), half_way);
+    // Seen twice: whoever began it is not about to end it. One in work is done much sooner.
+    if half_way.is_some() && half_way == seen {
+        let leader = Arc::clone(core);
+        core.looks.joint.ending.begin(async move {
+            let deadline = Instant::now() + leader.timing.election_max;
+            let finish = Changes::AddVoterIds([].into());
+            let changed = change(&leader, finish, half_way, deadline).await;
+            tracing::info!(group = %leader.id, ?changed, "ended a change of members that was half-way");
+        });
     }
 }

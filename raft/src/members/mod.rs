@@ -19,8 +19,8 @@ mod change;
 mod plan;
 mod standing;
 
-pub(crate) use change::finish_joint;
-pub(crate) use standing::{Standing, standing, watch};
+pub(crate) use change::{JointLook, look_for_joint};
+pub(crate) use standing::{Standing, StandingLook, look_for_standing, standing};
 
 pub use change::{Advance, ChangeError};
 pub use plan::{MAX_VOTERS, Members, Newcomer, Newcomers, Order, Refused, Seat};

@@ -18,6 +18,7 @@ use crate::Member;
 use crate::answers::Leadership;
 use crate::core::Core;
 use crate::frame::{Answer, Request, Target};
+use crate::looks::Errand;
 use crate::types::StoredMembership;
 
 /// Ids below this are of the members that a group is born with.
@@ -76,28 +77,24 @@ impl Core {
     }
 }
 
+/// The question of whether this replica is still a member.
+#[derive(Debug, Default)]
+pub(crate) struct StandingLook(Errand);
+
 /// Asks the others, whenever no leader speaks to this replica, whether it is still one of them; ends
 /// it for good if it is not.
-pub(crate) async fn watch(core: Arc<Core>) {
-    let pause = core.timing.election_max;
-    loop {
-        tokio::select! {
-            biased;
-            () = core.stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        if *core.leadership.borrow() != Leadership::Unknown {
-            continue;
-        }
-        let asking = core
-            .others()
-            .into_iter()
-            .map(|(replica, member)| ask(&core, replica, member));
-        let answers = futures_util::future::join_all(asking).await;
-        if answers.contains(&Some(Standing::Removed)) {
-            dismiss(&core).await;
-            return;
-        }
+pub(crate) fn look_for_standing(core: &Arc<Core>) {
+    if *core.leadership.borrow() == Leadership::Unknown {
+        core.looks.standing.0.begin(ask_all(Arc::clone(core)));
+    }
+}
+
+async fn ask_all(core: Arc<Core>) {
+    let others = core.others().into_iter();
+    let asking = others.map(|(replica, member)| ask(&core, replica, member));
+    let answers = futures_util::future::join_all(asking).await;
+    if answers.contains(&Some(Standing::Removed)) {
+        dismiss(&core).await;
     }
 }
 

@@ -10,15 +10,12 @@ use rossby_seams::disk::PowerLoss;
 use rossby_seams::transport::Cut;
 use tokio::time::Instant;
 
-use super::world::{Node, Settings, World, letter, member, patience, queue, replica, sequence};
+use super::world::{
+    Node, Settings, World, all_rest, letter, member, patience, queue, replica, sequence,
+};
 
 /// Longer than any election timeout.
 const LONG: Duration = Duration::from_secs(3);
-
-async fn all_rest(world: &World) {
-    let rest = |world: &World| world.nodes.values().all(|node| node.group.rests());
-    world.until("all replicas rest", rest).await;
-}
 
 async fn three_at_rest() -> World {
     let world = World::three().await;

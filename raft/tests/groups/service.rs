@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rossby_domain::command::Outcome;
 use rossby_domain::ids::{NodeId, PartitionId};
 use rossby_domain::{Query, Rejection};
 use rossby_raft::{InitializeError, Leadership, ProposeError, ReadError};
 use rossby_seams::disk::PowerLoss;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use super::world::{GROUP, Settings, World, letter, partition, patience, queue, replica, sequence};
+use super::world::{
+    GROUP, Settings, World, letter, open_claim, partition, patience, queue, replica, sequence,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_node_alone_serves_and_remembers() {
@@ -230,4 +233,24 @@ async fn a_call_too_large_for_one_entry_keeps_its_order_over_several() {
     let replies = leader.group.propose(letters, patience()).await.unwrap();
     let places: Vec<u64> = replies.iter().map(|reply| sequence(reply).0).collect();
     assert_eq!(places, (1..=24).collect::<Vec<u64>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_work_to_do_is_told_of_what_is_applied_and_where_codes_wait() {
+    let world = World::three().await;
+    let mut applied: Vec<_> = world
+        .nodes
+        .values()
+        .map(|node| node.group.watch_applied())
+        .collect();
+    let opened = world.propose(vec![open_claim()]).await;
+    assert_eq!(opened, [Ok(Outcome::ClaimOpened)]);
+    for (node, applied) in world.nodes.values().zip(&mut applied) {
+        let posted = timeout_at(patience(), node.group.codes_posted()).await;
+        assert_eq!(posted.unwrap(), [partition()].into());
+        timeout_at(patience(), applied.changed())
+            .await
+            .unwrap()
+            .unwrap();
+    }
 }

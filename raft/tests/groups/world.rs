@@ -9,8 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
 use rossby_domain::chain::{Genesis, KemKey, KeyRecord, SUITE_XWING, XWING_PUBLIC_KEY_BYTES};
+use rossby_domain::claim::CodeMac;
 use rossby_domain::command::{
-    ActivateBox, Adopt, Command, CreateBox, Enqueue, EnvelopeDigest, Outcome, Routed,
+    ActivateBox, Adopt, Command, CreateBox, Enqueue, EnvelopeDigest, OpenClaim, Outcome, Routed,
 };
 use rossby_domain::identifier::{Identifier, IdentifierHash};
 use rossby_domain::ids::{
@@ -100,6 +101,8 @@ pub struct World {
     pub breaks_after: Vec<u64>,
     /// What the next node is started with, instead.
     pub next_tap: Option<Arc<Tap>>,
+    /// What all nodes from the next on are started with.
+    pub timing: Timing,
 }
 
 pub fn replica(node: NodeId) -> ReplicaId {
@@ -123,6 +126,7 @@ impl World {
             nodes: BTreeMap::new(),
             breaks_after: Vec::new(),
             next_tap: None,
+            timing: Timing::lan(),
         };
         for node in (1..=settings.nodes).map(NodeId) {
             world.start(node, MemoryDisk::default()).await;
@@ -182,7 +186,7 @@ impl World {
         let clock = ManualClock::new(now);
         let groups = Groups::new(GroupsConfig {
             node: id,
-            timing: Timing::lan(),
+            timing: self.timing,
             rest: self.settings.rest,
             clock: Arc::new(clock.clone()),
             random: Arc::new(OsRandom),
@@ -333,6 +337,12 @@ impl World {
     }
 }
 
+/// Waits until the group rests on all nodes.
+pub async fn all_rest(world: &World) {
+    let rest = |world: &World| world.nodes.values().all(|node| node.group.rests());
+    world.until("all replicas rest", rest).await;
+}
+
 pub fn sequence(reply: &Reply) -> Sequence {
     match reply {
         Ok(Outcome::Enqueued { sequence }) => *sequence,
@@ -452,6 +462,18 @@ fn create_box() -> Command {
         sealed_identifier: Bytes::from_static(b"sealed"),
         discoverable: true,
     })
+}
+
+/// Has a code put in an outbox.
+pub fn open_claim() -> (PartitionId, Command) {
+    let command = Command::OpenClaim(OpenClaim {
+        identifier: identifier(),
+        box_id: box_id(),
+        discoverable: true,
+        code: CodeMac([5; 32]),
+        sealed_code: Bytes::from_static(b"sealed"),
+    });
+    (partition(), command)
 }
 
 fn activate_box() -> Command {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rossby_domain::ids::BoxId;
-use rossby_domain::{Context, Reply, Routed, apply};
+use rossby_domain::ids::{BoxId, PartitionId};
+use rossby_domain::{Context, Outcome, Reply, Routed, apply};
 
 use super::base_rows::BaseHandle;
 use super::checkpoint::Checkpoint;
@@ -23,8 +23,15 @@ use crate::codec::{Batch, decode_batch};
 pub struct GroupStore {
     shared: Arc<GroupShared>,
     token: Arc<OpenToken>,
-    /// What [`Self::changed`] tells.
-    changed: Vec<BoxId>,
+    /// What the last batch changed.
+    changes: Changes,
+}
+
+/// What a batch changed that somebody may wait for.
+#[derive(Debug, Default)]
+struct Changes {
+    boxes: Vec<BoxId>,
+    outboxes: Vec<PartitionId>,
 }
 
 impl GroupStore {
@@ -39,7 +46,7 @@ impl GroupStore {
         Self {
             shared,
             token,
-            changed: Vec::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -59,12 +66,12 @@ impl GroupStore {
         position: LogPosition,
         batch: &[u8],
     ) -> Result<Vec<Reply>, StoreError> {
-        let (replies, changed) = self.advance(position, |shared, _| {
+        let (replies, changes) = self.advance(position, |shared, _| {
             let batch =
                 decode_batch(batch).map_err(|source| StoreError::Entry { position, source })?;
             apply_commands(shared, batch)
         })?;
-        self.changed = changed;
+        self.changes = changes;
         Ok(replies)
     }
 
@@ -72,7 +79,13 @@ impl GroupStore {
     /// they find in a [`Reader`] is at least that new.
     #[must_use]
     pub fn changed(&self) -> &[BoxId] {
-        &self.changed
+        &self.changes.boxes
+    }
+
+    /// The partitions in whose outbox the last batch put a verification code.
+    #[must_use]
+    pub fn posted(&self) -> &[PartitionId] {
+        &self.changes.outboxes
     }
 
     /// Applies an entry that carries no commands.
@@ -185,16 +198,13 @@ impl Drop for GroupStore {
 
 /// Applies commands in order. Readers of a partition wait while a run of commands for it is applied.
 /// Also says for whom that changed something.
-fn apply_commands(
-    shared: &GroupShared,
-    batch: Batch,
-) -> Result<(Vec<Reply>, Vec<BoxId>), StoreError> {
+fn apply_commands(shared: &GroupShared, batch: Batch) -> Result<(Vec<Reply>, Changes), StoreError> {
     let context = Context {
         stamp: batch.stamp,
         may_expire: batch.may_expire,
     };
     let mut replies = Vec::with_capacity(batch.commands.len());
-    let mut changed = Vec::new();
+    let mut changes = Changes::default();
     let mut commands = batch.commands.into_iter().peekable();
     while let Some(first) = commands.next() {
         let id = first.partition;
@@ -203,7 +213,10 @@ fn apply_commands(
         let mut run = |routed: Routed| -> Result<(), StoreError> {
             let awaited_by = routed.command.awaited_by();
             let reply = apply(&mut tables, &context, routed)?;
-            changed.extend(awaited_by.filter(|_| reply.is_ok()));
+            changes.boxes.extend(awaited_by.filter(|_| reply.is_ok()));
+            if matches!(reply, Ok(Outcome::ClaimOpened)) && changes.outboxes.last() != Some(&id) {
+                changes.outboxes.push(id);
+            }
             replies.push(reply);
             Ok(())
         };
@@ -212,5 +225,5 @@ fn apply_commands(
             run(next)?;
         }
     }
-    Ok((replies, changed))
+    Ok((replies, changes))
 }
