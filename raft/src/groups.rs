@@ -144,6 +144,7 @@ impl Groups {
         let links = Links::new(
             config.transport.clone(),
             config.random.clone(),
+            config.timing.promise_ms(),
             stop.clone(),
         );
         let inbound = Inbound::new(InboundConfig {
@@ -152,6 +153,7 @@ impl Groups {
             store: config.store.clone(),
             overlay_budget_bytes: config.overlay_budget_bytes,
             blocking: config.blocking,
+            promise_ms: config.timing.promise_ms(),
             stop: stop.clone(),
         });
         let clocks = ClockQuorum::new(config.node, config.clock.clone(), links.clone());

@@ -151,6 +151,7 @@ struct Shared {
     store: Store,
     overlay_budget_bytes: u64,
     blocking: Blocking,
+    promise_ms: u64,
     stop: CancellationToken,
 }
 
@@ -161,6 +162,8 @@ pub(crate) struct InboundConfig {
     pub(crate) store: Store,
     pub(crate) overlay_budget_bytes: u64,
     pub(crate) blocking: Blocking,
+    /// What its replicas promise their leaders.
+    pub(crate) promise_ms: u64,
     pub(crate) stop: CancellationToken,
 }
 
@@ -172,6 +175,7 @@ impl Inbound {
             store,
             overlay_budget_bytes,
             blocking,
+            promise_ms,
             stop,
         } = config;
         let replicas = RwLock::default();
@@ -182,6 +186,7 @@ impl Inbound {
             store,
             overlay_budget_bytes,
             blocking,
+            promise_ms,
             stop,
         };
         Self {
@@ -211,8 +216,15 @@ impl Inbound {
         };
         let (peer, stop) = (link.peer, self.shared.stop.clone());
         let mut incoming = link.incoming;
+        let hello = Frame::Hello {
+            promise_ms: self.shared.promise_ms,
+        };
         tokio::spawn(async move {
             let mut serving = serving;
+            if let Err(error) = serving.reply(&hello) {
+                tracing::error!(%peer, %error, "broke a link");
+                return;
+            }
             loop {
                 let frame = tokio::select! {
                     biased;
@@ -271,7 +283,7 @@ impl Serving {
             Frame::StreamEnd { id } => {
                 self.streams.remove(&id);
             }
-            Frame::Answer { .. } | Frame::StreamAnswer { .. } => {
+            Frame::Answer { .. } | Frame::StreamAnswer { .. } | Frame::Hello { .. } => {
                 return Err(ProtocolError::Answer);
             }
         }

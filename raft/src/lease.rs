@@ -10,7 +10,8 @@
 //! **Voters promise**, whatever their settings, to elect nobody else for `election_min` after they heard from
 //! the leader: while they run openraft sees to it (for as long as `election_max`), and one that starts
 //! again waits for `election_min` before it votes ([`Abstinence`]), since it does not know what it had promised. It
-//! stands for election itself no sooner: openraft counts that wait from its start.
+//! stands for election itself no sooner: openraft counts that wait from its start. Whose `election_min` is another speaks to
+//! no node (`links.rs`), and a process with a shorter one than the one before it starts only once that one's promises are over.
 //!
 //! **The leader counts** from when it *sent* an append that a voter then accepted, in the term, by a clock that is never set
 //! and that goes on while the machine is suspended or the process stopped ([`Clock::lasting`]). The lease is good while

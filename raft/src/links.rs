@@ -10,6 +10,10 @@
 //! Each node opens a link for what it asks; what is asked of it comes in over the links that its
 //! peers opened (`inbound.rs`). So neither side has to agree which of two links survives.
 //!
+//! **Nodes with different promises do not speak.** Who is asked first says what its replicas promise their leaders
+//! (`lease.rs`). If that is not what this node's promise, its leaders would count on what nobody keeps: there is no link, and
+//! what is said instead is why. A link ends with the process at its other end, so what was said holds for all of it.
+//!
 //! Invariant: whoever waits for an answer gets one, or an error, by its deadline; a broken link
 //! fails all that wait on it at once.
 
@@ -71,6 +75,8 @@ struct Shared {
     // By node and address: one that replaces itself is known at two for a while.
     peers: Mutex<BTreeMap<(NodeId, String), Arc<Peer>>>,
     random: Arc<dyn Random>,
+    /// What this node's replicas promise their leaders.
+    promise_ms: u64,
     stop: CancellationToken,
 }
 
@@ -114,12 +120,14 @@ impl Links {
     pub(crate) fn new(
         transport: SharedTransport,
         random: Arc<dyn Random>,
+        promise_ms: u64,
         stop: CancellationToken,
     ) -> Self {
         let shared = Shared {
             transport,
             peers: Mutex::default(),
             random,
+            promise_ms,
             stop,
         };
         Self {
@@ -269,15 +277,12 @@ impl Peer {
 
 impl Shared {
     async fn connect(self: Arc<Self>, peer: Arc<Peer>, address: String) {
-        let opening = timeout(CONNECT_TIMEOUT, self.transport.connect(peer.node, &address));
+        let opening = timeout(CONNECT_TIMEOUT, self.open(peer.node, &address));
         let result = tokio::select! {
             biased;
-            result = opening => match result {
-                Ok(Ok(link)) if link.peer == peer.node => Ok(link),
-                Ok(Ok(link)) => Err(format!("node {} answered in its place", link.peer)),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no answer to the connection".to_owned()),
-            },
+            result = opening => {
+                result.unwrap_or_else(|_| Err("no answer to the connection".to_owned()))
+            }
             () = self.stop.cancelled() => Err("this node is stopping".to_owned()),
         };
         let mut state = peer.state.lock();
@@ -306,6 +311,27 @@ impl Shared {
         };
         drop(state);
         peer.changed.send_replace(());
+    }
+
+    /// A link to a node whose replicas promise what this node's do.
+    async fn open(&self, node: NodeId, address: &str) -> Result<Link, String> {
+        let opened = self.transport.connect(node, address).await;
+        let mut link = opened.map_err(|error| error.to_string())?;
+        if link.peer != node {
+            return Err(format!("node {} answered in its place", link.peer));
+        }
+        let hello = link.incoming.recv().await;
+        let hello = hello.ok_or("it closed the connection at once")?;
+        match Frame::decode(&hello) {
+            Ok(Frame::Hello { promise_ms }) if promise_ms == self.promise_ms => Ok(link),
+            Ok(Frame::Hello { promise_ms }) => Err(format!(
+                "its raft.election_min_ms is {promise_ms}, and that of this node {}: nodes with different ones do not speak to \
+                 each other. Give all nodes the same [raft] settings",
+                self.promise_ms
+            )),
+            Ok(_) => Err("it did not say first what it promises".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Between half and all of the doubled pause.
@@ -355,7 +381,7 @@ impl Waiting {
 enum ProtocolError {
     #[error(transparent)]
     Frame(#[from] crate::frame::FrameError),
-    #[error("a request came in on a link for answers")]
+    #[error("what came in is no answer")]
     Request,
     #[error("more answers than requests on a stream")]
     TooManyAnswers,
@@ -421,7 +447,10 @@ impl Connection {
                     waiting.streams.remove(&id);
                 }
             }
-            Frame::Call { .. } | Frame::StreamAppend { .. } | Frame::StreamEnd { .. } => {
+            Frame::Call { .. }
+            | Frame::StreamAppend { .. }
+            | Frame::StreamEnd { .. }
+            | Frame::Hello { .. } => {
                 return Err(ProtocolError::Request);
             }
         }

@@ -33,6 +33,11 @@ impl Timing {
             election_max: Duration::from_millis(5000),
         }
     }
+
+    /// For how many milliseconds, at least, a voter elects nobody else after it heard from a leader.
+    pub(crate) fn promise_ms(&self) -> u64 {
+        u64::try_from(self.election_min.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Default for Timing {

@@ -5,6 +5,7 @@
 //!   <data>/node           the identity: which node, which cluster, which replicas
 //!   <data>/founding       the plan of the cluster, on nodes that founded it (crate `node`)
 //!   <data>/mark           tells this directory from one that takes its place (crate `node`)
+//!   <data>/promise        what its replicas promise their leaders (crate `node`)
 //!   <data>/joining        names the try of a node to join a cluster by a token (crate `node`)
 //!   <data>/map            the newest cluster map that the node knows (crate `node`)
 //!   <data>/wal/           the write-ahead log

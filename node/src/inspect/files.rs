@@ -9,7 +9,7 @@ use rossby_seams::disk::WithheldChange;
 use super::report::{Report, Severity};
 
 /// What a node keeps in its data directory. What else is there is not ours.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "lock",
     "node",
     "wal",
@@ -21,6 +21,7 @@ const KNOWN: [&str; 14] = [
     "joining",
     "map",
     "mark",
+    "promise",
     "reserve",
     "set-aside",
     "lost+found",

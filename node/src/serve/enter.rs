@@ -26,6 +26,7 @@ use tracing::info;
 use super::engine::{Engine, EngineParts};
 use super::founding::{Founding, PlanError};
 use super::node::{Membership, Node, NodeError};
+use super::promise;
 use crate::config::CourierKind;
 
 /// A node's place in a cluster.
@@ -76,6 +77,7 @@ impl Node {
         }
         let secrets = Arc::new(self.secrets_of(&place.cluster)?);
         let courier = self.courier()?;
+        promise::begin(data, self.parts.config.raft.timing().election_min).await?;
         let keeper = MapKeeper::open(Arc::clone(data.disk()), data.path());
         offer_all(&keeper, &place);
         // The log comes first: a directory that names a replica but has no log has lost it.

@@ -30,6 +30,7 @@ mod node;
 mod open_files;
 mod operator;
 mod placement;
+mod promise;
 mod ready;
 mod reconcile;
 mod removal;
@@ -424,7 +425,7 @@ fn node_failure(error: NodeError) -> Failure {
     let text = because(&error);
     match error {
         NodeError::Data(error) => data_failure(error),
-        NodeError::Plan(_) | NodeError::Mark { .. } => {
+        NodeError::Plan(_) | NodeError::Mark { .. } | NodeError::Promise { .. } => {
             Failure::new(Exit::Storage, text)
         }
         NodeError::Secrets { .. } => Failure::new(Exit::Config, text).help(

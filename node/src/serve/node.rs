@@ -68,6 +68,17 @@ pub enum NodeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What this node promised before it was started.
+    #[error(
+        "{path}: {reason}. The file can be removed once the node has been stopped for longer than any \
+         raft.election_min_ms that it ever had"
+    )]
+    Promise {
+        /// Its file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The log is gone, and with it what the replica once promised.
     #[error("the log of replica {replica} is not in {path} any more")]
     LogLost {

@@ -8,6 +8,7 @@
 //!     StreamEnd     no more on this stream
 //!     Answer        to a call
 //!     StreamAnswer  to one append of a stream; a refusal ends the stream
+//!     Hello         the first word of who is asked: what it promises a leader (`lease.rs`). Its id is 0
 //! ```
 //!
 //! A frame that can not be decoded breaks the link: its sender does not speak our language.
@@ -29,6 +30,7 @@ const KIND_STREAM_APPEND: u8 = 2;
 const KIND_STREAM_END: u8 = 3;
 const KIND_ANSWER: u8 = 16;
 const KIND_STREAM_ANSWER: u8 = 17;
+const KIND_HELLO: u8 = 18;
 const RESULT_OK: u8 = 0;
 const RESULT_REFUSED: u8 = 1;
 
@@ -73,6 +75,10 @@ pub(crate) enum Frame {
         id: u64,
         answer: Result<StreamOutcome, Refusal>,
     },
+    Hello {
+        /// For so many milliseconds, at least, its replicas elect nobody else after they heard from a leader.
+        promise_ms: u64,
+    },
 }
 
 impl Frame {
@@ -93,6 +99,7 @@ impl Frame {
                 answer,
                 message::write_stream_outcome,
             ),
+            Self::Hello { promise_ms } => header(KIND_HELLO, 0).u64(*promise_ms),
         };
         writer.finish().into()
     }
@@ -135,6 +142,10 @@ impl Frame {
                 let answer = read_result(&mut reader, message::read_stream_outcome)?;
                 Self::StreamAnswer { id, answer }
             }
+            KIND_HELLO if id != 0 => return Err(WireError::Invalid("id").into()),
+            KIND_HELLO => Self::Hello {
+                promise_ms: reader.u64()?,
+            },
             kind => return Err(FrameError::Kind(kind)),
         };
         reader.finish()?;

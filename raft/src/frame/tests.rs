@@ -216,6 +216,7 @@ pub(crate) fn frames() -> impl Strategy<Value = Frame> {
             .prop_map(|(id, answer)| Frame::Answer { id, answer }),
         (id(), prop::result::maybe_ok(stream_outcomes(), refusals()))
             .prop_map(|(id, answer)| Frame::StreamAnswer { id, answer }),
+        any::<u64>().prop_map(|promise_ms| Frame::Hello { promise_ms }),
     ]
 }
 

@@ -15,10 +15,16 @@ const TO: Target = Target {
     replica: ReplicaId(9),
 };
 
+const PROMISE_MS: u64 = 500;
+
 struct Inbox(mpsc::UnboundedSender<Link>);
 
 impl LinkAcceptor for Inbox {
     fn accept(&self, link: Link) {
+        let hello = Frame::Hello {
+            promise_ms: PROMISE_MS,
+        };
+        link.outgoing.try_send(hello.encode()).unwrap();
         let _ = self.0.send(link);
     }
 }
@@ -38,6 +44,7 @@ fn world() -> World {
     let links = Links::new(
         network.transport(A),
         Arc::new(SeededRandom::new(1)),
+        PROMISE_MS,
         CancellationToken::new(),
     );
     let member = Member {

@@ -288,6 +288,7 @@ async fn garbage_from_a_peer_breaks_its_link_and_nothing_else() {
             .send(Bytes::from(vec![byte; usize::from(byte)]))
             .await
             .unwrap();
+        let _hello = incoming.recv().await;
         assert_eq!(incoming.recv().await, None);
     }
     assert_eq!(world.send(1, 1).await.0, 1);

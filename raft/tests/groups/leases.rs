@@ -9,7 +9,7 @@ use rossby_seams::disk::PowerLoss;
 use rossby_seams::transport::Cut;
 use tokio::time::Instant;
 
-use super::world::{GROUP, Node, Settings, World, letter, patience, queue, replica};
+use super::world::{GROUP, Node, Settings, World, all_rest, letter, patience, queue, replica};
 
 /// More than a lease lasts, in milliseconds.
 const OVER_MS: u64 = 500;
@@ -104,6 +104,23 @@ async fn a_leader_that_hands_over_answers_by_its_lease_no_more() {
     world.send(1, 1).await;
 }
 
+/// The leader after this one, which is cut off. Its clock shows what passes, so that the lease ends before the others elect.
+async fn deposed<'w>(world: &'w World, old: &Node) -> &'w Node {
+    let began = Instant::now();
+    let mut shown = 0;
+    loop {
+        let passed = u64::try_from(began.elapsed().as_millis()).unwrap();
+        old.clock.advance_millis(passed - shown);
+        shown = passed;
+        let mut others = world.nodes.values().filter(|node| node.id != old.id);
+        if let Some(new) = others.find(|node| node.group.leads_surely()) {
+            return new;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "nobody leads");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deposed_leader_never_answers_with_what_was_the_latest_once() {
     let world = leased().await;
@@ -112,23 +129,7 @@ async fn a_deposed_leader_never_answers_with_what_was_the_latest_once() {
     for other in others(&world, old) {
         world.network.cut_both(old.id, other, Cut::Silent);
     }
-    // Its clock shows what passes, so that the lease ends before the others elect.
-    let began = Instant::now();
-    let mut shown = 0;
-    let new = loop {
-        let passed = u64::try_from(began.elapsed().as_millis()).unwrap();
-        old.clock.advance_millis(passed - shown);
-        shown = passed;
-        let new = world
-            .nodes
-            .values()
-            .find(|node| node.id != old.id && node.group.leads_surely());
-        if let Some(new) = new {
-            break new;
-        }
-        assert!(began.elapsed() < Duration::from_secs(30), "nobody leads");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
+    let new = deposed(&world, old).await;
     let sent = new.group.propose(vec![letter(1, 2, 64)], patience()).await;
     sent.unwrap();
     for _ in 0..20 {
@@ -157,6 +158,7 @@ async fn votes_for(world: &World, candidate: NodeId, voter: NodeId) -> Option<bo
     let call = [&[1, 1][..], &[0; 8], &ballot.concat()].concat();
     link.outgoing.send(Bytes::from(call)).await.ok()?;
     let mut incoming = link.incoming;
+    let _hello = incoming.recv().await?;
     let answer = incoming.recv().await?;
     // Version, kind, id, "it went well", "a vote", the vote: then whether it is granted.
     assert_eq!(answer[10..12], [0, 2], "{answer:?}");
@@ -186,4 +188,91 @@ async fn a_replica_that_starts_again_votes_for_nobody_at_first() {
     }
     // As long as a lease may last that rests on it, and longer.
     assert!(starts.elapsed() >= Timing::lan().election_min);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_at_rest_has_no_lease_for_long_and_asks_a_quorum_once_it_wakes() {
+    let world = leased().await;
+    world.send(1, 1).await;
+    let leader = leader(&world).await;
+    all_rest(&world).await;
+    // Beats say that it leads, and renew no lease.
+    assert!(leader.group.leads_surely());
+    leader.clock.advance_millis(OVER_MS);
+    assert!(!leader.group.leads_by_lease());
+    let before = leader.group.read_counts();
+    leader.group.linearize(patience()).await.unwrap();
+    assert_eq!(more(&leader.group, before), (0, 1));
+    // Awake it has one again.
+    world.leader_where(|node| node.group.leads_by_lease()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_deposed_while_its_group_rested_never_answers_with_what_was_the_latest_once()
+ {
+    for how in [Cut::Silent, Cut::Broken] {
+        let world = leased().await;
+        world.send(1, 1).await;
+        let old = leader(&world).await;
+        all_rest(&world).await;
+        for other in others(&world, old) {
+            world.network.cut_both(old.id, other, how);
+        }
+        let new = deposed(&world, old).await;
+        let sent = new.group.propose(vec![letter(1, 2, 64)], patience()).await;
+        sent.unwrap();
+        let before = old.group.read_counts();
+        for _ in 0..20 {
+            let read = old.group.linearize(soon()).await;
+            assert!(
+                matches!(read, Err(ReadError::NoQuorum | ReadError::NotLeader { .. })),
+                "{read:?}"
+            );
+        }
+        assert_eq!(more(&old.group, before), (0, 0));
+        world.network.heal();
+        // Whoever leads from now on shows both.
+        let leads = world.leader().await;
+        assert_eq!(queue(leads).await.len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_promise_differently_do_not_speak_to_each_other_and_say_why() {
+    let mut world = leased().await;
+    world.send(1, 1).await;
+    let old = leader(&world).await;
+    let (leader, hasty) = (old.id, others(&world, old)[0]);
+    let term = old.group.status().term;
+
+    let disk = world.kill(hasty, PowerLoss::KeepAll);
+    world.timing = Timing {
+        heartbeat: Duration::from_millis(20),
+        election_min: Duration::from_millis(50),
+        election_max: Duration::from_millis(100),
+    };
+    world.start(hasty, disk).await;
+    let says_why = |node: NodeId, of: NodeId| {
+        let trouble = world.nodes[&node].group.status().trouble;
+        let mut of_it = trouble.iter().filter(|(about, ..)| **about == replica(of));
+        of_it.any(|(_, why)| why.contains("raft.election_min_ms is"))
+    };
+    world
+        .until("both sides say why", |_| {
+            says_why(leader, hasty) && says_why(hasty, leader)
+        })
+        .await;
+    assert_eq!(world.send(1, 2).await.0, 2);
+    // Many of its election timeouts later nobody has followed it.
+    let until = Instant::now() + Duration::from_secs(2);
+    world
+        .until("it would have been elected", |_| Instant::now() > until)
+        .await;
+    assert!(world.nodes[&leader].group.leads_surely());
+    assert_eq!(world.nodes[&leader].group.status().term, term);
+
+    let disk = world.kill(hasty, PowerLoss::KeepAll);
+    world.timing = Timing::lan();
+    world.start(hasty, disk).await;
+    world.same_everywhere().await;
 }
