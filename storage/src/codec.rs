@@ -141,7 +141,6 @@ first_version!(
     CodeBudget,
     OutboxRow,
     Intent,
-    ClusterMap,
     MapHistoryRow,
     Admissions,
 );
@@ -268,6 +267,32 @@ struct MetaV1 {
     last_generation: u64,
     last_serial: u64,
 }
+
+impl Versioned for ClusterMap {
+    const VERSION: u8 = 2;
+
+    /// Version 1 ended before the groups that were recovered, as if there were none.
+    fn upgrade(version: u8, body: &[u8]) -> Result<Self, CodecError> {
+        if version != 1 {
+            return Err(CodecError::Version {
+                found: version,
+                supported: Self::VERSION,
+            });
+        }
+        decode_body(&[body, &NO_SUCCESSORS].concat())
+    }
+
+    fn downgrade(&self) -> Option<Result<Vec<u8>, CodecError>> {
+        self.successors().is_empty().then(|| {
+            let mut bytes = encode_as(1, self)?;
+            bytes.truncate(bytes.len().saturating_sub(NO_SUCCESSORS.len()));
+            Ok(bytes)
+        })
+    }
+}
+
+/// A map without entries, which stands last in a [`ClusterMap`].
+const NO_SUCCESSORS: [u8; 1] = [0];
 
 impl Versioned for Batch {
     const VERSION: u8 = BATCH_VERSION;
@@ -524,6 +549,56 @@ mod tests {
             })
         );
         assert_eq!(decode_batch(&[]), Err(CodecError::Empty));
+    }
+
+    #[test]
+    fn a_map_says_the_old_way_that_no_group_was_recovered_and_both_ways_come_back() {
+        use std::collections::{BTreeMap, BTreeSet};
+
+        use rossby_domain::ids::{GroupId, NodeId, PartitionCount, ReplicaId};
+        use rossby_domain::placement::{
+            Change, NodeEntry, NodeState, RegionName, Successor, SurvivalGoal, VOTERS_AT_HOME,
+            birth,
+        };
+
+        let entry = |node: u64| NodeEntry {
+            region: RegionName::default(),
+            peer_address: format!("10.0.0.{node}:7472"),
+            client_address: String::new(),
+            state: NodeState::Active,
+        };
+        let nodes = BTreeMap::from([1, 2, 3].map(|node| (NodeId(node), entry(node))));
+        let found = Change::Found {
+            goal: SurvivalGoal::Node,
+            partitions: PartitionCount::DEFAULT,
+            groups: birth(&nodes, SurvivalGoal::Node, VOTERS_AT_HOME).groups,
+            nodes,
+        };
+        let map = ClusterMap::default().after(&found).unwrap();
+        let bytes = encode_value(&map).unwrap();
+        assert_eq!(bytes[0], 1);
+        assert_eq!(decode_value::<ClusterMap>(&bytes), Ok(map.clone()));
+        let successor = Successor {
+            group: GroupId(2),
+            replica: ReplicaId(5000),
+        };
+        let recover = Change::Recover {
+            node: NodeId(1),
+            lost: BTreeSet::from([NodeId(2), NodeId(3)]),
+            groups: BTreeMap::from([(GroupId(1), successor)]),
+        };
+        let recovered = map.after(&recover).unwrap();
+        let bytes = encode_value(&recovered).unwrap();
+        assert_eq!(bytes[0], 2);
+        assert_eq!(decode_value::<ClusterMap>(&bytes), Ok(recovered));
+        let newer = [&[3], &bytes[1..]].concat();
+        assert_eq!(
+            decode_value::<ClusterMap>(&newer),
+            Err(CodecError::Version {
+                found: 3,
+                supported: 2
+            })
+        );
     }
 
     #[test]

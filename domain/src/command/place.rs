@@ -44,7 +44,12 @@ impl Place {
             Ok(next) => next,
             Err(refusal) => return Ok(Err(Rejection::PlacementRefused(refusal))),
         };
-        if let Change::RemoveNode(node) = self.change {
+        let highest = match &self.change {
+            Change::RemoveNode(node) => Some(*node),
+            Change::Recover { lost, .. } => lost.last().copied(),
+            _ => None,
+        };
+        if let Some(node) = highest {
             let mut admissions = tables.admissions()?;
             if admissions.note_left(node) {
                 tables.put_admissions(&admissions)?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RegionName;
 use super::check::InvalidMap;
-use super::map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, SurvivalGoal};
+use super::map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, Successor, SurvivalGoal};
 use crate::ids::{Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId};
 use crate::time::Timestamp;
 
@@ -84,6 +84,15 @@ pub enum Change {
         /// Who owns what.
         owners: BTreeMap<PartitionId, Owner>,
     },
+    /// Groups whose quorum was lost for good go on from one replica each, on the same node.
+    Recover {
+        /// The node.
+        node: NodeId,
+        /// The nodes that are gone for good, as the operator says.
+        lost: BTreeSet<NodeId>,
+        /// What takes the place of each group.
+        groups: BTreeMap<GroupId, Successor>,
+    },
 }
 
 impl Change {
@@ -97,6 +106,7 @@ impl Change {
             } => EACH_BYTES + beginning.weight_bytes() + 20 * owners.len(),
             Self::PutNode { entry, .. } => weight_of_node(entry),
             Self::AddGroup { born, .. } => weight_of_group(born),
+            Self::Recover { lost, groups, .. } => EACH_BYTES + 20 * (lost.len() + groups.len()),
             Self::RemoveNode(_) | Self::SetGoal(_) => 0,
         }
     }
@@ -187,6 +197,12 @@ pub enum PlacementRefusal {
     /// A backup's partition that there is not, whose owner there is not, or that has none and needs one.
     #[error("partition {0} can't have the owner that it is to have")]
     Owner(PartitionId),
+    /// The group is not there, or was recovered before, or its successor is not new.
+    #[error("group {0} is not there any more, or what is to take its place was there before")]
+    NotRecoverable(GroupId),
+    /// It would lose the node that groups are recovered on.
+    #[error("groups are recovered on node {0}: it can't be lost")]
+    NotLost(NodeId),
 }
 
 impl ClusterMap {
@@ -242,6 +258,7 @@ impl ClusterMap {
                 next.hand_out(*group, *partitions)?;
             }
             (Change::SetGoal(goal), true) => next.goal = *goal,
+            (Change::Recover { node, lost, groups }, true) => next.recover(*node, lost, groups)?,
         }
         next.check_goal()?;
         if next == *self {
@@ -346,7 +363,7 @@ impl ClusterMap {
         if group == GroupId(0) || born.founders.contains_key(&ReplicaId(0)) {
             return Err(PlacementRefusal::Zero);
         }
-        if self.groups.contains_key(&group) {
+        if self.groups.contains_key(&group) || self.successors.contains_key(&group) {
             return Err(PlacementRefusal::GroupExists(group));
         }
         if !self.active_regions().contains(&born.home) {

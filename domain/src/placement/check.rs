@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::PLACEMENT_GROUP;
 use super::change::{FIRST_EPOCH, LEAST_REGIONS, MAX_NODES, has_founders};
-use super::map::{ClusterMap, GroupEntry, NodeEntry, Owner, SurvivalGoal};
+use super::map::{ClusterMap, GroupEntry, NodeEntry, Owner, Successor, SurvivalGoal};
 use crate::ids::{GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId};
 
 /// Why something is no cluster map.
@@ -43,6 +44,9 @@ pub(super) struct Unchecked {
     nodes: BTreeMap<NodeId, NodeEntry>,
     groups: BTreeMap<GroupId, GroupEntry>,
     owners: BTreeMap<PartitionId, Owner>,
+    /// Not in what builds wrote that could not recover a group.
+    #[serde(default)]
+    successors: BTreeMap<GroupId, Successor>,
 }
 
 impl TryFrom<Unchecked> for ClusterMap {
@@ -55,6 +59,7 @@ impl TryFrom<Unchecked> for ClusterMap {
             nodes: unchecked.nodes,
             groups: unchecked.groups,
             owners: unchecked.owners,
+            successors: unchecked.successors,
         };
         map.check()?;
         Ok(map)
@@ -78,6 +83,7 @@ impl ClusterMap {
         self.check_nodes()?;
         self.check_groups()?;
         self.check_owners()?;
+        self.check_successors()?;
         if self.goal == SurvivalGoal::Region && self.active_regions().len() < LEAST_REGIONS {
             return Err(InvalidMap::Goal);
         }
@@ -104,6 +110,18 @@ impl ClusterMap {
             let is_numbered = *group != GroupId(0) && !entry.founders.contains_key(&ReplicaId(0));
             let is_placed = active.contains(&entry.home) && has_founders(&entry.founders);
             if !is_numbered || !is_placed || !owners.contains(group) {
+                return Err(InvalidMap::Group(*group));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_successors(&self) -> Result<(), InvalidMap> {
+        for (group, successor) in &self.successors {
+            let is_gone = !self.groups.contains_key(group);
+            let is_other = (successor.group == *group) == (*group == PLACEMENT_GROUP)
+                && (successor.group == PLACEMENT_GROUP) == (*group == PLACEMENT_GROUP);
+            if !is_gone || !is_other || successor.replica == ReplicaId(0) {
                 return Err(InvalidMap::Group(*group));
             }
         }

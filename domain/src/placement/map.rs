@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::RegionName;
 use super::check::Unchecked;
+use super::{PLACEMENT_GROUP, RegionName};
 use crate::ids::{Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId};
 
 /// What the loss of must cost no acknowledged write.
@@ -97,6 +97,15 @@ pub struct Owner {
     pub epoch: Epoch,
 }
 
+/// What goes on with the partitions of a group whose quorum was lost for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Successor {
+    /// The group. The placement group keeps its number.
+    pub group: GroupId,
+    /// The one replica that it began with. In the placement group all with a lower id are void.
+    pub replica: ReplicaId,
+}
+
 /// What placement knows at one version. Changes only by [`ClusterMap::after`]; whatever it is decoded
 /// from, it has passed [`ClusterMap::check`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -108,6 +117,7 @@ pub struct ClusterMap {
     pub(super) nodes: BTreeMap<NodeId, NodeEntry>,
     pub(super) groups: BTreeMap<GroupId, GroupEntry>,
     pub(super) owners: BTreeMap<PartitionId, Owner>,
+    pub(super) successors: BTreeMap<GroupId, Successor>,
 }
 
 impl ClusterMap {
@@ -145,6 +155,36 @@ impl ClusterMap {
     #[must_use]
     pub fn owners(&self) -> &BTreeMap<PartitionId, Owner> {
         &self.owners
+    }
+
+    /// The groups that were recovered with loss of data, and what goes on in their place.
+    #[must_use]
+    pub fn successors(&self) -> &BTreeMap<GroupId, Successor> {
+        &self.successors
+    }
+
+    /// What took the place of a replica's group, if that was recovered without it: the replica must not run
+    /// any more.
+    #[must_use]
+    pub fn supersedes(&self, group: GroupId, replica: ReplicaId) -> Option<Successor> {
+        let successor = self.successors.get(&group).copied()?;
+        let goes_on = successor.group == group && replica >= successor.replica;
+        (!goes_on).then_some(successor)
+    }
+
+    /// The number that a group gets if it is recovered: one that no group ever had. Groups that are recovered
+    /// one after the other, by whoever knows the same map, get different ones.
+    #[must_use]
+    pub fn number_after(&self, group: GroupId) -> GroupId {
+        if group == PLACEMENT_GROUP {
+            return PLACEMENT_GROUP;
+        }
+        let later = self.successors.values().map(|successor| successor.group);
+        let highest = self.groups.keys().copied().chain(later).max();
+        let place = self.groups.range(..group).count();
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
+        let above = highest.unwrap_or_default().0.saturating_add(1);
+        GroupId(above.saturating_add(place))
     }
 
     /// Whether a node is there and carries replicas.

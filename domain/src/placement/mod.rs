@@ -14,7 +14,8 @@
 //! - A version is never given twice and never goes back; each change makes the next one, and in a state
 //!   restored from a backup one above all that were lost.
 //! - A partition that has an owner keeps it: changes only hand out spare partitions. So no two groups
-//!   ever own one at the same time, whatever map anybody still believes in.
+//!   ever own one at the same time, whatever map anybody still believes in. The exception is a group whose quorum
+//!   was lost for good (recover.rs): its successor owns all that it owned, at higher epochs.
 //! - The memberships of groups are the truth, the map is the intent: nothing here says who votes, only who
 //!   should.
 //! - A map from a peer or a file is checked as it is decoded: there is no value of one that does not hold.
@@ -28,6 +29,7 @@ mod map;
 mod membership;
 mod names;
 mod plan;
+mod recover;
 
 use crate::ids::{GroupId, PartitionId};
 
@@ -39,7 +41,7 @@ pub use change::{Beginning, Change, FoundingGroup, MapHistoryRow, PlacementRefus
 pub use check::InvalidMap;
 pub use desired::{Birth, Load, Nodes, VOTERS_AT_HOME, birth, founders, placement_voters};
 pub use explain::{Consequence, Explanation, Harm, Lost, Writes, explain};
-pub use map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, SurvivalGoal};
+pub use map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, Successor, SurvivalGoal};
 pub use membership::Membership;
 pub use names::{RegionName, RegionNameError};
 pub use plan::{Health, Patience, Report, Step, plan};

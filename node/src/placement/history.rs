@@ -77,6 +77,11 @@ fn words(change: &Change) -> String {
             counted(usize::from(*partitions), "partition")
         ),
         Change::SetGoal(goal) => format!("to survive the loss of a {goal}"),
+        Change::Recover { node, lost, groups } => format!(
+            "recovered with loss of data on node {node}: {}; lost for good: {}",
+            counted(groups.len(), "group"),
+            counted(lost.len(), "node"),
+        ),
     }
 }
 

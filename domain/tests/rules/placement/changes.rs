@@ -8,7 +8,7 @@ use rossby_domain::ids::{
 };
 use rossby_domain::placement::{
     Beginning, Change, ClusterMap, FoundingGroup, InvalidMap, NodeEntry, Owner, PlacementRefusal,
-    RegionName, SurvivalGoal,
+    RegionName, Successor, SurvivalGoal,
 };
 
 use super::{draining, entry, found, founded, nodes, region};
@@ -418,14 +418,37 @@ fn change() -> impl Strategy<Value = Change> {
     let restored = ("[abcd]{1,6}", any::<u64>(), spoiled).prop_map(|(letters, above, spoiled)| {
         restore(&founded(&letters, SurvivalGoal::Node), above, &spoiled)
     });
+    let successor = (0..8_u32, 0..2048_u64).prop_map(|(group, replica)| Successor {
+        group: GroupId(group),
+        replica: ReplicaId(replica),
+    });
+    let successors = proptest::collection::btree_map((0..6_u32).prop_map(GroupId), successor, 0..3);
+    let gone = proptest::collection::btree_set(node.clone().prop_map(NodeId), 0..4);
+    let recovered = (node.clone(), gone, successors).prop_map(|(node, lost, groups)| {
+        let node = NodeId(node);
+        Change::Recover { node, lost, groups }
+    });
     prop_oneof![
         6 => put,
+        2 => recovered,
         1 => restored,
         3 => node.prop_map(|node| Change::RemoveNode(NodeId(node))),
         2 => group,
         1 => goal.clone().prop_map(Change::SetGoal),
         1 => ("[abcd]{1,6}", goal).prop_map(|(letters, goal)| found(&nodes(&letters), goal)),
     ]
+}
+
+/// Who owns what this one owned, after a change.
+fn heir(owner: &Owner, change: &Change) -> Owner {
+    let successor = match change {
+        Change::Recover { groups, .. } => groups.get(&owner.group),
+        _ => None,
+    };
+    successor.map_or(*owner, |successor| Owner {
+        group: successor.group,
+        epoch: Epoch(owner.epoch.0 + 1),
+    })
 }
 
 proptest! {
@@ -440,13 +463,13 @@ proptest! {
         }
         for change in changes {
             let Ok(next) = map.after(&change) else { continue };
-            match change {
+            match &change {
                 Change::Restore { above, .. } => prop_assert_eq!(next.version(), above.next()),
                 _ => prop_assert_eq!(next.version(), map.version().next()),
             }
             prop_assert_eq!(next.check(), Ok(()));
             for (partition, owner) in map.owners() {
-                prop_assert_eq!(next.owners().get(partition), Some(owner));
+                prop_assert_eq!(next.owners().get(partition), Some(&heir(owner, &change)));
             }
             prop_assert_eq!(&decode::<ClusterMap>(&encode(&next)).unwrap(), &next);
             map = next;
@@ -489,6 +512,7 @@ struct Open {
     nodes: BTreeMap<u64, NodeEntry>,
     groups: BTreeMap<u32, FoundingGroup>,
     owners: BTreeMap<u16, (u32, u64)>,
+    successors: BTreeMap<u32, (u32, u64)>,
 }
 
 #[test]
@@ -500,6 +524,7 @@ fn each_thing_that_can_not_be_is_found_by_its_name() {
         nodes: [(1, entry(1, 'a')), (2, entry(2, 'b'))].into(),
         groups: [(1, born('a', &[1])), (2, born('b', &[2]))].into(),
         owners: [(0, (1, 1)), (1, (2, 1)), (3, (1, 7))].into(),
+        successors: [(0, (0, 2000)), (7, (2, 1)), (5, (7, 1))].into(),
     };
     assert!(decode::<ClusterMap>(&encode(&good)).is_ok());
     let check = |spoil: &dyn Fn(&mut Open), expected: InvalidMap| {
@@ -542,4 +567,15 @@ fn each_thing_that_can_not_be_is_found_by_its_name() {
         map.owners.remove(&1);
     };
     check(&spare, InvalidMap::Directory(of(1)));
+    let succeed = |group: u32, successor: (u32, u64)| {
+        move |map: &mut Open| {
+            map.successors.insert(group, successor);
+        }
+    };
+    let not = |group| InvalidMap::Group(GroupId(group));
+    check(&succeed(1, (2, 1)), not(1));
+    check(&succeed(0, (2, 1)), not(0));
+    check(&succeed(8, (0, 1)), not(8));
+    check(&succeed(8, (8, 1)), not(8));
+    check(&succeed(8, (2, 0)), not(8));
 }

@@ -7,6 +7,7 @@ mod desired;
 mod explain;
 mod place;
 mod plan;
+mod recover;
 
 use rossby_domain::ids::{GroupId, NodeId, PartitionCount};
 use rossby_domain::placement::{
