@@ -13,6 +13,7 @@ use crate::config::ConfigArgs;
 use crate::courier::CourierCommand;
 use crate::device::DeviceCommand;
 use crate::exit::Exit;
+use crate::recover::RecoverArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,6 +69,9 @@ pub enum Command {
     /// Makes a damaged node a new, empty one that its cluster can take in again. The old data is set
     /// aside, never deleted.
     Rebuild(RebuildArgs),
+    /// Has groups that lost the majority of their nodes for good go on from this one, which is stopped. What the lost
+    /// nodes alone had is lost.
+    Recover(Box<RecoverArgs>),
     /// Puts load on a cluster, and says how fast it is and what that costs.
     #[command(subcommand)]
     Bench(BenchCommand),

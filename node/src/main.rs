@@ -6,6 +6,7 @@
 //!        ├──► placement/  where the data is, shown and explained
 //!        ├──► backup/     a cluster's state kept apart, and a cluster made of it again
 //!        ├──► inspect/    a stopped node's data, looked over; rebuild.rs: made new
+//!        ├──► recover/    groups that go on from what one node has left
 //!        ├──► cert/       certificates
 //!        ├──► courier/    trying out mail and SMS
 //!        ├──► bench/      load on a cluster, and what it costs
@@ -29,6 +30,7 @@ mod inspect;
 mod output;
 mod placement;
 mod rebuild;
+mod recover;
 mod runtime;
 mod serve;
 mod table;
@@ -83,6 +85,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Cert(command) => cert::run(&command),
         Command::Check(args) => inspect::run(&args),
         Command::Rebuild(args) => rebuild::run(&args),
+        Command::Recover(args) => recover::run(&args),
         Command::Version { json } => version(json),
         Command::Bench(command) => bench::run(&command),
         Command::Device(command) => device::run(command),

@@ -68,6 +68,12 @@ impl Group {
         self.core.replica
     }
 
+    /// Ends this replica for good, since its group goes on without it, and writes that down
+    /// ([`Group::is_dismissed`]).
+    pub async fn dismiss(&self) {
+        members::dismiss(&self.core).await;
+    }
+
     /// Proposes commands; each partition's epoch is filled in from what this group owns, and a
     /// command for a partition that it does not own is answered [`Rejection::NotOwner`]. Replies
     /// in order. Commands of concurrent calls share log entries.

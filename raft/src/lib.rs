@@ -50,6 +50,7 @@ mod network;
 mod news;
 mod ownership;
 mod reads;
+mod recovered;
 mod rest;
 mod restored;
 mod rounds;
@@ -78,6 +79,7 @@ pub use members::{
     Advance, ChangeError, MAX_VOTERS, Members, Newcomer, Newcomers, Order, Refused, Seat,
 };
 pub use reads::ReadCounts;
+pub use recovered::{Rebirth, RecoverError, conclude, replay};
 pub use restored::{begin_restored_log, replicas_in, sole_member};
 pub use rounds::CheckpointRounds;
 pub use service_time::Hours;

@@ -1,6 +1,7 @@
 //! Looking at a replica that does not run: whether its log, its vote and its checkpoint can be read
 //! and fit together.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use openraft::EntryPayload;
@@ -30,8 +31,19 @@ pub struct ReplicaSurvey {
     pub purged: Option<LogPosition>,
     /// The term of the vote.
     pub vote_term: Option<u64>,
+    /// The last entry that this replica knows to be committed. Later ones may be, too.
+    pub committed: Option<LogPosition>,
     /// The group's members as this replica knows them last, and whether each has a vote.
     pub members: Vec<(ReplicaId, Member, bool)>,
+    /// The sets of voters of each of which a majority must agree: two while they change.
+    pub electorates: Vec<BTreeSet<ReplicaId>>,
+}
+
+impl ReplicaSurvey {
+    fn note_members(&mut self, membership: &Membership) {
+        self.members = members(membership);
+        self.electorates = membership.get_joint_config().clone();
+    }
 }
 
 /// Why a replica can't be used.
@@ -72,8 +84,12 @@ pub enum ReplicaFault {
 /// # Errors
 /// [`ReplicaFault::Members`].
 pub fn members_of(state: &GroupStore) -> Result<Vec<(ReplicaId, Member, bool)>, ReplicaFault> {
+    Ok(members(&applied_membership(state)?))
+}
+
+fn applied_membership(state: &GroupStore) -> Result<Membership, ReplicaFault> {
     let stored = stored_membership(state.applied().membership).map_err(ReplicaFault::Members)?;
-    Ok(members(stored.membership()))
+    Ok(stored.membership().clone())
 }
 
 fn members(membership: &Membership) -> Vec<(ReplicaId, Member, bool)> {
@@ -99,9 +115,11 @@ pub fn survey(log: &GroupLog, state: &GroupStore) -> Result<ReplicaSurvey, Repli
         vote_term: vote
             .map_err(ReplicaFault::Vote)?
             .map(|vote| vote.leader_id.term),
-        members: members_of(state)?,
+        // What is in the checkpoint was committed, whatever was noted.
+        committed: held.committed.max(state.applied().position),
         ..ReplicaSurvey::default()
     };
+    found.note_members(&applied_membership(state)?);
     let applied = state.applied().position;
     let mut term = held.purged.map_or(0, |purged| purged.term);
     let mut next = found.first.unwrap_or_default();
@@ -144,7 +162,7 @@ fn read_entry(
                 .map_err(|source| ReplicaFault::Commands { index, source })?;
             found.commands += batch.commands.len() as u64;
         }
-        EntryPayload::Membership(membership) => found.members = members(&membership),
+        EntryPayload::Membership(membership) => found.note_members(&membership),
     }
     Ok(())
 }

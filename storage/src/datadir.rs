@@ -8,6 +8,8 @@
 //!   <data>/promise        what its replicas promise their leaders (crate `node`)
 //!   <data>/joining        names the try of a node to join a cluster by a token (crate `node`)
 //!   <data>/map            the newest cluster map that the node knows (crate `node`)
+//!   <data>/recovery       a recovery with loss of data that is under way (crate `node`)
+//!   <data>/recovered      what the placement group must still be told of one (crate `node`)
 //!   <data>/wal/           the write-ahead log
 //!   <data>/checkpoints/   the checkpoints of each group
 //!   <data>/base/          the rebuildable key-value store

@@ -39,6 +39,9 @@ const FILE: &str = "map";
 const WHAT: &str = "rossby cluster map";
 /// Between two questions to peers.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A node that hears of maps from its placement group asks all the same, every so many times: the group may go on
+/// without the part that this node is in.
+const ASK_ANYWAY: u32 = 5;
 /// How long a peer may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -232,6 +235,7 @@ impl MapKeeper {
         random: &dyn Random,
         stop: &CancellationToken,
     ) {
+        let mut turn: u32 = 0;
         while !stop.is_cancelled() {
             tokio::select! {
                 biased;
@@ -239,8 +243,9 @@ impl MapKeeper {
                 () = self.told.notified() => {}
                 () = tokio::time::sleep(ASK_EVERY) => {}
             }
+            turn = turn.wrapping_add(1);
             let ahead = self.ahead.lock().take();
-            if ahead.is_none() && hears_of_maps(replicas) {
+            if ahead.is_none() && hears_of_maps(replicas) && !turn.is_multiple_of(ASK_ANYWAY) {
                 continue;
             }
             let someone = || self.someone(own, replicas, random);

@@ -9,7 +9,7 @@ use rossby_seams::disk::WithheldChange;
 use super::report::{Report, Severity};
 
 /// What a node keeps in its data directory. What else is there is not ours.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 19] = [
     "lock",
     "node",
     "wal",
@@ -23,6 +23,10 @@ const KNOWN: [&str; 15] = [
     "mark",
     "promise",
     "reserve",
+    "recovering",
+    "recovery",
+    "recovered",
+    "before-recovery-",
     "set-aside",
     "lost+found",
 ];

@@ -21,6 +21,7 @@ use rossby_storage::datadir::{DataDirectory, DataDirectoryError, Identity};
 use rossby_storage::store::Store;
 use rossby_storage::wal::{self, LogSurvey, LogTail, Wal, WalError, WalOptions};
 
+pub use self::files::bytes_below;
 use self::report::LogFigures;
 pub use self::report::{Report, Severity, Verdict};
 use crate::cli::CheckArgs;

@@ -33,6 +33,7 @@ mod placement;
 mod promise;
 mod ready;
 mod reconcile;
+mod recovery;
 mod removal;
 mod reports;
 mod secrets;
@@ -55,6 +56,7 @@ use tracing::{error, info, warn};
 use crate::cli::ServeArgs;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
+use crate::recover::refuse_unfinished;
 use crate::{output, telemetry};
 pub use secrets::secrets_check;
 
@@ -130,6 +132,7 @@ async fn serve(config: Config, token: Option<Token>, print_addresses: bool) -> R
     let watched = NodeDisk::new();
     let disk: Arc<dyn Disk> = Arc::new(watched.clone());
     let data = DataDirectory::open(Arc::clone(&disk), &config.data).map_err(data_failure)?;
+    refuse_unfinished(&config.data)?;
     let space = Space::new(watched.clone(), &config.data, config.storage.reserve_bytes);
     let peer_tls = config
         .peer_tls()
@@ -262,6 +265,9 @@ fn mind_the_map(node: &Arc<Node>) {
     let (founding, asking) = (Arc::clone(node), Arc::clone(node));
     node.tasks.spawn(async move { founding.found_map().await });
     node.tasks.spawn(async move { asking.ask_for_maps().await });
+    let announcing = Arc::clone(node);
+    node.tasks
+        .spawn(async move { announcing.announce_recovery().await });
     node.tasks.spawn(Arc::clone(node).reconcile());
 }
 

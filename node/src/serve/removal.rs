@@ -46,6 +46,18 @@ impl Node {
             return Ok(());
         };
         let groups = membership.replicas.all();
+        let map = membership.map.newest();
+        for group in groups.iter().filter(|group| !group.is_dismissed()) {
+            let Some(successor) = map.supersedes(group.id(), group.replica()) else {
+                continue;
+            };
+            error!(
+                group = %group.id(), replica = %group.replica(), successor = %successor.group,
+                "this node's group was recovered with loss of data, without what this node holds: its replica is \
+                 void, and stops for good"
+            );
+            group.dismiss().await;
+        }
         let dismissed: Vec<_> = groups.iter().filter(|group| group.is_dismissed()).collect();
         if !dismissed.is_empty() {
             let mut data = self.data.lock().await;
@@ -57,7 +69,6 @@ impl Node {
         if self.removed.get().is_some() || !membership.replicas.is_empty() {
             return Ok(());
         }
-        let map = membership.map.newest();
         let is_known = !map.nodes().is_empty();
         if is_known && !map.nodes().contains_key(&self.id()) {
             let data = self.data.lock().await;

@@ -16,7 +16,7 @@ use crate::survival::{Chat, Choices};
 const IMPATIENT: &str = "[placement]\nreplace_after_s = 2\nstable_s = 1\n";
 
 /// Gives an order at a node; what it said as JSON, in its last line.
-fn order(cluster: &mut Cluster, at: u64, words: &[&str]) -> Value {
+pub fn order(cluster: &mut Cluster, at: u64, words: &[&str]) -> Value {
     let data = cluster.node(at).data().display().to_string();
     let output = run(words.iter().copied().chain(["--json", "--data", &data]));
     assert!(output.status.success(), "{words:?}: {}", stderr(&output));
@@ -67,7 +67,7 @@ fn joiner(cluster: &mut Cluster, id: u64, seeds: &[u64], region: &str, token: &P
 }
 
 /// Joins a node and waits until it is ready.
-fn join(cluster: &mut Cluster, at: u64, region: &str, flags: &[&str]) -> u64 {
+pub fn join(cluster: &mut Cluster, at: u64, region: &str, flags: &[&str]) -> u64 {
     let (id, file) = token(cluster, at, flags);
     let mut node = joiner(cluster, id, &[at], region, &file);
     node.start();
@@ -77,7 +77,7 @@ fn join(cluster: &mut Cluster, at: u64, region: &str, flags: &[&str]) -> u64 {
 }
 
 /// The nodes in each group, and whether each of them has a vote.
-fn members(cluster: &mut Cluster, at: u64) -> Vec<BTreeSet<(u64, bool)>> {
+pub fn members(cluster: &mut Cluster, at: u64) -> Vec<BTreeSet<(u64, bool)>> {
     let shown = order(cluster, at, &["cluster", "groups"]);
     let groups = shown["groups"].as_array().unwrap().iter();
     let of_group = |group: &Value| {

@@ -30,6 +30,7 @@ mod members;
 mod minority;
 mod placement;
 mod prediction;
+mod recover;
 mod regions;
 mod rest;
 mod secrecy;

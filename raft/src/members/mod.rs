@@ -20,7 +20,9 @@ mod plan;
 mod standing;
 
 pub(crate) use change::{JointLook, look_for_joint};
-pub(crate) use standing::{Standing, StandingLook, look_for_standing, standing};
+pub(crate) use standing::{
+    Standing, StandingLook, dismiss, look_for_standing, next_replica, standing,
+};
 
 pub use change::{Advance, ChangeError};
 pub use plan::{MAX_VOTERS, Members, Newcomer, Newcomers, Order, Refused, Seat};

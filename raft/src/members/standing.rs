@@ -114,7 +114,7 @@ async fn ask(core: &Core, replica: ReplicaId, member: Member) -> Option<Standing
 }
 
 /// Ends this replica, and writes down that it can not come back.
-async fn dismiss(core: &Core) {
+pub(crate) async fn dismiss(core: &Core) {
     tracing::warn!(
         group = %core.id, replica = %core.replica,
         "this replica was removed from its group: it stops for good"

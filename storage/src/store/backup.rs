@@ -91,6 +91,60 @@ impl StoredCheckpoint {
         })
     }
 
+    /// The published checkpoint of a group in a folder of checkpoints that no store has open; `None` if there is
+    /// none.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and [`StoreError::Io`].
+    pub fn published(
+        disk: Arc<dyn Disk>,
+        checkpoints: &Path,
+        group: GroupId,
+    ) -> Result<Option<Self>, StoreError> {
+        let files = GroupFiles::at(disk, checkpoints.join(group.to_string()), group);
+        let loaded = Manifest::load(&files)?;
+        Ok(loaded.map(|(manifest, _)| Self { files, manifest }))
+    }
+
+    /// Makes the same state the published checkpoint of a group in `checkpoints`, which holds none of it. The
+    /// group may be another: its number stands in every file. Blocking I/O.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if a file is not what it should be, [`StoreError::Io`]: there may be
+    /// files then, but no checkpoint.
+    pub fn rewrite(
+        &self,
+        disk: Arc<dyn Disk>,
+        checkpoints: &Path,
+        group: GroupId,
+    ) -> Result<(), StoreError> {
+        let target = GroupFiles::open(disk, checkpoints, group)?;
+        let (mut pins, mut partitions) = (Vec::new(), Vec::new());
+        for source in &self.manifest.partitions {
+            let partition = source.partition;
+            let mut writer = RowFileWriter::create(&target, partition, RowFileKind::Base)?;
+            let mut merged = MergedRows::open(&self.files, source, None)?;
+            while let Some((key, value)) = merged.next()? {
+                writer.push(&key, Some(&value))?;
+            }
+            let Some(pin) = writer.finish()? else {
+                continue;
+            };
+            partitions.push(PartitionFiles {
+                partition,
+                base: *pin.name(),
+                deltas: Vec::new(),
+            });
+            pins.push(pin);
+        }
+        let manifest = Manifest {
+            group,
+            partitions,
+            ..self.manifest.clone()
+        };
+        publish(&target, manifest, pins)
+    }
+
     /// The entry it holds the state at.
     #[must_use]
     pub fn position(&self) -> LogPosition {
@@ -204,16 +258,12 @@ impl StoredCheckpoint {
             };
             mark_partition(&target, id, &mark, &mut partitions, &mut pins)?;
         }
-        target.sync()?;
         let manifest = Manifest {
             membership: Some((Some(self.position()), restoration.membership.clone())),
             partitions: partitions.into_values().collect(),
             ..self.manifest.clone()
         };
-        let bytes = manifest
-            .encode()
-            .map_err(|_| StoreError::Inconsistent("the manifest can not be encoded"))?;
-        Checkpoint::new(&target, manifest, bytes, pins).publish_manifest()?;
+        publish(&target, manifest, pins)?;
         Ok(self.position())
     }
 
@@ -254,6 +304,15 @@ impl StoredCheckpoint {
         copy.sync_data().map_err(StoreError::io("sync", &to))?;
         target.adopt(&to, name)
     }
+}
+
+/// Makes the manifest of these files the group's checkpoint.
+fn publish(target: &Arc<GroupFiles>, manifest: Manifest, pins: Vec<Pin>) -> Result<(), StoreError> {
+    target.sync()?;
+    let bytes = manifest
+        .encode()
+        .map_err(|_| StoreError::Inconsistent("the manifest can not be encoded"))?;
+    Checkpoint::new(target, manifest, bytes, pins).publish_manifest()
 }
 
 /// Puts a partition's meta on top of its files.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rossby_domain::ids::{BoxId, PartitionId};
+use rossby_domain::tables::{Meta, ReadTables as _, Tables as _};
+use rossby_domain::time::Timestamp;
 use rossby_domain::{Context, Outcome, Reply, Routed, apply};
 
 use super::base_rows::BaseHandle;
@@ -107,6 +109,29 @@ impl GroupStore {
     ) -> Result<(), StoreError> {
         self.advance(position, |_, applied| {
             applied.membership = Some((Some(position), membership));
+            Ok(())
+        })
+    }
+
+    /// Marks partitions as restored at a time, as if by an entry. For a state that others were ahead of and
+    /// that goes on without them (`rossby_domain::restored`).
+    ///
+    /// # Errors
+    /// As [`Self::apply_batch`].
+    pub fn apply_restoration(
+        &mut self,
+        position: LogPosition,
+        at: Timestamp,
+        partitions: &[PartitionId],
+    ) -> Result<(), StoreError> {
+        self.advance(position, |shared, _| {
+            for id in partitions {
+                let partition = shared.partition(*id)?;
+                let mut tables = partition.write();
+                let meta = tables.meta()?;
+                let restored = meta.restored.again(at, false);
+                tables.put_meta(&Meta { restored, ..meta })?;
+            }
             Ok(())
         })
     }

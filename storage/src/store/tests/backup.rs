@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rossby_domain::ids::PartitionCount;
+use rossby_domain::ids::{GroupId, PartitionCount};
 use rossby_domain::time::Timestamp;
 use rossby_seams::base::MemoryBase;
 use rossby_seams::disk::{Disk, MemoryDisk, PowerLoss};
@@ -115,6 +115,60 @@ fn a_restored_checkpoint_can_be_restored_again_but_not_at_an_earlier_time() {
     assert_eq!(
         again.earliest(&verified),
         restoration().at.plus_millis(1000)
+    );
+}
+
+#[test]
+fn a_state_goes_on_under_another_number_marked_above_what_it_gave_out() {
+    let (mut model, disk, _) = backed_up();
+    let (new, number) = (MemoryDisk::default(), GroupId(9));
+    let source: Arc<dyn Disk> = Arc::new(disk.clone());
+    assert!(
+        StoredCheckpoint::published(Arc::clone(&source), checkpoints(), number)
+            .unwrap()
+            .is_none()
+    );
+    let stored = StoredCheckpoint::published(source, checkpoints(), GROUP).unwrap();
+    let target: Arc<dyn Disk> = Arc::new(new.clone());
+    let to = Path::new("/new/checkpoints");
+    stored.unwrap().rewrite(target, to, number).unwrap();
+    let new: Arc<dyn Disk> = Arc::new(new.crash(PowerLoss::DropUnsynced));
+    let open = || {
+        let store = Store::open(Arc::clone(&new), to, Arc::new(MemoryBase::default()));
+        let group = store.as_ref().unwrap().group(number).unwrap();
+        (store.unwrap(), group)
+    };
+    let (store, mut group) = open();
+    model.check_answers(&group);
+    // What comes after the checkpoint, then the marks, then a checkpoint of it all.
+    model.append(1, vec![letter(3, 1, 9, Bytes::from_static(b"late"))]);
+    let mut at = position(model.log.len() as u64);
+    let entry = |model: &Model, at: u64| model.log[at as usize - 1].0.clone();
+    group.apply_batch(at, &entry(&model, at.index)).unwrap();
+    at.index += 1000;
+    let partitions: Vec<_> = PartitionCount::new(8).unwrap().all().collect();
+    group
+        .apply_restoration(at, restoration().at, &partitions)
+        .unwrap();
+    model.check_answers(&group);
+    group.cut().unwrap().write().unwrap().publish().unwrap();
+    drop((group, store));
+    let (_store, mut group) = open();
+    assert_eq!(group.applied().position, Some(at));
+    model.check_answers(&group);
+    assert_eq!(
+        group.reader().times().unwrap().restored_at,
+        restoration().at
+    );
+    assert_eq!(group.reader().digests().unwrap().1.len(), 8);
+    model.append(1, vec![letter(3, 1, 10, Bytes::from_static(b"new"))]);
+    let new = entry(&model, model.log.len() as u64);
+    at.index += 1;
+    let replies = group.apply_batch(at, &new).unwrap();
+    let floor = (restoration().at.as_secs()) << 20;
+    assert_eq!(
+        format!("{:?}", replies[0]),
+        format!("Ok(Enqueued {{ sequence: Sequence({}) }})", floor + 1)
     );
 }
 

@@ -1,0 +1,90 @@
+//! Telling the placement group of groups that were recovered on this node while it was stopped.
+
+use std::time::Duration;
+
+use rossby_api::admin::OperatorError;
+use rossby_domain::ids::GroupId;
+use rossby_domain::placement::Change;
+use rossby_raft::Leadership;
+use tracing::{debug, error, info, warn};
+
+use super::node::Node;
+use crate::recover::pending;
+
+/// Between two tries.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Has the cluster map say what takes the place of the groups that were recovered here, if it does not yet, until
+    /// this node stops.
+    pub(super) async fn announce_recovery(&self) {
+        let (disk, data) = (&*self.parts.disk, &self.parts.config.data);
+        let change = match pending::read(disk, data) {
+            Ok(Some(change)) => change,
+            Ok(None) => return,
+            Err(error) => {
+                return error!(
+                    error,
+                    "what was recovered on this node can't be read: the cluster is not told"
+                );
+            }
+        };
+        let mut told = false;
+        while !self.is_announced(&change) {
+            match self.announce(&change).await {
+                Ok(()) => {}
+                Err(OperatorError::Refused(reason)) => {
+                    return error!(
+                        reason,
+                        "what was recovered on this node can't take its place: perhaps it was recovered elsewhere first"
+                    );
+                }
+                Err(error) if !told => {
+                    told = true;
+                    warn!(
+                        ?error,
+                        "the placement group was not told yet what was recovered here"
+                    );
+                }
+                Err(error) => debug!(?error, "the placement group was not told yet"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TRY_AGAIN) => {}
+                () = self.stop_tasks.cancelled() => return,
+            }
+        }
+        info!("the cluster goes on with what was recovered on this node");
+        if let Err(error) = pending::remove(disk, data) {
+            // Found to be done again at the next start.
+            debug!(%error, "the note of what was recovered could not be removed");
+        }
+    }
+
+    fn is_announced(&self, change: &Change) -> bool {
+        let (Some(membership), Change::Recover { groups, .. }) = (self.membership(), change) else {
+            return false;
+        };
+        let map = membership.map.newest();
+        let mut groups = groups.iter();
+        groups.all(|(group, successor)| map.successors().get(group) == Some(successor))
+    }
+
+    async fn announce(&self, change: &Change) -> Result<(), OperatorError> {
+        if let Change::Recover { groups, .. } = change {
+            for group in groups.keys() {
+                self.refuse_led(*group).await?;
+            }
+        }
+        self.change_map_anywhere(change.clone()).await.map(drop)
+    }
+
+    /// A group that is led after all has not lost its quorum.
+    async fn refuse_led(&self, group: GroupId) -> Result<(), OperatorError> {
+        match self.find_leader(group).await? {
+            Leadership::Unknown => Ok(()),
+            _ => Err(super::init::unavailable(format!(
+                "group {group} has a leader after all"
+            ))),
+        }
+    }
+}
