@@ -42,6 +42,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A node that hears of maps from its placement group asks all the same, every so many times: the group may go on
 /// without the part that this node is in.
 const ASK_ANYWAY: u32 = 5;
+/// Every time at first, when that may have come about while the node was away.
+const AT_FIRST: u32 = 20;
 /// How long a peer may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -245,7 +247,8 @@ impl MapKeeper {
             }
             turn = turn.wrapping_add(1);
             let ahead = self.ahead.lock().take();
-            if ahead.is_none() && hears_of_maps(replicas) && !turn.is_multiple_of(ASK_ANYWAY) {
+            let asks_anyway = turn <= AT_FIRST || turn.is_multiple_of(ASK_ANYWAY);
+            if ahead.is_none() && hears_of_maps(replicas) && !asks_anyway {
                 continue;
             }
             let someone = || self.someone(own, replicas, random);

@@ -27,6 +27,7 @@ pub use self::report::{Report, Severity, Verdict};
 use crate::cli::CheckArgs;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, size};
+use crate::recover::refuse_unfinished;
 use crate::serve::founding::Founding;
 
 /// Between two lines about how far a long inspection is.
@@ -62,6 +63,7 @@ pub fn inspect(data: &Path) -> Result<Report, Failure> {
         let text = format!("can not look into {}: {error}", data.display());
         Failure::new(Exit::Storage, text).help("name the node's data directory with --data")
     })?;
+    refuse_unfinished(data)?;
     let mut report = Report::new(data);
     let done = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {

@@ -205,3 +205,43 @@ pub fn done(json: bool, config: &Config, report: &Report, intent: &Intent) -> Re
     ));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use rossby_domain::ids::{ClusterId, ReplicaId};
+
+    use super::*;
+
+    #[test]
+    fn what_a_node_says_another_one_reads() {
+        let report = Report {
+            cluster: ClusterId::from_random([7; 16]),
+            node: NodeId(4),
+            groups: vec![Left {
+                group: GroupId(1),
+                replica: ReplicaId(2),
+                last: Some(LogPosition { term: 3, index: 90 }),
+                committed: Some(LogPosition { term: 3, index: 88 }),
+                members: vec![super::super::known::LeftMember {
+                    replica: ReplicaId(2),
+                    node: NodeId(4),
+                    peer_address: "10.0.0.4:7472".to_owned(),
+                    client_address: String::new(),
+                }],
+                electorates: vec![BTreeSet::from([ReplicaId(2)])],
+            }],
+        };
+        let said = output::to_json(&Json {
+            report: &report,
+            map_version: 5,
+            lost: &BTreeSet::from([NodeId(2)]),
+            verdicts: BTreeMap::from([(1, word(&Verdict::Recoverable))]),
+        });
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), said.unwrap()).unwrap();
+        assert_eq!(Report::read(file.path()).unwrap(), report);
+        assert_eq!(report.groups[0].doubtful(), 2);
+        std::fs::write(file.path(), "{}").unwrap();
+        assert!(Report::read(file.path()).is_err());
+    }
+}

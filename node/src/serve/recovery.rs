@@ -5,9 +5,9 @@ use std::time::Duration;
 use rossby_api::admin::OperatorError;
 use rossby_domain::ids::GroupId;
 use rossby_domain::placement::Change;
-use rossby_raft::Leadership;
 use tracing::{debug, error, info, warn};
 
+use super::init::unavailable;
 use super::node::Node;
 use crate::recover::pending;
 
@@ -80,11 +80,17 @@ impl Node {
 
     /// A group that is led after all has not lost its quorum.
     async fn refuse_led(&self, group: GroupId) -> Result<(), OperatorError> {
-        match self.find_leader(group).await? {
-            Leadership::Unknown => Ok(()),
-            _ => Err(super::init::unavailable(format!(
-                "group {group} has a leader after all"
-            ))),
+        let (known, _) = self.known_groups().await?;
+        let mut leaders = known.into_iter().filter(|known| known.from_leader);
+        let status = leaders
+            .find_map(|known| known.status.filter(|status| status.group_id == group.0))
+            .unwrap_or_default();
+        // One that lost its quorum goes on as leader, and reaches nobody.
+        let voters = status.members.iter().filter(|member| member.voter);
+        let reached = voters.clone().filter(|member| member.trouble.is_empty());
+        match reached.count() > voters.count() / 2 {
+            false => Ok(()),
+            true => Err(unavailable(format!("group {group} has a leader after all"))),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rossby_domain::Outcome;
 use rossby_domain::ids::{Epoch, GroupId, MapVersion, NodeId, ReplicaId};
 use rossby_domain::placement::{
-    Change, ClusterMap, PlacementRefusal, Successor, SurvivalGoal, TokenRegion, TokenWanted,
+    Change, ClusterMap, Health, Membership, PLACEMENT_GROUP, Patience, PlacementRefusal, Report,
+    Step, Successor, SurvivalGoal, TokenRegion, TokenWanted, plan,
 };
 use rossby_domain::tables::ReadTables as _;
 
@@ -183,4 +184,34 @@ fn the_numbers_of_lost_nodes_are_not_given_again() {
     let digest = rossby_domain::placement::TokenDigest([7; 32]);
     let issued = admissions.issue(&map, digest, &wanted, seat.now).unwrap();
     assert_eq!(issued.node, NodeId(4));
+}
+
+#[test]
+fn a_lost_node_that_still_votes_elsewhere_is_replaced_at_once() {
+    let map = founded("aaabc", SurvivalGoal::Node);
+    let map = map
+        .after(&recover(1, &[2, 3], &[(1, successor(4, 9))]))
+        .unwrap();
+    let membership = Membership {
+        leader: Some(NodeId(4)),
+        voters: ids(&[2, 4, 5]),
+        ..Membership::default()
+    };
+    let report = Report {
+        membership,
+        caught_up: ids(&[4, 5]),
+        ..Report::default()
+    };
+    let up = |node| (NodeId(node), Health::Up { for_ms: 90_000 });
+    let steps = plan(
+        &map,
+        &BTreeMap::from([(PLACEMENT_GROUP, report)]),
+        &BTreeMap::from([1, 4, 5].map(up)),
+        &Patience::default(),
+    );
+    let expected = Step::Replace {
+        old: NodeId(2),
+        new: NodeId(1),
+    };
+    assert_eq!(steps, BTreeMap::from([(PLACEMENT_GROUP, expected)]));
 }
