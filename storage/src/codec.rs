@@ -557,8 +557,8 @@ mod tests {
 
         use rossby_domain::ids::{GroupId, NodeId, PartitionCount, ReplicaId};
         use rossby_domain::placement::{
-            Change, NodeEntry, NodeState, RegionName, Successor, SurvivalGoal, VOTERS_AT_HOME,
-            birth,
+            Beginning, Change, NodeEntry, NodeState, RegionName, Successor, SurvivalGoal,
+            VOTERS_AT_HOME, birth,
         };
 
         let entry = |node: u64| NodeEntry {
@@ -568,12 +568,12 @@ mod tests {
             state: NodeState::Active,
         };
         let nodes = BTreeMap::from([1, 2, 3].map(|node| (NodeId(node), entry(node))));
-        let found = Change::Found {
+        let found = Change::Found(Beginning {
             goal: SurvivalGoal::Node,
             partitions: PartitionCount::DEFAULT,
             groups: birth(&nodes, SurvivalGoal::Node, VOTERS_AT_HOME).groups,
             nodes,
-        };
+        });
         let map = ClusterMap::default().after(&found).unwrap();
         let bytes = encode_value(&map).unwrap();
         assert_eq!(bytes[0], 1);
