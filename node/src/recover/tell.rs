@@ -108,6 +108,10 @@ impl Told<'_> {
                 });
                 say(match left.doubtful() {
                     0 => "in doubt: nothing that is here".to_owned(),
+                    1 => {
+                        "in doubt: the last entry here may never have been acknowledged; it is kept"
+                            .to_owned()
+                    }
                     count => format!(
                         "in doubt: the last {count} entries here may never have been acknowledged; they are kept"
                     ),
@@ -196,8 +200,7 @@ pub fn done(json: bool, config: &Config, report: &Report, intent: &Intent) -> Re
     }
     step("Start the other nodes that are left as before, if there are any. They follow by themselves.".to_owned());
     step(format!(
-        "Never start {} with what is left of its data: empty it, and have it join as a new node (`rossby help node \
-         token`). The cluster then brings its groups back to what they are to survive.",
+        "Never start {} with old data, should any be left: have new nodes join (`rossby help node token`). The cluster then brings its groups back to what they are to survive.",
         nodes(&lost)
     ));
     step(format!(
