@@ -71,7 +71,7 @@ impl Group {
     /// Ends this replica for good, since its group goes on without it, and writes that down
     /// ([`Group::is_dismissed`]).
     pub async fn dismiss(&self) {
-        members::dismiss(&self.core).await;
+        crate::members::dismiss(&self.core).await;
     }
 
     /// Proposes commands; each partition's epoch is filled in from what this group owns, and a
