@@ -11,9 +11,6 @@
 //! Decoding takes all of its input or refuses, and never allocates much more than its input is
 //! long, whatever the input says.
 
-use std::io;
-
-use bincode::error::EncodeError;
 use bytes::Bytes;
 use rossby_domain::Routed;
 use rossby_domain::chain::KeyRecord;
@@ -342,15 +339,9 @@ fn encode_as<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, CodecError
 }
 
 fn encode_by_serde<T: Serialize>(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
-    let unencodable = |error: EncodeError| CodecError::Unencodable(error.to_string());
-    let config = bincode::config::standard();
-    // Measured first, which copies no bodies: a buffer that grew by and by would be copied again and again,
-    // and the overlay would hold nearly twice the bytes.
-    let length = bincode::serde::encode_into_std_write(value, &mut io::sink(), config);
-    bytes.reserve_exact(length.map_err(unencodable)?);
-    bincode::serde::encode_into_std_write(value, bytes, config)
+    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
         .map(drop)
-        .map_err(unencodable)
+        .map_err(|error| CodecError::Unencodable(error.to_string()))
 }
 
 fn encode_native<T: bincode::Encode>(value: T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {

@@ -7,11 +7,9 @@
 //! taking back change where rows are, not what they are.
 //!
 //! Its memory is bounded by bytes, since a profile or a key record may be large: [`BUDGET_BYTES`] for each
-//! partition, and [`NODE_BUDGET_BYTES`] for all of a node. A partition for which one of them is used up begins anew.
+//! partition, so at worst 16 MiB for the 256 partitions of a deployment. Once they are used up it begins anew.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::dedupe::SenderRow;
@@ -20,17 +18,11 @@ use rossby_domain::profile::Profile;
 use rossby_domain::tables::{Meta, QueueState};
 
 /// What the rows that a partition knows may take: their length in encoded form, and a flat rate for each.
-const BUDGET_BYTES: usize = 256 * 1024;
-/// What all partitions of a node may take so, about: several may come to it at once.
-const NODE_BUDGET_BYTES: usize = 64 * 1024 * 1024;
+const BUDGET_BYTES: usize = 64 * 1024;
 /// A larger row is not kept, lest it drive out all others.
 const MAX_ROW_BYTES: usize = BUDGET_BYTES / 4;
 /// The flat rate: the key, the place in the map, and what a decoded row takes beside its encoded form.
 const FLAT_BYTES: usize = 256;
-
-/// What the partitions of a node know, in bytes. Clones share the count.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Memory(Arc<AtomicUsize>);
 
 /// The rows that are known; never that there is none.
 #[derive(Debug, Default)]
@@ -42,7 +34,6 @@ pub(crate) struct Known {
     senders: BTreeMap<(BoxId, DeviceAddress), Row<SenderRow>>,
     /// What they take.
     bytes: usize,
-    memory: Memory,
 }
 
 #[derive(Debug)]
@@ -63,26 +54,20 @@ macro_rules! rows {
             self.$forget(key);
             let bytes = encoded.saturating_add(FLAT_BYTES);
             if self.make_room(bytes) {
-                self.take(bytes);
+                self.bytes += bytes;
                 self.$map.insert(*key, Row { value, bytes });
             }
         }
 
         pub(crate) fn $forget(&mut self, key: &$key) {
             if let Some(row) = self.$map.remove(key) {
-                self.give_back(row.bytes);
+                self.bytes = self.bytes.saturating_sub(row.bytes);
             }
         }
     };
 }
 
 impl Known {
-    pub(crate) fn new(memory: Memory) -> Self {
-        let mut known = Self::default();
-        known.memory = memory;
-        known
-    }
-
     rows!(records, BoxId, KeyRecord, record, set_record, forget_record);
     rows!(
         profiles,
@@ -107,35 +92,14 @@ impl Known {
         if bytes > MAX_ROW_BYTES {
             return false;
         }
-        if self.bytes + bytes > BUDGET_BYTES || !self.memory.has_room(bytes) {
-            let (meta, memory) = (self.meta, self.memory.clone());
-            *self = Self::new(memory);
-            self.meta = meta;
+        if self.bytes + bytes > BUDGET_BYTES {
+            let meta = self.meta;
+            *self = Self {
+                meta,
+                ..Self::default()
+            };
         }
-        // Others may have taken it all.
-        self.memory.has_room(bytes)
-    }
-
-    fn take(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        self.memory.0.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn give_back(&mut self, bytes: usize) {
-        self.bytes -= bytes;
-        self.memory.0.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Known {
-    fn drop(&mut self) {
-        self.memory.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-impl Memory {
-    fn has_room(&self, bytes: usize) -> bool {
-        self.0.load(Ordering::Relaxed).saturating_add(bytes) <= NODE_BUDGET_BYTES
+        true
     }
 }
 
@@ -161,10 +125,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_known_is_what_was_set_last_and_never_takes_more_than_the_budget(
-            steps in proptest::collection::vec((any::<u8>(), 0..80_000_usize, 0..8_u8), 1..400)
+            steps in proptest::collection::vec((any::<u8>(), 0..20_000_usize, 0..8_u8), 1..400)
         ) {
-            let memory = Memory::default();
-            let mut known = Known::new(memory.clone());
+            let mut known = Known::default();
             let mut last = BTreeMap::new();
             for (number, (key, bytes, kind)) in (0..).zip(steps) {
                 let key = box_of(key % 64);
@@ -182,34 +145,10 @@ mod tests {
                 let taken: usize = known.queues.values().map(|row| row.bytes).sum();
                 prop_assert_eq!(taken, known.bytes);
                 prop_assert!(taken <= BUDGET_BYTES);
-                prop_assert_eq!(memory.0.load(Ordering::Relaxed), taken);
                 for (key, row) in &known.queues {
                     prop_assert_eq!(Some(&row.value), last.get(key));
                 }
             }
-            drop(known);
-            prop_assert_eq!(memory.0.load(Ordering::Relaxed), 0);
         }
-    }
-
-    #[test]
-    fn what_all_partitions_of_a_node_know_is_bounded_and_comes_free_again() {
-        let memory = Memory::default();
-        let full = || {
-            let mut known = Known::new(memory.clone());
-            for number in 0..8 {
-                known.set_queue(&box_of(number), state(1), BUDGET_BYTES / 8 - FLAT_BYTES);
-            }
-            known
-        };
-        let mut others: Vec<_> = (0..NODE_BUDGET_BYTES / BUDGET_BYTES)
-            .map(|_| full())
-            .collect();
-        let mut late = Known::new(memory.clone());
-        late.set_queue(&box_of(1), state(1), 100);
-        assert_eq!(late.queue(&box_of(1)), None);
-        others.pop();
-        late.set_queue(&box_of(1), state(1), 100);
-        assert_eq!(late.queue(&box_of(1)), Some(&state(1)));
     }
 }

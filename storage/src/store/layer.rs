@@ -8,23 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::known::Memory;
 use super::rows::KeyRange;
 
 /// What a row costs beside its key and value: map entry, allocations, handle. An estimate.
 const ROW_OVERHEAD_BYTES: u64 = 128;
 
-/// Bytes in the layers of a node, and what it knows of their rows. Clones share the counts.
+/// Bytes in the layers of a node. Clones share the count.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Gauge {
-    layers: Arc<AtomicU64>,
-    pub(crate) known: Memory,
-}
+pub(crate) struct Gauge(Arc<AtomicU64>);
 
 impl Gauge {
-    /// Bytes in the layers.
     pub(crate) fn bytes(&self) -> u64 {
-        self.layers.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -166,8 +161,8 @@ impl Layer {
 
     fn weigh(&mut self, added: u64, removed: u64) {
         self.bytes = self.bytes.saturating_add(added).saturating_sub(removed);
-        self.gauge.layers.fetch_add(added, Ordering::Relaxed);
-        self.gauge.layers.fetch_sub(removed, Ordering::Relaxed);
+        self.gauge.0.fetch_add(added, Ordering::Relaxed);
+        self.gauge.0.fetch_sub(removed, Ordering::Relaxed);
     }
 
     pub(crate) fn iter(&self) -> btree_map::Iter<'_, Vec<u8>, Slot> {
@@ -186,7 +181,7 @@ impl Layer {
 
 impl Drop for Layer {
     fn drop(&mut self) {
-        self.gauge.layers.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.gauge.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -37,10 +37,10 @@ pub(crate) struct Layers {
 impl Layers {
     pub(crate) fn new(envelopes: StoredEnvelopes, gauge: Gauge) -> Self {
         Self {
-            known: Mutex::new(Known::new(gauge.known.clone())),
             live: Layer::new(gauge),
             frozen: None,
             envelopes,
+            known: Mutex::default(),
         }
     }
 
