@@ -9,6 +9,7 @@
 //! membership alone tells of any id that is not in it whether it was removed or is not known yet.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rossby_domain::ids::ReplicaId;
 use rossby_domain::planted::{Bug, planted};
@@ -23,6 +24,9 @@ use crate::types::StoredMembership;
 
 /// Ids below this are of the members that a group is born with.
 const FIRST_GIVEN: u64 = 1024;
+/// A replica that knows no member asks all nodes at every so many looks at which no leader spoke to it: most wait
+/// for nothing but their group's first election.
+const STRANGERS_EVERY: u64 = 10;
 
 /// What a replica is to a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,39 +62,56 @@ pub(crate) fn standing(committed: &StoredMembership, replica: ReplicaId) -> Stan
 }
 
 impl Core {
-    /// Whom to ask of this replica's group: the other replicas that it knows of; if it knows none, all nodes.
+    /// All other replicas that this one knows of.
     fn others(&self) -> Vec<(ReplicaId, Member)> {
-        let known: Vec<_> = self.with_metrics(|metrics| {
+        self.with_metrics(|metrics| {
             let all = metrics.membership_config.nodes();
-            all.map(|(replica, member)| (*replica, member.clone()))
+            all.filter(|(replica, _)| **replica != self.replica)
+                .map(|(replica, member)| (*replica, member.clone()))
                 .collect()
+        })
+    }
+
+    /// Whom a replica asks that knows no member: all nodes. What a replica is to its group, any replica of that
+    /// tells, whatever its id.
+    fn strangers(&self) -> Vec<(ReplicaId, Member)> {
+        let knows_itself = self.with_metrics(|metrics| {
+            let mut all = metrics.membership_config.nodes();
+            all.next().is_some()
         });
-        if known.is_empty() {
-            // What a replica is to its group, any replica of that tells, whatever its id.
-            let nodes = self.acquaintances.all().into_iter();
-            return nodes.map(|node| (ReplicaId::default(), node)).collect();
+        if knows_itself {
+            return Vec::new();
         }
-        let others = known.into_iter();
-        others
-            .filter(|(replica, _)| *replica != self.replica)
-            .collect()
+        let nodes = self.acquaintances.all().into_iter();
+        nodes.map(|node| (ReplicaId::default(), node)).collect()
     }
 }
 
 /// The question of whether this replica is still a member.
 #[derive(Debug, Default)]
-pub(crate) struct StandingLook(Errand);
+pub(crate) struct StandingLook {
+    errand: Errand,
+    /// How often in a row no leader spoke to it.
+    unled: AtomicU64,
+}
 
 /// Asks the others, whenever no leader speaks to this replica, whether it is still one of them; ends
 /// it for good if it is not.
 pub(crate) fn look_for_standing(core: &Arc<Core>) {
-    if *core.leadership.borrow() == Leadership::Unknown {
-        core.looks.standing.0.begin(ask_all(Arc::clone(core)));
+    let StandingLook { errand, unled } = &core.looks.standing;
+    if *core.leadership.borrow() != Leadership::Unknown {
+        return unled.store(0, Ordering::Relaxed);
     }
+    let times = unled.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+    let mut whom = core.others();
+    if whom.is_empty() && times.is_multiple_of(STRANGERS_EVERY) {
+        whom = core.strangers();
+    }
+    errand.begin(ask_all(Arc::clone(core), whom));
 }
 
-async fn ask_all(core: Arc<Core>) {
-    let others = core.others().into_iter();
+async fn ask_all(core: Arc<Core>, others: Vec<(ReplicaId, Member)>) {
+    let others = others.into_iter();
     let asking = others.map(|(replica, member)| ask(&core, replica, member));
     let answers = futures_util::future::join_all(asking).await;
     if answers.contains(&Some(Standing::Removed)) {
