@@ -66,6 +66,8 @@ pub(crate) struct Core {
     pub(crate) rounds: Arc<RoundCounters>,
     pub(crate) overlay_budget_bytes: u64,
     pub(crate) leadership: watch::Sender<Leadership>,
+    /// Who looks who leads does so alone: what an earlier look saw must not come after what a later one did.
+    pub(crate) observing: Mutex<()>,
     pub(crate) heard: Arc<Heard>,
     pub(crate) reign: Mutex<Option<Reign>>,
     pub(crate) handing_over: AtomicBool,

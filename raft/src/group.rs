@@ -71,7 +71,12 @@ impl Group {
     /// Ends this replica for good, since its group goes on without it, and writes that down
     /// ([`Group::is_dismissed`]).
     pub async fn dismiss(&self) {
-        crate::members::dismiss(&self.core).await;
+        let core = Arc::clone(&self.core);
+        // On its own task: who gives up waiting must not leave openraft half-way to its end.
+        let dismissing = tokio::spawn(async move { crate::members::dismiss(&core).await });
+        if let Err(error) = dismissing.await {
+            tracing::debug!(group = %self.id(), %error, "the dismissal was broken off");
+        }
     }
 
     /// Proposes commands; each partition's epoch is filled in from what this group owns, and a

@@ -275,6 +275,7 @@ impl Groups {
             checkpoint_log_bytes: config.checkpoint_log_bytes,
             overlay_budget_bytes: config.overlay_budget_bytes,
             leadership: watch::channel(Leadership::Unknown).0,
+            observing: Mutex::default(),
             heard: heard.clone(),
             reign: Mutex::default(),
             handing_over: AtomicBool::new(false),

@@ -34,11 +34,14 @@ pub(crate) async fn watch(core: Arc<Core>) {
             changed = metrics.changed() => if changed.is_err() { break },
         }
     }
-    core.leadership.send_if_modified(|leadership| {
-        let changed = *leadership != Leadership::Unknown;
-        *leadership = Leadership::Unknown;
-        changed
-    });
+    {
+        let _alone = core.observing.lock();
+        core.leadership.send_if_modified(|leadership| {
+            let changed = *leadership != Leadership::Unknown;
+            *leadership = Leadership::Unknown;
+            changed
+        });
+    }
     // Whatever failed, openraft must not go on without it.
     if core.raft.shutdown().await.is_err() {
         tracing::debug!(group = %core.id, "openraft had ended before it was told to");
@@ -106,6 +109,10 @@ impl Core {
 
     /// Whether that has changed.
     fn observe(&self) -> bool {
+        let _alone = self.observing.lock();
+        if self.has_ended() {
+            return false;
+        }
         let present = self.with_metrics(|metrics| {
             self.book.set(metrics.membership_config.nodes());
             self.note_end(metrics);

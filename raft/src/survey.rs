@@ -143,7 +143,9 @@ pub fn survey(log: &GroupLog, state: &GroupStore) -> Result<ReplicaSurvey, Repli
                 );
                 return Err(ReplicaFault::Mismatch(text));
             }
-            read_entry(&mut found, at.index, record.bytes)?;
+            // Entries that the checkpoint holds too say nothing newer of the members than it does.
+            let is_newer = applied.is_none_or(|applied| applied.index < at.index);
+            read_entry(&mut found, at.index, record.bytes, is_newer)?;
         }
     }
 }
@@ -152,6 +154,7 @@ fn read_entry(
     found: &mut ReplicaSurvey,
     index: u64,
     bytes: bytes::Bytes,
+    is_newer: bool,
 ) -> Result<(), ReplicaFault> {
     let payload = decode_payload(bytes).map_err(|source| ReplicaFault::Entry { index, source })?;
     found.entries += 1;
@@ -162,7 +165,8 @@ fn read_entry(
                 .map_err(|source| ReplicaFault::Commands { index, source })?;
             found.commands += batch.commands.len() as u64;
         }
-        EntryPayload::Membership(membership) => found.note_members(&membership),
+        EntryPayload::Membership(membership) if is_newer => found.note_members(&membership),
+        EntryPayload::Membership(_) => {}
     }
     Ok(())
 }

@@ -10,6 +10,10 @@ use super::check::Unchecked;
 use super::{PLACEMENT_GROUP, RegionName};
 use crate::ids::{Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId};
 
+/// A recovered group's number lies so far above all that are known, since groups may be added that whoever recovers it does not
+/// hear of.
+const BEYOND: u32 = 1024;
+
 /// What the loss of must cost no acknowledged write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -183,7 +187,7 @@ impl ClusterMap {
         let highest = self.groups.keys().copied().chain(later).max();
         let place = self.groups.range(..group).count();
         let place = u32::try_from(place).unwrap_or(u32::MAX);
-        let above = highest.unwrap_or_default().0.saturating_add(1);
+        let above = highest.unwrap_or_default().0.saturating_add(BEYOND);
         GroupId(above.saturating_add(place))
     }
 

@@ -30,15 +30,20 @@ impl ClusterMap {
         // It is to hold replicas, whatever was planned for it.
         entry.state = NodeState::Active;
         let region = entry.region.clone();
-        if groups.is_empty() {
+        // What was told before, and its answer lost, holds nothing else up.
+        let new: Vec<_> = groups
+            .iter()
+            .filter(|(group, successor)| self.successors.get(group) != Some(successor))
+            .collect();
+        if new.is_empty() {
             return Err(PlacementRefusal::Unchanged);
         }
         let is_known =
             |group: &GroupId| *group == PLACEMENT_GROUP || self.groups.contains_key(group);
-        if let Some(unknown) = groups.keys().find(|group| !is_known(group)) {
-            return Err(PlacementRefusal::NotRecoverable(*unknown));
+        if let Some((unknown, _)) = new.iter().find(|(group, _)| !is_known(group)) {
+            return Err(PlacementRefusal::NotRecoverable(**unknown));
         }
-        for (group, successor) in groups {
+        for (group, successor) in new {
             self.succeed(node, *group, *successor)?;
         }
         self.nodes.retain(|other, _| !lost.contains(other));

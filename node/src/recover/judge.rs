@@ -16,7 +16,7 @@ pub struct Members {
 
 impl Members {
     /// Whether enough voters are left without these nodes.
-    fn have_quorum_without(&self, lost: &BTreeSet<NodeId>) -> bool {
+    pub fn have_quorum_without(&self, lost: &BTreeSet<NodeId>) -> bool {
         let has_majority = |voters: &Vec<NodeId>| {
             let left = voters.iter().filter(|node| !lost.contains(node)).count();
             left > voters.len() / 2

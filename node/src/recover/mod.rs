@@ -31,7 +31,7 @@ use std::time::Duration;
 use rossby_api::ClusterSecrets;
 use rossby_api::placement::MapKeeper;
 use rossby_domain::ids::{GroupId, NodeId};
-use rossby_domain::placement::ClusterMap;
+use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP};
 use rossby_seams::disk::{Disk, FileDisk};
 use rossby_storage::datadir::{ClusterIdentity, DataDirectory};
 
@@ -68,7 +68,7 @@ pub fn run(args: &RecoverArgs) -> Result<(), Failure> {
     let others = reports(args, &report)?;
     let map = MapKeeper::open(Arc::clone(data.disk()), data.path()).newest();
     let lost = lost(args, &report, &map)?;
-    let judged = judge_all(args, &report, &others, &lost)?;
+    let judged = judge_all(args, &report, &others, &lost, &map)?;
     let told = Told {
         report: &report,
         lost: &lost,
@@ -203,12 +203,15 @@ fn judge_all(
     report: &Report,
     others: &[Report],
     lost: &BTreeSet<NodeId>,
+    map: &ClusterMap,
 ) -> Result<BTreeMap<GroupId, Verdict>, Failure> {
     let named: BTreeSet<GroupId> = args.group.iter().copied().map(GroupId).collect();
     if let Some(stranger) = named.iter().find(|group| report.group(**group).is_none()) {
         let text = format!("this node has no replica of group {stranger}");
         return Err(Failure::new(Exit::Refused, text));
     }
+    let placement = report.group(PLACEMENT_GROUP).map(Left::judged);
+    let placement_is_lost = placement.is_some_and(|members| !members.have_quorum_without(lost));
     let judged = |left: &Left| {
         let mut reach = BTreeMap::from([(report.node, left.last)]);
         for other in others {
@@ -225,8 +228,15 @@ fn judge_all(
                 .iter()
                 .any(|other| other.node == *node && other.group(left.group).is_none())
         };
+        // Who came into a group while this node was away is no member as far as it knows. Without a placement group
+        // that could tell it so, it hears all nodes that are left.
+        if placement_is_lost {
+            members.all.extend(map.nodes().keys());
+        }
+        let mut gone = lost.clone();
+        gone.extend(members.all.iter().filter(|node| silent(node)));
         members.all.retain(|node| !silent(node));
-        judge(report.node, &members, lost, &reach)
+        judge(report.node, &members, &gone, &reach)
     };
     let groups = report.groups.iter();
     let groups = groups.filter(|left| named.is_empty() || named.contains(&left.group));

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use rossby_api::admin::OperatorError;
 use rossby_domain::ids::GroupId;
-use rossby_domain::placement::Change;
+use rossby_domain::placement::{Change, PLACEMENT_GROUP};
+use rossby_proto::v1;
 use tracing::{debug, error, info, warn};
 
 use super::init::unavailable;
 use super::node::Node;
 use crate::recover::pending;
 
+/// After so many refusals it is given up.
+const REFUSED_OFTEN: u32 = 20;
 /// Between two tries.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -29,10 +32,12 @@ impl Node {
                 );
             }
         };
-        let mut told = false;
+        let (mut told, mut refused) = (false, 0);
         while !self.is_announced(&change) {
             match self.announce(&change).await {
                 Ok(()) => {}
+                // Perhaps it was told already, and the map that says so is on its way.
+                Err(OperatorError::Refused(_)) if refused < REFUSED_OFTEN => refused += 1,
                 Err(OperatorError::Refused(reason)) => {
                     return error!(
                         reason,
@@ -78,9 +83,22 @@ impl Node {
         self.change_map_anywhere(change.clone()).await.map(drop)
     }
 
-    /// A group that is led after all has not lost its quorum.
+    /// A group that is led after all has not lost its quorum; and what was recovered here is not the latest if it goes on
+    /// elsewhere among others, who came while this node was away.
     async fn refuse_led(&self, group: GroupId) -> Result<(), OperatorError> {
         let (known, _) = self.known_groups().await?;
+        let statuses = known.iter().filter_map(|known| known.status.as_ref());
+        let mut old = statuses.filter(|status| status.group_id == group.0);
+        let own = self.id().0;
+        let is_among = |status: &v1::GroupStatus| {
+            let mut members = status.members.iter();
+            status.members.is_empty() || members.any(|member| member.node_id == own)
+        };
+        if old.any(|status| group != PLACEMENT_GROUP && !is_among(status)) {
+            return Err(OperatorError::Refused(format!(
+                "a replica of group {group} is left elsewhere, and knows that this node was taken out of the group: recover it there"
+            )));
+        }
         let mut leaders = known.into_iter().filter(|known| known.from_leader);
         let status = leaders
             .find_map(|known| known.status.filter(|status| status.group_id == group.0))

@@ -90,27 +90,40 @@ fn every_old_replica_of_a_recovered_group_is_void_and_no_other() {
 fn numbers_never_come_again_and_differ_for_whoever_recovers_by_the_same_map() {
     let map = founded("abc", SurvivalGoal::Region);
     let numbers = [0, 1, 2, 3].map(|group| map.number_after(GroupId(group)).0);
-    assert_eq!(numbers, [0, 4, 5, 6]);
+    assert_eq!(numbers, [0, 1027, 1028, 1029]);
     // The second is recovered by whoever has heard of the first, the third by whoever has not.
     let next = map
-        .after(&recover(1, &[2], &[(1, successor(4, 9))]))
+        .after(&recover(1, &[2], &[(1, successor(1027, 9))]))
         .unwrap();
-    assert_eq!(next.number_after(GroupId(2)), GroupId(5));
+    assert_eq!(next.number_after(GroupId(2)), GroupId(2051));
     let next = next
-        .after(&recover(1, &[], &[(2, successor(5, 9))]))
+        .after(&recover(1, &[], &[(2, successor(2051, 9))]))
         .unwrap();
     let next = next
-        .after(&recover(1, &[], &[(3, successor(6, 9))]))
+        .after(&recover(1, &[], &[(3, successor(1029, 9))]))
         .unwrap();
     // A successor that is lost in its turn.
-    assert_eq!(next.number_after(GroupId(4)), GroupId(7));
+    assert_eq!(next.number_after(GroupId(1027)), GroupId(3075));
     let last = next
-        .after(&recover(3, &[1], &[(4, successor(7, 9))]))
+        .after(&recover(3, &[1], &[(1027, successor(3075, 9))]))
         .unwrap();
     assert_eq!(last.check(), Ok(()));
-    assert!(last.groups().keys().eq(&[5, 6, 7].map(GroupId)));
-    let owned = last.partitions_of(GroupId(7)).map(|(_, epoch)| epoch);
+    assert!(last.groups().keys().eq(&[1029, 2051, 3075].map(GroupId)));
+    let owned = last.partitions_of(GroupId(3075)).map(|(_, epoch)| epoch);
     assert!(owned.eq(std::iter::repeat_n(Epoch(3), 75)));
+}
+
+#[test]
+fn what_was_told_before_is_no_obstacle_to_what_is_told_with_it() {
+    let map = founded("abc", SurvivalGoal::Region);
+    let first = (1, successor(1027, 9));
+    let once = map.after(&recover(1, &[2], &[first])).unwrap();
+    let again = once.after(&recover(1, &[2], &[first]));
+    assert_eq!(again.unwrap_err(), PlacementRefusal::Unchanged);
+    let both = recover(1, &[2], &[first, (2, successor(1028, 9))]);
+    let both = once.after(&both).unwrap();
+    assert_eq!(both.check(), Ok(()));
+    assert!(both.groups().keys().eq(&[3, 1027, 1028].map(GroupId)));
 }
 
 #[test]
