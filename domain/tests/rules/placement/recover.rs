@@ -167,7 +167,7 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(
         next.after(&recover(3, &[1], &[(0, successor(0, 70))]))
             .unwrap_err(),
-        not(0)
+        PlacementRefusal::Unchanged
     );
     assert!(
         next.after(&recover(3, &[1], &[(0, successor(0, 71))]))
