@@ -15,6 +15,12 @@ pub struct Members {
 }
 
 impl Members {
+    /// Takes other nodes for members too, who may have become that without `own` having heard of it. Whether `own`
+    /// is one, it knows.
+    pub fn hear<'a>(&mut self, own: NodeId, others: impl Iterator<Item = &'a NodeId>) {
+        self.all.extend(others.filter(|node| **node != own));
+    }
+
     /// Whether enough voters are left without these nodes.
     pub fn have_quorum_without(&self, lost: &BTreeSet<NodeId>) -> bool {
         let has_majority = |voters: &Vec<NodeId>| {
@@ -100,6 +106,21 @@ mod tests {
             (NodeId(node), Some(LogPosition { term, index }))
         };
         ends.iter().map(end).collect()
+    }
+
+    #[test]
+    fn others_that_are_heard_make_nobody_a_member_and_stand_in_the_way_until_they_tell() {
+        let mut without = members(&[&[2, 3, 4]], &[]);
+        without.hear(NodeId(1), ids(&[1, 5]).iter());
+        let judged = judge(NodeId(1), &without, &ids(&[2, 3]), &reach(&[(1, 1, 9)]));
+        assert_eq!(judged, Verdict::NoMember);
+        let mut known = members(&[&[1, 2, 3]], &[]);
+        known.hear(NodeId(1), ids(&[1, 5]).iter());
+        let lost = ids(&[2, 3]);
+        let silent = judge(NodeId(1), &known, &lost, &reach(&[(1, 1, 9)]));
+        assert_eq!(silent, Verdict::Unheard(ids(&[5])));
+        let further = judge(NodeId(1), &known, &lost, &reach(&[(1, 1, 9), (5, 2, 3)]));
+        assert_eq!(further, Verdict::Elsewhere(NodeId(5)));
     }
 
     fn three(own: u64, lost: &[u64], ends: &[(u64, u64, u64)]) -> Verdict {

@@ -221,21 +221,18 @@ fn judge_all(
                     .map(|there| (other.node, there.last)),
             );
         }
-        // A node that is left and has lost its replica, or never had it, has nothing to say.
         let mut members = left.judged();
-        let silent = |node: &NodeId| {
-            others
-                .iter()
-                .any(|other| other.node == *node && other.group(left.group).is_none())
-        };
         // Who came into a group while this node was away is no member as far as it knows. Without a placement group
         // that could tell it so, it hears all nodes that are left.
         if placement_is_lost {
-            members.all.extend(map.nodes().keys());
+            members.hear(report.node, map.nodes().keys());
         }
-        let mut gone = lost.clone();
-        gone.extend(members.all.iter().filter(|node| silent(node)));
-        members.all.retain(|node| !silent(node));
+        // A node that is left and has lost its replica, or never had it, has nothing to say.
+        let silent = others
+            .iter()
+            .filter(|other| other.group(left.group).is_none());
+        let silent = silent.map(|other| other.node);
+        let gone = lost.iter().copied().chain(silent).collect();
         judge(report.node, &members, &gone, &reach)
     };
     let groups = report.groups.iter();
@@ -253,7 +250,7 @@ fn permitted(
         match verdict {
             Verdict::Unheard(nodes) => {
                 return refuse(
-                    format!("group {group} also has members on {}", tell::nodes(nodes)),
+                    format!("{} may have more of group {group}", tell::nodes(nodes)),
                     "name with --lost those that are gone for good, and bring the reports of the others: `rossby \
                      recover --json --dry-run` there, and --report FILE here",
                 );
