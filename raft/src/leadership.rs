@@ -36,11 +36,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
     }
     {
         let _alone = core.observing.lock();
-        core.leadership.send_if_modified(|leadership| {
-            let changed = *leadership != Leadership::Unknown;
-            *leadership = Leadership::Unknown;
-            changed
-        });
+        core.tell_leadership(Leadership::Unknown);
     }
     // Whatever failed, openraft must not go on without it.
     if core.raft.shutdown().await.is_err() {
@@ -132,6 +128,11 @@ impl Core {
             Leadership::Elsewhere(_) | Leadership::Unknown => *self.reign.lock() = None,
         }
         self.with_metrics(|metrics| self.probe(metrics));
+        self.tell_leadership(present)
+    }
+
+    /// Whether that is news. Only for who looks alone.
+    fn tell_leadership(&self, present: Leadership) -> bool {
         self.leadership.send_if_modified(|leadership| {
             let changed = *leadership != present;
             *leadership = present;

@@ -1,7 +1,7 @@
 //! What becomes of the map when groups whose quorum was lost for good go on from one replica each.
 //!
 //! ```text
-//!   group 2, on nodes 1, 2, 3 ──2 and 3 are lost──► group 4, on node 1: the same partitions, each an epoch later
+//!   group 2, on nodes 1, 2, 3 ──2 and 3 are lost──► group 1028, on node 1: the same partitions, each an epoch later
 //! ```
 //!
 //! The successor has another number, so whoever still holds a replica of the old group can neither vote in it nor be

@@ -1,7 +1,7 @@
 //! The new state of each group that is recovered, made beside the old one.
 //!
 //! ```text
-//!   <data>/checkpoints/2, log ──► <data>/recovering/checkpoints/4      the same rows under the new number, all entries
+//!   <data>/checkpoints/2, log ──► <data>/recovering/checkpoints/1028   the same rows under the new number, all entries
 //!                                                                       of the log, marked as restored, one member
 //! ```
 //!
@@ -280,8 +280,11 @@ fn ask(state: &GroupStore, query: &Query) -> Result<Answer, Failure> {
         .map_err(failed)
 }
 
-/// Removes what an earlier try left behind.
-fn clear(folder: &Path) -> Result<(), Failure> {
+/// Removes what was built, or what an earlier try left behind.
+///
+/// # Errors
+/// The disk's.
+pub fn clear(folder: &Path) -> Result<(), Failure> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(failed(format!("{}: {error}", folder.display())))

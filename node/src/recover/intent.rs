@@ -8,7 +8,6 @@
 //!
 //! Each step can be taken again. A node does not start while the file is there.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,8 +131,7 @@ impl Intent {
             }
             None => pending::write(data, &self.change)?,
         }
-        let building = build::folder(&path);
-        remove_all(&building).map_err(|error| failed(&building, &error))?;
+        build::clear(&build::folder(&path))?;
         let own = path.join(FILE);
         disk.remove(&own)
             .and_then(|()| disk.sync_directory(&path))
@@ -212,13 +210,6 @@ fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), Failure> {
         .and_then(|()| sync(to))
         .and_then(|()| sync(from))
         .map_err(|error| failed(from, &error))
-}
-
-fn remove_all(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn failed(path: &Path, error: &dyn std::fmt::Display) -> Failure {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rossby_api::admin::OperatorError;
-use rossby_domain::ids::GroupId;
+use rossby_domain::ids::{GroupId, NodeId};
 use rossby_domain::placement::{Change, PLACEMENT_GROUP};
 use rossby_proto::v1;
 use tracing::{debug, error, info, warn};
@@ -76,39 +76,43 @@ impl Node {
 
     async fn announce(&self, change: &Change) -> Result<(), OperatorError> {
         if let Change::Recover { groups, .. } = change {
+            let (known, _) = self.known_groups().await?;
+            let statuses = || {
+                known
+                    .iter()
+                    .filter_map(|known| Some((known, known.status.as_ref()?)))
+            };
             for group in groups.keys() {
-                self.refuse_led(*group).await?;
+                let told = statuses().filter(|(_, status)| status.group_id == group.0);
+                refuse_alive(self.id(), *group, told)?;
             }
         }
         self.change_map_anywhere(change.clone()).await.map(drop)
     }
+}
 
-    /// A group that is led after all has not lost its quorum; and what was recovered here is not the latest if it goes on
-    /// elsewhere among others, who came while this node was away.
-    async fn refuse_led(&self, group: GroupId) -> Result<(), OperatorError> {
-        let (known, _) = self.known_groups().await?;
-        let statuses = known.iter().filter_map(|known| known.status.as_ref());
-        let mut old = statuses.filter(|status| status.group_id == group.0);
-        let own = self.id().0;
-        let is_among = |status: &v1::GroupStatus| {
-            let mut members = status.members.iter();
-            status.members.is_empty() || members.any(|member| member.node_id == own)
-        };
-        if old.any(|status| group != PLACEMENT_GROUP && !is_among(status)) {
+/// A group that is led after all has not lost its quorum; and what was recovered here is not the latest if it goes on
+/// elsewhere among others, who came while this node was away.
+fn refuse_alive<'a>(
+    own: NodeId,
+    group: GroupId,
+    told: impl Iterator<Item = (&'a v1::KnownGroup, &'a v1::GroupStatus)>,
+) -> Result<(), OperatorError> {
+    for (known, status) in told {
+        let mut members = status.members.iter();
+        let is_among = status.members.is_empty() || members.any(|member| member.node_id == own.0);
+        if group != PLACEMENT_GROUP && !is_among {
             return Err(OperatorError::Refused(format!(
-                "a replica of group {group} is left elsewhere, and knows that this node was taken out of the group: recover it there"
+                "a replica of group {group} is left elsewhere, and knows that this node was taken out of the group: \
+                 recover it there"
             )));
         }
-        let mut leaders = known.into_iter().filter(|known| known.from_leader);
-        let status = leaders
-            .find_map(|known| known.status.filter(|status| status.group_id == group.0))
-            .unwrap_or_default();
         // One that lost its quorum goes on as leader, and reaches nobody.
         let voters = status.members.iter().filter(|member| member.voter);
         let reached = voters.clone().filter(|member| member.trouble.is_empty());
-        match reached.count() > voters.count() / 2 {
-            false => Ok(()),
-            true => Err(unavailable(format!("group {group} has a leader after all"))),
+        if known.from_leader && reached.count() > voters.count() / 2 {
+            return Err(unavailable(format!("group {group} has a leader after all")));
         }
     }
+    Ok(())
 }

@@ -75,11 +75,7 @@ impl Core {
     /// Whom a replica asks that knows no member: all nodes. What a replica is to its group, any replica of that
     /// tells, whatever its id.
     fn strangers(&self) -> Vec<(ReplicaId, Member)> {
-        let knows_itself = self.with_metrics(|metrics| {
-            let mut all = metrics.membership_config.nodes();
-            all.next().is_some()
-        });
-        if knows_itself {
+        if self.with_metrics(|metrics| metrics.membership_config.nodes().next().is_some()) {
             return Vec::new();
         }
         let nodes = self.acquaintances.all().into_iter();
@@ -107,7 +103,9 @@ pub(crate) fn look_for_standing(core: &Arc<Core>) {
     if whom.is_empty() && times.is_multiple_of(STRANGERS_EVERY) {
         whom = core.strangers();
     }
-    errand.begin(ask_all(Arc::clone(core), whom));
+    if !whom.is_empty() {
+        errand.begin(ask_all(Arc::clone(core), whom));
+    }
 }
 
 async fn ask_all(core: Arc<Core>, others: Vec<(ReplicaId, Member)>) {
