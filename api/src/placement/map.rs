@@ -23,7 +23,7 @@ use rossby_domain::placement::{
 };
 use rossby_domain::{Answer, Query};
 use rossby_raft::{Blocking, Group, Groups, Leadership, Member};
-use rossby_seams::disk::{self, Disk};
+use rossby_seams::disk::Disk;
 use rossby_seams::random::{self, Random};
 use rossby_seams::watch;
 use tokio::sync::Notify;
@@ -31,12 +31,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::replicas::Replicas;
-use super::sealed::{seal, unseal};
+use super::sealed::SealedFile;
 
-/// The map's file in the data directory.
-const FILE: &str = "map";
-/// What the file begins with.
-const WHAT: &str = "rossby cluster map";
+/// The map in the data directory.
+const FILE: SealedFile = SealedFile {
+    name: "map",
+    what: "rossby cluster map",
+};
 /// Between two questions to peers.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A node that hears of maps from its placement group asks all the same, every so many times: the group may go on
@@ -65,7 +66,8 @@ pub trait MapSource: Send + Sync {
 /// Keeps the newest map.
 pub struct MapKeeper {
     disk: Arc<dyn Disk>,
-    path: PathBuf,
+    /// The data directory.
+    folder: PathBuf,
     newest: watch::Sender<Arc<ClusterMap>>,
     /// Who said that it knows a newer one.
     ahead: Mutex<Option<(NodeId, String)>>,
@@ -78,20 +80,16 @@ impl MapKeeper {
     /// What the file in a data directory says; nothing if there is none that can be used.
     #[must_use]
     pub fn open(disk: Arc<dyn Disk>, data: &std::path::Path) -> Self {
-        let path = data.join(FILE);
-        let kept = match disk::read(&*disk, &path) {
-            Ok(bytes) => unseal(WHAT, &bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ClusterMap::default()),
-            Err(error) => Err(error.to_string()),
-        };
-        let kept = kept.unwrap_or_else(|reason| {
+        let kept = FILE.read(&*disk, data).unwrap_or_else(|reason| {
+            let path = FILE.path(data);
             let path = path.display();
             warn!(%path, reason, "the cluster map kept here can't be used: it is asked for again");
-            ClusterMap::default()
+            None
         });
+        let kept: ClusterMap = kept.unwrap_or_default();
         Self {
             disk,
-            path,
+            folder: data.to_owned(),
             newest: watch::channel(Arc::new(kept)).0,
             ahead: Mutex::default(),
             told: Notify::new(),
@@ -134,10 +132,8 @@ impl MapKeeper {
     pub async fn keep(self: Arc<Self>, blocking: Blocking, stop: CancellationToken) {
         let mut newest = self.newest.subscribe();
         // What is in the file, or was there and can't be read.
-        let mut written = match disk::read(&*self.disk, &self.path) {
-            Ok(bytes) => unseal::<ClusterMap>(WHAT, &bytes).map_or(MapVersion(0), |m| m.version()),
-            Err(_) => MapVersion(0),
-        };
+        let kept: Option<ClusterMap> = FILE.read(&*self.disk, &self.folder).ok().flatten();
+        let mut written = kept.map_or(MapVersion(0), |map| map.version());
         loop {
             let map = Arc::clone(&newest.borrow_and_update());
             if map.version() > written {
@@ -188,9 +184,8 @@ impl MapKeeper {
     }
 
     fn write(&self, map: &ClusterMap) -> io::Result<()> {
-        let bytes = seal(WHAT, map)?;
         let _writing = self.writing.lock();
-        disk::replace(&*self.disk, &self.path, &bytes)
+        FILE.write(&*self.disk, &self.folder, map)
     }
 
     /// Writes the newest map down at once, and returns it.
@@ -318,7 +313,7 @@ mod tests {
         Beginning, Birth, Change, NodeEntry, NodeState, RegionName, SurvivalGoal, VOTERS_AT_HOME,
         birth,
     };
-    use rossby_seams::disk::MemoryDisk;
+    use rossby_seams::disk::{self, MemoryDisk};
 
     use super::*;
 
@@ -391,7 +386,8 @@ mod tests {
     #[test]
     fn a_damaged_map_is_none_and_keeps_nobody_from_starting() {
         let disk = disk();
-        let written = seal(WHAT, &second()).unwrap();
+        FILE.write(&*disk, Path::new("/data"), &second()).unwrap();
+        let written = disk::read(&*disk, Path::new("/data/map")).unwrap();
         for at in (0..written.len()).step_by(7) {
             let mut flipped = written.clone();
             flipped[at] ^= 4;

@@ -24,4 +24,4 @@ pub use orders::{By, OrderGuard, Orders, StepGuard};
 pub use reconcile::{Ground, Told, kind, latest, reconcile};
 pub use replicas::Replicas;
 pub use reports::{PlannedChange, begin_step, reports};
-pub use sealed::{seal, unseal};
+pub use sealed::SealedFile;

@@ -8,15 +8,14 @@
 //!
 //! Each step can be taken again. A node does not start while the file is there.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rossby_api::placement::{MapKeeper, seal, unseal};
+use rossby_api::placement::{MapKeeper, SealedFile};
 use rossby_domain::placement::{Change, ClusterMap};
 use rossby_raft::begin_restored_log;
 use rossby_seams::clock::{Clock as _, SystemClock};
-use rossby_seams::disk::{self, Disk};
+use rossby_seams::disk::Disk;
 use rossby_storage::LogPosition;
 use rossby_storage::datadir::{DataDirectory, HeldReplica, RemovedReplica};
 use rossby_storage::wal::{self, Wal, WalError, WalOptions};
@@ -29,9 +28,10 @@ use crate::exit::{Exit, Failure};
 use crate::output;
 
 /// Its file in the data directory.
-const FILE: &str = "recovery";
-/// What the file begins with.
-const WHAT: &str = "rossby recovery";
+const FILE: SealedFile = SealedFile {
+    name: "recovery",
+    what: "rossby recovery",
+};
 
 /// A replica that takes the place of another on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,14 +81,8 @@ impl Intent {
     /// # Errors
     /// If it can't be read.
     pub fn read(data: &DataDirectory) -> Result<Option<Self>, Failure> {
-        let path = data.path().join(FILE);
-        match disk::read(&**data.disk(), &path) {
-            Ok(bytes) => unseal(WHAT, &bytes)
-                .map(Some)
-                .map_err(|reason| failed(&path, &reason)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(&path, &error)),
-        }
+        let read = FILE.read(&**data.disk(), data.path());
+        read.map_err(|reason| failed(&FILE.path(data.path()), &reason))
     }
 
     /// Writes it down: from now on it is finished, not taken back.
@@ -96,11 +90,8 @@ impl Intent {
     /// # Errors
     /// If it can't be written: nothing is to be finished then.
     pub fn write(&self, data: &DataDirectory) -> Result<(), Failure> {
-        let path = data.path().join(FILE);
-        let written = seal(WHAT, self)
-            .map_err(io::Error::from)
-            .and_then(|bytes| disk::replace(&**data.disk(), &path, &bytes));
-        written.map_err(|error| failed(&path, &error))
+        let written = FILE.write(&**data.disk(), data.path(), self);
+        written.map_err(|error| failed(&FILE.path(data.path()), &error))
     }
 
     /// Does what is left of it.
@@ -132,7 +123,7 @@ impl Intent {
             None => pending::write(data, &self.change)?,
         }
         build::clear(&build::folder(&path))?;
-        let own = path.join(FILE);
+        let own = FILE.path(&path);
         disk.remove(&own)
             .and_then(|()| disk.sync_directory(&path))
             .map_err(|error| failed(&own, &error))
@@ -190,7 +181,7 @@ impl Intent {
 /// # Errors
 /// If it was not.
 pub fn refuse_unfinished(data: &Path) -> Result<(), Failure> {
-    if !data.join(FILE).exists() {
+    if !FILE.path(data).exists() {
         return Ok(());
     }
     let text = format!(

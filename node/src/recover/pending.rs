@@ -3,32 +3,31 @@
 use std::io;
 use std::path::Path;
 
-use rossby_api::placement::{seal, unseal};
+use rossby_api::placement::SealedFile;
 use rossby_domain::placement::Change;
-use rossby_seams::disk::{self, Disk};
+use rossby_seams::disk::Disk;
 use rossby_storage::datadir::DataDirectory;
 
 use crate::exit::{Exit, Failure};
 
 /// Its file in the data directory.
-const FILE: &str = "recovered";
-/// What the file begins with.
-const WHAT: &str = "rossby recovered groups";
+const FILE: SealedFile = SealedFile {
+    name: "recovered",
+    what: "rossby recovered groups",
+};
 
 /// Notes what the placement group must be told, besides what was noted before.
 ///
 /// # Errors
 /// If it can't be written, or what was noted before can't be read.
 pub fn write(data: &DataDirectory, change: &Change) -> Result<(), Failure> {
-    let path = data.path().join(FILE);
     let failed = |error: &dyn std::fmt::Display| {
+        let path = FILE.path(data.path());
         Failure::new(Exit::Storage, format!("{}: {error}", path.display()))
     };
     let noted = read(&**data.disk(), data.path()).map_err(|error| failed(&error))?;
     let all = both(noted, change.clone());
-    let written = seal(WHAT, &all)
-        .map_err(io::Error::from)
-        .and_then(|bytes| disk::replace(&**data.disk(), &path, &bytes));
+    let written = FILE.write(&**data.disk(), data.path(), &all);
     written.map_err(|error| failed(&error))
 }
 
@@ -60,11 +59,7 @@ fn both(noted: Option<Change>, change: Change) -> Change {
 /// # Errors
 /// Why that can't be read.
 pub fn read(disk: &dyn Disk, data: &Path) -> Result<Option<Change>, String> {
-    match disk::read(disk, &data.join(FILE)) {
-        Ok(bytes) => unseal(WHAT, &bytes).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.to_string()),
-    }
+    FILE.read(disk, data)
 }
 
 /// It was told.
@@ -72,6 +67,6 @@ pub fn read(disk: &dyn Disk, data: &Path) -> Result<Option<Change>, String> {
 /// # Errors
 /// The system's error.
 pub fn remove(disk: &dyn Disk, data: &Path) -> io::Result<()> {
-    disk.remove(&data.join(FILE))?;
+    disk.remove(&FILE.path(data))?;
     disk.sync_directory(data)
 }

@@ -10,11 +10,10 @@
 //! Every founding node gets the plan and keeps it: each can go on by itself after a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use rossby_api::admin::InitPlan;
-use rossby_api::placement::{seal, unseal};
+use rossby_api::placement::SealedFile;
 use rossby_domain::ids::{
     ClusterId, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
 };
@@ -23,17 +22,17 @@ use rossby_domain::placement::{
     PlacementRefusal, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
 };
 use rossby_raft::Member;
-use rossby_seams::disk;
 use rossby_storage::datadir::{DataDirectory, HeldReplica};
 use serde::{Deserialize, Serialize};
 
 /// The first group of boxes; the only one where all nodes are in one region.
 pub const FIRST_GROUP: GroupId = GroupId(1);
 
-/// The plan's file in the data directory.
-const FILE: &str = "founding";
-/// What the file begins with.
-const WHAT: &str = "rossby founding plan";
+/// The plan in the data directory.
+const FILE: SealedFile = SealedFile {
+    name: "founding",
+    what: "rossby founding plan",
+};
 /// With so many regions the loss of one can be survived.
 const REGIONS_TO_LOSE_ONE: usize = 3;
 
@@ -48,7 +47,7 @@ pub struct PlanError {
 impl PlanError {
     fn new(data: &DataDirectory, reason: impl ToString) -> Self {
         Self {
-            path: data.path().join(FILE),
+            path: FILE.path(data.path()),
             reason: reason.to_string(),
         }
     }
@@ -56,7 +55,7 @@ impl PlanError {
     /// The plan is gone from a data directory, although a group has not got its first members.
     pub fn missing(data: &Path) -> Self {
         Self {
-            path: data.join(FILE),
+            path: FILE.path(data),
             reason: "the founder's plan is missing; move the data directory away and begin anew"
                 .to_owned(),
         }
@@ -220,13 +219,8 @@ impl Founding {
     /// # Errors
     /// [`PlanError`] if it is damaged or can't be read.
     pub fn read(data: &DataDirectory) -> Result<Option<Self>, PlanError> {
-        match disk::read(&**data.disk(), &data.path().join(FILE)) {
-            Ok(bytes) => unseal(WHAT, &bytes)
-                .map(Some)
-                .map_err(|reason| PlanError::new(data, reason)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(PlanError::new(data, error)),
-        }
+        let read = FILE.read(&**data.disk(), data.path());
+        read.map_err(|reason| PlanError::new(data, reason))
     }
 
     /// Writes the plan into a data directory, durably and in one step.
@@ -234,9 +228,8 @@ impl Founding {
     /// # Errors
     /// [`PlanError`] if it can't be written.
     pub fn write(&self, data: &DataDirectory) -> Result<(), PlanError> {
-        let bytes = seal(WHAT, self).map_err(|error| PlanError::new(data, error))?;
-        disk::replace(&**data.disk(), &data.path().join(FILE), &bytes)
-            .map_err(|error| PlanError::new(data, error))
+        let written = FILE.write(&**data.disk(), data.path(), self);
+        written.map_err(|error| PlanError::new(data, error))
     }
 
     /// Whether an operator's plan is for this cluster.
@@ -262,6 +255,10 @@ pub(super) fn home_first(born: &mut FoundingGroup, nodes: &BTreeMap<NodeId, Node
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rossby_seams::disk::MemoryDisk;
+
     use super::*;
 
     fn entry(node: u64, region: &str) -> (NodeId, NodeEntry) {
@@ -347,17 +344,12 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_in_the_plan_is_noticed() {
+    fn the_plan_that_is_read_is_the_one_that_was_written() {
+        let disk = Arc::new(MemoryDisk::default());
+        let data = DataDirectory::open(disk, Path::new("/data")).unwrap();
+        assert!(Founding::read(&data).unwrap().is_none());
         let founding = one_region();
-        let written = seal(WHAT, &founding).unwrap();
-        assert_eq!(unseal(WHAT, &written), Ok(founding));
-        for bit in 0..written.len() * 8 {
-            let mut flipped = written.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            let read = unseal::<Founding>(WHAT, &flipped);
-            assert!(read.is_err(), "bit {bit} made no difference");
-        }
-        assert!(unseal::<Founding>(WHAT, &written[..written.len() / 2]).is_err());
-        assert!(unseal::<Founding>(WHAT, b"").is_err());
+        founding.write(&data).unwrap();
+        assert_eq!(Founding::read(&data).unwrap(), Some(founding));
     }
 }

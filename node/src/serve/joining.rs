@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use rossby_api::ClusterSecrets;
 use rossby_api::peer::{MeetError, Welcome, meet};
-use rossby_api::placement::{MapKeeper, seal, unseal};
+use rossby_api::placement::{MapKeeper, SealedFile};
 use rossby_domain::placement::JoinAttempt;
 use rossby_proto::v1;
-use rossby_seams::disk::{self, FileDisk};
+use rossby_seams::disk::FileDisk;
 use rossby_seams::random;
 use rossby_storage::datadir::{ClusterIdentity, DataDirectory};
 use rustls::ClientConfig;
@@ -39,9 +39,10 @@ use crate::exit::{Exit, Failure};
 /// The variable that may hold the token.
 pub const TOKEN_VARIABLE: &str = "ROSSBY_JOIN_TOKEN";
 /// The file that names the try, in the data directory.
-const FILE: &str = "joining";
-/// What the file begins with.
-const WHAT: &str = "rossby try to join";
+const FILE: SealedFile = SealedFile {
+    name: "joining",
+    what: "rossby try to join",
+};
 /// Far more than a token has.
 const TOKEN_BYTES_MAX: u64 = 4096;
 /// How long a seed may take: it calls this node back, and asks its placement group.
@@ -211,7 +212,7 @@ impl Node {
         };
         let welcome = self.knock(plan, &request).await?;
         self.move_in(data, plan, welcome).await?;
-        if let Err(error) = data.disk().remove(&data.path().join(FILE)) {
+        if let Err(error) = data.disk().remove(&FILE.path(data.path())) {
             warn!(%error, "could not remove the file that names the try to join");
         }
         info!(cluster = %plan.token.cluster, "this node has joined by its token");
@@ -220,18 +221,13 @@ impl Node {
 
     /// The name of the try: the one that was begun, or a new one in an empty directory.
     fn attempt(&self, data: &DataDirectory) -> Result<JoinAttempt, NodeError> {
-        let path = data.path().join(FILE);
         let broken = |reason: String| JoinFailure::File {
-            path: path.clone(),
+            path: FILE.path(data.path()),
             reason,
         };
-        match disk::read(&**data.disk(), &path) {
-            Ok(bytes) => {
-                let begun: Try = unseal(WHAT, &bytes).map_err(broken)?;
-                return Ok(begun.attempt);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(broken(error.to_string()).into()),
+        let begun: Option<Try> = FILE.read(&**data.disk(), data.path()).map_err(broken)?;
+        if let Some(begun) = begun {
+            return Ok(begun.attempt);
         }
         let kept = ["founding", "wal", "checkpoints", "base"];
         if let Some(found) = kept
@@ -245,9 +241,7 @@ impl Node {
             .into());
         }
         let attempt = JoinAttempt(random::bytes(&*self.parts.random)?);
-        let written = seal(WHAT, &Try { attempt })
-            .map_err(std::io::Error::from)
-            .and_then(|bytes| disk::replace(&**data.disk(), &path, &bytes));
+        let written = FILE.write(&**data.disk(), data.path(), &Try { attempt });
         written.map_err(|error| broken(error.to_string()))?;
         Ok(attempt)
     }

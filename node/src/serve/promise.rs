@@ -4,19 +4,19 @@
 //! A node that starts again does not know which promises it gave, and so votes for nobody that long. Should the setting have
 //! become shorter meanwhile, that would be too short for those of before: it first waits until they are over.
 
-use std::io;
 use std::time::Duration;
 
-use rossby_api::placement::{seal, unseal};
-use rossby_seams::disk;
+use rossby_api::placement::SealedFile;
 use rossby_storage::datadir::DataDirectory;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::node::NodeError;
 
-const FILE: &str = "promise";
-const WHAT: &str = "rossby election promise";
+const FILE: SealedFile = SealedFile {
+    name: "promise",
+    what: "rossby election promise",
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Promise {
@@ -25,19 +25,14 @@ struct Promise {
 
 /// Returns once replicas in this directory may promise no more than this. Before any of them starts.
 pub async fn begin(data: &DataDirectory, election_min: Duration) -> Result<(), NodeError> {
-    let path = data.path().join(FILE);
     let failed = |reason: String| NodeError::Promise {
-        path: path.display().to_string(),
+        path: FILE.path(data.path()).display().to_string(),
         reason,
     };
     let new = Promise {
         election_min_ms: u64::try_from(election_min.as_millis()).unwrap_or(u64::MAX),
     };
-    let kept: Option<Promise> = match disk::read(&**data.disk(), &path) {
-        Ok(bytes) => Some(unseal(WHAT, &bytes).map_err(failed)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(failed(error.to_string())),
-    };
+    let kept: Option<Promise> = FILE.read(&**data.disk(), data.path()).map_err(failed)?;
     if kept == Some(new) {
         return Ok(());
     }
@@ -49,8 +44,8 @@ pub async fn begin(data: &DataDirectory, election_min: Duration) -> Result<(), N
         );
         tokio::time::sleep(wait).await;
     }
-    let bytes = seal(WHAT, &new).map_err(|error| failed(error.to_string()))?;
-    disk::replace(&**data.disk(), &path, &bytes).map_err(|error| failed(error.to_string()))
+    let written = FILE.write(&**data.disk(), data.path(), &new);
+    written.map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]
@@ -58,7 +53,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use rossby_seams::disk::MemoryDisk;
+    use rossby_seams::disk::{self, MemoryDisk};
     use tokio::time::{Instant, timeout};
 
     use super::*;
@@ -91,7 +86,7 @@ mod tests {
     async fn a_file_that_can_not_be_read_stops_the_start() {
         let disk = Arc::new(MemoryDisk::default());
         let data = DataDirectory::open(disk, Path::new("/data")).unwrap();
-        disk::replace(&**data.disk(), &data.path().join(FILE), b"2500").unwrap();
+        disk::replace(&**data.disk(), &FILE.path(data.path()), b"2500").unwrap();
         let begun = begin(&data, SHORT).await;
         assert!(matches!(begun, Err(NodeError::Promise { .. })), "{begun:?}");
     }
