@@ -169,7 +169,8 @@ async fn run<W: Worker>(workers: Workers, mut worker: W, stop: CancellationToken
     };
     let mut next = Next::Soon;
     loop {
-        let turn = watches.turn(&workers, &mut worker, next);
+        let (period, idle) = (workers.jittered(W::PERIOD), workers.jittered(IDLE));
+        let turn = watches.turn(next, period, idle, worker.called(&workers));
         if stop.run_until_cancelled(turn).await != Some(true) {
             break;
         }
@@ -178,8 +179,7 @@ async fn run<W: Worker>(workers: Workers, mut worker: W, stop: CancellationToken
         if !workers.group.leads_surely() {
             continue;
         }
-        // What is applied from now on may come too late for this pass.
-        let _ = watches.applied.borrow_and_update();
+        watches.begin_pass();
         match stop.run_until_cancelled(worker.pass(&workers)).await {
             None => break,
             Some(Ok(More::Yes)) => {}
@@ -204,19 +204,30 @@ struct Watches {
 }
 
 impl Watches {
+    /// What changes from now on may come too late for the pass that begins.
+    fn begin_pass(&mut self) {
+        let _ = self.applied.borrow_and_update();
+        let _ = self.leadership.borrow_and_update();
+    }
+
     /// Waits until it is time for a pass; whether there will ever be one.
-    async fn turn<W: Worker>(&mut self, workers: &Workers, worker: &mut W, next: Next) -> bool {
+    async fn turn(
+        &mut self,
+        next: Next,
+        period: Duration,
+        idle: Duration,
+        called: impl Future<Output = ()>,
+    ) -> bool {
         // Most replicas follow, and have nothing to do: they do not even look.
         if !self.until_leading().await {
             return false;
         }
-        let period = workers.jittered(W::PERIOD);
         let in_a_period = Instant::now() + period;
         match next {
             Next::Later => sleep(period * TROUBLE_PERIODS).await,
             Next::Soon => tokio::select! {
                 biased;
-                () = worker.called(workers) => {}
+                () = called => {}
                 () = sleep_until(in_a_period) => {}
             },
             Next::WhenTold => {
@@ -226,11 +237,12 @@ impl Watches {
                 };
                 tokio::select! {
                     biased;
-                    () = worker.called(workers) => {}
-                    // Whoever comes to lead looks at once, whatever it saw when it led before.
+                    () = called => {}
+                    // Whoever comes to lead looks at once, whatever it saw when it led before: also where it lost and won
+                    // leadership during its last pass.
                     _ = self.leadership.changed() => {}
                     () = applied => {}
-                    () = sleep(workers.jittered(IDLE)) => {}
+                    () = sleep(idle) => {}
                 }
             }
         }
@@ -240,15 +252,74 @@ impl Watches {
     /// Waits until this replica leads; whether it does, since one that has ended never will.
     async fn until_leading(&mut self) -> bool {
         loop {
-            if matches!(
-                *self.leadership.borrow_and_update(),
-                Leadership::Here { .. }
-            ) {
+            if matches!(*self.leadership.borrow(), Leadership::Here { .. }) {
                 return true;
             }
             if self.leadership.changed().await.is_err() {
                 return false;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use futures_util::FutureExt as _;
+    use rossby_seams::watch::{Sender, channel};
+
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_millis(100);
+    const HERE: Leadership = Leadership::Here { term: 7 };
+
+    fn watches() -> (Watches, Sender<Leadership>, Sender<u64>) {
+        let (leadership, leads) = channel(HERE);
+        let (applied, applies) = channel(0);
+        let watches = Watches {
+            leadership: leads,
+            applied: applies,
+        };
+        (watches, leadership, applied)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_lost_and_won_leadership_during_a_pass_looks_again_at_once() {
+        let (mut watches, leadership, _applied) = watches();
+        watches.begin_pass();
+        let idle = watches.turn(Next::WhenTold, PERIOD, IDLE, pending());
+        assert!(idle.now_or_never().is_none(), "nothing to look for");
+        leadership.send_replace(Leadership::Unknown);
+        leadership.send_replace(HERE);
+        let again = watches.turn(Next::WhenTold, PERIOD, IDLE, pending());
+        assert_eq!(again.now_or_never(), Some(true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_applied_during_a_pass_is_looked_for_a_period_later() {
+        let (mut watches, _leadership, applied) = watches();
+        watches.begin_pass();
+        applied.send_replace(1);
+        let began = Instant::now();
+        assert!(watches.turn(Next::WhenTold, PERIOD, IDLE, pending()).await);
+        assert_eq!(began.elapsed(), PERIOD);
+        watches.begin_pass();
+        let began = Instant::now();
+        assert!(watches.turn(Next::WhenTold, PERIOD, IDLE, pending()).await);
+        assert_eq!(began.elapsed(), IDLE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_waits_until_it_leads_and_one_that_has_ended_never_looks() {
+        let (mut watches, leadership, _applied) = watches();
+        leadership.send_replace(Leadership::Unknown);
+        let waits = watches.turn(Next::Soon, PERIOD, IDLE, pending());
+        assert!(tokio::time::timeout(IDLE * 10, waits).await.is_err());
+        leadership.send_replace(HERE);
+        assert!(watches.turn(Next::Soon, PERIOD, IDLE, pending()).await);
+        leadership.send_replace(Leadership::Unknown);
+        drop(leadership);
+        assert!(!watches.turn(Next::Soon, PERIOD, IDLE, pending()).await);
     }
 }
