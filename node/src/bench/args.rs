@@ -16,6 +16,8 @@ Examples:
   rossby bench send --local 3
   rossby bench send --local 3 --boxes 1 --read      a single hot box
   rossby bench send --local 3 --groups 3            the boxes in three groups rather than one
+  rossby bench send --local 1 --boxes 100000 --waiting 10
+                                                    to boxes in which mail waits already
   rossby bench send --server 10.0.0.1:7470 --ca ca.crt --codes codes.tsv --clients 256 --json
   rossby bench send --server 10.0.0.1:7470 --ca ca.crt --codes codes.tsv --clients 1 --born-at 10.1.0.1:7470
                                                     from one region to another")]
@@ -67,6 +69,9 @@ pub struct SendArgs {
     /// Have every box read and acknowledged meanwhile, by a subscriber, so that none runs full.
     #[arg(long, conflicts_with = "born_at")]
     pub read: bool,
+    /// Envelopes of others that wait in each box before.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2500))]
+    pub waiting: u32,
 }
 
 /// `rossby bench deliver`.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::try_join_all;
+use rossby_bench::account::Account;
 use rossby_bench::service::Service;
 use rossby_bench::workload::fill::Filling;
-use rossby_bench::workload::letters::Recipient;
+use rossby_bench::workload::letters::{Letters, Recipient};
 use serde::Serialize;
 
 use super::args::FillArgs;
@@ -19,7 +20,7 @@ use crate::exit::Failure;
 use crate::output;
 
 /// Devices that fill, each with one request under way.
-const SENDERS: usize = 16;
+pub(super) const SENDERS: usize = 16;
 const CONNECTIONS: usize = 4;
 
 /// What it came to.
@@ -53,21 +54,11 @@ pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
     let senders = SENDERS.min(count);
     let boxes = boxes(&target, &service, count, senders, letters.need_records()).await?;
     let registering = began.elapsed();
-    let recipients: Arc<[Recipient]> = boxes.recipients.into();
-    let filling = Filling::new(recipients, args.waiting as usize, letters);
+    let recipients = boxes.recipients.into();
     let began = Instant::now();
-    let step = Step::of("Filling boxes", count as u64);
-    let helpers = boxes.accounts.iter().enumerate().map(|(number, account)| {
-        let (connection, filling, step) = (service.connection(number), &filling, &step);
-        async move {
-            let told = |boxes: usize| step.done(boxes as u64);
-            filling.help(&connection, account, told).await
-        }
-    });
-    try_join_all(helpers).await.map_err(refused)?;
-    let envelopes = f64::from(args.boxes.boxes) * f64::from(args.waiting);
-    drop(step);
+    fill(&service, &boxes.accounts, recipients, args.waiting, letters).await?;
     let filling = began.elapsed();
+    let envelopes = f64::from(args.boxes.boxes) * f64::from(args.waiting);
     target.check().await?;
     target.settled().await;
     let node = |(node, rss_bytes): (&super::target::Node, Option<u64>)| FilledNode {
@@ -97,6 +88,27 @@ pub(super) async fn run(args: &FillArgs) -> Result<(), Failure> {
     };
     let stopped = target.stop().await;
     printed.and(stopped)
+}
+
+/// Has these devices put so many envelopes into each of the boxes.
+pub(super) async fn fill(
+    service: &Service,
+    senders: &[Account],
+    boxes: Arc<[Recipient]>,
+    waiting: u32,
+    letters: Letters,
+) -> Result<(), Failure> {
+    let step = Step::of("Filling boxes", boxes.len() as u64);
+    let filling = Filling::new(boxes, waiting as usize, letters);
+    let helpers = senders.iter().enumerate().map(|(number, account)| {
+        let (connection, filling, step) = (service.connection(number), &filling, &step);
+        async move {
+            let told = |boxes: usize| step.done(boxes as u64);
+            filling.help(&connection, account, told).await
+        }
+    });
+    try_join_all(helpers).await.map_err(refused)?;
+    Ok(())
 }
 
 fn print(filled: &Filled) {

@@ -17,6 +17,7 @@ use super::args::{
     BodyArgs, BornArgs, DeliverArgs, FetchArgs, GroupsArgs, IdleArgs, LoadArgs, LookupArgs,
     RegisterArgs, SendArgs, TargetArgs, TimeArgs,
 };
+use super::fill;
 use super::floor::{self, Floor};
 use super::local::{REPLICAS, Shape};
 use super::prepare::{Boxes, Reading, boxes, refused, registry};
@@ -81,7 +82,7 @@ impl<'a> Bench<'a> {
     }
 
     async fn boxes(&self, count: u32, keep: usize, letters: &Letters) -> Result<Boxes, Failure> {
-        let count = self.clients().max(count as usize);
+        let count = self.clients().max(count as usize).max(keep);
         boxes(
             &self.target,
             &self.service,
@@ -242,9 +243,21 @@ pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
     let bench = Bench::begin(&args.target, &args.load, args.body.bytes, groups).await?;
     let connections = args.load.connections as usize;
     let keep = if args.read { count as usize } else { 0 };
-    let boxes = bench
-        .boxes_born(&args.born, count, keep.max(bench.clients()), &letters)
+    // A box counts what comes from each device: those who fill it are not those whose sends are measured.
+    let fillers = if args.waiting > 0 { fill::SENDERS } else { 0 };
+    let keep_all = keep.max(bench.clients()) + fillers;
+    let mut boxes = bench
+        .boxes_born(&args.born, count, keep_all, &letters)
         .await?;
+    if args.waiting > 0 {
+        let fillers = boxes.accounts.split_off(keep_all - fillers);
+        let (filled, letters) = (
+            boxes.recipients.iter().take(count as usize),
+            letters.clone(),
+        );
+        let filled = filled.cloned().collect();
+        fill::fill(&bench.service, &fillers, filled, args.waiting, letters).await?;
+    }
     let reading = match boxes.accounts.get(..keep) {
         Some(read) if args.read => Some(Reading::begin(&bench.target, read, connections).await?),
         _ => None,
@@ -253,6 +266,7 @@ pub(super) async fn send(args: &SendArgs) -> Result<(), Failure> {
     let senders = senders(&bench, boxes, count, &letters);
     let setting = Setting {
         read: args.read,
+        waiting: (args.waiting > 0).then_some(args.waiting),
         born_at: born_at(&args.born),
         groups,
         spread,

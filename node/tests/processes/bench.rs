@@ -229,6 +229,26 @@ fn boxes_are_filled_with_as_many_as_were_asked_for() {
     // 250 envelopes at most go into a request, and whole boxes: 22 and 8 of them.
     let sends = figure(node, "rossby_calls_total{rpc=\"Send\",code=\"OK\"} ");
     assert!(sends >= Some(2), "{sends:?}");
+    // Into boxes in which mail waits, as a load: it is put there by others than those who are measured.
+    let send = report(&[
+        "send",
+        &server,
+        &codes,
+        "--boxes=2",
+        "--clients=2",
+        "--waiting=3",
+        "--seconds=1",
+        "--warm-up=0",
+        "--no-floor",
+        "--json",
+    ]);
+    assert_eq!(send["waiting"], 3, "{send}");
+    assert!(send["operations"].as_u64() > Some(0), "{send}");
+    assert_eq!(
+        send["errors"],
+        Value::Object(serde_json::Map::new()),
+        "{send}"
+    );
     let own = report(&["fill", "--local=1", "--boxes=3", "--waiting=2", "--json"]);
     let disk = &own["nodes"][0]["disk"];
     assert!(disk["wal_bytes"].as_u64().unwrap() > 0, "{own}");
