@@ -18,6 +18,7 @@ pub(crate) mod fuzz;
 mod host_port;
 #[cfg(not(fuzzing))]
 mod load;
+mod memory;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -384,7 +385,8 @@ pub struct Storage {
     pub segment_bytes: u64,
     /// Bytes of recent log entries kept in memory.
     pub log_cache_bytes: u64,
-    /// Bytes of the key-value base's cache.
+    /// Bytes of the key-value base's cache: an eighth of the memory there is (128 MiB to 4 GiB) unless configured. What it
+    /// does not hold is read from disk, several rows for each send.
     pub base_cache_bytes: u64,
     /// A checkpoint is written once the log since the last one has this many bytes.
     pub checkpoint_log_bytes: u64,
@@ -401,7 +403,7 @@ impl Default for Storage {
         Self {
             segment_bytes: 32 * MIB,
             log_cache_bytes: 32 * MIB,
-            base_cache_bytes: 128 * MIB,
+            base_cache_bytes: memory::base_cache_bytes(),
             checkpoint_log_bytes: 128 * MIB,
             overlay_budget_bytes: 512 * MIB,
             reserve_bytes: 64 * MIB,
