@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rossby_client::connection::Connection;
 use rossby_proto::v1;
+use tokio::time::sleep;
 
 use super::letters::{Letters, Recipient};
-use super::post;
+use super::try_post;
 use crate::account::Account;
 use crate::drive::Fault;
 
@@ -15,6 +17,11 @@ use crate::drive::Fault;
 const PER_REQUEST: usize = 250;
 /// Bytes of their bodies: a service takes a request of 4 MiB.
 const BYTES_PER_REQUEST: usize = 2 * 1024 * 1024;
+
+/// How often they are tried, each time with a device's patience.
+const TRIES: usize = 30;
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is to be filled.
 #[derive(Debug)]
@@ -66,12 +73,27 @@ impl Filling {
             }
             while !envelopes.is_empty() {
                 let rest = envelopes.split_off(fit(&envelopes));
-                post(connection, &account.signer, envelopes).await?;
+                insist(connection, account, envelopes).await?;
                 envelopes = rest;
             }
             told(boxes.len());
         }
     }
+}
+
+/// Puts envelopes there also where the service is busy for longer than a device has patience: it stores none twice.
+async fn insist(
+    connection: &Connection,
+    account: &Account,
+    envelopes: Vec<v1::OutgoingEnvelope>,
+) -> Result<(), Fault> {
+    for _ in 1..TRIES {
+        match try_post(connection, &account.signer, envelopes.clone()).await {
+            Err(error) if error.may_pass() => sleep(PAUSE).await,
+            decided => return Ok(decided?),
+        }
+    }
+    Ok(try_post(connection, &account.signer, envelopes).await?)
 }
 
 /// How many of the envelopes go into one request: at least one, if there is any.

@@ -9,7 +9,7 @@ pub mod reader;
 pub mod register;
 pub mod send;
 
-use rossby_client::connection::{Connection, Refusal, SendRpc, Signer};
+use rossby_client::connection::{CallError, Connection, Refusal, SendRpc, Signer};
 use rossby_proto::v1;
 use rossby_proto::v1::send_outcome::Result as Outcome;
 use rossby_seams::random::{Random as _, SeededRandom};
@@ -22,17 +22,30 @@ pub(crate) async fn post(
     signer: &Signer,
     envelopes: Vec<v1::OutgoingEnvelope>,
 ) -> Result<(), Fault> {
+    try_post(connection, signer, envelopes)
+        .await
+        .map_err(Fault::from)
+}
+
+/// As [`post`], with the whole error.
+pub(crate) async fn try_post(
+    connection: &Connection,
+    signer: &Signer,
+    envelopes: Vec<v1::OutgoingEnvelope>,
+) -> Result<(), CallError> {
     let count = envelopes.len();
     let request = v1::SendRequest { envelopes };
     let response = connection.call::<SendRpc>(&request, Some(signer)).await?;
     if response.outcomes.len() != count {
-        return Err(Fault("BAD_REPLY".into()));
+        return Err(CallError::BadReply("not an outcome for each envelope"));
     }
     for outcome in response.outcomes {
         match outcome.result {
             Some(Outcome::Sequence(_)) => {}
-            Some(Outcome::Refusal(refusal)) => return Err(Refusal::of_outcome(refusal).into()),
-            None => return Err(Fault("BAD_REPLY".into())),
+            Some(Outcome::Refusal(refusal)) => {
+                return Err(CallError::Refused(Box::new(Refusal::of_outcome(refusal))));
+            }
+            None => return Err(CallError::BadReply("an outcome that says nothing")),
         }
     }
     Ok(())
