@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Reply};
 use crate::ids::MapVersion;
-use crate::placement::{Change, ClusterMap, MapHistoryRow};
+use crate::placement::{Change, ClusterMap, MapHistoryRow, PLACEMENT_GROUP};
 use crate::rejection::Rejection;
 use crate::tables::{Meta, Tables};
 
@@ -44,20 +44,34 @@ impl Place {
             Ok(next) => next,
             Err(refusal) => return Ok(Err(Rejection::PlacementRefused(refusal))),
         };
-        let highest = match &self.change {
-            Change::RemoveNode(node) => Some(*node),
-            Change::Recover { lost, .. } => lost.last().copied(),
-            _ => None,
-        };
-        if let Some(node) = highest {
-            let mut admissions = tables.admissions()?;
-            if admissions.note_left(node) {
-                tables.put_admissions(&admissions)?;
-            }
-        }
+        note_numbers(tables, &map, &self.change)?;
         let version = put_map(tables, meta, next, self.change)?;
         Ok(Ok(Outcome::Placed { version }))
     }
+}
+
+/// Has the numbers of nodes that leave, or that a lost majority may have let in, not be given again.
+fn note_numbers<T: Tables>(
+    tables: &mut T,
+    before: &ClusterMap,
+    change: &Change,
+) -> Result<(), T::Error> {
+    let (highest, is_loss) = match change {
+        Change::RemoveNode(node) => (Some(*node), false),
+        Change::Recover { lost, groups, .. } => {
+            (lost.last().copied(), groups.contains_key(&PLACEMENT_GROUP))
+        }
+        _ => return Ok(()),
+    };
+    let mut admissions = tables.admissions()?;
+    let is_new = highest.is_some_and(|node| admissions.note_left(node));
+    if is_loss {
+        admissions.pass_over(before);
+    }
+    if is_new || is_loss {
+        tables.put_admissions(&admissions)?;
+    }
+    Ok(())
 }
 
 /// Puts the map in its table, and the change that made it in the history; its version.

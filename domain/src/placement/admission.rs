@@ -11,6 +11,8 @@
 //! - A token admits one node, once. What is asked again is the same try of the same node, for as long as the
 //!   token is good and the node is in the map.
 //! - A token that was revoked admits nobody, from the moment on at which that is in the log.
+//! - A placement group that goes on without what its lost majority had gives numbers far above all that it knows, and
+//!   lets nobody in by a token from before: another node may have come by it.
 //! - No secret is here: whoever reads a disk, a backup or a log can't join by it.
 
 use std::collections::BTreeMap;
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::map::{ClusterMap, NodeEntry};
+use super::recover::BEYOND;
 use super::{PlacementRefusal, RegionName};
 use crate::ids::NodeId;
 use crate::time::Timestamp;
@@ -307,6 +310,16 @@ impl Admissions {
         let is_new = node > self.last_node;
         self.last_node = self.last_node.max(node);
         is_new
+    }
+
+    /// Goes on without those who may have given numbers, and let nodes in by tokens, since what is known here.
+    pub fn pass_over(&mut self, map: &ClusterMap) {
+        let last = self.last_given(map);
+        self.last_node = NodeId(last.0.saturating_add(u64::from(BEYOND)));
+        let tokens = self.tokens.values_mut();
+        for token in tokens.filter(|token| token.used == TokenUse::Open) {
+            token.used = TokenUse::Revoked;
+        }
     }
 
     /// The highest number that was ever given, as far as is known.

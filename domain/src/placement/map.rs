@@ -7,12 +7,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::check::Unchecked;
+use super::recover::BEYOND;
 use super::{PLACEMENT_GROUP, RegionName};
 use crate::ids::{Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId};
-
-/// A recovered group's number lies so far above all that are known, since groups may be added that whoever recovers it does not
-/// hear of.
-const BEYOND: u32 = 1024;
 
 /// What the loss of must cost no acknowledged write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]

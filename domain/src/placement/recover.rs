@@ -15,6 +15,10 @@ use super::change::{LEAST_REGIONS, PlacementRefusal};
 use super::map::{ClusterMap, GroupEntry, NodeState, Owner, Successor, SurvivalGoal};
 use crate::ids::{Epoch, GroupId, NodeId, ReplicaId};
 
+/// Numbers of groups and of nodes that are given after a loss lie so far above all that are known, since others may have
+/// given some that whoever goes on has not heard of.
+pub(super) const BEYOND: u32 = 1024;
+
 impl ClusterMap {
     pub(super) fn recover(
         &mut self,

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use rossby_domain::Outcome;
+use rossby_domain::command::{Admit, IssueToken};
 use rossby_domain::ids::{Epoch, GroupId, MapVersion, NodeId, ReplicaId};
 use rossby_domain::placement::{
-    Change, ClusterMap, Health, Membership, PLACEMENT_GROUP, Patience, PlacementRefusal, Report,
-    Step, Successor, SurvivalGoal, TokenRegion, TokenWanted, plan,
+    AdmissionRefusal, Change, ClusterMap, Health, JoinAttempt, Joiner, Membership, PLACEMENT_GROUP,
+    PLACEMENT_PARTITION, Patience, PlacementRefusal, Report, Step, Successor, SurvivalGoal,
+    TokenDigest, TokenRegion, TokenWanted, plan,
 };
-use rossby_domain::tables::ReadTables as _;
+use rossby_domain::{Command, Outcome, Rejection};
 
 use super::place::Seat;
-use super::{FIRST, found, founded, ids, nodes, region};
+use super::{FIRST, entry, found, founded, ids, nodes, region};
 
 fn successor(group: u32, replica: u64) -> Successor {
     Successor {
@@ -175,6 +176,33 @@ fn what_makes_no_sense_is_refused() {
     );
 }
 
+/// Issues a token with this digest; the number that it is for.
+fn issue(seat: &mut Seat, digest: u8) -> NodeId {
+    let issue = Command::IssueToken(IssueToken {
+        digest: TokenDigest([digest; 32]),
+        wanted: TokenWanted {
+            node: None,
+            region: TokenRegion::Any,
+            valid_for_ms: 3_600_000,
+        },
+    });
+    match seat.apply(PLACEMENT_PARTITION, issue) {
+        Ok(Outcome::TokenIssued { node, .. }) => node,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A node that shows the token with this digest.
+fn admit(seat: &mut Seat, digest: u8, node: u64) -> Result<Outcome, Rejection> {
+    let joiner = Joiner {
+        token: TokenDigest([digest; 32]),
+        attempt: JoinAttempt([digest; 16]),
+        node: NodeId(node),
+        entry: entry(node, 'a'),
+    };
+    seat.apply(PLACEMENT_PARTITION, Command::Admit(Admit { joiner }))
+}
+
 #[test]
 fn the_numbers_of_lost_nodes_are_not_given_again() {
     let mut seat = Seat::new();
@@ -187,16 +215,32 @@ fn the_numbers_of_lost_nodes_are_not_given_again() {
     assert_eq!(seat.place(1, &change), placed);
     // The same again, after a lost reply.
     assert_eq!(seat.place(1, &change), placed);
-    let map = seat.tables.cluster_map().unwrap().unwrap();
-    let mut admissions = seat.tables.admissions().unwrap();
-    let wanted = TokenWanted {
-        node: None,
-        region: TokenRegion::Any,
-        valid_for_ms: 60_000,
-    };
-    let digest = rossby_domain::placement::TokenDigest([7; 32]);
-    let issued = admissions.issue(&map, digest, &wanted, seat.now).unwrap();
-    assert_eq!(issued.node, NodeId(4));
+    assert_eq!(issue(&mut seat, 7), NodeId(4));
+}
+
+#[test]
+fn what_a_lost_placement_group_may_have_given_and_let_in_is_passed_over() {
+    let mut seat = Seat::new();
+    let found = found(&nodes("aaa"), SurvivalGoal::Node);
+    seat.place(0, &found).unwrap();
+    for (digest, number) in [(4, 4), (5, 5)] {
+        assert_eq!(issue(&mut seat, digest), NodeId(number));
+    }
+    admit(&mut seat, 4, 4).unwrap();
+    let lost = [(0, successor(0, 5000)), (1, successor(1025, 6000))];
+    seat.place(2, &recover(1, &[2, 3], &lost)).unwrap();
+    // The lost ones may have let a node in by what is an unused token here, and have given 6 to another one.
+    let refused = Rejection::AdmissionRefused(AdmissionRefusal::Revoked);
+    assert_eq!(admit(&mut seat, 5, 5), Err(refused));
+    assert_eq!(issue(&mut seat, 6), NodeId(5 + 1024 + 1));
+    admit(&mut seat, 6, 1030).unwrap();
+    // Who is in, and lost the answer, is let in again.
+    assert!(admit(&mut seat, 4, 4).is_ok());
+    assert!(seat.map().nodes().keys().eq(&[1, 4, 1030].map(NodeId)));
+    let again = recover(4, &[1, 1030], &[(0, successor(0, 9000))]);
+    let version = seat.map().version().0;
+    seat.place(version, &again).unwrap();
+    assert_eq!(issue(&mut seat, 8), NodeId(1030 + 1024 + 1));
 }
 
 #[test]
