@@ -31,6 +31,7 @@ mod output;
 mod placement;
 mod rebuild;
 mod recover;
+mod room;
 mod runtime;
 mod serve;
 mod table;

@@ -11,6 +11,7 @@
 
 use openraft::EntryPayload;
 use rossby_domain::ids::{PartitionId, ReplicaId};
+use rossby_domain::placement::{ClusterMap, PLACEMENT_PARTITION};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Rejection, Reply, Routed};
 use rossby_storage::LogPosition;
@@ -36,6 +37,8 @@ pub struct Rebirth {
     pub at: Timestamp,
     /// All partitions that the group may ever own.
     pub partitions: Vec<PartitionId>,
+    /// The cluster map to go on with, if it is not the one that the log holds.
+    pub map: Option<ClusterMap>,
 }
 
 /// Why a group can't go on from a replica.
@@ -84,15 +87,18 @@ pub fn conclude(
         term,
         index: held.index.saturating_add(BEYOND).saturating_add(more),
     };
-    let last = beyond(2);
+    let last = beyond(3);
     let replica = next_replica(Some(last.index.saturating_sub(1)));
     state.apply_restoration(beyond(0), rebirth.at, &rebirth.partitions)?;
+    if let Some(map) = &rebirth.map {
+        state.apply_map(beyond(1), PLACEMENT_PARTITION, map)?;
+    }
     let batch = encode_batch(&Batch {
         stamp: rebirth.at,
         may_expire: false,
         commands: commands(replica),
     })?;
-    let replies = state.apply_batch(beyond(1), &batch)?;
+    let replies = state.apply_batch(beyond(2), &batch)?;
     if let Some(refusal) = replies.into_iter().find_map(Reply::err) {
         return Err(RecoverError::Refused(refusal));
     }
@@ -102,11 +108,16 @@ pub fn conclude(
     Ok((last, replica))
 }
 
-/// Applies all that the log of a replica that does not run holds beyond its state.
+/// Applies all that the log of a replica that does not run holds beyond its state. `passed` looks at the state after each
+/// batch.
 ///
 /// # Errors
 /// [`RecoverError`]; the state is of no use then.
-pub fn replay(log: &GroupLog, state: &mut GroupStore) -> Result<(), RecoverError> {
+pub fn replay(
+    log: &GroupLog,
+    state: &mut GroupStore,
+    mut passed: impl FnMut(&GroupStore) -> Result<(), StoreError>,
+) -> Result<(), RecoverError> {
     let applied = state.applied().position;
     let mut next = applied.map_or(0, |applied| applied.index.saturating_add(1));
     next = next.max(log.first_index().unwrap_or_default());
@@ -125,6 +136,7 @@ pub fn replay(log: &GroupLog, state: &mut GroupStore) -> Result<(), RecoverError
                 EntryPayload::Blank => state.apply_blank(at)?,
                 EntryPayload::Normal(proposal) => {
                     state.apply_batch(at, proposal.batch())?;
+                    passed(state)?;
                 }
                 EntryPayload::Membership(membership) => {
                     let bytes = crate::types::encode_membership(&membership).into();

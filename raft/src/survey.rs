@@ -35,13 +35,21 @@ pub struct ReplicaSurvey {
     pub committed: Option<LogPosition>,
     /// The group's members as this replica knows them last, and whether each has a vote.
     pub members: Vec<(ReplicaId, Member, bool)>,
-    /// The sets of voters of each of which a majority must agree: two while they change.
+    /// The members before those, while it is not known that these were committed. A leader changes members only once
+    /// the last change of them was: there is no other membership that may be the committed one.
+    pub members_before: Vec<(ReplicaId, Member, bool)>,
+    /// The sets of voters of each of which a majority must agree, by the members that are known last: two while they
+    /// change.
     pub electorates: Vec<BTreeSet<ReplicaId>>,
 }
 
 impl ReplicaSurvey {
-    fn note_members(&mut self, membership: &Membership) {
-        self.members = members(membership);
+    fn note_members(&mut self, membership: &Membership, is_committed: bool) {
+        let before = std::mem::replace(&mut self.members, members(membership));
+        self.members_before = match is_committed {
+            true => Vec::new(),
+            false => before,
+        };
         self.electorates = membership.get_joint_config().clone();
     }
 }
@@ -119,7 +127,7 @@ pub fn survey(log: &GroupLog, state: &GroupStore) -> Result<ReplicaSurvey, Repli
         committed: held.committed.max(state.applied().position),
         ..ReplicaSurvey::default()
     };
-    found.note_members(&applied_membership(state)?);
+    found.note_members(&applied_membership(state)?, true);
     let applied = state.applied().position;
     let mut term = held.purged.map_or(0, |purged| purged.term);
     let mut next = found.first.unwrap_or_default();
@@ -165,8 +173,76 @@ fn read_entry(
                 .map_err(|source| ReplicaFault::Commands { index, source })?;
             found.commands += batch.commands.len() as u64;
         }
-        EntryPayload::Membership(membership) if is_newer => found.note_members(&membership),
+        EntryPayload::Membership(membership) if is_newer => {
+            let committed = found.committed.map(|committed| committed.index);
+            found.note_members(&membership, Some(index) <= committed);
+        }
         EntryPayload::Membership(_) => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use rossby_domain::ids::GroupId;
+    use rossby_seams::base::MemoryBase;
+    use rossby_seams::disk::{Disk, MemoryDisk};
+    use rossby_storage::store::Store;
+    use rossby_storage::wal::{LogRecord, Wal, WalOptions};
+
+    use super::*;
+    use crate::types::encode_payload;
+
+    fn change(electorates: &[&[u64]]) -> EntryPayload<crate::types::Proposal, ReplicaId, Member> {
+        let sets = electorates
+            .iter()
+            .map(|set| set.iter().copied().map(ReplicaId).collect());
+        let sets: Vec<BTreeSet<ReplicaId>> = sets.collect();
+        let all = sets.iter().flatten();
+        let members: BTreeMap<_, _> = all.map(|replica| (*replica, Member::default())).collect();
+        EntryPayload::Membership(Membership::new(sets, members).unwrap())
+    }
+
+    fn ids(members: &[(ReplicaId, Member, bool)]) -> Vec<u64> {
+        members.iter().map(|(replica, _, _)| replica.0).collect()
+    }
+
+    #[test]
+    fn members_of_before_are_told_until_it_is_known_that_they_are_no_more() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
+        let options = WalOptions::default();
+        let (wal, mut writer) = Wal::open(Arc::clone(&disk), Path::new("/wal"), options).unwrap();
+        let writer = std::thread::spawn(move || while writer.run_once() {});
+        let base = Arc::new(MemoryBase::default());
+        let store = Store::open(disk, Path::new("/checkpoints"), base).unwrap();
+        let state = store.group(GroupId(1)).unwrap();
+        let log = wal.log(GroupId(1), ReplicaId(1)).unwrap();
+        let at = |index| LogPosition { term: 1, index };
+        let append = |index, payload| {
+            let bytes = encode_payload(&payload);
+            let position = at(index);
+            log.append(vec![LogRecord { position, bytes }], Box::new(|_| {}))
+                .unwrap();
+        };
+        let told = || {
+            let found = survey(&log, &state).unwrap();
+            let voters = found.electorates.len();
+            (ids(&found.members), ids(&found.members_before), voters)
+        };
+        append(1, change(&[&[1, 2, 3]]));
+        append(2, EntryPayload::Blank);
+        append(3, change(&[&[1, 2, 3], &[1, 4, 5]]));
+        log.save_committed(Some(at(2))).unwrap();
+        assert_eq!(told(), (vec![1, 2, 3, 4, 5], vec![1, 2, 3], 2));
+        log.save_committed(Some(at(3))).unwrap();
+        assert_eq!(told(), (vec![1, 2, 3, 4, 5], vec![], 2));
+        append(4, change(&[&[1, 4, 5]]));
+        assert_eq!(told(), (vec![1, 4, 5], vec![1, 2, 3, 4, 5], 1));
+        wal.shut_down();
+        writer.join().unwrap();
+    }
 }

@@ -80,13 +80,12 @@ impl MapKeeper {
     /// What the file in a data directory says; nothing if there is none that can be used.
     #[must_use]
     pub fn open(disk: Arc<dyn Disk>, data: &std::path::Path) -> Self {
-        let kept = FILE.read(&*disk, data).unwrap_or_else(|reason| {
+        let kept = Self::read(&*disk, data).unwrap_or_else(|reason| {
             let path = FILE.path(data);
             let path = path.display();
             warn!(%path, reason, "the cluster map kept here can't be used: it is asked for again");
-            None
+            ClusterMap::default()
         });
-        let kept: ClusterMap = kept.unwrap_or_default();
         Self {
             disk,
             folder: data.to_owned(),
@@ -95,6 +94,14 @@ impl MapKeeper {
             told: Notify::new(),
             writing: Mutex::default(),
         }
+    }
+
+    /// The map in the file in a data directory; of version 0 if there is none.
+    ///
+    /// # Errors
+    /// Why what is there can't be used.
+    pub fn read(disk: &dyn Disk, data: &std::path::Path) -> Result<ClusterMap, String> {
+        FILE.read(disk, data).map(Option::unwrap_or_default)
     }
 
     /// The newest map; of version 0 if none is known.
@@ -386,6 +393,10 @@ mod tests {
     #[test]
     fn a_damaged_map_is_none_and_keeps_nobody_from_starting() {
         let disk = disk();
+        assert_eq!(
+            MapKeeper::read(&*disk, Path::new("/data")),
+            Ok(ClusterMap::default())
+        );
         FILE.write(&*disk, Path::new("/data"), &second()).unwrap();
         let written = disk::read(&*disk, Path::new("/data/map")).unwrap();
         for at in (0..written.len()).step_by(7) {
@@ -393,6 +404,7 @@ mod tests {
             flipped[at] ^= 4;
             disk::replace(&*disk, Path::new("/data/map"), &flipped).unwrap();
             assert_eq!(open(&disk).newest().version(), MapVersion(0), "byte {at}");
+            assert!(MapKeeper::read(&*disk, Path::new("/data")).is_err());
         }
         disk::replace(&*disk, Path::new("/data/map"), &written).unwrap();
         assert_eq!(*open(&disk).newest(), second());

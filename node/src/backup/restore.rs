@@ -39,6 +39,7 @@ use super::verify::{WholeBackup, WholeGroup, read_all};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, size};
+use crate::room::check_room;
 use crate::serve::founding::{Founding, Inherited};
 use crate::serve::secrets_check;
 
@@ -77,7 +78,13 @@ pub(super) fn run(args: &RestoreArgs) -> Result<(), Failure> {
     let disk: Arc<dyn Disk> = Arc::new(FileDisk);
     disk.create_directory(&parent)
         .map_err(|error| failed(&parent, &error))?;
-    check_room(&*disk, &config, &parent, bytes)?;
+    let needed = bytes_needed(&config, bytes);
+    check_room(
+        &*disk,
+        &parent,
+        needed,
+        "make room, or restore to another disk",
+    )?;
     let cluster = ClusterIdentity {
         id: ClusterId::from_random(
             random::bytes(&OsRandom).map_err(|error| Failure::new(Exit::Failure, error))?,
@@ -354,26 +361,12 @@ fn check_clock(backup: &WholeBackup, now: Timestamp) -> Result<(), Failure> {
     ))
 }
 
-fn check_room(disk: &dyn Disk, config: &Config, parent: &Path, bytes: u64) -> Result<(), Failure> {
+/// What a cluster takes that is made of so much.
+fn bytes_needed(config: &Config, bytes: u64) -> u64 {
     let log = config.storage.segment_bytes.saturating_mul(2);
     // The base is built beside the checkpoint when the node starts.
-    let needed = bytes
-        .saturating_mul(2)
-        .saturating_add(log)
-        .saturating_add(SPARE_BYTES);
-    let free = disk
-        .free_bytes(parent)
-        .map_err(|error| failed(parent, &error))?;
-    if free >= needed {
-        return Ok(());
-    }
-    let text = format!(
-        "{}: {} are needed, {} are free",
-        parent.display(),
-        size(needed),
-        size(free)
-    );
-    Err(Failure::new(Exit::Failure, text).help("make room, or restore to another disk"))
+    let state = bytes.saturating_mul(2);
+    state.saturating_add(log).saturating_add(SPARE_BYTES)
 }
 
 /// The directory must be new, or empty.

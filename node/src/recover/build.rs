@@ -13,7 +13,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rossby_api::placement::MapKeeper;
 use rossby_domain::command::Place;
 use rossby_domain::ids::{Epoch, GroupId, NodeId, ReplicaId};
 use rossby_domain::placement::{
@@ -26,14 +25,18 @@ use rossby_seams::clock::{Clock as _, SystemClock};
 use rossby_storage::LogPosition;
 use rossby_storage::datadir::{ClusterIdentity, DataDirectory, HeldReplica, RemovedReplica};
 use rossby_storage::sled_base::SledBase;
-use rossby_storage::store::{GroupStore, Store, StoredCheckpoint};
+use rossby_storage::store::{GroupStore, Store, StoreError, StoredCheckpoint};
 use rossby_storage::wal::{GroupLog, Wal};
 
 use super::intent::{Intent, Move};
 use super::known::{Left, Report};
+use super::maps::{Course, number_after};
 use crate::exit::{Exit, Failure};
-use crate::output::{self, size};
+use crate::output;
+use crate::room::check_room;
 
+/// What to do if there is no room.
+const MAKE_ROOM: &str = "make room: the new state is made beside the old one";
 /// Where it is built.
 const FOLDER: &str = "recovering";
 /// Beside copies of the checkpoints: what log and base need.
@@ -53,6 +56,10 @@ pub struct Work<'a> {
     pub groups: &'a BTreeSet<GroupId>,
     /// The nodes that are gone for good.
     pub lost: &'a BTreeSet<NodeId>,
+    /// The newest map that any node knows which is left.
+    pub map: &'a ClusterMap,
+    /// Numbers that no group may get.
+    pub taken: BTreeSet<GroupId>,
     /// Memory for the base that is needed meanwhile.
     pub cache_bytes: u64,
 }
@@ -64,7 +71,7 @@ pub struct Work<'a> {
 pub fn build(work: &Work<'_>) -> Result<Intent, Failure> {
     let folder = folder(work.data.path());
     clear(&folder)?;
-    check_room(work)?;
+    refuse_full(work)?;
     let built = build_in(work, &folder);
     if built.is_err() {
         // The next try clears it otherwise.
@@ -98,27 +105,21 @@ fn build_in(work: &Work<'_>, folder: &Path) -> Result<Intent, Failure> {
         .then(|| shop.replayed(PLACEMENT_GROUP, PLACEMENT_GROUP))
         .transpose()?;
     let map = match &placement {
-        Some(replayed) => read_map(&replayed.state)?,
-        None => ClusterMap::clone(&MapKeeper::open(Arc::clone(disk), work.data.path()).newest()),
+        Some(replayed) => replayed.map()?,
+        None => work.map.clone(),
     };
-    if map.groups().is_empty() {
-        let text = "this node knows no cluster map, so what the groups own can't be told";
-        return Err(Failure::new(Exit::Refused, text).help(
-            "recover the placement group (0) first, or have this node run beside one that knows it",
-        ));
-    }
+    let others = work.groups.iter().copied();
+    let others: Vec<GroupId> = others.filter(|group| *group != PLACEMENT_GROUP).collect();
+    refuse_unknown(&map, placement.is_some(), &others)?;
     let mut moves = Vec::new();
     let mut successors = BTreeMap::new();
-    for group in work
-        .groups
-        .iter()
-        .filter(|group| **group != PLACEMENT_GROUP)
-    {
-        let number = map.number_after(*group);
-        let replayed = shop.replayed(*group, number)?;
+    let mut taken = work.taken.clone();
+    for group in others {
+        let number = number_after(&map, group, &taken);
+        taken.insert(number);
+        let replayed = shop.replayed(group, number)?;
         let (step, _) = shop.finished(replayed, number, |_| Vec::new())?;
         let replica = step.new.replica;
-        let group = *group;
         successors.insert(
             group,
             Successor {
@@ -149,8 +150,30 @@ fn build_in(work: &Work<'_>, folder: &Path) -> Result<Intent, Failure> {
     };
     let (step, state) = shop.finished(replayed, PLACEMENT_GROUP, place)?;
     moves.push(step);
-    let map = read_map(&state)?;
+    let map = read_map(&state).map_err(failed)?;
     Ok(Intent::new(moves, change(successors), Some(map)))
+}
+
+/// The map must tell what the groups own.
+fn refuse_unknown(map: &ClusterMap, is_last_word: bool, groups: &[GroupId]) -> Result<(), Failure> {
+    if map.groups().is_empty() {
+        let text = "this node knows no cluster map, so what the groups own can't be told";
+        return Err(Failure::new(Exit::Refused, text).help(
+            "recover the placement group (0) first, or have this node run beside one that knows it",
+        ));
+    }
+    // A placement group that is left alone may know of groups that this node has not heard of.
+    let is_unknown = |group: &&GroupId| is_last_word && !map.groups().contains_key(group);
+    match groups.iter().find(is_unknown) {
+        None => Ok(()),
+        Some(group) => {
+            let text = format!("no cluster map that is left tells what group {group} owns");
+            Err(Failure::new(Exit::Refused, text).help(
+                "bring the reports of the other nodes that are left: one of them may know a newer map. If none does, \
+                 name with --group what can be recovered without this group",
+            ))
+        }
+    }
 }
 
 /// A state with all that the log of its replica holds.
@@ -158,6 +181,18 @@ struct Replayed<'a> {
     left: &'a Left,
     log: GroupLog,
     state: GroupStore,
+    /// The map that takes the place of the one in the state.
+    taken_over: Option<&'a ClusterMap>,
+}
+
+impl Replayed<'_> {
+    /// The map that the placement group goes on with.
+    fn map(&self) -> Result<ClusterMap, Failure> {
+        match self.taken_over {
+            Some(map) => Ok(map.clone()),
+            None => read_map(&self.state).map_err(failed),
+        }
+    }
 }
 
 /// Where states are built.
@@ -185,8 +220,34 @@ impl<'a> Shop<'a> {
         }
         let mut state = self.store.group(number).map_err(failed)?;
         let log = work.log.log(group, left.replica).map_err(failed)?;
-        replay(&log, &mut state).map_err(failed)?;
-        Ok(Replayed { left, log, state })
+        let mut course = match group {
+            PLACEMENT_GROUP => {
+                let committed = read_map(&state).map_err(failed)?;
+                Some(Course::from(&committed, work.map))
+            }
+            _ => None,
+        };
+        let passed = |state: &GroupStore| {
+            if let Some(course) = &mut course {
+                course.pass(&read_map(state)?);
+            }
+            Ok(())
+        };
+        replay(&log, &mut state, passed).map_err(failed)?;
+        let taken_over = course.and_then(Course::taken_over);
+        if let Some(map) = taken_over {
+            let version = map.version();
+            output::note(format!(
+                "the cluster map of version {version} takes the place of the one in the placement group's log, which \
+                 does not come to it"
+            ));
+        }
+        Ok(Replayed {
+            left,
+            log,
+            state,
+            taken_over,
+        })
     }
 
     /// Makes it the state of the only replica of its group.
@@ -200,9 +261,11 @@ impl<'a> Shop<'a> {
             left,
             log,
             mut state,
+            taken_over,
         } = replayed;
         let own = self.work.report.node;
-        let member = left.members.iter().find(|member| member.node == own);
+        let mut members = left.all_members();
+        let member = members.find(|member| member.replica == left.replica);
         let member = member.ok_or_else(|| failed("this node is no member"))?;
         let rebirth = Rebirth {
             member: Member {
@@ -215,6 +278,7 @@ impl<'a> Shop<'a> {
                 PLACEMENT_GROUP => vec![PLACEMENT_PARTITION],
                 _ => self.work.cluster.partitions.all().collect(),
             },
+            map: taken_over.cloned(),
         };
         let (position, replica) =
             conclude(&log, &mut state, &rebirth, commands).map_err(|error| match error {
@@ -257,15 +321,15 @@ fn moment(state: &GroupStore) -> Result<Timestamp, Failure> {
     Ok(moment)
 }
 
-fn read_map(state: &GroupStore) -> Result<ClusterMap, Failure> {
+fn read_map(state: &GroupStore) -> Result<ClusterMap, StoreError> {
     match ask(state, &Query::Map)? {
         Answer::Map(map) => Ok(map),
-        _ => Err(failed("the placement group holds no map")),
+        _ => Ok(ClusterMap::default()),
     }
 }
 
 fn ownership(state: &GroupStore) -> Result<Epoch, Failure> {
-    match ask(state, &Query::Ownership(PLACEMENT_PARTITION))? {
+    match ask(state, &Query::Ownership(PLACEMENT_PARTITION)).map_err(failed)? {
         Answer::Ownership {
             epoch: Some(epoch), ..
         } => Ok(epoch),
@@ -273,11 +337,9 @@ fn ownership(state: &GroupStore) -> Result<Epoch, Failure> {
     }
 }
 
-fn ask(state: &GroupStore, query: &Query) -> Result<Answer, Failure> {
+fn ask(state: &GroupStore, query: &Query) -> Result<Answer, StoreError> {
     let reader = state.reader();
-    reader
-        .query(PLACEMENT_PARTITION, Timestamp::default(), query)
-        .map_err(failed)
+    reader.query(PLACEMENT_PARTITION, Timestamp::default(), query)
 }
 
 /// Removes what was built, or what an earlier try left behind.
@@ -293,26 +355,14 @@ pub fn clear(folder: &Path) -> Result<(), Failure> {
     }
 }
 
-fn check_room(work: &Work<'_>) -> Result<(), Failure> {
+fn refuse_full(work: &Work<'_>) -> Result<(), Failure> {
     let mut needed = SPARE_BYTES;
     for group in work.groups {
         let folder = work.data.checkpoints().join(group.to_string());
         // Once as files and once in the base.
         needed = needed.saturating_add(crate::inspect::bytes_below(&folder).saturating_mul(2));
     }
-    let path = work.data.path();
-    let free = work.data.disk().free_bytes(path).map_err(failed)?;
-    if free >= needed {
-        return Ok(());
-    }
-    let text = format!(
-        "{}: {} are needed, {} are free",
-        path.display(),
-        size(needed),
-        size(free)
-    );
-    Err(Failure::new(Exit::Failure, text)
-        .help("make room: the new state is made beside the old one"))
+    check_room(&**work.data.disk(), work.data.path(), needed, MAKE_ROOM)
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {

@@ -158,12 +158,19 @@ impl Intent {
     /// Puts a new checkpoint in its place, and the old one aside.
     fn put_in_place(&self, data: &DataDirectory, step: &Move) -> Result<(), Failure> {
         let built = build::checkpoint_of(data.path(), step.new.group);
-        if !built.exists() {
-            // It is there from an earlier try.
-            return Ok(());
-        }
         let disk = data.disk();
         let checkpoints = data.checkpoints();
+        let new = checkpoints.join(step.new.group.to_string());
+        if !built.exists() {
+            // It is there from an earlier try.
+            return match new.exists() {
+                true => Ok(()),
+                false => Err(failed(
+                    &built,
+                    &"it is gone, and is not in its place either",
+                )),
+            };
+        }
         let old = checkpoints.join(step.old.group.to_string());
         if old.exists() {
             let aside = self.aside(data.path());
@@ -171,7 +178,6 @@ impl Intent {
                 .map_err(|error| failed(&aside, &error))?;
             rename(&**disk, &old, &aside.join(step.old.group.to_string()))?;
         }
-        let new = checkpoints.join(step.new.group.to_string());
         rename(&**disk, &built, &new)
     }
 }

@@ -9,6 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `known` | what a stopped node has of each group; `judge`: whether a group may go on from it |
+//! | `maps` | which cluster map is gone on with, and the numbers of what is recovered |
 //! | `build` | the new states; `intent`: putting them in place, finished whatever interrupts it |
 //! | `pending` | what the placement group must be told later, if it has not lost its own quorum |
 //!
@@ -20,6 +21,7 @@ mod build;
 mod intent;
 mod judge;
 mod known;
+mod maps;
 pub(crate) mod pending;
 mod tell;
 
@@ -29,15 +31,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rossby_api::ClusterSecrets;
-use rossby_api::placement::MapKeeper;
 use rossby_domain::ids::{GroupId, NodeId};
-use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP};
+use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP, Successor};
 use rossby_seams::disk::{Disk, FileDisk};
 use rossby_storage::datadir::{ClusterIdentity, DataDirectory};
 
 use self::intent::Intent;
 use self::judge::{Verdict, judge};
-use self::known::{Left, Report, look};
+use self::known::{Found, Left, Report, look};
 use self::tell::Told;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
@@ -59,16 +60,22 @@ pub fn run(args: &RecoverArgs) -> Result<(), Failure> {
     if let Some(intent) = Intent::read(&data)? {
         return go_on(args, &config, &mut data, &intent);
     }
-    let (report, log) = look(&data)?;
-    let identity = data
-        .identity()
-        .and_then(|identity| identity.cluster.clone());
-    let cluster = identity.ok_or_else(|| Failure::new(Exit::Refused, "it is of no cluster"))?;
+    let Found {
+        report,
+        cluster,
+        log,
+    } = look(&data)?;
     check_secrets(&config, &cluster)?;
     let others = reports(args, &report)?;
-    let map = MapKeeper::open(Arc::clone(data.disk()), data.path()).newest();
-    let lost = lost(args, &report, &map)?;
-    let judged = judge_all(args, &report, &others, &lost, &map)?;
+    let lost = lost(args, &report, &others)?;
+    let map = maps::newest(std::iter::once(&report).chain(&others));
+    let known = Known {
+        report: &report,
+        others: &others,
+        map: &map,
+        lost: &lost,
+    };
+    let judged = judge_all(args, &known)?;
     let told = Told {
         report: &report,
         lost: &lost,
@@ -80,6 +87,7 @@ pub fn run(args: &RecoverArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let groups = permitted(args, &judged)?;
+    refuse_left(&known)?;
     if !args.data_loss {
         return Err(
             Failure::new(Exit::Refused, "nothing was changed: this loses data").help(
@@ -88,7 +96,7 @@ pub fn run(args: &RecoverArgs) -> Result<(), Failure> {
             ),
         );
     }
-    refuse_living(&lost, &report, &map)?;
+    refuse_living(&known)?;
     let work = build::Work {
         data: &data,
         cluster: &cluster,
@@ -96,13 +104,15 @@ pub fn run(args: &RecoverArgs) -> Result<(), Failure> {
         report: &report,
         groups: &groups,
         lost: &lost,
+        map: &map,
+        taken: known.taken(),
         cache_bytes: config.storage.base_cache_bytes,
     };
     let intent = build::build(&work)?;
     drop(log);
     intent.write(&data)?;
     intent.finish(&config, &mut data)?;
-    tell::done(args.json, &config, &report, &intent)
+    tell::done(args.json, &config, &intent)
 }
 
 /// Finishes what was interrupted.
@@ -117,18 +127,8 @@ fn go_on(
         return Err(Failure::new(Exit::Refused, text)
             .help("give the same with --data-loss: it is finished as it was begun"));
     }
-    let identity = data.identity();
-    let cluster = identity.and_then(|identity| identity.cluster.as_ref());
-    let (Some(identity), Some(cluster)) = (identity, cluster) else {
-        return Err(Failure::new(Exit::Storage, "it is of no cluster"));
-    };
-    let report = Report {
-        cluster: cluster.id,
-        node: identity.node,
-        groups: Vec::new(),
-    };
     intent.finish(config, data)?;
-    tell::done(args.json, config, &report, intent)
+    tell::done(args.json, config, intent)
 }
 
 /// Opens and locks the directory, which must be there and this node's.
@@ -180,64 +180,109 @@ fn reports(args: &RecoverArgs, own: &Report) -> Result<Vec<Report>, Failure> {
 fn lost(
     args: &RecoverArgs,
     report: &Report,
-    map: &ClusterMap,
+    others: &[Report],
 ) -> Result<BTreeSet<NodeId>, Failure> {
+    let wrong = |text: String| Err(Failure::new(Exit::Usage, text));
     let lost: BTreeSet<NodeId> = args.lost.iter().copied().map(NodeId).collect();
-    let members = report.groups.iter().flat_map(|left| &left.members);
-    let mut known: BTreeSet<NodeId> = members.map(|member| member.node).collect();
-    known.extend(map.nodes().keys());
+    let all = std::iter::once(report).chain(others);
+    let known: BTreeSet<NodeId> = all.flat_map(Report::nodes).map(|(node, _)| node).collect();
     if lost.contains(&report.node) {
-        let text = format!("node {} is this node, which is not lost", report.node);
-        return Err(Failure::new(Exit::Usage, text));
+        return wrong(format!(
+            "node {} is this node, which is not lost",
+            report.node
+        ));
+    }
+    if let Some(other) = others.iter().find(|other| lost.contains(&other.node)) {
+        return wrong(format!(
+            "there is a report of node {}, which is not lost",
+            other.node
+        ));
     }
     if let Some(stranger) = lost.difference(&known).next() {
-        let text = format!("there is no node {stranger} in what this node knows");
-        return Err(Failure::new(Exit::Usage, text));
+        return wrong(format!(
+            "there is no node {stranger} in what this node knows"
+        ));
     }
     Ok(lost)
 }
 
+/// What is known, here and from the nodes that reported.
+struct Known<'a> {
+    report: &'a Report,
+    others: &'a [Report],
+    /// The newest map that any of them knows.
+    map: &'a ClusterMap,
+    lost: &'a BTreeSet<NodeId>,
+}
+
+impl Known<'_> {
+    fn reports(&self) -> impl Iterator<Item = &Report> {
+        std::iter::once(self.report).chain(self.others)
+    }
+
+    /// What took the place of a replica's group, if that was recovered before.
+    fn successor(&self, left: &Left) -> Option<Successor> {
+        let untold = || {
+            self.reports()
+                .find_map(|told| told.recovered.get(&left.group).copied())
+        };
+        self.map
+            .supersedes(left.group, left.replica)
+            .or_else(untold)
+    }
+
+    /// The numbers that no group may get any more, though the map does not say so.
+    fn taken(&self) -> BTreeSet<GroupId> {
+        let untold = self.reports().flat_map(|told| told.recovered.values());
+        let held = self.reports().flat_map(|told| &told.groups);
+        let held = held.map(|left| left.group);
+        untold.map(|untold| untold.group).chain(held).collect()
+    }
+
+    /// Judges a group, of which `strangers` may be members too.
+    fn judge(&self, left: &Left, strangers: &BTreeSet<NodeId>) -> Verdict {
+        if let Some(successor) = self.successor(left) {
+            return Verdict::Recovered(successor);
+        }
+        let mut told = BTreeMap::from([(self.report.node, left.voice())]);
+        let mut gone = self.lost.clone();
+        for other in self.others {
+            let there = other.group(left.group);
+            if let Some(there) = there.filter(|there| self.successor(there).is_none()) {
+                told.insert(other.node, there.voice());
+            } else {
+                // A node that is left and has lost its replica, or never had it, has nothing to say.
+                gone.insert(other.node);
+            }
+        }
+        judge(self.report.node, &told, strangers, &gone)
+    }
+
+    /// Who may be a member of any group without a replica that is left having heard of it. A placement group that is
+    /// alive tells that later. Without one all nodes that are left are heard.
+    fn strangers(&self) -> BTreeSet<NodeId> {
+        let placement = self.report.group(PLACEMENT_GROUP);
+        match placement.map(|left| self.judge(left, &BTreeSet::new())) {
+            None | Some(Verdict::HasQuorum(_) | Verdict::Recovered(_)) => BTreeSet::new(),
+            Some(_) => self.map.nodes().keys().copied().collect(),
+        }
+    }
+}
+
 /// What may be done with each group that has a replica here, or with those that were named.
-fn judge_all(
-    args: &RecoverArgs,
-    report: &Report,
-    others: &[Report],
-    lost: &BTreeSet<NodeId>,
-    map: &ClusterMap,
-) -> Result<BTreeMap<GroupId, Verdict>, Failure> {
+fn judge_all(args: &RecoverArgs, known: &Known<'_>) -> Result<BTreeMap<GroupId, Verdict>, Failure> {
+    let report = known.report;
     let named: BTreeSet<GroupId> = args.group.iter().copied().map(GroupId).collect();
     if let Some(stranger) = named.iter().find(|group| report.group(**group).is_none()) {
         let text = format!("this node has no replica of group {stranger}");
         return Err(Failure::new(Exit::Refused, text));
     }
-    let placement = report.group(PLACEMENT_GROUP).map(Left::judged);
-    let placement_is_lost = placement.is_some_and(|members| !members.have_quorum_without(lost));
-    let judged = |left: &Left| {
-        let mut reach = BTreeMap::from([(report.node, left.last)]);
-        for other in others {
-            reach.extend(
-                other
-                    .group(left.group)
-                    .map(|there| (other.node, there.last)),
-            );
-        }
-        let mut members = left.judged();
-        // Who came into a group while this node was away is no member as far as it knows. Without a placement group
-        // that could tell it so, it hears all nodes that are left.
-        if placement_is_lost {
-            members.hear(report.node, map.nodes().keys());
-        }
-        // A node that is left and has lost its replica, or never had it, has nothing to say.
-        let silent = others
-            .iter()
-            .filter(|other| other.group(left.group).is_none());
-        let silent = silent.map(|other| other.node);
-        let gone = lost.iter().copied().chain(silent).collect();
-        judge(report.node, &members, &gone, &reach)
-    };
+    let strangers = known.strangers();
     let groups = report.groups.iter();
     let groups = groups.filter(|left| named.is_empty() || named.contains(&left.group));
-    Ok(groups.map(|left| (left.group, judged(left))).collect())
+    Ok(groups
+        .map(|left| (left.group, known.judge(left, &strangers)))
+        .collect())
 }
 
 /// The groups that are to be recovered, if there are any and nothing stands in the way.
@@ -261,11 +306,25 @@ fn permitted(
                     "recover it there",
                 );
             }
-            Verdict::HasQuorum if !args.group.is_empty() => {
+            Verdict::HasQuorum(unheard) if !args.group.is_empty() => {
+                let doubt = match unheard.is_empty() {
+                    true => String::new(),
+                    false => format!(", as far as is known without {}", tell::nodes(unheard)),
+                };
                 return refuse(
-                    format!("group {group} has a majority without the lost nodes"),
+                    format!("group {group} has a majority without the lost nodes{doubt}"),
                     "start the nodes that are left: it goes on by itself, and loses nothing. Lost nodes are \
-                     replaced with `rossby node replace`",
+                     replaced with `rossby node replace`. If it stays without a leader, stop them, and bring the \
+                     reports of all of them",
+                );
+            }
+            Verdict::Recovered(successor) if !args.group.is_empty() => {
+                return refuse(
+                    format!(
+                        "group {group} was recovered before, as group {} with replica {}",
+                        successor.group, successor.replica
+                    ),
+                    "start this node: its replica here is void, and goes by itself",
                 );
             }
             Verdict::NoMember if !args.group.is_empty() => {
@@ -290,18 +349,24 @@ fn permitted(
     Ok(groups)
 }
 
+/// Groups go on at a node that is in the cluster.
+fn refuse_left(known: &Known<'_>) -> Result<(), Failure> {
+    let (own, map) = (known.report.node, known.map);
+    if map.nodes().is_empty() || map.nodes().contains_key(&own) {
+        return Ok(());
+    }
+    let text = format!(
+        "node {own} has left the cluster, as version {} of the cluster map says",
+        map.version()
+    );
+    Err(Failure::new(Exit::Refused, text).help("recover on a node that is in the map"))
+}
+
 /// A node that answers is not lost.
-fn refuse_living(
-    lost: &BTreeSet<NodeId>,
-    report: &Report,
-    map: &ClusterMap,
-) -> Result<(), Failure> {
-    let members = report.groups.iter().flat_map(|left| &left.members);
-    let members = members.map(|member| (member.node, member.peer_address.as_str()));
-    let nodes = map.nodes().iter();
-    let nodes = nodes.map(|(node, entry)| (*node, entry.peer_address.as_str()));
-    let all: BTreeSet<(NodeId, &str)> = members.chain(nodes).collect();
-    for (node, address) in all.into_iter().filter(|(node, _)| lost.contains(node)) {
+fn refuse_living(known: &Known<'_>) -> Result<(), Failure> {
+    let all: BTreeSet<(NodeId, &str)> = known.reports().flat_map(Report::nodes).collect();
+    let lost = |(node, _): &(NodeId, &str)| known.lost.contains(node);
+    for (node, address) in all.into_iter().filter(lost) {
         if answers(address) {
             let text =
                 format!("something answers at {address}, where node {node} was: it is not lost");

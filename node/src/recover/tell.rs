@@ -88,9 +88,18 @@ impl Told<'_> {
         ));
         let say = |text: String| output::line(format!("            {text}"));
         match verdict {
-            Verdict::HasQuorum => {
+            Verdict::HasQuorum(unheard) if unheard.is_empty() => {
                 say("it has a majority without the lost nodes: nothing is to be done".to_owned());
             }
+            Verdict::HasQuorum(unheard) => say(format!(
+                "it has a majority without the lost nodes, as far as is known without {}: nothing is to be done if it \
+                 finds a leader once they run",
+                nodes(unheard)
+            )),
+            Verdict::Recovered(successor) => say(format!(
+                "it was recovered before, as group {} with replica {}: this replica is void",
+                successor.group, successor.replica
+            )),
             Verdict::NoMember => say("this replica is no member any more".to_owned()),
             Verdict::Elsewhere(node) => {
                 say(format!(
@@ -128,7 +137,9 @@ impl Told<'_> {
 
 fn word(verdict: &Verdict) -> &'static str {
     match verdict {
-        Verdict::HasQuorum => "has_quorum",
+        Verdict::HasQuorum(unheard) if unheard.is_empty() => "has_quorum",
+        Verdict::HasQuorum(_) => "may_have_quorum",
+        Verdict::Recovered(_) => "recovered",
         Verdict::NoMember => "no_member",
         Verdict::Elsewhere(_) => "elsewhere",
         Verdict::Unheard(_) => "unheard",
@@ -152,10 +163,10 @@ pub fn nodes(nodes: &BTreeSet<NodeId>) -> String {
 }
 
 /// Says what was done, and what comes next.
-pub fn done(json: bool, config: &Config, report: &Report, intent: &Intent) -> Result<(), Failure> {
-    let lost = match &intent.change {
-        Change::Recover { lost, .. } => lost.clone(),
-        _ => BTreeSet::new(),
+pub fn done(json: bool, config: &Config, intent: &Intent) -> Result<(), Failure> {
+    let (node, lost) = match &intent.change {
+        Change::Recover { node, lost, .. } => (*node, lost.clone()),
+        _ => (NodeId(config.node), BTreeSet::new()),
     };
     let aside = intent.aside(&config.data).display().to_string();
     if json {
@@ -166,7 +177,7 @@ pub fn done(json: bool, config: &Config, report: &Report, intent: &Intent) -> Re
         };
         return output::json(&Done {
             done: true,
-            node: report.node.0,
+            node: node.0,
             recovered: intent.moves.iter().map(group).collect(),
             lost: lost.iter().map(|node| node.0).collect(),
             set_aside: aside,
@@ -174,18 +185,15 @@ pub fn done(json: bool, config: &Config, report: &Report, intent: &Intent) -> Re
     }
     for step in &intent.moves {
         output::line(match step.old.group {
-            PLACEMENT_GROUP => format!(
-                "The placement group goes on from node {} alone.",
-                report.node
-            ),
+            PLACEMENT_GROUP => format!("The placement group goes on from node {node} alone."),
             old => format!(
-                "Group {old} goes on as group {}, from node {} alone.",
-                step.new.group, report.node
+                "Group {old} goes on as group {}, from node {node} alone.",
+                step.new.group
             ),
         });
     }
     output::line("Next:");
-    output::line(format!("  1. Start node {} as before.", report.node));
+    output::line(format!("  1. Start node {node} as before."));
     let mut next = 2;
     let mut step = |text: String| {
         output::line(format!("  {next}. {text}"));
@@ -212,8 +220,19 @@ pub fn done(json: bool, config: &Config, report: &Report, intent: &Intent) -> Re
 #[cfg(test)]
 mod tests {
     use rossby_domain::ids::{ClusterId, ReplicaId};
+    use rossby_domain::placement::Successor;
 
     use super::*;
+
+    fn said(report: &Report) -> String {
+        let said = output::to_json(&Json {
+            report,
+            map_version: 5,
+            lost: &BTreeSet::from([NodeId(2)]),
+            verdicts: BTreeMap::from([(1, word(&Verdict::Recoverable))]),
+        });
+        said.unwrap()
+    }
 
     #[test]
     fn what_a_node_says_another_one_reads() {
@@ -231,19 +250,31 @@ mod tests {
                     peer_address: "10.0.0.4:7472".to_owned(),
                     client_address: String::new(),
                 }],
+                members_before: Vec::new(),
                 electorates: vec![BTreeSet::from([ReplicaId(2)])],
             }],
+            map: ClusterMap::default(),
+            recovered: BTreeMap::from([(
+                GroupId(7),
+                Successor {
+                    group: GroupId(1031),
+                    replica: ReplicaId(9),
+                },
+            )]),
         };
-        let said = output::to_json(&Json {
-            report: &report,
-            map_version: 5,
-            lost: &BTreeSet::from([NodeId(2)]),
-            verdicts: BTreeMap::from([(1, word(&Verdict::Recoverable))]),
-        });
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), said.unwrap()).unwrap();
+        std::fs::write(file.path(), said(&report)).unwrap();
         assert_eq!(Report::read(file.path()).unwrap(), report);
         assert_eq!(report.groups[0].doubtful(), 2);
+        // What can't be is refused: a voter who is nobody, a group twice.
+        let mut wrong = report.clone();
+        wrong.groups[0].electorates[0].insert(ReplicaId(3));
+        let mut twice = report.clone();
+        twice.groups.extend(report.groups.clone());
+        for wrong in [wrong, twice] {
+            std::fs::write(file.path(), said(&wrong)).unwrap();
+            assert!(Report::read(file.path()).is_err());
+        }
         std::fs::write(file.path(), "{}").unwrap();
         assert!(Report::read(file.path()).is_err());
     }

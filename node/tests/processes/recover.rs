@@ -3,19 +3,23 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use rossby_api::placement::SealedFile;
 use rossby_client::connection::Patience;
 use rossby_client::device::Delivery;
 use rossby_client::envelope::Content;
-use rossby_domain::ids::BoxId;
+use rossby_domain::ids::{BoxId, GroupId, NodeId, ReplicaId};
+use rossby_domain::placement::{Change, ClusterMap, FoundingGroup, RegionName, Successor};
+use rossby_seams::disk::FileDisk;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::joining::{join, members, order};
 use crate::support::people::{Person, email};
 use crate::support::strace::strace_works;
-use crate::support::{Cluster, copy, eventually, long, run, stderr};
+use crate::support::{Cluster, copy, digests, eventually, long, run, stderr};
 
-/// A recovered group's number lies so far above the highest that is known.
+/// The number of a recovered group lies so far above the highest that is known, and so does that of a new node once the
+/// placement group was recovered.
 const BEYOND: u64 = 1024;
 
 async fn tell(from: &Person, to: &BoxId, text: &str) {
@@ -180,6 +184,61 @@ fn interrupt(cluster: &mut Cluster, left: u64, lost: &str) {
     std::fs::remove_dir_all(&trial).unwrap();
 }
 
+const MAP: SealedFile = SealedFile {
+    name: "map",
+    what: "rossby cluster map",
+};
+
+/// The map in a data directory.
+fn map_in(data: &Path) -> ClusterMap {
+    MAP.read(&FileDisk, data).unwrap().unwrap()
+}
+
+/// A map that the node has heard of from others counts, although its own placement group has not come to it.
+fn go_on_with_a_newer_map(cluster: &mut Cluster, left: u64, lost: &[u64]) {
+    let trial = cluster.path().join("trial");
+    copy(&cluster.node(left).data(), &trial);
+    let both = format!("{},{}", lost[0], lost[1]);
+    let flags = ["--lost", &both, "--data-loss", "--json"];
+    let known = map_in(&trial);
+    let mut heard = |change: &Change, flags: &[&str]| {
+        let map = known.after(change).unwrap();
+        MAP.write(&FileDisk, &trial, &map).unwrap();
+        run(command(cluster, left, Some(&trial), flags))
+    };
+    let successor = Successor {
+        group: GroupId(1025),
+        replica: ReplicaId(99),
+    };
+    let elsewhere = Change::Recover {
+        node: NodeId(lost[0]),
+        lost: [NodeId(lost[1])].into(),
+        groups: [(GroupId(1), successor)].into(),
+    };
+    let refused = heard(&elsewhere, &["--lost", &lost[0].to_string(), "--group=1"]);
+    assert_eq!(refused.status.code(), Some(5));
+    assert!(stderr(&refused).contains("was recovered before, as group 1025"));
+    let more = Change::AddGroup {
+        group: GroupId(7),
+        born: FoundingGroup {
+            home: RegionName::default(),
+            founders: [(ReplicaId(1), NodeId(lost[0]))].into(),
+        },
+        partitions: 2,
+    };
+    let done = last(&heard(&more, &flags));
+    assert_eq!(done["recovered"][0]["successor"], 7 + BEYOND, "{done}");
+    let map = map_in(&trial);
+    let owned = |group: u32| map.partitions_of(GroupId(group)).count();
+    assert_eq!(owned(7), 2);
+    assert_eq!(owned(1031), known.partitions_of(GroupId(1)).count());
+    std::fs::write(trial.join("map"), "torn").unwrap();
+    let torn = run(command(cluster, left, Some(&trial), &flags));
+    assert_eq!(torn.status.code(), Some(10));
+    assert!(stderr(&torn).contains("move the file `map` away"));
+    std::fs::remove_dir_all(&trial).unwrap();
+}
+
 #[test]
 fn what_is_left_of_three_nodes_goes_on_takes_new_ones_in_and_an_old_one_does_no_harm() {
     let runtime = Runtime::new().unwrap();
@@ -215,6 +274,7 @@ fn what_is_left_of_three_nodes_goes_on_takes_new_ones_in_and_an_old_one_does_no_
     cluster.node(left).terminate();
     refuse_wrong_uses(&mut cluster, left, &lost);
     interrupt(&mut cluster, left, &both);
+    go_on_with_a_newer_map(&mut cluster, left, &lost);
 
     let output = recover(
         &mut cluster,
@@ -280,17 +340,18 @@ fn what_is_left_of_three_nodes_goes_on_takes_new_ones_in_and_an_old_one_does_no_
     }
 
     // New nodes take the places of the lost ones, under numbers that none had.
-    for expected in [4, 5] {
+    let new = [4, 5].map(|number| number + BEYOND);
+    for expected in new {
         assert_eq!(join(&mut cluster, left, "local", &[]), expected);
     }
     eventually("both groups have three voters again", || {
-        let all = [left, 4, 5].map(|node| (node, true)).into();
+        let all = [left, new[0], new[1]].map(|node| (node, true)).into();
         let members = members(&mut cluster, left);
         let whole = members.iter().all(|group| *group == all);
         (whole && members.len() == 2).then_some(())
     });
     cluster.node(left).kill();
-    let addresses: Vec<_> = [4, 5]
+    let addresses: Vec<_> = new
         .map(|node| format!("http://{}", cluster.node(node).client_address()))
         .into();
     runtime.block_on(async {
@@ -365,5 +426,86 @@ fn a_region_that_lost_its_majority_goes_on_while_the_others_never_stopped() {
         assert_eq!(fetch(&ada).await, 1);
         tell(&ada, &ben.box_id(), "back").await;
         assert_eq!(fetch(&ben).await, 1);
+    });
+}
+
+#[test]
+fn of_two_copies_that_are_left_the_better_one_goes_on_and_each_is_told_so() {
+    let runtime = Runtime::new().unwrap();
+    let soon = "[placement]\nstable_s = 1\n";
+    let mut cluster = Cluster::in_regions_to_survive(&["asia", "eu", "us"], soon, "node");
+    let (ada, ben) = runtime.block_on(async {
+        let ada = Person::with_box(&cluster, email("ada"), 0).await;
+        let ben = Person::with_box(&cluster, email("ben"), 0).await;
+        tell(&ada, &ben.box_id(), "on three").await;
+        (ada, ben)
+    });
+    let copies_agree = |cluster: &mut Cluster, nodes: &[u64]| {
+        let sockets = nodes.iter().map(|node| cluster.node(*node).data());
+        let sockets: Vec<_> = sockets.map(|data| data.join("admin.sock")).collect();
+        eventually("the copies are the same", || {
+            let mut all = sockets.iter().map(|socket| digests(socket.clone(), 1));
+            let first = all.next()?;
+            all.all(|other| other == first).then_some(())
+        });
+    };
+    eventually("asia's group has its copies", || {
+        let asia = [(1, true), (2, false), (3, false)].into();
+        members(&mut cluster, 1).contains(&asia).then_some(())
+    });
+    copies_agree(&mut cluster, &[1, 2, 3]);
+    cluster.node(3).terminate();
+    runtime.block_on(tell(&ada, &ben.box_id(), "on two"));
+    copies_agree(&mut cluster, &[1, 2]);
+    cluster.node(1).kill();
+    cluster.node(1).wipe();
+    cluster.node(2).terminate();
+
+    let report = |cluster: &mut Cluster, at: u64| {
+        let output = recover(cluster, at, &["--lost", "1", "--json", "--dry-run"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let file = cluster.path().join(format!("report-{at}"));
+        std::fs::write(&file, &output.stdout).unwrap();
+        format!("--report={}", file.display())
+    };
+    let [of_two, of_three] = [2, 3].map(|at| report(&mut cluster, at));
+    let lose = ["--lost", "1", "--data-loss", "--json"];
+    let asia = ["--lost", "1", "--data-loss", "--group=1"];
+    let told = [&asia[..], &[&of_two]].concat();
+    refused(&mut cluster, 3, &told, 5, "on node 2 reaches further");
+    refused(&mut cluster, 2, &asia, 5, "node 3 may have more of group 1");
+    let flags = ["--lost", "1,3", &of_three];
+    refused(&mut cluster, 2, &flags, 2, "a report of node 3");
+    let done = last(&recover(
+        &mut cluster,
+        2,
+        &[&lose[..], &[&of_three]].concat(),
+    ));
+    let recovered = done["recovered"].as_array().unwrap();
+    assert_eq!(recovered.len(), 1, "{done}");
+    assert_eq!(
+        (&recovered[0]["group"], &recovered[0]["successor"]),
+        (&1.into(), &(3 + BEYOND).into())
+    );
+    // Before anybody else hears of it, the other one does not do the same.
+    let of_two = report(&mut cluster, 2);
+    let flags = ["--lost", "1", "--group=1", &of_two];
+    refused(&mut cluster, 3, &flags, 5, "was recovered before");
+
+    cluster.node(2).start();
+    cluster.node(3).start();
+    cluster.node(2).wait_log("goes on with what was recovered");
+    cluster.node(3).wait_log("was recovered with loss of data");
+    let addresses: Vec<_> = [2, 3]
+        .map(|node| format!("http://{}", cluster.node(node).client_address()))
+        .into();
+    runtime.block_on(async {
+        let ada = ada.reopened(&addresses, Patience::default());
+        let ben = ben.reopened(&addresses, Patience::default());
+        assert_eq!(fetch(&ben).await, 2);
+        tell(&ada, &ben.box_id(), "after").await;
+        assert_eq!(fetch(&ben).await, 1);
+        let texts = ben.texts_from(&ada.box_id());
+        assert_eq!(texts, ["on three", "on two", "after"]);
     });
 }

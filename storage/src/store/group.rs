@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rossby_domain::ids::{BoxId, PartitionId};
+use rossby_domain::placement::ClusterMap;
 use rossby_domain::tables::{Meta, ReadTables as _, Tables as _};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Context, Outcome, Reply, Routed, apply};
@@ -133,6 +134,23 @@ impl GroupStore {
                 tables.put_meta(&Meta { restored, ..meta })?;
             }
             Ok(())
+        })
+    }
+
+    /// Puts a cluster map in the place of the one in a partition, as if by an entry. For one that others committed
+    /// of whom this state has not heard.
+    ///
+    /// # Errors
+    /// As [`Self::apply_batch`].
+    pub fn apply_map(
+        &mut self,
+        position: LogPosition,
+        partition: PartitionId,
+        map: &ClusterMap,
+    ) -> Result<(), StoreError> {
+        self.advance(position, |shared, _| {
+            let partition = shared.partition(partition)?;
+            partition.write().put_cluster_map(map)
         })
     }
 
