@@ -17,14 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rossby_domain::ids::{GroupId, MapVersion, NodeId};
-use rossby_domain::placement::{ClusterMap, Health, Patience, Report, Step, plan};
+use rossby_domain::ids::{GroupId, MapVersion, NodeId, ReplicaId};
+use rossby_domain::placement::{Change, ClusterMap, Health, Patience, Report, Step, plan};
 use rossby_proto::v1;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::grow::{bring_to_life, unborn};
 use crate::admin::OperatorError;
 use crate::peer::{GroupReport, PlannedStep};
 
@@ -37,6 +38,8 @@ const UNBORN: Duration = Duration::from_secs(5);
 
 /// What nodes answered; `None` if they did not.
 pub type Told = BTreeMap<NodeId, Option<Vec<GroupReport>>>;
+/// What is known of each group, and which nodes did not answer.
+pub type Known = (Vec<v1::KnownGroup>, Vec<NodeId>);
 
 /// A node and the others, as the loop meets them.
 #[async_trait]
@@ -67,18 +70,29 @@ pub trait Ground: Send + Sync + 'static {
     /// The steps that are under way now, to be shown.
     fn under_way(&self, steps: Vec<v1::StepUnderWay>);
 
-    /// The groups that one node holds a replica of that has never heard of a member, while no other has heard of
-    /// any; none if that can't be told of all nodes.
-    async fn unborn(&self) -> BTreeSet<GroupId>;
-
-    /// Brings a group of the map to life that is unborn.
+    /// What is known of each group, from its leader if that answers; and which nodes of the map do not answer.
     ///
     /// # Errors
-    /// [`OperatorError`]; it is tried again.
-    async fn finish_birth(
+    /// [`OperatorError`] if this node is in no cluster.
+    async fn known_groups(&self) -> Result<Known, OperatorError>;
+
+    /// Has the placement group change the map; the version of the map then. That nothing would change is no error.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn change_map(&self, change: Change) -> Result<MapVersion, OperatorError>;
+
+    /// Has a founder of a group start its replica, if it does not hold it yet; with `initialise` it also gives the
+    /// group its first members.
+    ///
+    /// # Errors
+    /// [`OperatorError`]; it may be done again.
+    async fn found_replica(
         &self,
         group: GroupId,
         map: &Arc<ClusterMap>,
+        founder: (ReplicaId, NodeId),
+        initialise: bool,
     ) -> Result<(), OperatorError>;
 }
 
@@ -279,7 +293,10 @@ async fn finish_births(
         memory.unborn.clear();
         return;
     }
-    let unborn = ground.unborn().await;
+    let unborn = match ground.known_groups().await {
+        Ok((known, quiet)) if quiet.is_empty() => unborn(known),
+        _ => BTreeSet::new(),
+    };
     silent.retain(|group| unborn.contains(group));
     memory.unborn.retain(|group, _| silent.contains(group));
     for group in silent {
@@ -289,7 +306,7 @@ async fn finish_births(
             continue;
         }
         warn!(%group, "an order has left this group unborn: it is brought to life now");
-        if let Err(error) = ground.finish_birth(group, map).await {
+        if let Err(error) = bring_to_life(&**ground, group, map).await {
             warn!(%group, %error, "the group is still unborn: it is tried again");
         }
         memory.unborn.insert(group, Instant::now() + UNBORN);

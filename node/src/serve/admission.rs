@@ -6,36 +6,24 @@
 //!                                             ├─► the placement group's log, which has the digest only
 //!   serve --join ─► seed: calls it back ─► Admit ┘        └─► the map, with the node in it ─► the plan gives it replicas
 //! ```
-//!
-//! All commands may be given again, so what is not known is asked again.
-
-use std::time::Duration;
 
 use rossby_api::admin::{IssuedToken, KnownToken, OperatorError};
 use rossby_api::peer::{Newcomer, Welcome};
-use rossby_api::{ApiError, Code, Retry};
-use rossby_domain::command::{Admit, IssueToken, RevokeToken};
+use rossby_api::placement::{
+    ADMISSION_WITHIN, admit, hear_of, issue_token, of_placement_group, revoke_token,
+};
 use rossby_domain::ids::NodeId;
 use rossby_domain::placement::{
-    AdmissionRefusal, JoinToken, Joiner, PLACEMENT_GROUP, PLACEMENT_PARTITION, TokenDigest,
-    TokenUse, TokenWanted,
+    JoinToken, Joiner, PLACEMENT_GROUP, PLACEMENT_PARTITION, TokenDigest, TokenUse, TokenWanted,
 };
-use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
-use rossby_seams::random;
-use tokio::time::{Instant, sleep};
+use rossby_domain::{Answer, Query};
+use tokio::time::Instant;
 use tracing::info;
 use zeroize::Zeroizing;
 
-use super::init::{failed, of_connect, refused, unavailable};
+use super::init::{failed, of_connect, refused};
 use super::node::Node;
 use super::token::Token;
-
-/// How long it may take until a command is in the placement group's log.
-const WITHIN: Duration = Duration::from_secs(12);
-/// How long one try may take.
-const ONE_TRY: Duration = Duration::from_secs(5);
-/// Between two tries.
-const PAUSE: Duration = Duration::from_millis(200);
 
 impl Node {
     /// Issues a token by which one node can join.
@@ -43,40 +31,34 @@ impl Node {
         let cluster = self.entered()?.cluster.id;
         self.peers()?;
         self.publish_if_alone().await?;
-        let secret = random::bytes(&*self.parts.random).map_err(failed)?;
-        let secret = Zeroizing::new(secret);
-        let digest = TokenDigest::of(&secret);
-        let command = Command::IssueToken(IssueToken { digest, wanted });
-        match self.propose_admission(command).await? {
-            Outcome::TokenIssued { node, expires_at } => {
-                info!(%node, "a join token was issued");
-                let token = Token {
-                    cluster,
-                    node,
-                    secret,
-                };
-                Ok(IssuedToken {
-                    token: token.to_text(),
-                    node,
-                    expires_at,
-                    peer_address: self.parts.advertised.peers.clone(),
-                })
-            }
-            other => Err(failed(format!("unexpected outcome: {other:?}"))),
-        }
+        let router = &self.entered()?.router;
+        let issued = issue_token(router, &*self.parts.random, wanted).await?;
+        let node = issued.node;
+        info!(%node, "a join token was issued");
+        let token = Token {
+            cluster,
+            node,
+            secret: issued.secret,
+        };
+        Ok(IssuedToken {
+            token: token.to_text(),
+            node,
+            expires_at: issued.expires_at,
+            peer_address: self.parts.advertised.peers.clone(),
+        })
     }
 
     /// The tokens that have not expired, as the placement group's leader knows them.
     pub(super) async fn known_tokens(&self) -> Result<Vec<KnownToken>, OperatorError> {
         let membership = self.entered()?;
-        let deadline = Instant::now() + WITHIN;
+        let deadline = Instant::now() + ADMISSION_WITHIN;
         let asked = membership.router.ask(
             PLACEMENT_GROUP,
             PLACEMENT_PARTITION,
             Query::JoinTokens,
             deadline,
         );
-        let tokens = match asked.await.map_err(|error| of_api(&error))? {
+        let tokens = match asked.await.map_err(|error| of_placement_group(&error))? {
             Answer::JoinTokens(tokens) => tokens,
             other => return Err(failed(format!("unexpected answer: {other:?}"))),
         };
@@ -92,17 +74,11 @@ impl Node {
         Ok(tokens.into_iter().map(known).collect())
     }
 
-    /// Takes the token back that is for this node. Every member asks the placement group about each token that it is
-    /// shown, so none takes it from then on.
+    /// Takes the token back that is for this node.
     pub(super) async fn revoke(&self, node: NodeId) -> Result<(), OperatorError> {
-        let command = Command::RevokeToken(RevokeToken { node });
-        match self.propose_admission(command).await? {
-            Outcome::TokenRevoked => {
-                info!(%node, "a join token was revoked");
-                Ok(())
-            }
-            other => Err(failed(format!("unexpected outcome: {other:?}"))),
-        }
+        revoke_token(&self.entered()?.router, node).await?;
+        info!(%node, "a join token was revoked");
+        Ok(())
     }
 
     /// Takes a node in that shows a token.
@@ -124,12 +100,8 @@ impl Node {
             node,
             entry: newcomer.entry,
         };
-        let admitted = self.propose_admission(Command::Admit(Admit { joiner }));
-        let version = match admitted.await? {
-            Outcome::Placed { version } => version,
-            other => return Err(failed(format!("unexpected outcome: {other:?}"))),
-        };
-        self.hear_of(version).await?;
+        let version = admit(&self.entered()?.router, joiner).await?;
+        hear_of(self, version).await?;
         info!(%node, address, "a node has joined by its token");
         let secrets = self.load_secrets().map_err(failed)?.encode();
         Ok(Welcome {
@@ -147,64 +119,10 @@ impl Node {
         if membership.map.newest().nodes().len() > 1 {
             return Ok(());
         }
-        let deadline = Instant::now() + WITHIN;
+        let deadline = Instant::now() + ADMISSION_WITHIN;
         for group in membership.replicas.all() {
             self.publish_own_address(&group, deadline).await?;
         }
         Ok(())
-    }
-
-    /// Has a command of admission carried out by the placement group, wherever it is led.
-    async fn propose_admission(&self, command: Command) -> Result<Outcome, OperatorError> {
-        let router = &self.entered()?.router;
-        let deadline = Instant::now() + WITHIN;
-        loop {
-            let one_try = deadline.min(Instant::now() + ONE_TRY);
-            let commands = || vec![(PLACEMENT_PARTITION, command.clone())];
-            let proposed = router.propose(PLACEMENT_GROUP, commands, one_try).await;
-            let error = match proposed {
-                Ok(proposed) => match proposed.replies.into_iter().next() {
-                    Some(Ok(outcome)) => return Ok(outcome),
-                    Some(Err(Rejection::AdmissionRefused(refusal))) => {
-                        return Err(of_refusal(&refusal));
-                    }
-                    Some(Err(Rejection::NotOwner { .. })) => {
-                        unavailable("the placement group is just beginning")
-                    }
-                    other => return Err(failed(format!("unexpected reply: {other:?}"))),
-                },
-                Err(error) => of_api(&error),
-            };
-            let may_pass = matches!(
-                error,
-                OperatorError::Unavailable(_) | OperatorError::Unknown(_)
-            );
-            if !may_pass || Instant::now() >= deadline {
-                return Err(error);
-            }
-            sleep(PAUSE).await;
-        }
-    }
-}
-
-/// What the operator can do about a refusal is told by whoever speaks to the operator.
-fn of_refusal(refusal: &AdmissionRefusal) -> OperatorError {
-    match refusal {
-        AdmissionRefusal::Validity | AdmissionRefusal::NoToken(_) => {
-            OperatorError::Invalid(refusal.to_string())
-        }
-        AdmissionRefusal::Joined(node) => refused(format!(
-            "{refusal}: `rossby node decommission {node}` takes the node out of the cluster"
-        )),
-        refusal => refused(refusal),
-    }
-}
-
-fn of_api(error: &ApiError) -> OperatorError {
-    let text = format!("the placement group: {}", error.code().message());
-    match (error.code(), error.code().retry()) {
-        (Code::OutcomeUnknown, _) => OperatorError::Unknown(text),
-        (_, Retry::Same) => OperatorError::Unavailable(text),
-        _ => OperatorError::Failed(text),
     }
 }

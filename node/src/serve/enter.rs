@@ -7,17 +7,16 @@
 //! The identity names every replica before it starts. So whatever a crash leaves behind, the next start
 //! goes on with the same replicas, and nothing that was once promised is promised otherwise.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rossby_api::courier::{ConsoleCourier, Courier, OutboxFileCourier};
 use rossby_api::peer::{NoPeers, PeerDoor, PeerExecutors, PeerTransport};
-use rossby_api::placement::{MapKeeper, NodeDirectory, Replicas};
+use rossby_api::placement::{MapKeeper, NodeDirectory, Replicas, first_members};
 use rossby_api::router::{Alone, Peers};
 use rossby_api::{Directory, MailboxConfig, MailboxService, Relay, Router, Workers};
-use rossby_domain::ids::{GroupId, NodeId, ReplicaId};
 use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP};
-use rossby_raft::{Blocking, Group, InitializeError, Member, StartError};
+use rossby_raft::{Blocking, Group, InitializeError, StartError};
 use rossby_seams::transport::{LinkAcceptor, SharedTransport};
 use rossby_storage::datadir::{ClusterIdentity, DataDirectory, HeldReplica, Identity};
 use rossby_storage::wal::WalError;
@@ -272,21 +271,6 @@ impl Node {
             }
         })
     }
-}
-
-/// The first members of a group by the map.
-fn first_members(map: &ClusterMap, group: GroupId) -> Option<BTreeMap<ReplicaId, Member>> {
-    let founders = &map.groups().get(&group)?.founders;
-    let member = |(replica, node): (&ReplicaId, &NodeId)| {
-        let entry = map.nodes().get(node)?;
-        let member = Member {
-            node: *node,
-            peer_address: entry.peer_address.clone(),
-            client_address: entry.client_address.clone(),
-        };
-        Some((*replica, member))
-    };
-    founders.iter().map(member).collect()
 }
 
 /// Takes in what a place tells of the map.

@@ -19,7 +19,7 @@ use rossby_domain::ids::{
 };
 use rossby_domain::placement::{
     Beginning, Birth, Change, ClusterMap, FoundingGroup, NodeEntry, Owner, PLACEMENT_GROUP,
-    PlacementRefusal, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
+    PlacementRefusal, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth, home_first,
 };
 use rossby_raft::Member;
 use rossby_storage::datadir::{DataDirectory, HeldReplica};
@@ -242,15 +242,6 @@ impl Founding {
             && plan.survive.is_none_or(|goal| goal == self.goal)
             && own == planned
     }
-}
-
-/// Numbers the replicas anew, those at home first: the first one brings its group to life, and is likely to
-/// lead.
-pub(super) fn home_first(born: &mut FoundingGroup, nodes: &BTreeMap<NodeId, NodeEntry>) {
-    let is_away = |node: &NodeId| nodes.get(node).is_none_or(|at| at.region != born.home);
-    let mut founders: Vec<NodeId> = born.founders.values().copied().collect();
-    founders.sort_by_key(|node| (is_away(node), *node));
-    born.founders = (1..).map(ReplicaId).zip(founders).collect();
 }
 
 #[cfg(test)]

@@ -18,14 +18,12 @@ use std::time::Duration;
 
 use rossby_api::ClusterSecrets;
 use rossby_api::peer::{MeetError, Welcome, meet};
-use rossby_api::placement::{MapKeeper, SealedFile};
+use rossby_api::placement::{AttemptError, MapKeeper, begin_attempt, begun_attempt, end_attempt};
 use rossby_domain::placement::JoinAttempt;
 use rossby_proto::v1;
 use rossby_seams::disk::FileDisk;
-use rossby_seams::random;
 use rossby_storage::datadir::{ClusterIdentity, DataDirectory};
 use rustls::ClientConfig;
-use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
@@ -38,11 +36,6 @@ use crate::exit::{Exit, Failure};
 
 /// The variable that may hold the token.
 pub const TOKEN_VARIABLE: &str = "ROSSBY_JOIN_TOKEN";
-/// The file that names the try, in the data directory.
-const FILE: SealedFile = SealedFile {
-    name: "joining",
-    what: "rossby try to join",
-};
 /// Far more than a token has.
 const TOKEN_BYTES_MAX: u64 = 4096;
 /// How long a seed may take: it calls this node back, and asks its placement group.
@@ -58,13 +51,6 @@ pub struct JoinPlan {
     pub seeds: Vec<HostPort>,
     /// What a seed is shown, and whom to take for one.
     pub tls: Arc<ClientConfig>,
-}
-
-/// What a data directory that is not a member's yet keeps of joining.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Try {
-    attempt: JoinAttempt,
 }
 
 /// Why a node does not become a member.
@@ -91,6 +77,9 @@ pub enum JoinFailure {
     #[error("no seed is a node of the token's cluster: {0}")]
     NoSeed(String),
     /// The file that names the try.
+    #[error(transparent)]
+    Attempt(#[from] AttemptError),
+    /// The file of the map.
     #[error("{}: {reason}", path.display())]
     File {
         /// The file.
@@ -212,7 +201,7 @@ impl Node {
         };
         let welcome = self.knock(plan, &request).await?;
         self.move_in(data, plan, welcome).await?;
-        if let Err(error) = data.disk().remove(&FILE.path(data.path())) {
+        if let Err(error) = end_attempt(&**data.disk(), data.path()) {
             warn!(%error, "could not remove the file that names the try to join");
         }
         info!(cluster = %plan.token.cluster, "this node has joined by its token");
@@ -221,13 +210,9 @@ impl Node {
 
     /// The name of the try: the one that was begun, or a new one in an empty directory.
     fn attempt(&self, data: &DataDirectory) -> Result<JoinAttempt, NodeError> {
-        let broken = |reason: String| JoinFailure::File {
-            path: FILE.path(data.path()),
-            reason,
-        };
-        let begun: Option<Try> = FILE.read(&**data.disk(), data.path()).map_err(broken)?;
-        if let Some(begun) = begun {
-            return Ok(begun.attempt);
+        let disk = &**data.disk();
+        if let Some(begun) = begun_attempt(disk, data.path()).map_err(JoinFailure::from)? {
+            return Ok(begun);
         }
         let kept = ["founding", "wal", "checkpoints", "base"];
         if let Some(found) = kept
@@ -240,10 +225,8 @@ impl Node {
             }
             .into());
         }
-        let attempt = JoinAttempt(random::bytes(&*self.parts.random)?);
-        let written = FILE.write(&**data.disk(), data.path(), &Try { attempt });
-        written.map_err(|error| broken(error.to_string()))?;
-        Ok(attempt)
+        let attempt = begin_attempt(disk, data.path(), &*self.parts.random);
+        Ok(attempt.map_err(JoinFailure::from)?)
     }
 
     /// Asks one seed after the other until one takes this node in.

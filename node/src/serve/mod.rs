@@ -466,6 +466,6 @@ fn join_failure(failure: &JoinFailure, text: String) -> Failure {
         JoinFailure::NotEmpty { .. } => Failure::new(Exit::Storage, text)
             .help("give it an empty directory with --data, or leave --join out"),
         JoinFailure::Elsewhere(_) => Failure::new(Exit::Config, text),
-        JoinFailure::File { .. } => Failure::new(Exit::Storage, text),
+        JoinFailure::Attempt(_) | JoinFailure::File { .. } => Failure::new(Exit::Storage, text),
     }
 }

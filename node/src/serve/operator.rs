@@ -9,6 +9,7 @@ use rossby_api::admin::{
     BackupSource, InitPlan, IssuedToken, KnownToken, MadeCluster, MembersOrder, MembersProgress,
     NewGroup, NodeStatus, Operator, OperatorError, PlacementView, Standing,
 };
+use rossby_api::placement::grow;
 use rossby_api::workers::tell_time;
 use rossby_domain::ids::{GroupId, MapVersion, NodeId, PartitionId};
 use rossby_domain::placement::{PLACEMENT_GROUP, RegionName, SurvivalGoal, TokenWanted};
@@ -208,7 +209,8 @@ impl Operator for Node {
         home: RegionName,
         partitions: Option<u16>,
     ) -> Result<NewGroup, OperatorError> {
-        self.grow(home, partitions).await
+        self.entered()?;
+        grow(self, home, partitions).await
     }
 
     async fn issue_token(&self, wanted: TokenWanted) -> Result<IssuedToken, OperatorError> {

@@ -6,7 +6,6 @@
 //!   any node ─► every node of the map: Status ─► what the leader of each group tells
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use rossby_api::admin::{OperatorError, PlacementView, group_status};
 use rossby_api::peer::Connections;
+use rossby_api::placement::{Known, best};
 use rossby_domain::command::{HISTORY_ROWS, Place};
 use rossby_domain::ids::{GroupId, MapVersion, NodeId};
 use rossby_domain::placement::{
@@ -40,9 +40,7 @@ const TRIES: u32 = 8;
 /// Between two looks whether the first map is in the log.
 const FOUND_AGAIN: Duration = Duration::from_millis(200);
 
-/// What is known of each group, and which nodes did not answer.
-type Known = (Vec<v1::KnownGroup>, Vec<NodeId>);
-/// The same, and the steps under way.
+/// What is known of each group, which nodes did not answer, and the steps under way.
 type Told = (Vec<v1::KnownGroup>, Vec<NodeId>, Vec<v1::StepUnderWay>);
 
 impl Node {
@@ -388,26 +386,4 @@ async fn ask_status(
     };
     let answered = tokio::time::timeout(STATUS_WITHIN, asked).await;
     answered.ok().flatten()
-}
-
-/// Of what was told of each group, what its leader says, or else the latest.
-fn best(told: Vec<v1::GroupStatus>) -> Vec<v1::KnownGroup> {
-    let rank = |status: &v1::GroupStatus| {
-        let leads = status.role == "leader";
-        (leads, status.term, status.applied_index)
-    };
-    let mut groups: BTreeMap<u32, v1::GroupStatus> = BTreeMap::new();
-    for status in told {
-        match groups.get(&status.group_id) {
-            Some(known) if rank(known) >= rank(&status) => {}
-            _ => {
-                groups.insert(status.group_id, status);
-            }
-        }
-    }
-    let known = |status: v1::GroupStatus| v1::KnownGroup {
-        from_leader: status.role == "leader",
-        status: Some(status),
-    };
-    groups.into_values().map(known).collect()
 }

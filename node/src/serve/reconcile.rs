@@ -1,6 +1,5 @@
 //! The plan's loop (`rossby_api::placement`), as this node gives it the others to ask and to order.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +11,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use rossby_api::admin::OperatorError;
 use rossby_api::peer::PlannedStep;
-use rossby_api::placement::{Ground, Told, kind, reconcile};
-use rossby_domain::ids::{GroupId, NodeId};
-use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP, Patience, Step};
+use rossby_api::placement::{Ground, Known, Told, kind, reconcile};
+use rossby_domain::ids::{GroupId, MapVersion, NodeId, ReplicaId};
+use rossby_domain::placement::{Change, ClusterMap, PLACEMENT_GROUP, Patience, Step};
 use rossby_proto::v1;
 use rossby_raft::Member;
 use tokio::time::timeout;
@@ -149,25 +148,22 @@ impl Ground for Node {
         *self.under_way.lock() = steps;
     }
 
-    async fn unborn(&self) -> BTreeSet<GroupId> {
-        let known = match self.known_groups().await {
-            Ok((known, quiet)) if quiet.is_empty() => known,
-            _ => return BTreeSet::new(),
-        };
-        let statuses = known.into_iter().filter_map(|known| known.status);
-        statuses
-            .filter(|status| status.members.is_empty())
-            .map(|status| GroupId(status.group_id))
-            .collect()
+    async fn known_groups(&self) -> Result<Known, OperatorError> {
+        // Its own, of the same name.
+        Self::known_groups(self).await
     }
 
-    async fn finish_birth(
+    async fn change_map(&self, change: Change) -> Result<MapVersion, OperatorError> {
+        self.change_map_anywhere(change).await
+    }
+
+    async fn found_replica(
         &self,
         group: GroupId,
         map: &Arc<ClusterMap>,
+        founder: (ReplicaId, NodeId),
+        initialise: bool,
     ) -> Result<(), OperatorError> {
-        let entry = map.groups().get(&group);
-        let entry = entry.ok_or_else(|| unavailable(format!("group {group} is not in the map")))?;
-        self.bring_to_life(group, map, &entry.founders).await
+        self.place_founder(group, map, founder, initialise).await
     }
 }
