@@ -158,8 +158,17 @@ pub enum What {
     KnowsMap {
         /// Its version.
         version: MapVersion,
+        /// The nodes in it.
+        nodes: BTreeSet<NodeId>,
         /// The digest of all that it says.
         content: Digest,
+    },
+    /// Something that lets a node into the cluster, or does not.
+    Admission {
+        /// The node.
+        node: NodeId,
+        /// What happened.
+        event: AdmissionEvent,
     },
     /// The leader of the placement group (`who`) begins a step of its plan.
     Planned(String),
@@ -195,6 +204,37 @@ pub enum What {
     /// All faults are over for good: all nodes run, the network is whole, disks have space, clocks
     /// are right. From here on the service must come back.
     Healed,
+}
+
+/// What lets a node into the cluster, or does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdmissionEvent {
+    /// The operator sets out to put the node in the map by himself, without a token.
+    Put,
+    /// The operator has been given a join token for it.
+    Issued {
+        /// From then on it is good no more, by the clock of the placement group.
+        expires_at: Timestamp,
+    },
+    /// The placement group has said that its token is revoked.
+    Revoked,
+    /// A data directory shows the token.
+    Shown {
+        /// Its try to join.
+        attempt: Digest,
+    },
+    /// The placement group has said that this try is let in.
+    LetIn {
+        /// The try.
+        attempt: Digest,
+    },
+    /// The placement group has said that this try is not let in.
+    TurnedAway {
+        /// The try.
+        attempt: Digest,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What a client asks for.

@@ -104,7 +104,7 @@ fn summary(seed: u64, report: &Report) -> String {
         .collect();
     format!(
         "{verdict} seed {seed} ({}): {:.0?} of its time, {} observations, {} reigns, {} crashes, {} other \
-         faults, {} disks lost ({} bits flipped, {} starts refused), {} steps planned, {} replicas removed, \
+         faults, {} disks lost ({} bits flipped, {} starts refused), {} steps planned, {} tries to join ({} let in), {} replicas removed, \
          {} checkpoints ({} shipped), calls {} answered, {} unknown; trace {digest}\n",
         report.shape.name(),
         report.lasted,
@@ -116,6 +116,8 @@ fn summary(seed: u64, report: &Report) -> String {
         figures.bits,
         figures.refused,
         figures.steps,
+        figures.let_in + figures.turned_away,
+        figures.let_in,
         figures.removed,
         figures.checkpoints,
         figures.shipped,

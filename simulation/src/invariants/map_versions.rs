@@ -25,7 +25,9 @@ impl Invariant for MapVersions {
     fn observe(&mut self, observation: &Observation, _: &Known) -> Result<(), String> {
         let who = observation.who;
         let (version, content) = match &observation.what {
-            What::KnowsMap { version, content } => (*version, *content),
+            What::KnowsMap {
+                version, content, ..
+            } => (*version, *content),
             // What it had not written down yet it has to ask for again.
             What::Crashed { .. } | What::Wiped => {
                 self.known.remove(&who);
@@ -50,6 +52,8 @@ impl Invariant for MapVersions {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::invariants::story::{Story, caught, node};
     use crate::observe::Loss;
@@ -57,6 +61,7 @@ mod tests {
     fn knows(story: &mut Story, number: u64, version: u64, content: &str) {
         let what = What::KnowsMap {
             version: MapVersion(version),
+            nodes: BTreeSet::new(),
             content: Digest::of(content.as_bytes()),
         };
         story.push(node(number), what);

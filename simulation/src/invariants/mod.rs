@@ -3,6 +3,7 @@
 //! A clause that is broken is reported at the first observation that shows it; what only the whole
 //! history shows, at its end.
 
+mod admission;
 mod bytes_as_written;
 mod commit;
 mod effectively_once;
@@ -90,6 +91,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<promotion::Promotion>::default(),
         Box::<one_owner::OneOwner>::default(),
         Box::<map_versions::MapVersions>::default(),
+        Box::<admission::Admission>::default(),
         Box::<state_machine_safety::StateMachineSafety>::default(),
         Box::<power_loss::PowerLoss>::default(),
         Box::<equal_replicas::EqualReplicas>::default(),

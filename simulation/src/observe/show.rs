@@ -7,8 +7,8 @@ use rossby_domain::ids::{DeviceAddress, ReplicaId};
 use rossby_storage::LogPosition;
 
 use super::{
-    Digest, Failure, Loss, Observation, Recovered, ReplicaEvent, Request, Response, Seen, SimTime,
-    Vote, What, Who,
+    AdmissionEvent, Digest, Failure, Loss, Observation, Recovered, ReplicaEvent, Request, Response,
+    Seen, SimTime, Vote, What, Who,
 };
 
 impl fmt::Display for SimTime {
@@ -75,9 +75,16 @@ impl fmt::Display for What {
             Self::ClockDrifts { ppm, upto_ms } => {
                 write!(f, "clock runs {ppm:+} ppm fast, up to {upto_ms:+} ms off")
             }
-            Self::KnowsMap { version, content } => {
-                write!(f, "knows map {version} ({content})")
+            Self::KnowsMap {
+                version,
+                nodes,
+                content,
+            } => {
+                let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+                let nodes = nodes.join(", ");
+                write!(f, "knows map {version} ({content}) of nodes {nodes}")
             }
+            Self::Admission { node, event } => write!(f, "{event} of node {node}"),
             Self::Planned(step) => write!(f, "plans: {step}"),
             Self::Foretold {
                 group,
@@ -107,6 +114,24 @@ impl fmt::Display for What {
             Self::FaultOn(fault) => write!(f, "fault begins: {fault}"),
             Self::FaultOff(fault) => write!(f, "fault ends: {fault}"),
             Self::Healed => f.write_str("all faults are over"),
+        }
+    }
+}
+
+impl fmt::Display for AdmissionEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put => f.write_str("putting in"),
+            Self::Issued { expires_at } => {
+                let until = expires_at.as_millis();
+                write!(f, "join token, good until {until} ms,")
+            }
+            Self::Revoked => f.write_str("revocation of the token"),
+            Self::Shown { attempt } => write!(f, "try {attempt} with the token"),
+            Self::LetIn { attempt } => write!(f, "letting in by try {attempt}"),
+            Self::TurnedAway { attempt, reason } => {
+                write!(f, "turning away ({reason}) by try {attempt}")
+            }
         }
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use rossby_api::placement::{MapKeeper, NodeDirectory, Orders, Replicas};
+use rossby_api::placement::{MapKeeper, NodeDirectory, Orders, Replicas, first_members};
 use rossby_api::{
     Directory, DoorLimits, MailboxConfig, MailboxService, Metrics, Router, SoleGroup,
 };
 use rossby_domain::ids::NodeId;
 use rossby_domain::placement::ClusterMap;
-use rossby_raft::{Blocking, Group, Groups, GroupsConfig, StartError};
+use rossby_raft::{Blocking, Group, Groups, GroupsConfig, InitializeError, StartError};
 use rossby_seams::base::MemoryBase;
 use rossby_seams::disk::Disk;
 use rossby_seams::random::SeededRandom;
@@ -87,7 +87,8 @@ impl Birth {
         });
         let groups = Groups::witnessed(self.groups(&gone, &wal, &store), witness.clone());
         self.common.network.register(self.node, groups.clone());
-        let started = match self.start(&groups, &witness, held).await {
+        let started = self.start(&groups, &witness, keeper.as_deref(), held);
+        let started = match started.await {
             Ok(started) => started,
             Err(error) => {
                 writer.abort();
@@ -119,17 +120,29 @@ impl Birth {
         Ok(life)
     }
 
-    /// Starts the replicas; one that was removed, which its log knows, is buried instead.
+    /// Starts the replicas, and has one that is to do so bring its group to life; one that was removed, which its
+    /// log knows, is buried instead.
     pub(super) async fn start(
         &self,
         groups: &Groups,
         witness: &LifeWitness,
+        keeper: Option<&MapKeeper>,
         held: &BTreeSet<HeldReplica>,
     ) -> Result<Vec<Arc<Group>>, LifeError> {
         let mut started = Vec::new();
         for held in held {
-            match groups.start(held.group, held.replica).await {
+            // It runs already if an earlier try came no further.
+            let running = groups.get(held.group);
+            let running = running.filter(|running| running.replica() == held.replica);
+            let group = match running {
+                Some(running) => Ok(running),
+                None => groups.start(held.group, held.replica).await,
+            };
+            match group {
                 Ok(group) => {
+                    if held.initialise {
+                        initialize(&group, keeper).await?;
+                    }
                     witness.readers.lock().insert(held.group, group.reader());
                     started.push(group);
                 }
@@ -237,6 +250,19 @@ impl Birth {
             courier: Arc::new(common.codes.clone()),
             metrics: metrics(),
         })
+    }
+}
+
+/// Gives a new group its first members, if that was not done before. Twin of `initialize` in `rossby_node`.
+async fn initialize(group: &Group, keeper: Option<&MapKeeper>) -> Result<(), LifeError> {
+    if !group.status().members.is_empty() {
+        return Ok(());
+    }
+    let members = keeper.and_then(|keeper| first_members(&keeper.newest(), group.id()));
+    let members = members.ok_or(LifeError::NoPlan(group.id()))?;
+    match group.initialize(members).await {
+        Ok(()) | Err(InitializeError::AlreadyInitialized) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Each fault begins, lasts and ends by itself; several may last at a time. When the steps are
 //! over, [`Faults::heal`] ends them all for good.
 
+mod growth;
 mod members;
 mod regions;
 
@@ -69,6 +70,8 @@ const KINDS_OF_REGIONS: &[(Kind, u64)] = &[
     (Kind::ChangeOfPlacement, 34),
     (Kind::WorkAstray, 14),
     (Kind::ClockDrift, 8),
+    (Kind::GroupAdded, 12),
+    (Kind::JoinByToken, 24),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +102,8 @@ enum Kind {
     ChangeOfPlacement,
     WorkAstray,
     ClockDrift,
+    GroupAdded,
+    JoinByToken,
 }
 
 /// The faults of a world.
@@ -189,7 +194,8 @@ impl Faults {
     }
 
     fn others(&self, node: NodeId) -> Vec<NodeId> {
-        let ids = self.nodes.iter().map(|node| node.id);
+        let there = self.nodes.iter().filter(|node| node.is_there());
+        let ids = there.map(|node| node.id);
         ids.filter(|id| *id != node).collect()
     }
 
@@ -234,6 +240,8 @@ impl Faults {
             Kind::ChangeOfPlacement => Box::pin(self.change_placement()).await,
             Kind::WorkAstray => self.work_astray().await,
             Kind::ClockDrift => self.clock_drift().await,
+            Kind::GroupAdded => Box::pin(self.add_group()).await,
+            Kind::JoinByToken => self.join_by_token().await,
         }
     }
 
@@ -348,7 +356,7 @@ impl Faults {
         }
         self.off("power loss on every node");
         sleep(self.dice.millis(50, 3_000)).await;
-        for node in &self.nodes {
+        for node in self.nodes.iter().filter(|node| node.is_there()) {
             sleep(self.dice.millis(0, 1_000)).await;
             self.start(node).await;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rossby_domain::ids::{GroupId, NodeId, PartitionCount, ReplicaId};
 use rossby_domain::placement::{
     Beginning, Birth, Change, ClusterMap, NodeEntry, NodeState, PLACEMENT_GROUP, Patience,
-    PlacementRefusal, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
+    PlacementRefusal, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth, home_first,
 };
 use rossby_raft::{Member, Timing};
 use rossby_seams::transport::Conditions;
@@ -25,6 +25,8 @@ const SMALL_PERMILLE: u64 = 250;
 const LARGE_PERMILLE: u64 = 80;
 /// The regions.
 const REGIONS: [&str; 3] = ["asia", "eu", "us"];
+/// So many nodes may come later. Each join token takes a number, and some are never used.
+const TO_COME: u64 = 10;
 /// How long one way between two regions takes, at least and at most, in milliseconds.
 const WAY_MS: (u64, u64) = (10, 75);
 /// The partitions of worlds without regions, and with them: some of these are spare.
@@ -83,8 +85,10 @@ impl Shape {
 /// The layout of a world's cluster.
 #[derive(Debug)]
 pub struct Layout {
-    /// All nodes, those to spare too, and where they are.
+    /// The nodes that are there from the beginning, those to spare too, and where they are.
     pub nodes: BTreeMap<NodeId, RegionName>,
+    /// Those that may come later, and where they will be.
+    pub to_come: BTreeMap<NodeId, RegionName>,
     /// The first replicas of each group.
     pub founders: BTreeMap<GroupId, BTreeMap<ReplicaId, NodeId>>,
     /// How the cluster map begins, where there is one, and the map then.
@@ -122,6 +126,7 @@ impl Layout {
         let seats = (1..=MEMBERS).map(|node| (ReplicaId(node + 100), NodeId(node)));
         Self {
             nodes: nodes.collect(),
+            to_come: BTreeMap::new(),
             founders: BTreeMap::from([(GROUP, seats.collect())]),
             first: None,
             partitions: partitions(FEW_PARTITIONS),
@@ -147,7 +152,13 @@ impl Layout {
             .iter()
             .map(|(node, region)| (*node, entry(*node, region)));
         let entries: BTreeMap<NodeId, NodeEntry> = entries.collect();
-        let Birth { placement, groups } = birth(&entries, goal, VOTERS_AT_HOME);
+        let Birth {
+            placement,
+            mut groups,
+        } = birth(&entries, goal, VOTERS_AT_HOME);
+        for born in groups.values_mut() {
+            home_first(born, &entries);
+        }
         let data = groups
             .iter()
             .map(|(group, born)| (*group, born.founders.clone()));
@@ -172,8 +183,12 @@ impl Layout {
                 ways.insert((first.clone(), second.clone()), dice.millis(least, most));
             }
         }
+        let later = (spare.0 + 1..=spare.0 + TO_COME).map(NodeId);
+        let to_come = later.filter_map(|node| Some((node, dice.pick(&names)?.clone())));
+        let to_come = to_come.collect();
         Ok(Self {
             nodes,
+            to_come,
             founders,
             first: Some((change, map)),
             partitions,
@@ -223,7 +238,8 @@ impl Layout {
     /// Where a node is.
     #[must_use]
     pub fn region(&self, node: NodeId) -> RegionName {
-        self.nodes.get(&node).cloned().unwrap_or_default()
+        let region = self.nodes.get(&node).or_else(|| self.to_come.get(&node));
+        region.cloned().unwrap_or_default()
     }
 
     /// A node as the map shows it.
@@ -289,6 +305,8 @@ mod tests {
             assert_eq!(groups, [0, 1, 2, 3]);
             let spare = NodeId(3 * each + 1);
             assert!(layout.held_by(spare).is_empty());
+            let later = layout.to_come.keys().next();
+            assert_eq!(later, Some(&NodeId(3 * each + 2)));
             let (_, map) = layout.first.as_ref().unwrap();
             assert!(!map.nodes().contains_key(&spare) && map.spare().count() == 2);
         }

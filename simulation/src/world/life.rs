@@ -12,13 +12,16 @@ use rossby_api::peer::{GroupReport, PlannedStep};
 use rossby_api::placement::{
     By, MapKeeper, Orders, PlannedChange, Replicas, begin_step, reconcile, reports,
 };
-use rossby_api::{MailboxService, Router, Workers};
+use rossby_api::{Code, MailboxService, Router, Workers};
 use rossby_domain::command::Place;
 use rossby_domain::ids::{GroupId, MapVersion, NodeId, ReplicaId};
-use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP, PLACEMENT_PARTITION};
-use rossby_domain::{Answer, Command, Query};
+use rossby_domain::placement::{
+    Change, ClusterMap, PLACEMENT_GROUP, PLACEMENT_PARTITION, PlacementRefusal,
+};
+use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
 use rossby_raft::{
-    Advance, Blocking, ChangeError, Deed, Group, Groups, Newcomers, Order, StartError, Witness,
+    Advance, Blocking, ChangeError, Deed, Group, Groups, InitializeError, Newcomers, Order,
+    StartError, Witness,
 };
 use rossby_seams::random::SeededRandom;
 use rossby_storage::datadir::{DataDirectory, DataDirectoryError, HeldReplica};
@@ -43,6 +46,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Between two tries to bring the first map into the log, and how long one may take.
 const FOUND_AGAIN: Duration = Duration::from_millis(200);
 const FOUND_WITHIN: Duration = Duration::from_secs(5);
+/// How long one try to read or change the map may take.
+pub(super) const MAP_WITHIN: Duration = Duration::from_secs(5);
 /// How long one call may carry an order on, and how long leadership may take to go elsewhere.
 pub(super) const AT_THE_LEADER: Duration = Duration::from_secs(20);
 const TRANSFER_WITHIN: Duration = Duration::from_secs(10);
@@ -68,6 +73,15 @@ pub enum LifeError {
     /// The group.
     #[error("the group: {0}")]
     Start(#[from] StartError),
+    /// A group was not brought to life.
+    #[error("the group's beginning: {0}")]
+    Initialize(#[from] InitializeError),
+    /// A replica is to bring a group to life that is in no map.
+    #[error("the plan of group {0} is missing")]
+    NoPlan(GroupId),
+    /// The map could not be written down.
+    #[error("the map: {0}")]
+    Map(io::Error),
     /// The process ended while it started.
     #[error("it ended while it started")]
     Ended,
@@ -127,13 +141,13 @@ impl Life {
     /// What it does beside the work of its groups, where there is a map.
     pub(super) fn work(self: &Arc<Self>) {
         let Some(keeper) = &self.keeper else { return };
-        let (gone, peers) = (self.gone.clone(), self.parts.peers(&self.gone));
+        let (gone, source) = (self.gone.clone(), self.parts.peers(&self.gone));
         tokio::spawn(Arc::clone(keeper).keep(Blocking::Inline, gone.clone()));
         let groups = Arc::clone(&self.groups);
         tokio::spawn(Arc::clone(keeper).introduce(self.node, groups, gone.clone()));
         tokio::spawn(tell_maps(Arc::clone(&self.witness), Arc::clone(keeper)));
         tokio::spawn(found_map(Arc::clone(self)));
-        let (life, source) = (Arc::clone(self), peers.clone());
+        let life = Arc::clone(self);
         tokio::spawn(async move {
             let random = SeededRandom::new(life.parts.dice.seed_of("maps"));
             let asked = life.keeper.iter().map(|keeper| {
@@ -141,16 +155,58 @@ impl Life {
             });
             futures_util::future::join_all(asked).await;
         });
-        let life = Arc::clone(self);
-        let ground = Arc::new(LifeGround { life, peers });
-        tokio::spawn(reconcile(ground, Layout::patience(), gone));
+        tokio::spawn(reconcile(Arc::new(self.ground()), Layout::patience(), gone));
+    }
+
+    /// It and the others, as the plan and orders of placement meet them.
+    pub(super) fn ground(self: &Arc<Self>) -> LifeGround {
+        LifeGround {
+            life: Arc::clone(self),
+            peers: self.parts.peers(&self.gone),
+        }
+    }
+
+    /// Has the placement group change the map. Twin of `change_map_anywhere` in `rossby_node`.
+    pub(super) async fn change_map(&self, change: Change) -> Result<MapVersion, MapTrouble> {
+        let deadline = Instant::now() + MAP_WITHIN;
+        let map = self.read_map(deadline).await.ok_or(MapTrouble::Passing)?;
+        let command = || {
+            let (based_on, change) = (map.version(), change.clone());
+            let place = Command::Place(Place { based_on, change });
+            vec![(PLACEMENT_PARTITION, place)]
+        };
+        let proposed = self.router.propose(PLACEMENT_GROUP, command, deadline);
+        let proposed = proposed.await.map_err(|error| match error.code() {
+            Code::OutcomeUnknown => MapTrouble::Unknown,
+            _ => MapTrouble::Passing,
+        });
+        match proposed?.replies.pop() {
+            Some(Ok(Outcome::Placed { version })) => Ok(version),
+            Some(Err(Rejection::PlacementRefused(PlacementRefusal::Unchanged))) => {
+                Ok(map.version())
+            }
+            Some(Err(Rejection::PlacementRefused(refusal))) => Err(MapTrouble::Refused(refusal)),
+            _ => Err(MapTrouble::Passing),
+        }
+    }
+
+    /// The map as the placement group has it now; `None` if nobody tells, or it is not founded yet.
+    pub(super) async fn read_map(&self, deadline: Instant) -> Option<ClusterMap> {
+        let asked = self
+            .router
+            .ask(PLACEMENT_GROUP, PLACEMENT_PARTITION, Query::Map, deadline);
+        match asked.await {
+            Ok(Answer::Map(map)) if map.version() > MapVersion(0) => Some(map),
+            _ => None,
+        }
     }
 
     /// Holds one more replica, in the order of `rossby_node`: in the identity first, then running.
     pub(super) async fn hold(self: &Arc<Self>, held: HeldReplica) -> Result<(), LifeError> {
         let held = BTreeSet::from([held]);
         self.parts.take_places(&held)?;
-        let starting = self.parts.start(&self.groups, &self.witness, &held);
+        let keeper = self.keeper.as_deref();
+        let starting = self.parts.start(&self.groups, &self.witness, keeper, &held);
         let started = self.gone.run_until_cancelled(starting).await;
         for group in started.ok_or(LifeError::Ended)?? {
             self.take_in(group);
@@ -163,6 +219,12 @@ impl Life {
         if let (Some(keeper), Some(map)) = (&self.keeper, map) {
             keeper.offer(map);
         }
+    }
+
+    /// Writes the newest map down: whoever brings a group to life finds its first members there, after a crash too.
+    pub(super) fn keep_map(&self) -> Result<(), LifeError> {
+        let written = self.keeper.as_ref().map(|keeper| keeper.write_newest());
+        written.transpose().map(drop).map_err(LifeError::Map)
     }
 
     /// The newest map that it knows, where there is one.
@@ -240,7 +302,12 @@ impl Life {
                     let (id, map) = (group.id(), self.map());
                     let common = &self.parts.common;
                     let inviting = common.visit(self.node, member.node, async move |node| {
-                        let joined = node.join(id, replica, map).await;
+                        let held = HeldReplica {
+                            group: id,
+                            replica,
+                            initialise: false,
+                        };
+                        let joined = node.join(held, map).await;
                         if let Err(error) = &joined {
                             tracing::info!(node = %node.id, %error, "did not join");
                         }
@@ -284,6 +351,17 @@ impl Life {
         self.wal.shut_down();
         true
     }
+}
+
+/// Why the map was not changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum MapTrouble {
+    /// It makes no map.
+    Refused(PlacementRefusal),
+    /// Nothing was done: somebody does not answer, or another change came first.
+    Passing,
+    /// Nobody knows.
+    Unknown,
 }
 
 /// Why an order went no further.
@@ -345,6 +423,7 @@ async fn tell_maps(witness: Arc<LifeWitness>, keeper: Arc<MapKeeper>) {
         let map = Arc::clone(&newest.borrow_and_update());
         witness.node(What::KnowsMap {
             version: map.version(),
+            nodes: map.nodes().keys().copied().collect(),
             content: Digest::of(format!("{map:?}").as_bytes()),
         });
         tokio::select! {
@@ -396,7 +475,7 @@ pub(super) struct LifeWitness {
 }
 
 impl LifeWitness {
-    fn node(&self, what: What) {
+    pub(super) fn node(&self, what: What) {
         if !self.gone.is_cancelled() {
             self.common.recorder.saw(Who::Node(self.node), what);
         }

@@ -17,6 +17,8 @@ pub mod courier;
 pub mod dice;
 pub mod door;
 pub mod faults;
+mod growing;
+mod joining;
 pub mod layout;
 mod leases;
 pub mod life;
@@ -237,8 +239,10 @@ impl World {
         let paces = common.dice.stream("paces");
         let paced = || clock().paced(pace_permille(&paces));
         let known: Vec<NodeId> = common.layout.nodes.keys().copied().collect();
+        let to_come = common.layout.to_come.keys();
         let nodes: Vec<Arc<Node>> = known
             .iter()
+            .chain(to_come)
             .map(|id| Arc::new(Node::new(*id, paced(), Arc::clone(&common))))
             .collect();
         let weak = nodes.iter().map(|node| (node.id, Arc::downgrade(node)));
@@ -259,7 +263,7 @@ impl World {
         let person = |number| {
             let id = ClientId(number);
             // Everybody begins elsewhere.
-            let begin_at = usize::try_from(number).unwrap_or_default() % nodes.len();
+            let begin_at = usize::try_from(number).unwrap_or_default() % known.len();
             let region = nodes
                 .get(begin_at)
                 .map(|node| common.layout.region(node.id));

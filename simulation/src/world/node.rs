@@ -137,6 +137,9 @@ pub enum JoinError {
     /// No process runs there.
     #[error("nothing runs there")]
     Off,
+    /// Only a member brings a group to life.
+    #[error("it belongs to no cluster yet")]
+    Stranger,
     /// It holds another replica, or held one.
     #[error("it holds replica {0}")]
     Taken(ReplicaId),
@@ -172,6 +175,8 @@ struct State {
 
 /// What runs on a node.
 enum Process {
+    /// Nothing, and there is no such machine: it may come later.
+    Absent,
     /// Nothing.
     Off,
     /// A process that belongs to no group yet, and waits to be told.
@@ -191,9 +196,13 @@ struct Boot {
 }
 
 impl Node {
-    /// A node with an empty disk, and no process yet.
+    /// A node with an empty disk, and no process yet; or one that may come later.
     #[must_use]
     pub fn new(id: NodeId, clock: WorldClock, common: Arc<Common>) -> Self {
+        let process = match common.layout.to_come.contains_key(&id) {
+            true => Process::Absent,
+            false => Process::Off,
+        };
         Self {
             id,
             clock: Arc::new(clock),
@@ -204,7 +213,7 @@ impl Node {
                 base: Arc::default(),
                 begun: 0,
                 ended: 0,
-                process: Process::Off,
+                process,
                 is_damaged: false,
             }),
             joining: tokio::sync::Mutex::default(),
@@ -225,10 +234,30 @@ impl Node {
     pub fn is_spare(&self) -> bool {
         let state = self.state.lock();
         match &state.process {
-            Process::Waits(_) | Process::Removed(..) => true,
+            Process::Absent | Process::Waits(_) | Process::Removed(..) => true,
             Process::Off => false,
             Process::Runs(life) => life.replicas.is_empty(),
         }
+    }
+
+    /// Whether there is such a machine.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        !matches!(self.state.lock().process, Process::Absent)
+    }
+
+    /// Sets the machine up, with an empty disk and no process yet, if it is not there.
+    pub fn set_up(&self) {
+        let mut state = self.state.lock();
+        if let Process::Absent = state.process {
+            state.process = Process::Off;
+        }
+    }
+
+    /// Takes the machine away for good.
+    pub fn put_away(&self) {
+        self.wipe();
+        self.state.lock().process = Process::Absent;
     }
 
     /// Whether its process belongs to no cluster yet.
@@ -241,7 +270,7 @@ impl Node {
     #[must_use]
     pub fn describe(&self, group: GroupId) -> Option<Newcomer> {
         match &self.state.lock().process {
-            Process::Off => None,
+            Process::Absent | Process::Off => None,
             Process::Waits(_) => Some(Newcomer::Free),
             Process::Removed(replica, _) => Some(Newcomer::Holds(*replica)),
             Process::Runs(life) => Some(match life.replica(group) {
@@ -296,6 +325,9 @@ impl Node {
     pub fn crash(&self, loss: PowerLoss) {
         let process = {
             let mut state = self.state.lock();
+            if let Process::Absent = state.process {
+                return;
+            }
             state.disk = state.disk.crash(loss);
             state.base = copy(&state.base);
             state.ended += 1;
@@ -446,37 +478,45 @@ impl Node {
         Err(LifeError::Ended)
     }
 
-    /// Has a process take a place in a group, as this replica. Twin of `join` in `rossby_node`: doing it
+    /// Has a process take a place in a group, as a replica. Twin of `join` in `rossby_node`: doing it
     /// again does nothing.
     ///
     /// # Errors
     /// [`JoinError`]. After [`JoinError::Life`] it can be tried again.
     pub async fn join(
         &self,
-        group: GroupId,
-        replica: ReplicaId,
+        held: HeldReplica,
         map: Option<Arc<ClusterMap>>,
     ) -> Result<(), JoinError> {
-        let held = HeldReplica {
-            group,
-            replica,
-            initialise: false,
-        };
         let running = match &self.state.lock().process {
             Process::Runs(life) => Some(Arc::clone(life)),
             _ => None,
         };
         let Some(life) = running else {
+            if held.initialise {
+                return Err(JoinError::Stranger);
+            }
             return self.take_places(BTreeSet::from([held]), map).await;
         };
         let _alone = self.joining.lock().await;
-        match life.replica(group) {
-            Some(own) if own == replica => Ok(()),
+        match life.replica(held.group) {
+            Some(own) if own == held.replica => Ok(()),
             Some(own) => Err(JoinError::Taken(own)),
             None => {
                 life.offer(map);
+                if held.initialise {
+                    life.keep_map()?;
+                }
                 Ok(life.hold(held).await?)
             }
+        }
+    }
+
+    /// The directory of a process that belongs to no cluster yet.
+    pub(super) fn waiting(&self) -> Option<Data> {
+        match &self.state.lock().process {
+            Process::Waits(data) => Some(Arc::clone(data)),
+            _ => None,
         }
     }
 
@@ -491,7 +531,7 @@ impl Node {
     ) -> Result<(), JoinError> {
         let _alone = self.joining.lock().await;
         let data = match &self.state.lock().process {
-            Process::Off => return Err(JoinError::Off),
+            Process::Absent | Process::Off => return Err(JoinError::Off),
             Process::Runs(life) => {
                 let mut new = held
                     .iter()

@@ -4,33 +4,31 @@
 //! Twin of `rossby_node`'s `serve/members.rs`: from any node to the leader, there one step at a time,
 //! and what is not the group's to do (ask, invite) over the network in memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use rossby_api::placement::{By, latest};
-use rossby_domain::command::Place;
-use rossby_domain::ids::{GroupId, MapVersion, NodeId};
+use rossby_domain::ids::{GroupId, NodeId};
 use rossby_domain::placement::{
-    Change, ClusterMap, Health, PLACEMENT_GROUP, PLACEMENT_PARTITION, PlacementRefusal, plan,
+    Change, ClusterMap, Health, PLACEMENT_GROUP, PlacementRefusal, plan,
 };
-use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
 use rossby_raft::{ChangeError, Group, GroupStatus, Leadership, Order, Refused};
 use tokio::time::{Instant, sleep};
 
 use super::dice::Dice;
+use super::joining::Token;
 use super::layout::{GROUP, Layout, member};
-use super::life::{AT_THE_LEADER, CarryError, Life};
+use super::life::{AT_THE_LEADER, CarryError, Life, MapTrouble};
 use super::node::{Common, Node};
 use crate::observe::{What, Who};
 
 /// Between two tries.
-const AGAIN: Duration = Duration::from_millis(500);
+pub(super) const AGAIN: Duration = Duration::from_millis(500);
 /// Between two looks whether a step of the plan is over.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How long one try to read or change the map may take.
-const MAP_WITHIN: Duration = Duration::from_secs(5);
 
 /// How an order ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,11 +57,13 @@ enum Trouble {
 
 /// The operator.
 pub struct Operator {
-    common: Arc<Common>,
+    pub(super) common: Arc<Common>,
     nodes: Vec<Arc<Node>>,
-    dice: Dice,
+    pub(super) dice: Dice,
     /// What was last found to be left to do.
     unsettled: Mutex<String>,
+    /// The join tokens that he holds, by the nodes that they are for.
+    pub(super) tokens: Mutex<BTreeMap<NodeId, Arc<Token>>>,
 }
 
 impl Operator {
@@ -76,10 +76,11 @@ impl Operator {
             nodes,
             dice,
             unsettled: Mutex::default(),
+            tokens: Mutex::default(),
         }
     }
 
-    fn saw(&self, what: What) {
+    pub(super) fn saw(&self, what: What) {
         self.common.recorder.saw(Who::World, what);
     }
 
@@ -215,35 +216,19 @@ impl Operator {
     }
 
     async fn change_once(&self, change: &Change) -> Option<Changed> {
+        let life = self.any_life()?;
+        let changing = life.change_map(change.clone()).boxed();
+        match life.gone.run_until_cancelled(changing).await? {
+            Ok(_) => Some(Changed::Made),
+            Err(MapTrouble::Refused(refusal)) => Some(Changed::Refused(refusal)),
+            Err(MapTrouble::Passing | MapTrouble::Unknown) => None,
+        }
+    }
+
+    /// A process that runs.
+    pub(super) fn any_life(&self) -> Option<Arc<Life>> {
         let lives: Vec<Arc<Life>> = self.common.lives().collect();
-        let life = self.dice.pick(&lives)?;
-        let changing = async {
-            let deadline = Instant::now() + MAP_WITHIN;
-            let router = &life.router;
-            let asked = router.ask(PLACEMENT_GROUP, PLACEMENT_PARTITION, Query::Map, deadline);
-            let Ok(Answer::Map(map)) = asked.await else {
-                return None;
-            };
-            if map.version() == MapVersion(0) {
-                return None;
-            }
-            let command = || {
-                let (based_on, change) = (map.version(), change.clone());
-                let place = Command::Place(Place { based_on, change });
-                vec![(PLACEMENT_PARTITION, place)]
-            };
-            let proposed = router.propose(PLACEMENT_GROUP, command, deadline).await;
-            match proposed.ok()?.replies.pop()? {
-                Ok(Outcome::Placed { .. })
-                | Err(Rejection::PlacementRefused(PlacementRefusal::Unchanged)) => {
-                    Some(Changed::Made)
-                }
-                Err(Rejection::PlacementRefused(refusal)) => Some(Changed::Refused(refusal)),
-                _ => None,
-            }
-        };
-        let changing = changing.boxed();
-        life.gone.run_until_cancelled(changing).await.flatten()
+        self.dice.pick(&lives).cloned()
     }
 
     /// Has a node that belongs to nothing yet enter the cluster, without a replica.
@@ -265,6 +250,9 @@ impl Operator {
                 if self.newest_map().nodes().contains_key(&node.id) {
                     self.take_in(node).await;
                 }
+            }
+            if let Some(home) = self.left_unborn() {
+                let _ = self.add_group_once(&home, None).await;
             }
             let mut unsettled = None;
             for group in self.groups() {

@@ -3,25 +3,25 @@
 //! Twin of `rossby_api::peer`: what was handed to a peer and not answered is lost. What is asked for and done
 //! there is the real thing.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use rossby_api::admin::OperatorError;
+use rossby_api::admin::{OperatorError, group_status};
 use rossby_api::peer::PlannedStep;
-use rossby_api::placement::{Ground, MapSource, Told};
+use rossby_api::placement::{Ground, Known, MapSource, Told, best};
 use rossby_api::router::{Execute, ExecuteError, Executed, Peers};
-use rossby_domain::ids::{GroupId, MapVersion, NodeId};
-use rossby_domain::placement::{ClusterMap, PLACEMENT_GROUP, Step};
+use rossby_domain::ids::{GroupId, MapVersion, NodeId, ReplicaId};
+use rossby_domain::placement::{Change, ClusterMap, PLACEMENT_GROUP, Step};
 use rossby_proto::v1;
 use rossby_raft::Member;
+use rossby_storage::datadir::HeldReplica;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::life::Life;
-use super::node::Common;
+use super::life::{Life, MapTrouble};
+use super::node::{Common, Node};
 use crate::observe::{What, Who};
 
 /// Kept from the deadline, so that a peer's answer comes before it is given up.
@@ -144,7 +144,14 @@ impl MapSource for LifePeers {
     }
 }
 
-/// A process and the others, as the plan's loop meets them.
+/// What a process knows of its groups.
+fn statuses(life: &Life) -> Vec<v1::GroupStatus> {
+    let replicas = life.replicas.all();
+    let statuses = replicas.iter().map(|group| group_status(group.status()));
+    statuses.collect()
+}
+
+/// A process and the others, as the plan's loop and orders of placement meet them.
 pub(super) struct LifeGround {
     pub(super) life: Arc<Life>,
     pub(super) peers: LifePeers,
@@ -213,12 +220,57 @@ impl Ground for LifeGround {
 
     fn under_way(&self, _: Vec<v1::StepUnderWay>) {}
 
-    /// Worlds begin with all their groups.
-    async fn unborn(&self) -> BTreeSet<GroupId> {
-        BTreeSet::new()
+    async fn known_groups(&self) -> Result<Known, OperatorError> {
+        let map = self.map();
+        let asking = map.nodes().keys().map(|node| async move {
+            if *node == self.life.node {
+                return Ok(statuses(&self.life));
+            }
+            let within = Instant::now() + REPORT_WITHIN;
+            let asked = self
+                .peers
+                .ask(*node, within, |life| async move { statuses(&life) });
+            asked.await.map_err(|_| *node)
+        });
+        let (mut told, mut silent) = (Vec::new(), Vec::new());
+        for answer in join_all(asking).await {
+            match answer {
+                Ok(statuses) => told.extend(statuses),
+                Err(node) => silent.push(node),
+            }
+        }
+        Ok((best(told), silent))
     }
 
-    async fn finish_birth(&self, _: GroupId, _: &Arc<ClusterMap>) -> Result<(), OperatorError> {
-        Ok(())
+    async fn change_map(&self, change: Change) -> Result<MapVersion, OperatorError> {
+        let changed = self.life.change_map(change).await;
+        changed.map_err(|trouble| match trouble {
+            MapTrouble::Refused(refusal) => OperatorError::Refused(refusal.to_string()),
+            MapTrouble::Passing => OperatorError::Unavailable("the map is as it was".to_owned()),
+            MapTrouble::Unknown => OperatorError::Unknown("nothing came back".to_owned()),
+        })
+    }
+
+    async fn found_replica(
+        &self,
+        group: GroupId,
+        map: &Arc<ClusterMap>,
+        (replica, node): (ReplicaId, NodeId),
+        initialise: bool,
+    ) -> Result<(), OperatorError> {
+        let held = HeldReplica {
+            group,
+            replica,
+            initialise,
+        };
+        let (map, common) = (Some(Arc::clone(map)), &self.peers.common);
+        let placing = common.visit(self.life.node, node, async move |node: Arc<Node>| {
+            node.join(held, map).await
+        });
+        match placing.await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(OperatorError::Failed(error.to_string())),
+            None => Err(OperatorError::Unavailable("nothing came back".to_owned())),
+        }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::invariants::Violation;
 use crate::judge::Judge;
-use crate::observe::{Observation, ReplicaEvent, SimTime, What, Who};
+use crate::observe::{AdmissionEvent, Observation, ReplicaEvent, SimTime, What, Who};
 
 /// What makes a run worth counting, and its size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub struct Figures {
     pub refused: u64,
     /// Steps of the plan that were begun.
     pub steps: u64,
+    /// Tries to join by a token that were let in.
+    pub let_in: u64,
+    /// Those that were turned away.
+    pub turned_away: u64,
     /// Newest versions of the map that nodes came to know.
     pub maps: u64,
     /// Client calls that were answered.
@@ -65,6 +69,11 @@ impl Figures {
             What::Crashed { .. } => self.crashes += 1,
             What::FaultOn(_) => self.faults += 1,
             What::Planned(_) => self.steps += 1,
+            What::Admission { event, .. } => match event {
+                AdmissionEvent::LetIn { .. } => self.let_in += 1,
+                AdmissionEvent::TurnedAway { .. } => self.turned_away += 1,
+                _ => {}
+            },
             What::KnowsMap { .. } => self.maps += 1,
             What::Wiped => self.disks += 1,
             What::BitFlipped { .. } => self.bits += 1,

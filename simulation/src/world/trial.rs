@@ -41,8 +41,10 @@ impl World {
             sleep(dice.millis(least, most)).await;
         }
         let mut down = BTreeSet::new();
+        let there = self.nodes.iter().filter(|node| node.is_there());
+        let there: Vec<_> = there.collect();
         if dice.permille(400)
-            && let Some(node) = dice.pick(&self.nodes)
+            && let Some(node) = dice.pick(&there)
         {
             node.crash(PowerLoss::KeepAll);
             down.insert(node.id);

@@ -14,7 +14,7 @@ use crate::world::layout::{GROUP, member};
 use crate::world::node::Node;
 
 /// How long the operator stays with an order; the next one then finds it half-way.
-const PATIENCE_MS: (u64, u64) = (2_000, 60_000);
+pub(super) const PATIENCE_MS: (u64, u64) = (2_000, 60_000);
 
 impl Faults {
     /// One order about the members. One operator is at work at a time, and one node at most has lost

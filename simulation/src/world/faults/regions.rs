@@ -11,6 +11,7 @@ use rossby_seams::transport::{Conditions, Cut};
 use tokio::time::{sleep, timeout};
 
 use super::Faults;
+use crate::observe::AdmissionEvent;
 use crate::world::layout::member;
 use crate::world::operator::Changed;
 
@@ -29,7 +30,7 @@ const DRIFT_MS: (u64, u64) = (5_000, 40_000);
 const VOTERS_TO_LOSE_ONE: usize = 3;
 
 impl Faults {
-    fn some_region(&self) -> Option<RegionName> {
+    pub(super) fn some_region(&self) -> Option<RegionName> {
         let layout = &self.common.layout;
         let regions: Vec<RegionName> = layout.all_regions().into_iter().cloned().collect();
         self.dice.pick(&regions).cloned()
@@ -98,7 +99,7 @@ impl Faults {
         }
         sleep(self.dice.millis(1_000, 25_000)).await;
         self.off(&what);
-        for (node, _) in &nodes {
+        for (node, _) in nodes.iter().filter(|(node, _)| node.is_there()) {
             sleep(self.dice.millis(0, 1_000)).await;
             self.start(node).await;
         }
@@ -125,6 +126,7 @@ impl Faults {
         let absent = self
             .nodes
             .iter()
+            .filter(|node| node.is_there() && !self.operator.has_token(node.id))
             .find(|node| !map.nodes().contains_key(&node.id));
         let draining = nodes
             .iter()
@@ -140,6 +142,7 @@ impl Faults {
             (2..=4, Some(absent), _) => {
                 let entry = self.common.layout.entry(absent.id);
                 let node = absent.id;
+                self.operator.note(node, AdmissionEvent::Put);
                 if self.change(Change::PutNode { node, entry }).await {
                     self.operator.take_in(absent).await;
                 }
@@ -164,6 +167,8 @@ impl Faults {
     async fn set_state(&self, node: NodeId, state: NodeState) -> bool {
         let mut entry = self.common.layout.entry(node);
         entry.state = state;
+        // Its removal by an order before this one may be made only now.
+        self.operator.note(node, AdmissionEvent::Put);
         self.change(Change::PutNode { node, entry }).await
     }
 
@@ -180,8 +185,13 @@ impl Faults {
         let mut all = self.nodes.iter().zip(&self.turns);
         if let Some((node, turn)) = all.find(|(node, _)| node.id == id).filter(|_| left) {
             let _turn = turn.lock().await;
-            node.wipe();
-            self.start(node).await;
+            // Its number is never given again.
+            if self.operator.has_token(id) {
+                node.put_away();
+            } else {
+                node.wipe();
+                self.start(node).await;
+            }
         }
         self.off(&what);
     }
