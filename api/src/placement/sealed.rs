@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_and_what_was_not_is_none() {
         let (disk, folder) = (MemoryDisk::default(), Path::new("/data"));
-
+        disk.create_directory(folder).unwrap();
         assert_eq!(KIND.read::<Numbers>(&disk, folder), Ok(None));
         KIND.write(&disk, folder, &numbers()).unwrap();
         assert_eq!(KIND.read(&disk, folder), Ok(Some(numbers())));
