@@ -81,9 +81,23 @@ fn hold_with_regions(shape: &str, seeds: &str) {
     assert!(matches!(output.status.code(), Some(0 | 4)));
 }
 
+/// In these worlds a group is added, and a node comes by a token that another may not use. If other worlds belong to
+/// their seeds some day, seeds near them show it.
 #[test]
-fn every_invariant_holds_with_three_regions_of_one_node() {
-    hold_with_regions("3x1", "100..102");
+fn every_invariant_holds_with_three_regions_of_one_node_that_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let traces = ["100", "101"].map(|seed| {
+        let file = folder.path().join(seed);
+        let world = ["--seed", seed, "--shape", "3x1", "--steps", STEPS];
+        let output = simulation(&[&world[..], &["--trace", file.to_str().unwrap()]].concat());
+        println!("{}", told(&output));
+        assert_eq!(output.status.code(), Some(0));
+        std::fs::read_to_string(file).unwrap()
+    });
+    let seen = traces.concat();
+    for what in [": group 4", "letting in by", "used before"] {
+        assert!(seen.contains(what), "{what}");
+    }
 }
 
 #[test]
