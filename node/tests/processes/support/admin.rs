@@ -12,15 +12,23 @@ pub type Digests = (u64, Vec<(u32, Vec<u8>)>);
 
 /// The digests of a node's copy.
 pub fn digests(socket: PathBuf, group: u32) -> Digests {
+    digests_if_held(socket, group).expect("no copy here")
+}
+
+/// The digests of a node's copy, if it has one: the map may name a node that is still to make it.
+pub fn digests_if_held(socket: PathBuf, group: u32) -> Option<Digests> {
     block_on(async {
         let request = v1::PartitionDigestsRequest { group_id: group };
         let answer = client(socket).await.partition_digests(request).await;
-        let answer = answer.expect("no digests").into_inner();
+        let answer = match answer {
+            Err(status) if status.code() == tonic::Code::InvalidArgument => return None,
+            other => other.expect("no digests").into_inner(),
+        };
         let pairs = answer
             .digests
             .into_iter()
             .map(|row| (row.partition, row.digest.to_vec()));
-        (answer.applied_index, pairs.collect())
+        Some((answer.applied_index, pairs.collect()))
     })
 }
 

@@ -28,7 +28,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-pub use admin::digests;
+pub use admin::{digests, digests_if_held};
 pub use process::Node;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
