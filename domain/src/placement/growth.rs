@@ -1,7 +1,7 @@
 //! The next group of boxes of a cluster, as `rossby group add` founds it.
 
 use super::change::{Change, FoundingGroup};
-use super::desired::{Load, Nodes, VOTERS_AT_HOME, founders};
+use super::desired::{Birth, Load, Nodes, VOTERS_AT_HOME, founders};
 use super::map::ClusterMap;
 use super::{PLACEMENT_GROUP, RegionName};
 use crate::ids::{GroupId, NodeId, ReplicaId};
@@ -32,9 +32,20 @@ pub fn next_group(
     (group, change)
 }
 
-/// Numbers the replicas anew, those at home first: the first one brings its group to life, and is likely to
-/// lead.
-pub fn home_first(born: &mut FoundingGroup, nodes: &Nodes) {
+impl Birth {
+    /// The same groups of boxes, each with its replicas at home first: the first one brings its group to life, and is
+    /// likely to lead.
+    #[must_use]
+    pub fn home_first(mut self, nodes: &Nodes) -> Self {
+        for born in self.groups.values_mut() {
+            home_first(born, nodes);
+        }
+        self
+    }
+}
+
+/// Numbers the replicas anew, those at home first.
+fn home_first(born: &mut FoundingGroup, nodes: &Nodes) {
     let is_away = |node: &NodeId| nodes.get(node).is_none_or(|at| at.region != born.home);
     let mut founders: Vec<NodeId> = born.founders.values().copied().collect();
     founders.sort_by_key(|node| (is_away(node), *node));

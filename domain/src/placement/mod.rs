@@ -42,7 +42,7 @@ pub use change::{Beginning, Change, FoundingGroup, MapHistoryRow, PlacementRefus
 pub use check::InvalidMap;
 pub use desired::{Birth, Load, Nodes, VOTERS_AT_HOME, birth, founders, placement_voters};
 pub use explain::{Consequence, Explanation, Harm, Lost, Writes, explain};
-pub use growth::{home_first, next_group};
+pub use growth::next_group;
 pub use map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, Successor, SurvivalGoal};
 pub use membership::Membership;
 pub use names::{RegionName, RegionNameError};

@@ -19,7 +19,7 @@ use rossby_domain::ids::{
 };
 use rossby_domain::placement::{
     Beginning, Birth, Change, ClusterMap, FoundingGroup, NodeEntry, Owner, PLACEMENT_GROUP,
-    PlacementRefusal, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth, home_first,
+    PlacementRefusal, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
 };
 use rossby_raft::Member;
 use rossby_storage::datadir::{DataDirectory, HeldReplica};
@@ -119,13 +119,7 @@ impl Founding {
         } else {
             SurvivalGoal::Node
         });
-        let Birth {
-            placement,
-            mut groups,
-        } = birth(&nodes, goal, VOTERS_AT_HOME);
-        for born in groups.values_mut() {
-            home_first(born, &nodes);
-        }
+        let Birth { placement, groups } = birth(&nodes, goal, VOTERS_AT_HOME).home_first(&nodes);
         let founding = Self {
             cluster,
             name,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rossby_domain::ids::{GroupId, NodeId, PartitionCount, ReplicaId};
 use rossby_domain::placement::{
     Beginning, Birth, Change, ClusterMap, NodeEntry, NodeState, PLACEMENT_GROUP, Patience,
-    PlacementRefusal, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth, home_first,
+    PlacementRefusal, RegionName, SurvivalGoal, VOTERS_AT_HOME, birth,
 };
 use rossby_raft::{Member, Timing};
 use rossby_seams::transport::Conditions;
@@ -152,13 +152,8 @@ impl Layout {
             .iter()
             .map(|(node, region)| (*node, entry(*node, region)));
         let entries: BTreeMap<NodeId, NodeEntry> = entries.collect();
-        let Birth {
-            placement,
-            mut groups,
-        } = birth(&entries, goal, VOTERS_AT_HOME);
-        for born in groups.values_mut() {
-            home_first(born, &entries);
-        }
+        let Birth { placement, groups } =
+            birth(&entries, goal, VOTERS_AT_HOME).home_first(&entries);
         let data = groups
             .iter()
             .map(|(group, born)| (*group, born.founders.clone()));
