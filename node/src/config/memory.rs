@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 const MIB: u64 = 1024 * 1024;
 /// A node whose memory can't be told, or that has little, still needs this for its base.
@@ -11,15 +12,15 @@ const MOST_CACHE: u64 = 4096 * MIB;
 /// Of the memory, as several nodes of a test cluster share a machine.
 const CACHE_PART: u64 = 8;
 
-/// What the key-value base's cache may take, unless configured otherwise.
-pub fn base_cache_bytes() -> u64 {
+/// What the key-value base's cache may take, unless configured otherwise. It is looked up once: defaults are made often.
+pub static BASE_CACHE_BYTES: LazyLock<u64> = LazyLock::new(|| {
     let total = fs::read_to_string("/proc/meminfo").ok();
     let total = total.as_deref().and_then(total_bytes);
     let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limit_files(&group).into_iter();
     let limits = limits.filter_map(|file| limit_bytes(&fs::read_to_string(file).ok()?));
     cache_of(total.into_iter().chain(limits).min())
-}
+});
 
 fn cache_of(memory: Option<u64>) -> u64 {
     memory.map_or(LEAST_CACHE, |memory| {

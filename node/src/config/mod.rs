@@ -403,7 +403,7 @@ impl Default for Storage {
         Self {
             segment_bytes: 32 * MIB,
             log_cache_bytes: 32 * MIB,
-            base_cache_bytes: memory::base_cache_bytes(),
+            base_cache_bytes: *memory::BASE_CACHE_BYTES,
             checkpoint_log_bytes: 128 * MIB,
             overlay_budget_bytes: 512 * MIB,
             reserve_bytes: 64 * MIB,
