@@ -65,6 +65,8 @@ pub fn apply<T: Tables>(
         Command::IssueToken(command) => command.execute(tables, &meta),
         Command::Admit(command) => command.execute(tables, &meta),
         Command::RevokeToken(command) => command.execute(tables, &meta),
+        Command::ExtendChain(command) => command.execute(tables, &meta),
+        Command::JoinBox(command) => command.execute(tables, &meta),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;

@@ -55,10 +55,39 @@ pub enum ChainError {
     BrokenChain,
     /// A link is signed by, adds or removes a device in a way the chain does not allow.
     #[error("a link is not allowed here: {0}")]
-    NotAllowed(&'static str),
+    NotAllowed(LinkRefusal),
     /// A KEM key is for a device that is not live, or not newer than the one it replaces.
     #[error("a KEM key is not allowed here: {0}")]
     BadKemKey(&'static str),
+}
+
+/// Why a chain does not allow a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum LinkRefusal {
+    /// It has all the links that a chain may have.
+    #[error("the chain is full")]
+    ChainFull,
+    /// Only a live device, or the recovery key, signs links.
+    #[error("the signer is not live")]
+    SignerNotLive,
+    /// The recovery key and the device keys must differ.
+    #[error("the recovery key is a device key")]
+    RecoveryKey,
+    /// The device to be added is there.
+    #[error("the device is live already")]
+    AlreadyLive,
+    /// A device that was ever removed can not come back.
+    #[error("the device was removed")]
+    Removed,
+    /// There are as many devices as there may be.
+    #[error("too many devices")]
+    TooManyDevices,
+    /// The device to be removed is not there.
+    #[error("the device is not live")]
+    NotLive,
+    /// Nobody would be left to read.
+    #[error("the last device can not be removed")]
+    LastDevice,
 }
 
 /// Whether a signature is good. Strict (RFC 8032, and no keys or points of small order), so that
@@ -221,6 +250,24 @@ impl Link {
         Sha256::digest(self.write(Writer::labelled("rossby link hash v1")).finish()).into()
     }
 
+    /// The canonical bytes, as they stand in a key record.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        self.write(Writer::default()).finish()
+    }
+
+    /// The link in these canonical bytes. Whether it fits a chain, and its signature, are not checked
+    /// ([`KeyRecord::extend`]).
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let link = Self::read(&mut reader)?;
+        reader.finish()?;
+        Ok(link)
+    }
+
     fn write(&self, writer: Writer) -> Writer {
         let writer = self
             .change
@@ -236,6 +283,19 @@ impl Link {
             signer: Signer::read(reader)?,
             signature: reader.fixed()?,
         })
+    }
+}
+
+impl Serialize for Link {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.encode())
+    }
+}
+
+impl<'de> Deserialize<'de> for Link {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Bytes::deserialize(deserializer)?;
+        Self::decode(&bytes).map_err(serde::de::Error::custom)
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceId, Sequence};
+use crate::tables::Meta;
 use crate::time::Timestamp;
 
 /// Identifiers that a profile may list.
@@ -21,6 +22,22 @@ pub struct DeviceState {
     pub cursor: Sequence,
     /// The generation of its token; the token itself is derived, never stored.
     pub token_generation: u64,
+}
+
+impl DeviceState {
+    /// This device with a token that is accepted: the one it has, or the next, if that was refused for
+    /// good when the state was restored.
+    pub(crate) fn let_in(self, meta: &Meta) -> Self {
+        let is_refused = self.token_generation <= meta.restored.refused_tokens;
+        Self {
+            token_generation: if is_refused {
+                meta.token_after(self.token_generation)
+            } else {
+                self.token_generation
+            },
+            ..self
+        }
+    }
 }
 
 /// An identifier of a box.
@@ -55,6 +72,12 @@ impl Profile {
     pub fn authorised_device(&self, device: &DeviceId) -> Option<&DeviceState> {
         let device = self.devices.get(device)?;
         (self.active && device.authorised).then_some(device)
+    }
+
+    /// Whether this is the only device that may use the box.
+    pub(crate) fn is_last_device(&self, device: &DeviceId) -> bool {
+        let mut others = self.devices.iter();
+        !others.any(|(other, state)| other != device && state.authorised)
     }
 
     /// Whether this box takes envelopes from that one.

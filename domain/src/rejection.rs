@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::chain::LinkRefusal;
 use crate::ids::{Counter, Epoch, MapVersion, Sequence};
 use crate::placement::{AdmissionRefusal, PlacementRefusal};
 use crate::time::Timestamp;
@@ -72,8 +73,8 @@ pub enum Rejection {
         /// The counter of the device's current key.
         current: u64,
     },
-    /// A KEM key is not signed by its device.
-    #[error("a key is not signed by its device")]
+    /// A KEM key is not signed by its device, or a link not by its signer.
+    #[error("a key or a link is not signed by its device")]
     BadKeySignature,
     /// The list of blocked boxes is full.
     #[error("too many blocked boxes")]
@@ -139,4 +140,18 @@ pub enum Rejection {
     /// No token is issued, or no node let in.
     #[error("{0}")]
     AdmissionRefused(AdmissionRefusal),
+
+    // The devices of a box.
+    /// The chain does not allow the link.
+    #[error("the identity chain does not allow this: {0}")]
+    LinkRefused(LinkRefusal),
+    /// The link was signed over another chain than the box has now.
+    #[error("the box's identity chain has changed")]
+    ChainChanged {
+        /// Its version now.
+        current: u64,
+    },
+    /// A link has removed the device.
+    #[error("this device was removed from its box")]
+    DeviceRevoked,
 }

@@ -1,5 +1,5 @@
-//! What a device signs when it can not yet authenticate by token: its registration and its
-//! authorisation. Canonical bytes, each under a label of its own ([`crate::wire`]).
+//! What a device signs when it can not yet authenticate by token: its registration, its
+//! authorisation, and its joining of a box that it was linked to. Canonical bytes, each under a label of its own ([`crate::wire`]).
 
 use sha2::{Digest as _, Sha256};
 
@@ -39,5 +39,15 @@ pub fn authorize(
         .u8(identifier.kind())
         .bytes(identifier.as_str().as_bytes())
         .bytes(code.as_bytes())
+        .finish()
+}
+
+/// What a device signs to ask for its place in the box that it was linked to, which it may not know
+/// yet. Asked again, the answer is the same and is for this device alone, so nothing here is fresh.
+#[must_use]
+pub fn join_box(device: &DeviceId, kem_public: &[u8]) -> Vec<u8> {
+    Writer::labelled("rossby join box v1")
+        .fixed(device.as_bytes())
+        .bytes(&Sha256::digest(kem_public))
         .finish()
 }

@@ -98,11 +98,11 @@ pub(crate) mod replay;
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use rossby_domain::chain::{KemKey, SUITE_XWING};
+    use rossby_domain::chain::{KemKey, Link, SUITE_XWING, Signer};
     use rossby_domain::claim::{CodeMac, Delivery};
     use rossby_domain::command::{
-        Admit, Enqueue, EnvelopeDigest, Expire, IssueToken, MarkCodeSent, MarkCodeUnsent,
-        OpenClaim, Place, RevokeToken, UpdateKey,
+        Admit, Enqueue, EnvelopeDigest, Expire, ExtendChain, IssueToken, JoinBox, MarkCodeSent,
+        MarkCodeUnsent, OpenClaim, Place, RevokeToken, UpdateKey,
     };
     use rossby_domain::identifier::IdentifierHash;
     use rossby_domain::ids::{
@@ -118,6 +118,7 @@ mod tests {
     use rossby_domain::{Command, Routed};
 
     use super::*;
+    use crate::codec::{decode_batch, encode_batch};
     use crate::datadir::{ClusterIdentity, HeldReplica, Identity};
 
     use super::replay::{replay, seed, with};
@@ -143,6 +144,25 @@ mod tests {
                 device: DeviceId::from_bytes([2; 16]),
             },
             counter: Counter(3),
+        }
+    }
+
+    fn kem_key() -> KemKey {
+        KemKey {
+            suite: SUITE_XWING,
+            counter: 2,
+            public: Bytes::from(vec![0; 1216]),
+            signature: [6; 64],
+        }
+    }
+
+    fn link() -> Link {
+        Link {
+            version: 1,
+            previous: [3; 32],
+            change: rossby_domain::chain::Change::AddDevice { key: [4; 32] },
+            signer: Signer::Recovery,
+            signature: [5; 64],
         }
     }
 
@@ -178,12 +198,7 @@ mod tests {
             }),
             Command::UpdateKey(UpdateKey {
                 device: envelope_id().sender,
-                kem: KemKey {
-                    suite: SUITE_XWING,
-                    counter: 2,
-                    public: Bytes::from(vec![0; 1216]),
-                    signature: [6; 64],
-                },
+                kem: kem_key(),
             }),
             Command::Expire(Expire { limit: 256 }),
             Command::Place(Place {
@@ -200,6 +215,14 @@ mod tests {
                 },
             }),
             Command::RevokeToken(RevokeToken { node: NodeId(4) }),
+            Command::ExtendChain(ExtendChain {
+                box_id: box_id(),
+                link: link(),
+            }),
+            Command::JoinBox(JoinBox {
+                device: envelope_id().sender,
+                kem: kem_key(),
+            }),
         ];
         let routed = |command| Routed {
             partition: box_id().partition(),
@@ -237,6 +260,29 @@ mod tests {
     fn check<T: Versioned>(kind: u8, value: &T) {
         let bytes = with(kind, &encode_value(value).unwrap());
         seed("entry", &format!("seed-{kind}"), &bytes, entry);
+    }
+
+    /// A log that an earlier build wrote is read by this one, and written again as the same bytes.
+    #[test]
+    fn an_entry_from_before_devices_could_be_linked_is_read_as_it_was() {
+        let earlier = include_bytes!("../../fuzz/corpus/entry/seed-0-before-devices");
+        let read = decode_batch(&earlier[1..]).unwrap();
+        assert_eq!(encode_batch(&read).unwrap(), &earlier[1..]);
+        let mut now = batch();
+        let commands = now.commands.iter().map(|routed| &routed.command);
+        let is_new =
+            |command: &&Command| matches!(command, Command::ExtendChain(_) | Command::JoinBox(_));
+        assert_eq!(commands.filter(is_new).count(), 2);
+        now.commands.truncate(now.commands.len() - 2);
+        assert_eq!(read, now);
+    }
+
+    /// What this build writes is what later ones must read.
+    #[test]
+    fn an_entry_has_the_bytes_that_are_committed() {
+        let committed = include_bytes!("../../fuzz/corpus/entry/seed-0");
+        let written = encode_batch(&batch()).unwrap();
+        assert!(written == committed[1..], "commit it anew only for more commands");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    ChainError, ChainHash, Change, DeviceKeys, Genesis, KemKey, Link, MAX_DEVICES, MAX_LINKS,
-    Signer, SigningPublicKey, check_key, verify_signature,
+    ChainError, ChainHash, Change, DeviceKeys, Genesis, KemKey, Link, LinkRefusal, MAX_DEVICES,
+    MAX_LINKS, Signer, SigningPublicKey, check_key, verify_signature,
 };
 use crate::ids::DeviceId;
 use crate::wire::{Reader, WireError, Writer};
@@ -151,6 +151,20 @@ impl KeyRecord {
         self.live.keys()
     }
 
+    /// Whether a device was live once and is not any more.
+    #[must_use]
+    pub fn is_removed(&self, device: &DeviceId) -> bool {
+        self.removed.contains(device)
+    }
+
+    /// Whether the chain has this very link.
+    #[must_use]
+    pub fn has_link(&self, link: &Link) -> bool {
+        let index = link.version.checked_sub(1);
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        index.and_then(|index| self.links.get(index)) == Some(link)
+    }
+
     /// This record with one more link.
     ///
     /// # Errors
@@ -178,7 +192,7 @@ impl KeyRecord {
             check_key(&genesis.recovery_key)?;
         }
         if genesis.device_key == genesis.recovery_key {
-            return Err(ChainError::NotAllowed("the recovery key is a device key"));
+            return Err(ChainError::NotAllowed(LinkRefusal::RecoveryKey));
         }
         Ok(Self {
             head: genesis.hash(),
@@ -192,7 +206,7 @@ impl KeyRecord {
 
     fn push(&mut self, link: Link, signatures: Signatures) -> Result<(), ChainError> {
         if self.links.len() >= MAX_LINKS {
-            return Err(ChainError::NotAllowed("the chain is full"));
+            return Err(ChainError::NotAllowed(LinkRefusal::ChainFull));
         }
         if link.version != self.version() + 1 || link.previous != self.head {
             return Err(ChainError::BrokenChain);
@@ -201,7 +215,7 @@ impl KeyRecord {
             Signer::Device(device) => self
                 .live
                 .get(device)
-                .ok_or(ChainError::NotAllowed("the signer is not live"))?,
+                .ok_or(ChainError::NotAllowed(LinkRefusal::SignerNotLive))?,
             Signer::Recovery => &self.genesis.recovery_key,
         };
         if signatures == Signatures::Verify {
@@ -227,16 +241,16 @@ impl KeyRecord {
     ) -> Result<(), ChainError> {
         let device = DeviceId::of_key(key);
         if *key == self.genesis.recovery_key {
-            return Err(ChainError::NotAllowed("the recovery key is a device key"));
+            return Err(ChainError::NotAllowed(LinkRefusal::RecoveryKey));
         }
         if self.live.contains_key(&device) {
-            return Err(ChainError::NotAllowed("the device is live already"));
+            return Err(ChainError::NotAllowed(LinkRefusal::AlreadyLive));
         }
         if self.removed.contains(&device) {
-            return Err(ChainError::NotAllowed("the device was removed"));
+            return Err(ChainError::NotAllowed(LinkRefusal::Removed));
         }
         if self.live.len() >= MAX_DEVICES {
-            return Err(ChainError::NotAllowed("too many devices"));
+            return Err(ChainError::NotAllowed(LinkRefusal::TooManyDevices));
         }
         if signatures == Signatures::Verify {
             check_key(key)?;
@@ -247,10 +261,10 @@ impl KeyRecord {
 
     fn remove_device(&mut self, device: &DeviceId) -> Result<(), ChainError> {
         if !self.live.contains_key(device) {
-            return Err(ChainError::NotAllowed("the device is not live"));
+            return Err(ChainError::NotAllowed(LinkRefusal::NotLive));
         }
         if self.live.len() == 1 {
-            return Err(ChainError::NotAllowed("the last device can not be removed"));
+            return Err(ChainError::NotAllowed(LinkRefusal::LastDevice));
         }
         self.live.remove(device);
         self.keys.remove(device);

@@ -53,7 +53,7 @@ impl Acknowledge {
 
 /// Purges what all devices have acknowledged, up to a bound. What is left goes with the next
 /// acknowledgement, or with the next Expire, for which a marker is set.
-fn purge_acknowledged<T: Tables>(
+pub(super) fn purge_acknowledged<T: Tables>(
     tables: &mut T,
     meta: &Meta,
     box_id: &BoxId,

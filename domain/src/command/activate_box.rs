@@ -47,8 +47,8 @@ impl ActivateBox {
             profile.active = true;
             device.authorised = true;
             device.token_generation = meta.token_after(0);
-        } else if device.token_generation <= meta.restored.refused_tokens {
-            device.token_generation = meta.token_after(device.token_generation);
+        } else {
+            *device = device.let_in(meta);
         }
         let token_generation = device.token_generation;
         if profile != before {

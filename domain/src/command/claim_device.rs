@@ -1,4 +1,4 @@
-//! Register, step 1: the device's directory entry.
+//! Register, step 1, and the first step of linking a device: the device's directory entry.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,9 @@ use crate::tables::{InboxKey, Meta, Tables};
 /// born in another partition, that box is the outcome; a different genesis record is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimDevice {
-    /// The device, which signed the request.
+    /// The device, which signed the request; or that a link is to add, which a live device signed.
     pub device: DeviceId,
-    /// The box that it wants to make.
+    /// The box that it wants to make, or is to be linked to.
     pub box_id: BoxId,
 }
 

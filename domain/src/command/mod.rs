@@ -13,6 +13,8 @@ mod claim_device;
 mod create_box;
 mod enqueue;
 mod expire;
+mod extend_chain;
+mod join_box;
 mod mark_code_sent;
 mod mark_code_unsent;
 mod open_claim;
@@ -37,6 +39,8 @@ pub use claim_device::ClaimDevice;
 pub use create_box::CreateBox;
 pub use enqueue::Enqueue;
 pub use expire::Expire;
+pub use extend_chain::ExtendChain;
+pub use join_box::JoinBox;
 pub use mark_code_sent::MarkCodeSent;
 pub use mark_code_unsent::MarkCodeUnsent;
 pub use open_claim::OpenClaim;
@@ -69,7 +73,7 @@ impl Routed {
             + match &self.command {
                 Command::Enqueue(enqueue) => enqueue.body.len(),
                 Command::CreateBox(create) => KEY_RECORD + create.sealed_identifier.len(),
-                Command::UpdateKey(_) => KEY_RECORD,
+                Command::UpdateKey(_) | Command::JoinBox(_) => KEY_RECORD,
                 Command::Place(place) => place.change.weight_bytes(),
                 Command::Admit(admit) => admit.joiner.entry.weight_bytes(),
                 _ => 0,
@@ -82,7 +86,8 @@ impl Routed {
 pub enum Command {
     /// Takes ownership of the partition at a newer epoch and sets its limits.
     Adopt(Adopt),
-    /// Register, step 1: binds a device id to a box, in the device's directory partition.
+    /// Register, step 1, and the first step of linking: binds a device id to a box, in the device's
+    /// directory partition.
     ClaimDevice(ClaimDevice),
     /// Register, step 2: makes the box, not yet authorised, in its own partition.
     CreateBox(CreateBox),
@@ -114,6 +119,10 @@ pub enum Command {
     Admit(Admit),
     /// Takes a join token back. (As [`Command::Place`].)
     RevokeToken(RevokeToken),
+    /// Adds a device to a box's chain, or removes one.
+    ExtendChain(ExtendChain),
+    /// Lets a device in that a link has added.
+    JoinBox(JoinBox),
 }
 
 impl Command {
@@ -128,6 +137,8 @@ impl Command {
             Self::Acknowledge(command) => Some(command.device.box_id),
             Self::Block(command) => Some(command.box_id),
             Self::UpdateKey(command) => Some(command.device.box_id),
+            Self::ExtendChain(command) => Some(command.box_id),
+            Self::JoinBox(command) => Some(command.device.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
             | Self::OpenClaim(_)
@@ -149,9 +160,11 @@ impl Command {
         match self {
             Self::ActivateBox(command) => Some(command.box_id),
             Self::Enqueue(command) => Some(command.recipient),
+            Self::ExtendChain(command) => Some(command.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
             | Self::CreateBox(_)
+            | Self::JoinBox(_)
             | Self::OpenClaim(_)
             | Self::MarkCodeSent(_)
             | Self::MarkCodeUnsent(_)
@@ -241,6 +254,16 @@ pub enum Outcome {
     },
     /// The join token is good for nobody, by this or an earlier try.
     TokenRevoked,
+    /// The link is in the chain, from this or an earlier try.
+    ChainExtended {
+        /// The version that the chain has with it.
+        version: u64,
+    },
+    /// The device has its place in the box.
+    BoxJoined {
+        /// The generation of its token.
+        token_generation: u64,
+    },
 }
 
 /// What apply answers: what was done, or why not.

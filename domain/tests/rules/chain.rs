@@ -1,7 +1,9 @@
 //! Identity chains: what is accepted, and that nothing else is.
 
 use proptest::prelude::*;
-use rossby_domain::chain::{ChainError, Change, Genesis, KeyRecord, MAX_LINKS, Signer};
+use rossby_domain::chain::{
+    ChainError, Change, Genesis, KeyRecord, LinkRefusal, MAX_LINKS, Signer,
+};
 
 use crate::common::{add, device_id, genesis, kem, link, public_key, record, remove};
 
@@ -70,7 +72,7 @@ fn a_link_by_a_stranger_is_refused() {
     let stranger = link(&record, change, Signer::Device(device_id(9)), 9);
     assert_eq!(
         record.extend(stranger),
-        Err(ChainError::NotAllowed("the signer is not live"))
+        Err(ChainError::NotAllowed(LinkRefusal::SignerNotLive))
     );
     let forged = link(&record, change, Signer::Device(device_id(1)), 9);
     assert_eq!(
@@ -84,11 +86,11 @@ fn a_removed_device_can_neither_sign_nor_come_back() {
     let record = remove(&add(&record(1), 2, 1).unwrap(), 2, 1).unwrap();
     assert_eq!(
         add(&record, 3, 2),
-        Err(ChainError::NotAllowed("the signer is not live"))
+        Err(ChainError::NotAllowed(LinkRefusal::SignerNotLive))
     );
     assert_eq!(
         add(&record, 2, 1),
-        Err(ChainError::NotAllowed("the device was removed"))
+        Err(ChainError::NotAllowed(LinkRefusal::Removed))
     );
 }
 
@@ -112,7 +114,7 @@ fn the_recovery_key_overrides_the_devices() {
 fn the_last_device_can_not_be_removed() {
     assert_eq!(
         remove(&record(1), 1, 1),
-        Err(ChainError::NotAllowed("the last device can not be removed"))
+        Err(ChainError::NotAllowed(LinkRefusal::LastDevice))
     );
 }
 
@@ -121,7 +123,7 @@ fn a_ninth_device_is_refused() {
     let eight = (2..=8).fold(record(1), |record, seed| add(&record, seed, 1).unwrap());
     assert_eq!(
         add(&eight, 9, 1),
-        Err(ChainError::NotAllowed("too many devices"))
+        Err(ChainError::NotAllowed(LinkRefusal::TooManyDevices))
     );
 }
 
@@ -165,7 +167,7 @@ fn a_full_chain_takes_no_more_links_and_still_fits_its_bytes() {
         key: public_key(50),
     };
     let refused = record.extend(link(&record, change, Signer::Recovery, 101));
-    assert_eq!(refused, Err(ChainError::NotAllowed("the chain is full")));
+    assert_eq!(refused, Err(ChainError::NotAllowed(LinkRefusal::ChainFull)));
     assert_eq!(KeyRecord::decode(&record.encode()).unwrap(), record);
 }
 
@@ -185,7 +187,7 @@ fn keys_that_prove_nothing_are_refused() {
     };
     assert_eq!(
         KeyRecord::new(shared, kem(1, 1)),
-        Err(ChainError::NotAllowed("the recovery key is a device key"))
+        Err(ChainError::NotAllowed(LinkRefusal::RecoveryKey))
     );
 }
 

@@ -8,6 +8,7 @@
 
 mod chain;
 mod common;
+mod devices;
 mod doubted_time;
 mod enqueue;
 mod keys;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rossby_domain::chain::LinkRefusal;
 use rossby_domain::command::Enqueue;
 use rossby_domain::ids::{Counter, DeviceAddress, DeviceId, Sequence};
 use rossby_domain::limits::Limits;
@@ -19,11 +20,15 @@ pub struct Letter {
     pub expires_at: Timestamp,
 }
 
-/// A box: all it ever accepted, and how far its devices have read.
+/// A box: all it ever accepted, who may read it, and how far they have.
 #[derive(Debug, Clone, Default)]
 pub struct ModelBox {
     pub log: Vec<Letter>,
+    /// Devices that have their place in the box.
     pub cursors: BTreeMap<DeviceId, u64>,
+    /// Devices that a link has added and that have not come yet.
+    pub expected: BTreeSet<DeviceId>,
+    pub revoked: BTreeSet<DeviceId>,
     pub blocked: BTreeSet<u8>,
     pub chain_version: u64,
 }
@@ -38,12 +43,79 @@ impl ModelBox {
         waiting.map(|(_, letter)| letter)
     }
 
-    /// What a device must be shown: sequence and envelope.
-    pub fn shown_to(&self, device: &DeviceId, expired_by: Timestamp) -> Vec<(u64, Enqueue)> {
-        let cursor = self.cursors[device];
+    /// What a device must be shown: sequence and envelope; `None` if it may not read.
+    pub fn shown_to(
+        &self,
+        device: &DeviceId,
+        expired_by: Timestamp,
+    ) -> Option<Vec<(u64, Enqueue)>> {
+        let cursor = *self.cursors.get(device)?;
         let numbered = (1..).zip(&self.log);
         let shown = numbered.filter(|(n, letter)| *n > cursor && letter.expires_at > expired_by);
-        shown.map(|(n, letter)| (n, letter.sent.clone())).collect()
+        Some(shown.map(|(n, letter)| (n, letter.sent.clone())).collect())
+    }
+
+    /// How many letters some device has not acknowledged: the most that the queue may hold.
+    pub fn held(&self) -> u64 {
+        let by_all = self.cursors.values().copied().min().unwrap_or(0);
+        (self.log.len() as u64).saturating_sub(by_all)
+    }
+
+    fn is_live(&self, device: &DeviceId) -> bool {
+        self.cursors.contains_key(device) || self.expected.contains(device)
+    }
+
+    /// What becomes of a link by `by` that adds a device.
+    pub fn add(&mut self, by: &DeviceId, device: DeviceId) -> Reply {
+        if !self.is_live(by) {
+            return Err(Rejection::LinkRefused(LinkRefusal::SignerNotLive));
+        }
+        if self.is_live(&device) {
+            return Err(Rejection::LinkRefused(LinkRefusal::AlreadyLive));
+        }
+        if self.revoked.contains(&device) {
+            return Err(Rejection::LinkRefused(LinkRefusal::Removed));
+        }
+        self.expected.insert(device);
+        Ok(self.extended())
+    }
+
+    /// What becomes of a link by `by` that removes a device.
+    pub fn remove(&mut self, by: &DeviceId, device: DeviceId) -> Reply {
+        if !self.is_live(by) {
+            return Err(Rejection::LinkRefused(LinkRefusal::SignerNotLive));
+        }
+        if !self.is_live(&device) {
+            return Err(Rejection::LinkRefused(LinkRefusal::NotLive));
+        }
+        if self.cursors.keys().all(|other| *other == device) {
+            return Err(Rejection::LinkRefused(LinkRefusal::LastDevice));
+        }
+        self.cursors.remove(&device);
+        self.expected.remove(&device);
+        self.revoked.insert(device);
+        Ok(self.extended())
+    }
+
+    fn extended(&mut self) -> Outcome {
+        self.chain_version += 1;
+        let version = self.chain_version;
+        Outcome::ChainExtended { version }
+    }
+
+    /// What becomes of a device that asks for its place: it is to get what comes from now on.
+    pub fn join(&mut self, device: DeviceId) -> Reply {
+        if self.revoked.contains(&device) {
+            return Err(Rejection::DeviceRevoked);
+        }
+        if self.expected.remove(&device) {
+            self.cursors.insert(device, self.log.len() as u64);
+        }
+        if !self.cursors.contains_key(&device) {
+            return Err(Rejection::UnknownDevice);
+        }
+        let token_generation = 1;
+        Ok(Outcome::BoxJoined { token_generation })
     }
 
     /// What becomes of a counter that was not above all before it.
@@ -157,7 +229,9 @@ impl Model {
         let (own, own_bytes) = count(true);
         let percent = u64::from(limits.sender_share_percent);
         let whole = u64::from(limits.queue_envelopes);
-        if own * 100 > whole * percent || own_bytes * 100 > limits.queue_bytes * percent {
+        let over_share =
+            own * 100 > whole * percent || own_bytes * 100 > limits.queue_bytes * percent;
+        if from != to && over_share {
             return Err(Rejection::SenderShareFull);
         }
         if all > whole || all_bytes > limits.queue_bytes {

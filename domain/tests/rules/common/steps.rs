@@ -8,20 +8,32 @@ use rossby_domain::limits::Limits;
 use super::device_id;
 use super::world::{DAY_MS, MINUTE_MS, box_id};
 
-/// Boxes 1 to 3 exist, with two devices each; a fourth does not.
+/// Boxes 1 to 3 exist, with two devices each at first; a fourth does not.
 pub const BOXES: std::ops::RangeInclusive<u8> = 1..=3;
 pub const ANY_BOX: std::ops::RangeInclusive<u8> = 1..=4;
 
 /// Identifiers that are fought for.
 pub const NUMBERS: std::ops::RangeInclusive<u8> = 101..=102;
 
-/// A device of a box: its first, or the second.
-pub fn device(seed: u8, second: bool) -> DeviceAddress {
-    let device = device_id(if second { seed + 50 } else { seed });
+/// Devices of each box, by number. The first two are there from the beginning.
+pub const DEVICES: std::ops::RangeInclusive<u8> = 0..=4;
+
+/// The seed of a device of a box, by its number.
+pub fn device_seed(seed: u8, number: u8) -> u8 {
+    seed + 10 * number
+}
+
+/// A device of a box, by its number.
+pub fn numbered(seed: u8, number: u8) -> DeviceAddress {
     DeviceAddress {
         box_id: box_id(seed),
-        device,
+        device: device_id(device_seed(seed, number)),
     }
+}
+
+/// A device of a box: its first, or the second.
+pub fn device(seed: u8, second: bool) -> DeviceAddress {
+    numbered(seed, u8::from(second))
 }
 
 #[derive(Debug, Clone)]
@@ -47,18 +59,26 @@ pub enum Step {
     /// Up to this share of the queue, and this many beyond.
     Acknowledge {
         seed: u8,
-        second: bool,
+        number: u8,
         upto: Index,
         beyond: u64,
+    },
+    /// A device signs a link that adds another one, or removes it.
+    Link {
+        seed: u8,
+        by: u8,
+        number: u8,
+        added: bool,
+    },
+    /// A device asks for its place.
+    Join {
+        seed: u8,
+        number: u8,
     },
     Block {
         by: u8,
         other: u8,
         blocked: bool,
-    },
-    /// The box gets a new chain version.
-    Extend {
-        seed: u8,
     },
     OpenClaim {
         seed: u8,
@@ -127,13 +147,26 @@ pub fn mail() -> impl Strategy<Value = Step> {
             Step::Burst(Send { step: 1, stale: false, ..send }, count)
         }),
         6 => any::<Index>().prop_map(Step::Retry),
-        6 => (ANY_BOX, any::<bool>(), any::<Index>(), beyond).prop_map(
-            |(seed, second, upto, beyond)| Step::Acknowledge { seed, second, upto, beyond }
+        6 => (ANY_BOX, DEVICES, any::<Index>(), beyond).prop_map(
+            |(seed, number, upto, beyond)| Step::Acknowledge { seed, number, upto, beyond }
         ),
         1 => (BOXES, BOXES, any::<bool>())
             .prop_map(|(by, other, blocked)| Step::Block { by, other, blocked }),
-        1 => BOXES.prop_map(|seed| Step::Extend { seed }),
+        2 => devices(),
         6 => time(),
+    ]
+}
+
+/// Devices that come and go.
+pub fn devices() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (BOXES, DEVICES, DEVICES, any::<bool>()).prop_map(|(seed, by, number, added)| Step::Link {
+            seed,
+            by,
+            number,
+            added
+        }),
+        (BOXES, DEVICES).prop_map(|(seed, number)| Step::Join { seed, number }),
     ]
 }
 

@@ -1,0 +1,327 @@
+//! Linking and revoking devices: who may, what a device gets, and what is refused and changes nothing.
+
+use bytes::Bytes;
+use rossby_domain::chain::{Change, KeyRecord, Link, LinkRefusal, MAX_DEVICES, Signer};
+use rossby_domain::command::{ExtendChain, JoinBox, UpdateKey};
+use rossby_domain::ids::{DeviceAddress, Sequence};
+use rossby_domain::limits::Limits;
+use rossby_domain::query::Query;
+use rossby_domain::restored::Restored;
+use rossby_domain::tables::{ReadTables as _, Tables as _};
+use rossby_domain::time::Timestamp;
+use rossby_domain::{Answer, Command, Outcome, Rejection, Reply};
+
+use crate::common::world::{World, address, box_id, enqueued, letter, sized_letter, two_people};
+use crate::common::{device_id, kem, link, public_key};
+
+/// The device of this seed as one of box 1.
+fn of_box_1(seed: u8) -> DeviceAddress {
+    DeviceAddress {
+        box_id: box_id(1),
+        device: device_id(seed),
+    }
+}
+
+fn record(world: &World) -> KeyRecord {
+    world.tables.key_record(&box_id(1)).unwrap().unwrap()
+}
+
+fn adding(world: &World, added: u8, by: u8) -> Link {
+    let key = public_key(added);
+    let signer = Signer::Device(device_id(by));
+    link(&record(world), Change::AddDevice { key }, signer, by)
+}
+
+fn removing(world: &World, removed: u8, by: u8) -> Link {
+    let device = device_id(removed);
+    let signer = Signer::Device(device_id(by));
+    link(&record(world), Change::RemoveDevice { device }, signer, by)
+}
+
+fn extend(link: Link) -> Command {
+    let box_id = box_id(1);
+    Command::ExtendChain(ExtendChain { box_id, link })
+}
+
+fn join(seed: u8, counter: u64) -> Command {
+    Command::JoinBox(JoinBox {
+        device: of_box_1(seed),
+        kem: kem(seed, counter),
+    })
+}
+
+const fn extended(version: u64) -> Reply {
+    Ok(Outcome::ChainExtended { version })
+}
+
+const fn joined(token_generation: u64) -> Reply {
+    Ok(Outcome::BoxJoined { token_generation })
+}
+
+fn refused_link(world: &mut World, link: Link) -> LinkRefusal {
+    match world.refused(extend(link)) {
+        Rejection::LinkRefused(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn generation(world: &World, device: DeviceAddress) -> Option<u64> {
+    match world.query(&Query::DeviceAuth(device)) {
+        Answer::DeviceAuth(generation) => generation,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Box 1 with a second device, which has its place.
+fn linked() -> World {
+    let mut world = two_people(Limits::default());
+    let link = adding(&world, 11, 1);
+    world.apply(extend(link)).unwrap();
+    world.apply(join(11, 1)).unwrap();
+    world
+}
+
+fn write(world: &mut World, counter: u64, text: &str) -> Reply {
+    let mut letter = letter(address(2), box_id(1), counter, text);
+    letter.chain_version = record(world).version();
+    world.send(letter)
+}
+
+#[test]
+fn a_linked_device_gets_its_place_when_it_comes_and_everything_from_then_on() {
+    let mut world = two_people(Limits::default());
+    write(&mut world, 1, "before the link").unwrap();
+    let link = adding(&world, 11, 1);
+    assert_eq!(world.apply(extend(link)), extended(1));
+    // It is live in the chain, and nothing can be sealed to it: it gets nothing and holds nothing back.
+    assert!(record(&world).device(&device_id(11)).is_none());
+    assert_eq!(generation(&world, of_box_1(11)), None);
+    assert!(world.page(of_box_1(11), 0, 10).is_none());
+    write(&mut world, 2, "before it came").unwrap();
+    world.acknowledge(address(1), 1).unwrap();
+    assert_eq!(
+        world.tables.queue_state(&box_id(1)).unwrap().unwrap().depth,
+        1
+    );
+
+    assert_eq!(world.apply(join(11, 1)), joined(1));
+    assert_eq!(
+        world.apply(join(11, 1)),
+        joined(1),
+        "the retry of a lost reply"
+    );
+    assert_eq!(generation(&world, of_box_1(11)), Some(1));
+    write(&mut world, 3, "since then").unwrap();
+    assert_eq!(world.inbox(of_box_1(11)), [(3, "since then".to_owned())]);
+    let both = [
+        (2, "before it came".to_owned()),
+        (3, "since then".to_owned()),
+    ];
+    assert_eq!(world.inbox(address(1)), both);
+}
+
+#[test]
+fn no_envelope_is_stored_that_is_not_sealed_to_who_has_joined() {
+    let sealed_to = |seeds: &[u8]| {
+        let mut seeds = seeds.to_vec();
+        seeds.sort_by_key(|seed| device_id(*seed));
+        let mut body = vec![1, 1];
+        body.extend([0; 44]);
+        body.push(u8::try_from(seeds.len()).unwrap());
+        for seed in seeds {
+            body.extend(device_id(seed).as_bytes());
+            body.extend(1_u64.to_be_bytes());
+            body.extend([0; 1120 + 48]);
+        }
+        Bytes::from(body)
+    };
+    let mut world = two_people(Limits::default());
+    let link = adding(&world, 11, 1);
+    world.apply(extend(link)).unwrap();
+    let send = |world: &mut World, counter, seeds: &[u8]| {
+        let mut letter = sized_letter(address(2), box_id(1), counter, sealed_to(seeds));
+        letter.chain_version = 1;
+        world.send(letter)
+    };
+    assert_eq!(send(&mut world, 1, &[1]), enqueued(1));
+    world.apply(join(11, 1)).unwrap();
+    let stale = Err(Rejection::StaleKeyRecord { current: 1 });
+    assert_eq!(send(&mut world, 2, &[1]), stale);
+    assert_eq!(send(&mut world, 2, &[1, 11]), enqueued(2));
+    let page = world.page(of_box_1(11), 0, 10).unwrap();
+    assert_eq!(page.envelopes.len(), 1);
+}
+
+#[test]
+fn a_revoked_device_is_gone_at_once_and_holds_the_queue_no_longer() {
+    let mut world = linked();
+    for counter in 1..=3 {
+        write(&mut world, counter, "x").unwrap();
+    }
+    world.acknowledge(address(1), 2).unwrap();
+    assert_eq!(
+        world.tables.queue_state(&box_id(1)).unwrap().unwrap().depth,
+        3
+    );
+    let link = removing(&world, 11, 1);
+    assert_eq!(world.apply(extend(link)), extended(2));
+    let state = world.tables.queue_state(&box_id(1)).unwrap().unwrap();
+    assert_eq!((state.depth, state.purged_upto), (1, Sequence(2)));
+
+    assert_eq!(
+        world.apply(extend(link)),
+        extended(2),
+        "the retry of a lost reply"
+    );
+    assert_eq!(generation(&world, of_box_1(11)), None);
+    assert!(world.page(of_box_1(11), 0, 10).is_none());
+    let device = of_box_1(11);
+    let kem = kem(11, 2);
+    let update = Command::UpdateKey(UpdateKey { device, kem });
+    assert_eq!(world.refused(update), Rejection::UnknownDevice);
+    assert_eq!(world.refused(join(11, 2)), Rejection::DeviceRevoked);
+    let upto = world.acknowledge(device, 3);
+    assert_eq!(upto, Err(Rejection::UnknownDevice));
+    let again = adding(&world, 11, 1);
+    assert_eq!(refused_link(&mut world, again), LinkRefusal::Removed);
+}
+
+#[test]
+fn only_a_live_devices_signature_over_the_chain_as_it_is_counts() {
+    let mut world = linked();
+    let stranger = {
+        let key = public_key(12);
+        let signer = Signer::Device(device_id(2));
+        link(&record(&world), Change::AddDevice { key }, signer, 2)
+    };
+    assert_eq!(
+        refused_link(&mut world, stranger),
+        LinkRefusal::SignerNotLive
+    );
+    let forged = {
+        let key = public_key(12);
+        let signer = Signer::Device(device_id(1));
+        link(&record(&world), Change::AddDevice { key }, signer, 2)
+    };
+    assert_eq!(world.refused(extend(forged)), Rejection::BadKeySignature);
+    // Two sign over the same head: one is first, the other is told.
+    let (first, second) = (adding(&world, 12, 1), adding(&world, 13, 11));
+    world.apply(extend(first)).unwrap();
+    let changed = Rejection::ChainChanged { current: 2 };
+    assert_eq!(world.refused(extend(second)), changed);
+    // The recovery key overrides all devices.
+    let device = device_id(11);
+    let link = link(
+        &record(&world),
+        Change::RemoveDevice { device },
+        Signer::Recovery,
+        101,
+    );
+    assert_eq!(world.apply(extend(link)), extended(3));
+    let nobody = Command::ExtendChain(ExtendChain {
+        box_id: box_id(9),
+        link,
+    });
+    assert_eq!(world.refused(nobody), Rejection::UnknownBox);
+}
+
+#[test]
+fn somebody_who_can_read_must_be_left() {
+    let mut world = two_people(Limits::default());
+    let link = adding(&world, 11, 1);
+    world.apply(extend(link)).unwrap();
+    // The second device was added and never came.
+    for (removed, by) in [(1, 1), (1, 11)] {
+        let link = removing(&world, removed, by);
+        assert_eq!(refused_link(&mut world, link), LinkRefusal::LastDevice);
+    }
+    let link = removing(&world, 11, 1);
+    assert_eq!(world.apply(extend(link)), extended(2));
+    assert_eq!(world.refused(join(11, 1)), Rejection::DeviceRevoked);
+    let link = removing(&world, 1, 1);
+    assert_eq!(refused_link(&mut world, link), LinkRefusal::LastDevice);
+}
+
+#[test]
+fn a_box_has_at_most_eight_devices() {
+    let mut world = two_people(Limits::default());
+    for added in 11..10 + u8::try_from(MAX_DEVICES).unwrap() {
+        let link = adding(&world, added, 1);
+        world.apply(extend(link)).unwrap();
+        assert_eq!(world.apply(join(added, 1)), joined(1));
+    }
+    let ninth = adding(&world, 50, 1);
+    assert_eq!(refused_link(&mut world, ninth), LinkRefusal::TooManyDevices);
+    let link = removing(&world, 11, 1);
+    world.apply(extend(link)).unwrap();
+    let ninth = adding(&world, 50, 1);
+    assert_eq!(world.apply(extend(ninth)), extended(9));
+}
+
+#[test]
+fn nobody_takes_a_place_without_a_link_or_with_a_key_of_another() {
+    let mut world = linked();
+    assert_eq!(world.refused(join(12, 1)), Rejection::UnknownDevice);
+    let link = adding(&world, 12, 1);
+    world.apply(extend(link)).unwrap();
+    let foreign = Command::JoinBox(JoinBox {
+        device: of_box_1(12),
+        kem: kem(11, 1),
+    });
+    assert_eq!(world.refused(foreign), Rejection::BadKeySignature);
+    world.apply(join(12, 5)).unwrap();
+    // A key from before is not taken back, whoever has kept the request.
+    let used = Rejection::KeyCounterUsed { current: 5 };
+    assert_eq!(world.refused(join(12, 4)), used);
+    let elsewhere = Command::JoinBox(JoinBox {
+        device: DeviceAddress {
+            box_id: box_id(9),
+            device: device_id(12),
+        },
+        kem: kem(12, 1),
+    });
+    assert_eq!(world.refused(elsewhere), Rejection::UnknownBox);
+}
+
+#[test]
+fn after_a_restoring_that_revoked_all_tokens_a_device_gets_a_new_one_and_keeps_its_place() {
+    let mut world = linked();
+    write(&mut world, 1, "one").unwrap();
+    world.acknowledge(of_box_1(11), 1).unwrap();
+    let mut meta = world.tables.meta().unwrap();
+    meta.restored = Restored::default().again(Timestamp::from_millis(1_795_359_845_000), true);
+    world.tables.put_meta(&meta).unwrap();
+    assert_eq!(generation(&world, of_box_1(11)), None);
+    let next = meta.restored.refused_tokens + 1;
+    assert_eq!(world.apply(join(11, 1)), joined(next));
+    assert_eq!(world.apply(join(11, 1)), joined(next));
+    assert_eq!(
+        world.apply(join(1, 1)),
+        joined(next),
+        "the first device too"
+    );
+    assert_eq!(generation(&world, of_box_1(11)), Some(next));
+    let page = world.page(of_box_1(11), 0, 10).unwrap();
+    assert_eq!(page.status.cursor, Sequence(1));
+}
+
+#[test]
+fn a_box_fills_its_own_queue_beyond_the_share_of_others() {
+    let limits = Limits {
+        queue_envelopes: 8,
+        ..Limits::default()
+    };
+    let mut world = two_people(limits);
+    for counter in 1..=8 {
+        let own = letter(address(1), box_id(1), counter, "copy");
+        assert_eq!(world.send(own), enqueued(counter));
+    }
+    let own = letter(address(1), box_id(1), 9, "copy");
+    assert_eq!(world.send(own), Err(Rejection::QueueFull));
+    for counter in 1..=2 {
+        let other = letter(address(1), box_id(2), counter, "letter");
+        assert_eq!(world.send(other), enqueued(counter));
+    }
+    let other = letter(address(1), box_id(2), 3, "letter");
+    assert_eq!(world.send(other), Err(Rejection::SenderShareFull));
+}
