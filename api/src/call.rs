@@ -34,6 +34,10 @@ pub enum RpcPath {
     Block,
     /// Gives the calling device a new KEM key.
     UpdateKey,
+    /// Adds a device to the caller's box, or removes one.
+    ExtendChain,
+    /// Gives a linked device its place in the box.
+    JoinBox,
     /// Brings what comes into the caller's box. The only stream.
     Subscribe,
     /// Tells which node leads which boxes.
@@ -42,7 +46,7 @@ pub enum RpcPath {
 
 impl RpcPath {
     /// Every method, in the order of the `.proto` file.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Register,
         Self::Authorize,
         Self::LookupKey,
@@ -51,6 +55,8 @@ impl RpcPath {
         Self::Acknowledge,
         Self::Block,
         Self::UpdateKey,
+        Self::ExtendChain,
+        Self::JoinBox,
         Self::Subscribe,
         Self::GetMap,
     ];
@@ -67,6 +73,8 @@ impl RpcPath {
             Self::Acknowledge => "/rossby.v1.Mailbox/Acknowledge",
             Self::Block => "/rossby.v1.Mailbox/Block",
             Self::UpdateKey => "/rossby.v1.Mailbox/UpdateKey",
+            Self::ExtendChain => "/rossby.v1.Mailbox/ExtendChain",
+            Self::JoinBox => "/rossby.v1.Mailbox/JoinBox",
             Self::Subscribe => "/rossby.v1.Mailbox/Subscribe",
             Self::GetMap => "/rossby.v1.Mailbox/GetMap",
         }
@@ -84,16 +92,21 @@ impl RpcPath {
             Self::Acknowledge => "Acknowledge",
             Self::Block => "Block",
             Self::UpdateKey => "UpdateKey",
+            Self::ExtendChain => "ExtendChain",
+            Self::JoinBox => "JoinBox",
             Self::Subscribe => "Subscribe",
             Self::GetMap => "GetMap",
         }
     }
 
-    /// Whether the call must carry Hawk authentication. Registration can't: there is no token yet;
-    /// its requests are signed by the device's key instead. The map is nobody's secret.
+    /// Whether the call must carry Hawk authentication. Registration and joining can't: there is no
+    /// token yet; their requests are signed by the device's key instead. The map is nobody's secret.
     #[must_use]
     pub const fn is_authenticated(self) -> bool {
-        !matches!(self, Self::Register | Self::Authorize | Self::GetMap)
+        !matches!(
+            self,
+            Self::Register | Self::Authorize | Self::JoinBox | Self::GetMap
+        )
     }
 
     /// Whether it is answered by a stream of messages.

@@ -136,6 +136,16 @@ codes! {
     KeyCounterUsed, "KEY_COUNTER_USED", AlreadyExists, Changed,
         "this key counter was used for another key, or is below the current one";
 
+    // The devices of a box.
+    LinkNotAllowed, "LINK_NOT_ALLOWED", FailedPrecondition, No,
+        "the box's identity chain does not allow this";
+    ChainChanged, "CHAIN_CHANGED", FailedPrecondition, Changed,
+        "the box's identity chain has changed; sign over it as it is now";
+    NotLinked, "NOT_LINKED", FailedPrecondition, Same,
+        "no box has linked this device yet";
+    DeviceRevoked, "DEVICE_REVOKED", PermissionDenied, No,
+        "this device was removed from its box";
+
     // Finding and sending.
     NoUser, "NO_USER", NotFound, No,
         "no such user";
@@ -363,6 +373,10 @@ impl ApiError {
             Rejection::KeyCounterUsed { current } => {
                 error = error.with_metadata("current_counter", current);
             }
+            Rejection::LinkRefused(why) => error = error.with_detail(why.to_string()),
+            Rejection::ChainChanged { current } => {
+                error = error.with_metadata("current_version", current);
+            }
             Rejection::BeyondQueue { last } => error = error.with_metadata("last", last),
             Rejection::NotOwner { .. } => {
                 error = Self::unavailable("the partition is not owned at the proposed epoch");
@@ -408,6 +422,9 @@ fn code_of(rejection: &Rejection, unknown: Code) -> Code {
         Rejection::UnknownBox | Rejection::UnknownDevice => unknown,
         Rejection::KeyCounterUsed { .. } => Code::KeyCounterUsed,
         Rejection::BadKeySignature => Code::BadSignature,
+        Rejection::LinkRefused(_) => Code::LinkNotAllowed,
+        Rejection::ChainChanged { .. } => Code::ChainChanged,
+        Rejection::DeviceRevoked => Code::DeviceRevoked,
         Rejection::TooManyBlocked { .. } => Code::TooManyBlocked,
         Rejection::EnvelopeTooLarge { .. } => Code::EnvelopeTooLarge,
         Rejection::StaleKeyRecord { .. } => Code::StaleKeyRecord,

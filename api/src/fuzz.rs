@@ -6,10 +6,11 @@
 
 use bytes::Bytes;
 use prost::Message;
-use rossby_domain::chain::{ChainError, KemKey};
+use rossby_domain::chain::{ChainError, KemKey, Link};
 use rossby_domain::command::Expire;
 use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, GroupId, PartitionId};
 use rossby_domain::time::Timestamp;
+use rossby_domain::wire::WireError;
 use rossby_domain::{Command, Query};
 use rossby_proto::v1;
 use rossby_seams::random::SeededRandom;
@@ -19,7 +20,7 @@ use crate::hawk::{
     Credentials, Guard, GuardConfig, HawkRefusal, MAX_HEADER_BYTES, Presented, Reign, SignedRequest,
 };
 use crate::router::{Done, Work};
-use crate::rpc::{SealedCode, parse_registration};
+use crate::rpc::{SealedCode, parse_joining, parse_registration};
 use crate::secrets::{ClusterSecrets, KEY_BYTES, SealPurpose, Token};
 use crate::{admin, convert, peer};
 
@@ -146,7 +147,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 21 {
+    match kind % 23 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -191,6 +192,12 @@ pub fn request(data: &[u8]) -> bool {
             assert_eq!(kem.encode(), request.kem_key);
             Ok::<_, ChainError>(())
         }),
+        21 => message(&bytes, |request: v1::ExtendChainRequest| {
+            let link = Link::decode(&request.link)?;
+            assert_eq!(link.encode(), request.link);
+            Ok::<_, WireError>(())
+        }),
+        22 => message(&bytes, parse_joining),
         14 => message(&bytes, |request: v1::SubscribeRequest| {
             Ok::<_, ()>(request.after)
         }),
@@ -310,7 +317,7 @@ mod replay;
 #[cfg(test)]
 mod tests {
     use ed25519_dalek::{Signer as _, SigningKey};
-    use rossby_domain::chain::{Genesis, KeyRecord, SUITE_XWING};
+    use rossby_domain::chain::{Change, Genesis, KeyRecord, SUITE_XWING, Signer};
     use rossby_domain::command::{Enqueue, EnvelopeDigest};
     use rossby_domain::identifier::Identifier;
     use rossby_domain::ids::{Counter, EnvelopeId, NodeId};
@@ -403,6 +410,32 @@ mod tests {
         v1::Identifier {
             kind: Some(v1::identifier::Kind::Phone("+491701234567".to_owned())),
         }
+    }
+
+    fn check_devices() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let record = KeyRecord::decode(&registration().key_record).unwrap();
+        let signer = Signer::Device(record.genesis().device());
+        let change = Change::AddDevice { key: [4; 32] };
+        let signed = Link::signed_bytes(1, &record.head(), &change, &signer);
+        let link = Link {
+            version: 1,
+            previous: record.head(),
+            change,
+            signer,
+            signature: key.sign(&signed).to_bytes(),
+        };
+        let link = link.encode().into();
+        check(21, "extend-chain", &v1::ExtendChainRequest { link });
+        let device = record.genesis().device();
+        let kem = kem_key(&device, 1);
+        let signed = statement::join_box(&device, &kem.public);
+        let join = v1::JoinBoxRequest {
+            signing_key: key.verifying_key().to_bytes().to_vec().into(),
+            kem_key: kem.encode().into(),
+            signature: key.sign(&signed).to_bytes().to_vec().into(),
+        };
+        check(22, "join-box", &join);
     }
 
     fn check(kind: u8, name: &str, message: &impl Message) {
@@ -526,6 +559,7 @@ mod tests {
         }
         let kem_key = kem_key(&address.device, 2).encode().into();
         check(13, "update-key", &v1::UpdateKeyRequest { kem_key });
+        check_devices();
         let subscribe = v1::SubscribeRequest {
             after: 7,
             max_envelopes: 16,

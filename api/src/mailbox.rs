@@ -3,8 +3,8 @@
 //! A call runs at the leader of the caller's group, since only there is it known whether the caller is
 //! still authorised and which of its requests were seen. Everywhere else [`MailboxService::handle`]
 //! names that leader and does nothing, and a relay takes the call there. What a call needs of other
-//! groups the router gets ([`crate::router`]); Register and Authorize, which have no caller yet, and
-//! GetMap run where they arrive.
+//! groups the router gets ([`crate::router`]); Register, Authorize and JoinBox, which have no caller yet,
+//! and GetMap run where they arrive.
 
 mod authenticate;
 mod lead;
@@ -176,13 +176,15 @@ impl MailboxService {
         match call.path {
             RpcPath::Register => Box::pin(rpc::register(self, call)).await.map(unsigned),
             RpcPath::Authorize => Box::pin(rpc::authorize(self, call)).await.map(unsigned),
+            RpcPath::JoinBox => Box::pin(rpc::join_box(self, call)).await.map(unsigned),
             RpcPath::GetMap => rpc::get_map(self, call).map(unsigned),
             RpcPath::LookupKey
             | RpcPath::Send
             | RpcPath::Fetch
             | RpcPath::Acknowledge
             | RpcPath::Block
-            | RpcPath::UpdateKey => self.answer_caller(call).await,
+            | RpcPath::UpdateKey
+            | RpcPath::ExtendChain => self.answer_caller(call).await,
             RpcPath::Subscribe => Err(ApiError::invalid("this call is a stream").into()),
         }
     }
@@ -198,7 +200,12 @@ impl MailboxService {
             RpcPath::Acknowledge => rpc::acknowledge(self, from, call).await?,
             RpcPath::Block => Box::pin(rpc::block(self, from, call)).await?,
             RpcPath::UpdateKey => Box::pin(rpc::update_key(self, from, call)).await?,
-            RpcPath::Register | RpcPath::Authorize | RpcPath::Subscribe | RpcPath::GetMap => {
+            RpcPath::ExtendChain => Box::pin(rpc::extend_chain(self, from, call)).await?,
+            RpcPath::Register
+            | RpcPath::Authorize
+            | RpcPath::JoinBox
+            | RpcPath::Subscribe
+            | RpcPath::GetMap => {
                 return Err(ApiError::internal("not a call of a caller").into());
             }
         };

@@ -24,11 +24,19 @@ pub(crate) async fn lookup_key(
     call: &Call,
 ) -> Result<Bytes, Failure> {
     let request: v1::LookupKeyRequest = convert::decode(&call.message)?;
+    let device = match &request.by {
+        Some(By::DeviceId(bytes)) => Some(convert::device_id(bytes)?),
+        _ => None,
+    };
     let box_id = resolve(service, call, request.by).await?;
     let KeyRecordAnswer {
         record,
         next_counter,
     } = record(service, call, caller, box_id).await?;
+    // It may have been revoked since, or never been added.
+    if device.is_some_and(|device| record.signing_key(&device).is_none()) {
+        return Err(Code::NoUser.into());
+    }
     Ok(convert::encode(&v1::LookupKeyResponse {
         box_id: convert::id_bytes(box_id.as_bytes()),
         key_record: record.encode().into(),

@@ -1,13 +1,15 @@
 //! The calls, one file each. Each reads parse -> verify -> authorise -> dispatch, and starts where who is
-//! asking is already proven ([`crate::mailbox`]); Register and Authorize, which come before any token,
-//! verify the device's signature themselves.
+//! asking is already proven ([`crate::mailbox`]); Register, Authorize and JoinBox, which come before
+//! any token, verify the device's signature themselves.
 
 mod acknowledge;
 mod authorize;
 mod block;
 mod code;
+mod extend_chain;
 mod fetch;
 mod get_map;
+mod join_box;
 mod lookup_key;
 mod register;
 mod send;
@@ -19,8 +21,12 @@ pub(crate) use acknowledge::acknowledge;
 pub(crate) use authorize::authorize;
 pub(crate) use block::block;
 pub(crate) use code::{SealedCode, code_context};
+pub(crate) use extend_chain::extend_chain;
 pub(crate) use fetch::fetch;
 pub(crate) use get_map::get_map;
+pub(crate) use join_box::join_box;
+#[cfg(any(test, fuzzing))]
+pub(crate) use join_box::parse_and_verify as parse_joining;
 pub(crate) use lookup_key::lookup_key;
 #[cfg(any(test, fuzzing))]
 pub(crate) use register::parse_and_verify as parse_registration;

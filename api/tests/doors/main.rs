@@ -14,6 +14,7 @@ mod attacks;
 mod clocks;
 mod couriers;
 mod deliveries;
+mod devices;
 mod expiry;
 mod gateway;
 mod grpc;

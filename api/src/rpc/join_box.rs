@@ -1,0 +1,105 @@
+//! JoinBox: a device that a link has added asks for its place, knowing its own keys only.
+//!
+//! Its box is found by the device's directory entry, which linking made; the box decides whether it is
+//! live. It runs at the node where it arrives. The same request again has the same answer, which is of
+//! use to the device alone: the token in it is sealed to the device's KEM key.
+
+use bytes::Bytes;
+use rossby_domain::chain::{KemKey, KeyRecord, SigningPublicKey, verify_signature};
+use rossby_domain::command::JoinBox;
+use rossby_domain::ids::{DeviceAddress, DeviceId, PartitionId};
+use rossby_domain::{Answer, Command, Outcome, Query, statement};
+use rossby_proto::v1;
+
+use super::token;
+use crate::call::Call;
+use crate::convert;
+use crate::error::{ApiError, Code};
+use crate::mailbox::{Failure, MailboxService, unexpected_answer, unexpected_outcome};
+
+/// A request that was read and whose signatures hold.
+pub(crate) struct Joining {
+    device: DeviceId,
+    kem: KemKey,
+}
+
+pub(crate) async fn join_box(service: &MailboxService, call: &Call) -> Result<Bytes, Failure> {
+    let joining = parse_and_verify(convert::decode(&call.message)?)?;
+    let (home, address) = find_box(service, call, joining.device).await?;
+    let generation = join(service, call, home, address, &joining.kem).await?;
+    let record = record(service, call, home, address).await?;
+    let config = &service.config;
+    let token = config.secrets.token(&address, generation);
+    let public = &joining.kem.public;
+    let sealed = token::seal(config.random.as_ref(), public, &address, &token)?;
+    Ok(convert::encode(&v1::JoinBoxResponse {
+        box_id: convert::id_bytes(address.box_id.as_bytes()),
+        key_record: record.encode().into(),
+        encapsulated_key: sealed.encapsulated_key,
+        sealed_token: sealed.ciphertext,
+        hawk_host: config.cluster_name.clone(),
+    }))
+}
+
+pub(crate) fn parse_and_verify(request: v1::JoinBoxRequest) -> Result<Joining, ApiError> {
+    let key: SigningPublicKey = convert::fixed(&request.signing_key, "signing_key is no key")?;
+    let signature = convert::fixed(&request.signature, "signature is not 64 bytes")?;
+    let kem = KemKey::decode(&request.kem_key)
+        .map_err(|_| ApiError::invalid("kem_key is not a KEM key"))?;
+    // Nobody could seal to it, and the device would hold the queue all the same.
+    if !token::is_kem_key(&kem.public) {
+        return Err(ApiError::invalid("kem_key is not a KEM key"));
+    }
+    let device = DeviceId::of_key(&key);
+    let signed = statement::join_box(&device, &kem.public);
+    if !verify_signature(&key, &signed, &signature) || !kem.is_signed_by(&key) {
+        return Err(Code::BadSignature.into());
+    }
+    Ok(Joining { device, kem })
+}
+
+/// The box that the device was linked to.
+async fn find_box(
+    service: &MailboxService,
+    call: &Call,
+    device: DeviceId,
+) -> Result<(PartitionId, DeviceAddress), ApiError> {
+    let partition = device.partition(service.config.partitions);
+    let query = Query::ResolveDevice(device);
+    let Answer::ResolvedDevice(found) = service.ask(partition, query, call.deadline).await? else {
+        return Err(unexpected_answer("ResolveDevice"));
+    };
+    let box_id = found.ok_or(Code::NotLinked)?;
+    let (home, _) = service.home(&box_id)?.ok_or(Code::NotLinked)?;
+    Ok((home, DeviceAddress { box_id, device }))
+}
+
+/// Gives the device its place; the generation of its token.
+async fn join(
+    service: &MailboxService,
+    call: &Call,
+    home: PartitionId,
+    device: DeviceAddress,
+    kem: &KemKey,
+) -> Result<u64, ApiError> {
+    let kem = kem.clone();
+    let command = Command::JoinBox(JoinBox { device, kem });
+    let changing = service.change(home, command, Code::NotLinked, call.deadline);
+    match changing.await? {
+        Outcome::BoxJoined { token_generation } => Ok(token_generation),
+        other => Err(unexpected_outcome(&other)),
+    }
+}
+
+async fn record(
+    service: &MailboxService,
+    call: &Call,
+    home: PartitionId,
+    address: DeviceAddress,
+) -> Result<KeyRecord, ApiError> {
+    let query = Query::BoxState(address.box_id);
+    match service.ask(home, query, call.deadline).await? {
+        Answer::BoxState(state) => Ok(state.ok_or(Code::NotLinked)?.record),
+        _ => Err(unexpected_answer("BoxState")),
+    }
+}
