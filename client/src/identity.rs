@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
-use rossby_domain::chain::{ChainError, Genesis, KemKey, KeyRecord, SUITE_XWING};
+use rossby_domain::chain::{
+    ChainError, Change, Genesis, KemKey, KeyRecord, Link, SUITE_XWING, Signer,
+};
 use rossby_domain::ids::DeviceId;
 use rossby_seams::random::{Random, RandomError, bytes};
 
@@ -23,11 +25,11 @@ pub enum IdentityError {
     Kem(#[from] KemError),
 }
 
-/// The keys of the first device of a new box, with its recovery key.
+/// The keys of a device of a box; of the first one, with the recovery key.
 #[derive(Clone)]
 pub struct Identity {
     signing_key: SigningKey,
-    recovery_seed: Secret<32>,
+    recovery_seed: Option<Secret<32>>,
     kem_keys: Vec<(u64, KemSecret)>,
     record: KeyRecord,
 }
@@ -49,11 +51,11 @@ impl Identity {
             nonce: bytes(random)?,
         };
         let kem = KemSecret::generate(random)?;
-        let key = signed(&signing_key, FIRST_COUNTER, &kem)?;
+        let key = signed_kem(&signing_key, FIRST_COUNTER, &kem)?;
         let record = KeyRecord::new(genesis, key)?;
         Ok(Self {
             signing_key,
-            recovery_seed,
+            recovery_seed: Some(recovery_seed),
             kem_keys: vec![(FIRST_COUNTER, kem)],
             record,
         })
@@ -63,7 +65,7 @@ impl Identity {
     #[must_use]
     pub fn from_parts(
         signing_seed: &Secret<32>,
-        recovery_seed: Secret<32>,
+        recovery_seed: Option<Secret<32>>,
         kem_seeds: Vec<(u64, Secret<32>)>,
         record: KeyRecord,
     ) -> Self {
@@ -80,6 +82,36 @@ impl Identity {
         }
     }
 
+    /// The keys of a device that was linked to a box. The box's recovery key stays where it is.
+    #[must_use]
+    pub fn linked(
+        signing_key: SigningKey,
+        kem_keys: Vec<(u64, KemSecret)>,
+        record: KeyRecord,
+    ) -> Self {
+        Self {
+            signing_key,
+            recovery_seed: None,
+            kem_keys,
+            record,
+        }
+    }
+
+    /// The next link of the box's chain, signed by this device.
+    #[must_use]
+    pub fn sign_link(&self, change: Change) -> Link {
+        let (version, previous) = (self.record.version() + 1, self.record.head());
+        let signer = Signer::Device(self.device());
+        let signed = Link::signed_bytes(version, &previous, &change, &signer);
+        Link {
+            version,
+            previous,
+            change,
+            signer,
+            signature: self.signing_key.sign(&signed).to_bytes(),
+        }
+    }
+
     /// The device.
     #[must_use]
     pub fn device(&self) -> DeviceId {
@@ -92,10 +124,10 @@ impl Identity {
         &self.signing_key
     }
 
-    /// The seed of the recovery key, for its owner to write down.
+    /// The seed of the recovery key, for its owner to write down; `None` on a device that was linked.
     #[must_use]
-    pub fn recovery_seed(&self) -> &Secret<32> {
-        &self.recovery_seed
+    pub fn recovery_seed(&self) -> Option<&Secret<32>> {
+        self.recovery_seed.as_ref()
     }
 
     /// The device's KEM keys by counter, the newest last.
@@ -125,7 +157,7 @@ impl Identity {
         let newest = self.kem_keys.last();
         newest
             .filter(|(counter, _)| *counter > self.published_counter())
-            .map(|(counter, secret)| signed(&self.signing_key, *counter, secret))
+            .map(|(counter, secret)| signed_kem(&self.signing_key, *counter, secret))
             .transpose()
     }
 
@@ -162,7 +194,7 @@ impl Identity {
 }
 
 /// A KEM key as its device publishes it.
-fn signed(
+pub(crate) fn signed_kem(
     signing_key: &SigningKey,
     counter: u64,
     secret: &KemSecret,
@@ -209,7 +241,7 @@ mod tests {
         let identity = Identity::generate(&SeededRandom::new(1)).unwrap();
         let shown = format!("{identity:?} {:?}", identity.kem_keys());
         assert!(shown.contains("Secret(..)"));
-        let seed = format!("{:?}", identity.recovery_seed().expose());
+        let seed = format!("{:?}", identity.recovery_seed().unwrap().expose());
         assert!(!shown.contains(&seed));
     }
 }

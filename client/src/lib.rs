@@ -7,6 +7,7 @@
 //!      └──────────────── store/       everything kept, encrypted, in one directory
 //!                        crypto/, identity.rs: keys and the primitives under all of it
 //!                        registering.rs: what a new identity says and is told
+//!                        linking/: what a further device of a box shows, says and is told
 //! ```
 //!
 //! Nothing here knows a server crate: what a device and a service agree on is in `domain` and
@@ -19,6 +20,7 @@ pub mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod identity;
+pub mod linking;
 pub mod registering;
 pub mod safety_number;
 pub mod store;

@@ -8,15 +8,17 @@ use super::hawk::parse_reply_header;
 use super::map::ServiceMap;
 use super::{Refusal, ServerAddress};
 use crate::crypto::recovery;
+use crate::linking::LinkCode;
 
 /// The first byte says what the rest is: 0 a `server-authorization` header, 1 the details of a status, 2
-/// a server's address, 3 a recovery key's text, 9 the header of a stream's message, the others a reply.
+/// a server's address, 3 a recovery key's text, 9 the header of a stream's message, 14 a link code, the
+/// others a reply.
 pub fn reply(data: &[u8]) -> bool {
     let Some((mode, rest)) = data.split_first() else {
         return false;
     };
     let text = std::str::from_utf8(rest);
-    match mode % 13 {
+    match mode % 15 {
         0 => text.is_ok_and(|text| parse_reply_header(text, None).is_some()),
         1 => {
             let details = rest.to_vec().into();
@@ -36,7 +38,9 @@ pub fn reply(data: &[u8]) -> bool {
         10 => message::<v1::SubscribeResponse>(rest)
             .is_some_and(|found| message::<v1::FetchResponse>(&found.page).is_some()),
         11 => message::<v1::UpdateKeyResponse>(rest).is_some(),
-        _ => message::<v1::GetMapResponse>(rest).is_some() && map(rest),
+        12 => message::<v1::GetMapResponse>(rest).is_some() && map(rest),
+        13 => message::<v1::JoinBoxResponse>(rest).is_some(),
+        _ => text.is_ok_and(link_code),
     }
 }
 
@@ -89,6 +93,14 @@ fn recovery_key(text: &str) -> bool {
     true
 }
 
+fn link_code(text: &str) -> bool {
+    let Ok(code) = LinkCode::from_text(text) else {
+        return false;
+    };
+    assert_eq!(LinkCode::from_text(&code.to_text()), Ok(code));
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +124,17 @@ mod tests {
         check(2, "server", b"https://rossby.example.org:7470");
         let key = recovery::to_text(&Secret::new([7; 32]));
         check(3, "recovery", key.as_bytes());
+        let name = crate::linking::DeviceName::new("laptop").unwrap();
+        let code = LinkCode { key: [7; 32], name };
+        check(14, "link-code", code.to_text().as_bytes());
+        let joined = v1::JoinBoxResponse {
+            box_id: vec![1; 16].into(),
+            key_record: vec![2; 40].into(),
+            encapsulated_key: vec![3; 20].into(),
+            sealed_token: vec![4; 20].into(),
+            hawk_host: "rossby".to_owned(),
+        };
+        check(13, "joined", &joined.encode_to_vec());
         let lookup = v1::LookupKeyResponse {
             box_id: vec![1; 16].into(),
             key_record: vec![2; 40].into(),

@@ -45,6 +45,10 @@ rpcs! {
     Block: BlockRequest -> BlockResponse;
     /// Gives the calling device a new KEM key.
     UpdateKey: UpdateKeyRequest -> UpdateKeyResponse;
+    /// Adds a device to the box, or removes one.
+    ExtendChain: ExtendChainRequest -> ExtendChainResponse;
+    /// Gives a linked device its place.
+    JoinBox: JoinBoxRequest -> JoinBoxResponse;
     /// Brings what comes into the caller's box, message after message.
     Subscribe: SubscribeRequest -> SubscribeResponse;
     /// Tells which node leads which boxes.

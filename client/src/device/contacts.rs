@@ -1,7 +1,7 @@
 //! Contacts: whom we know, and the identity chains that we hold them to.
 
 use bytes::Bytes;
-use rossby_domain::chain::KeyRecord;
+use rossby_domain::chain::{DeviceKeys, KeyRecord};
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, Counter, DeviceId};
 use rossby_domain::time::Timestamp;
@@ -289,8 +289,20 @@ impl Device {
         Ok(row)
     }
 
-    /// The pinned record of a contact.
+    /// Holds a found record against what is known: of a contact, or of this device's own box.
+    pub(super) fn hold(&self, found: &Found) -> Result<(), DeviceError> {
+        if self.is_own(&found.box_id)? {
+            self.adopt(&found.record)
+        } else {
+            self.pin(found).map(drop)
+        }
+    }
+
+    /// The pinned record of a contact, or that of this device's own box.
     pub(super) fn pinned_record(&self, box_id: &BoxId) -> Result<Option<KeyRecord>, DeviceError> {
+        if self.is_own(box_id)? {
+            return Ok(Some(self.identity().record().clone()));
+        }
         // Verified before it was stored, and authenticated by the store since.
         match self.store.get::<ContactRow>(box_id)? {
             Some(row) => Ok(Some(KeyRecord::decode_trusted(&row.record)?)),
@@ -301,19 +313,47 @@ impl Device {
 
 /// The contact with a newer record, which must grow from the pinned one.
 fn renewed(box_id: &BoxId, row: ContactRow, record: &KeyRecord) -> Result<ContactRow, DeviceError> {
+    let damaged = |_| DeviceError::Store(StoreError::Damaged { table: "contacts" });
+    check_chain(box_id, row.pinned, record)?;
+    let known = KeyRecord::decode_trusted(&row.record).map_err(damaged)?;
+    check_keys(box_id, known.devices(), record)?;
+    Ok(ContactRow {
+        record: record.encode(),
+        pinned: ChainPoint::head(record),
+        ..row
+    })
+}
+
+/// Whether a record's chain grows from the one that is known.
+pub(super) fn check_chain(
+    box_id: &BoxId,
+    pinned: ChainPoint,
+    record: &KeyRecord,
+) -> Result<(), DeviceError> {
     let changed = |what| DeviceError::IdentityChanged {
         box_id: *box_id,
         what,
     };
-    let damaged = |_| DeviceError::Store(StoreError::Damaged { table: "contacts" });
-    if record.version() < row.pinned.version {
+    if record.version() < pinned.version {
         return Err(changed("an older identity chain was shown"));
     }
-    if !row.pinned.is_on(record) {
+    if !pinned.is_on(record) {
         return Err(changed("another identity chain was shown"));
     }
-    let known = KeyRecord::decode_trusted(&row.record).map_err(damaged)?;
-    for keys in known.devices() {
+    Ok(())
+}
+
+/// Whether a record's KEM keys are those that are known of its devices, or later ones.
+pub(super) fn check_keys<'a>(
+    box_id: &BoxId,
+    known: impl Iterator<Item = &'a DeviceKeys>,
+    record: &KeyRecord,
+) -> Result<(), DeviceError> {
+    let changed = |what| DeviceError::IdentityChanged {
+        box_id: *box_id,
+        what,
+    };
+    for keys in known {
         match record.device(&keys.device) {
             Some(shown) if shown.kem.counter < keys.kem.counter => {
                 return Err(changed("an older encryption key was shown"));
@@ -331,9 +371,5 @@ fn renewed(box_id: &BoxId, row: ContactRow, record: &KeyRecord) -> Result<Contac
             _ => {}
         }
     }
-    Ok(ContactRow {
-        record: record.encode(),
-        pinned: ChainPoint::head(record),
-        ..row
-    })
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! What can go wrong for a device.
 
-use rossby_domain::chain::ChainError;
+use rossby_domain::chain::{ChainError, LinkRefusal};
 use rossby_domain::ids::BoxId;
 use rossby_seams::random::RandomError;
 
@@ -8,6 +8,7 @@ use crate::connection::{AddressError, CallError};
 use crate::crypto::kem::KemError;
 use crate::envelope::{ContentError, SealError};
 use crate::identity::IdentityError;
+use crate::linking::JoiningError;
 use crate::registering::RegisteringError;
 use crate::store::StoreError;
 
@@ -32,6 +33,24 @@ pub enum DeviceError {
     /// The identifier is still to be proven.
     #[error("this device is not authorised yet")]
     NotAuthorised,
+    /// The device belongs to no box yet.
+    #[error("this device waits to be linked to a box")]
+    NotLinked,
+    /// There is no such device in this box.
+    #[error("this box has no such device")]
+    NoSuchDevice,
+    /// A device belongs to this box already.
+    #[error("this device belongs to this box already")]
+    LinkedAlready,
+    /// The box's chain does not allow a link.
+    #[error("the box's identity chain does not allow this: {0}")]
+    LinkRefused(LinkRefusal),
+    /// What only the box's own devices say to each other.
+    #[error("this kind of content is for the box's own devices only")]
+    NotForOthers,
+    /// The service's answer to a device that asks for its place can not be believed.
+    #[error(transparent)]
+    Joining(#[from] JoiningError),
     /// The device has a box, and it stays the only one.
     #[error("this device is registered already")]
     AlreadyRegistered,

@@ -130,6 +130,7 @@ impl Listener<'_> {
                 // On an open stream, so that it costs nobody time who is away. The next one makes up
                 // for an error.
                 let _ = self.device.keep_key_published().await;
+                let _ = self.device.greet().await;
                 self.is_new = false;
             }
             if !self.more || self.unacknowledged_pages >= MAX_UNACKNOWLEDGED_PAGES {

@@ -149,8 +149,11 @@ impl Device {
             return Ok(Vec::new());
         };
         let mut messages = self.messages()?;
+        // What another device of this box sent came in too.
+        let this = self.identity().device();
         messages.retain(|message| {
-            message.direction == Direction::In && message.order >= shown.next_order
+            let came_in = message.direction == Direction::In || message.sender.device != this;
+            came_in && message.order >= shown.next_order
         });
         Ok(messages)
     }

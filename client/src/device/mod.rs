@@ -8,6 +8,10 @@
 //!                                                        │         listening.rs: as it comes
 //!                       sending.rs: count and store, then send; the same bytes until it is known;
 //!                                    resealing.rs: anew, where those can never be stored
+//!
+//!   linking.rs: a further device, until it has its place    devices.rs: add, name and revoke devices
+//!   own_box.rs: the box's own chain, as this device knows it
+//!   words.rs: what the box's devices tell each other: copies of what they send, and names
 //! ```
 //!
 //! Invariants. A counter is stored before anything is sent under it, so no two texts of this home
@@ -21,9 +25,12 @@
 //! Store calls block for the time of a disk write.
 
 mod contacts;
+mod devices;
 mod error;
+mod linking;
 mod listening;
 mod messages;
+mod own_box;
 mod receiving;
 mod registration;
 mod resealing;
@@ -31,6 +38,7 @@ mod rotating;
 mod sending;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +52,9 @@ use rossby_seams::clock::{Clock, SystemClock};
 use rossby_seams::random::{OsRandom, Random};
 
 pub use self::contacts::{Contact, Found, LookupBy};
+pub use self::devices::{OwnDevice, Standing};
 pub use self::error::DeviceError;
+pub use self::linking::{Linking, Welcome};
 pub use self::listening::{Heard, Listener};
 pub use self::messages::{Direction, Message, Status};
 pub use self::receiving::{QueueStatus, Received};
@@ -55,7 +65,9 @@ use crate::connection::{Connection, GrpcWire, Patience, ServerAddress, Signer, W
 use crate::crypto::secret::Secret;
 use crate::identity::Identity;
 use crate::registering;
-use crate::store::{AccountRow, IdentityRow, KdfCost, MapRow, Passphrase, Store, StoreError};
+use crate::store::{
+    AccountRow, IdentityRow, KdfCost, LinkingRow, MapRow, Passphrase, Store, StoreError,
+};
 
 /// What a device takes from the outside.
 #[derive(Clone)]
@@ -115,8 +127,10 @@ pub struct WhoAmI {
 /// A device.
 pub struct Device {
     store: Store,
-    /// Changes with each rotation of the device's keys.
+    /// Changes with each rotation of the device's keys, and with the box's chain.
     identity: RwLock<Arc<Identity>>,
+    /// Two that change it at once would undo one another.
+    changing: parking_lot::Mutex<()>,
     environment: Environment,
     connection: Connection,
     /// One request in flight per box is what keeps a sender's envelopes in order.
@@ -175,7 +189,12 @@ impl Device {
         environment: Environment,
     ) -> Result<Self, DeviceError> {
         let store = Store::open(home, passphrase, Arc::clone(&environment.random))?;
-        let row: IdentityRow = store.get(&())?.ok_or(DeviceError::Damaged("identity"))?;
+        let Some(row) = store.get::<IdentityRow>(&())? else {
+            return Err(match store.get::<LinkingRow>(&())? {
+                Some(_) => DeviceError::NotLinked,
+                None => DeviceError::Damaged("identity"),
+            });
+        };
         let account: AccountRow = store.get(&())?.ok_or(DeviceError::Damaged("account"))?;
         let record = KeyRecord::decode(&row.record)?;
         let identity =
@@ -201,6 +220,7 @@ impl Device {
         Ok(Self {
             store,
             identity: RwLock::new(Arc::new(identity)),
+            changing: parking_lot::Mutex::new(()),
             environment,
             connection,
             sending: tokio::sync::Mutex::new(()),
@@ -254,10 +274,10 @@ impl Device {
     }
 
     /// The seed of the recovery key, for its owner to write down
-    /// ([`crate::crypto::recovery::to_text`]).
+    /// ([`crate::crypto::recovery::to_text`]); `None` on a device that was linked.
     #[must_use]
-    pub fn recovery_seed(&self) -> Secret<32> {
-        self.identity().recovery_seed().clone()
+    pub fn recovery_seed(&self) -> Option<Secret<32>> {
+        self.identity().recovery_seed().cloned()
     }
 
     /// Keeps what was learned of where boxes are led, for the next start.
@@ -317,7 +337,7 @@ impl std::fmt::Debug for Device {
 fn identity_row(identity: &Identity) -> IdentityRow {
     IdentityRow {
         signing_seed: Secret::new(identity.signing_key().to_bytes()),
-        recovery_seed: identity.recovery_seed().clone(),
+        recovery_seed: identity.recovery_seed().cloned(),
         kem_seeds: identity
             .kem_keys()
             .iter()

@@ -12,7 +12,7 @@ use super::contacts::LookupBy;
 use super::{Device, DeviceError, Message, box_from_wire};
 use crate::connection::{Acknowledge, Fetch, Signer};
 use crate::crypto::secret::SecretBytes;
-use crate::envelope::{Arrival, OpenError, Opened, Recipient, open};
+use crate::envelope::{Arrival, Between, OpenError, Opened, Recipient, open};
 use crate::store::{MarksRow, MessageKey, MessageRow, MessageState};
 
 /// The state of this box's queue, by the service's account.
@@ -76,7 +76,7 @@ impl Device {
     /// [`Received::interrupted`].
     pub async fn receive(&self) -> Result<Received, DeviceError> {
         let _one_at_a_time = self.receiving.lock().await;
-        let signer = self.signer()?;
+        let mut signer = self.signer()?;
         let mut received = Received {
             messages: Vec::new(),
             status: QueueStatus::default(),
@@ -93,10 +93,19 @@ impl Device {
         }
         // Mail that came in the meantime is fetched all the same.
         let _ = self.keep_key_published().await;
+        let _ = self.greet().await;
         let mut after = Sequence(0);
+        let mut has_rejoined = false;
         loop {
             let page = match self.fetch(&signer, after).await {
                 Ok(page) => page,
+                // Its token is no longer good, or it is revoked: its key tells which.
+                Err(error) if !has_rejoined && self.is_shut_out(&error) => {
+                    self.rejoin().await?;
+                    signer = self.signer()?;
+                    has_rejoined = true;
+                    continue;
+                }
                 Err(error) if after == Sequence(0) => return Err(error),
                 Err(error) => {
                     received.interrupted = Some(error);
@@ -193,6 +202,18 @@ impl Device {
                 || self.store.get::<MessageRow>(&key)?.is_some();
             if !known {
                 match self.open_came(signer, &came).await {
+                    Ok(MessageState::Received { content, .. })
+                        if came.sender.box_id == signer.address.box_id
+                            && Between::is(content.expose()) =>
+                    {
+                        let heard = self.hear(signer, came.sender, content.expose()).await?;
+                        if let Some((key, row)) = heard
+                            && !fresh.iter().any(|(other, _)| *other == key)
+                            && self.store.get::<MessageRow>(&key)?.is_none()
+                        {
+                            fresh.push((key, row));
+                        }
+                    }
                     Ok(state) => {
                         let (sequence, at) = (Some(came.sequence), came.at);
                         fresh.push((
@@ -254,6 +275,15 @@ impl Device {
                     Err((code, reason)) => return Ok(unreadable(code, reason)),
                 }
             }
+            // Its sender knows a device of this box that this one does not know yet.
+            Err(OpenError::OwnRecordTooOld(_)) => match self.renew_own_record().await {
+                Ok(()) => self.try_open(signer, came, &record),
+                // The service shows another chain than the one that this device knows.
+                Err(error @ DeviceError::IdentityChanged { .. }) => {
+                    return Ok(unreadable("OWN_RECORD", error.to_string()));
+                }
+                Err(error) => return Err(error),
+            },
             other => other,
         };
         Ok(match opened {
@@ -302,8 +332,8 @@ impl Device {
             }
             Err(error) => return Err(error),
         };
-        match self.pin(&found) {
-            Ok(_) => Ok(Ok(found.record)),
+        match self.hold(&found) {
+            Ok(()) => Ok(Ok(found.record)),
             Err(error @ DeviceError::IdentityChanged { .. }) => {
                 Ok(Err(("IDENTITY_CHANGED", error.to_string())))
             }

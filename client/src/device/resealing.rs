@@ -10,7 +10,7 @@ use super::contacts::LookupBy;
 use super::sending::Outgoing;
 use super::{Device, DeviceError, Found};
 use crate::connection::{Refusal, Signer};
-use crate::envelope::Content;
+use crate::envelope::{Between, Content};
 use crate::store::{Batch, CounterRow, MessageRow, MessageState, PendingRow, StoreError};
 
 /// No device is this many envelopes behind the service's count. Who claims so wants its counters used
@@ -44,7 +44,7 @@ impl Device {
                     return Err(DeviceError::Untrue("the key record is not the recipient's"));
                 }
                 let next_counter = outgoing.counter;
-                self.pin(&Found {
+                self.hold(&Found {
                     box_id: to,
                     record: record.clone(),
                     next_counter,
@@ -53,7 +53,7 @@ impl Device {
             }
             None => {
                 let found = self.lookup(&LookupBy::Box(to)).await?;
-                self.pin(&found)?;
+                self.hold(&found)?;
                 found.record
             }
         };
@@ -159,6 +159,9 @@ pub(super) fn put_pending(
         state,
     };
     batch.put(&(*to, counter), row)?;
+    if Between::is(row.content.expose()) {
+        return Ok(());
+    }
     batch.put(&(id, *to), &message)
 }
 

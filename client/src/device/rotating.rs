@@ -18,7 +18,6 @@ use rossby_proto::v1;
 use super::contacts::LookupBy;
 use super::{Device, DeviceError, identity_row};
 use crate::connection::UpdateKey;
-use crate::envelope::ChainPoint;
 use crate::identity::Identity;
 use crate::store::{Batch, MarksRow, RetiringRow};
 
@@ -69,8 +68,9 @@ impl Device {
         }
     }
 
-    /// Gives the service the device's key again if it has lost it: one that was restored from an older
-    /// backup shows a key whose private half may be erased. A device that never rotated need not ask.
+    /// Gives the service the device's key again, and the box's chain, if it has lost them: one that was
+    /// restored from an older backup shows a key whose private half may be erased, and may take in a
+    /// device that was revoked. A device that never rotated and is alone in its box need not ask.
     ///
     /// # Errors
     /// [`DeviceError`]; the next time makes up for it.
@@ -81,11 +81,12 @@ impl Device {
         let Some(key) = keys.map(|keys| keys.kem.clone()) else {
             return Ok(());
         };
-        if key.counter <= FIRST_COUNTER {
+        if key.counter <= FIRST_COUNTER && identity.record().version() == 0 {
             return Ok(());
         }
         let signer = self.signer()?;
         let found = self.lookup(&LookupBy::Box(signer.address.box_id)).await?;
+        let found = self.keep_chain_published(found).await?;
         let shown = found.record.device(&device).map(|keys| keys.kem.counter);
         if shown.is_some_and(|shown| shown >= key.counter) {
             return Ok(());
@@ -112,21 +113,6 @@ impl Device {
         self.change_identity(|_, identity| Ok(identity.with_new_kem(random)?))?;
         let made = self.identity().unpublished()?;
         made.ok_or(DeviceError::Damaged("identity"))
-    }
-
-    /// Takes the own record from the service: it must grow from the one that is known.
-    async fn renew_own_record(&self) -> Result<(), DeviceError> {
-        let own = self.signer()?.address;
-        let found = self.lookup(&LookupBy::Box(own.box_id)).await?;
-        let known = ChainPoint::head(self.identity().record());
-        let is_own = known.is_on(&found.record) && found.record.device(&own.device).is_some();
-        if !is_own {
-            return Err(DeviceError::IdentityChanged {
-                box_id: own.box_id,
-                what: "another identity chain was shown for this device's own box",
-            });
-        }
-        self.change_identity(|_, identity| Ok(identity.with_record(found.record)))
     }
 
     /// The service has the key: it goes into the own record, and what nobody can seal to any more goes.
@@ -168,17 +154,18 @@ impl Device {
     }
 
     /// Changes the device's keys, on the disk before in memory.
-    fn change_identity(
+    pub(super) fn change_identity(
         &self,
         change: impl FnOnce(&mut Batch<'_>, &Identity) -> Result<Identity, DeviceError>,
     ) -> Result<(), DeviceError> {
-        let mut held = self.identity.write();
+        // Not the identity itself is held meanwhile: who writes something else reads it.
+        let _one_at_a_time = self.changing.lock();
         let changed = self.store.write(|batch| {
-            let changed = change(batch, &held)?;
+            let changed = change(batch, &self.identity())?;
             batch.put(&(), &identity_row(&changed))?;
             Ok::<_, DeviceError>(changed)
         })?;
-        *held = changed.into();
+        *self.identity.write() = changed.into();
         Ok(())
     }
 }

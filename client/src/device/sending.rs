@@ -25,7 +25,9 @@ use super::resealing::{put_pending, take_counter};
 use super::{Device, DeviceError, box_from_wire};
 use crate::connection::{Refusal, Retry, SendRpc, Signer};
 use crate::crypto::secret::SecretBytes;
-use crate::envelope::{Content, ConversationId, Letter, Sender, seal};
+use crate::envelope::{
+    Between, Content, ContentError, ConversationId, Letter, MAX_COPIED_BYTES, Sender, seal,
+};
 use crate::store::{CounterRow, MarksRow, MessageRow, MessageState, PendingRow};
 
 /// How often one envelope is sealed anew in one go before it is left for later.
@@ -82,6 +84,7 @@ impl Device {
     /// Before it is stored: [`DeviceError::NoUser`], [`DeviceError::IdentityChanged`],
     /// [`DeviceError::Seal`], [`DeviceError::Call`]. Afterwards: [`DeviceError::Store`].
     pub async fn send(&self, to: &BoxId, content: &Content) -> Result<Sent, DeviceError> {
+        check_content(content)?;
         let _one_at_a_time = self.sending.lock().await;
         let signer = self.signer()?;
         let (record, unreachable) = self.recipient(to).await?;
@@ -95,6 +98,8 @@ impl Device {
             });
         }
         let mut sent = self.flush(&signer, to, Some(order)).await?;
+        // Whatever becomes of the copies, the message is sent: they go out with what is sent next.
+        let _ = self.flush_words(&signer).await;
         match sent.iter().position(|sent| sent.order == order) {
             Some(index) => Ok(sent.swap_remove(index)),
             // Something before it is stuck.
@@ -124,6 +129,7 @@ impl Device {
             .store
             .all::<PendingRow>()?
             .into_iter()
+            .filter(|(_, row)| !Between::is(row.content.expose()))
             .map(|((to, _), _)| to)
             .collect();
         boxes.sort_unstable();
@@ -132,6 +138,7 @@ impl Device {
         for to in &boxes {
             sent.extend(self.flush(&signer, to, None).await?);
         }
+        let _ = self.flush_words(&signer).await;
         sent.sort_by_key(|sent| sent.order);
         Ok(sent)
     }
@@ -141,7 +148,41 @@ impl Device {
     /// # Errors
     /// [`DeviceError::Store`].
     pub fn pending(&self) -> Result<usize, DeviceError> {
-        Ok(self.store.all::<PendingRow>()?.len())
+        let mut pending = self.store.all::<PendingRow>()?;
+        pending.retain(|(_, row)| !Between::is(row.content.expose()));
+        Ok(pending.len())
+    }
+
+    /// Sends what waits to be told to the box's other devices, until something has to wait.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; the next time makes up for it.
+    pub(super) async fn flush_words(&self, signer: &Signer) -> Result<(), DeviceError> {
+        let own = signer.address.box_id;
+        for outgoing in self.waiting(&own, true)? {
+            if let Delivery::Pending(error) = self.deliver(signer, outgoing).await? {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is pending for a box, oldest first: messages, or words to the box's own devices.
+    fn waiting(&self, to: &BoxId, words: bool) -> Result<Vec<Outgoing>, DeviceError> {
+        let rows = self.store.all::<PendingRow>()?.into_iter();
+        let rows = rows.filter(|((recipient, _), row)| {
+            recipient == to && Between::is(row.content.expose()) == words
+        });
+        let mut waiting: Vec<_> = rows
+            .map(|((recipient, counter), row)| Outgoing {
+                recipient,
+                counter,
+                row,
+                untried: false,
+            })
+            .collect();
+        waiting.sort_by_key(|outgoing| (outgoing.row.order, outgoing.counter));
+        Ok(waiting)
     }
 
     /// The recipient's record, with our counter for them compared with the service's, unless that
@@ -159,7 +200,7 @@ impl Device {
         };
         match (self.lookup(&LookupBy::Box(*to)).await, pinned) {
             (Ok(found), _) => {
-                self.pin(&found)?;
+                self.hold(&found)?;
                 self.compare_counter(&found)?;
                 Ok((found.record, None))
             }
@@ -234,25 +275,10 @@ impl Device {
         to: &BoxId,
         untried: Option<u64>,
     ) -> Result<Vec<Sent>, DeviceError> {
-        let mut pending: Vec<Outgoing> = self
-            .store
-            .all::<PendingRow>()?
-            .into_iter()
-            .filter(|((recipient, _), _)| recipient == to)
-            .map(|((recipient, counter), row)| {
-                let untried = untried == Some(row.order);
-                Outgoing {
-                    recipient,
-                    counter,
-                    row,
-                    untried,
-                }
-            })
-            .collect();
-        pending.sort_by_key(|outgoing| outgoing.row.order);
         let mut sent = Vec::new();
-        for outgoing in pending {
+        for mut outgoing in self.waiting(to, false)? {
             let order = outgoing.row.order;
+            outgoing.untried = untried == Some(order);
             let delivery = match self.deliver(signer, outgoing).await {
                 Ok(delivery) => delivery,
                 Err(error @ DeviceError::Store(_)) => return Err(error),
@@ -304,7 +330,10 @@ impl Device {
                 "COUNTER_REUSED" | "NOT_ACCEPTED" => {
                     self.renumber(signer, &mut outgoing, &refusal)?
                 }
-                "COUNTER_FORGOTTEN" if outgoing.untried => {
+                // A word may come twice: it says the same again.
+                "COUNTER_FORGOTTEN"
+                    if outgoing.untried || Between::is(outgoing.row.content.expose()) =>
+                {
                     self.renumber(signer, &mut outgoing, &refusal)?;
                 }
                 "COUNTER_FORGOTTEN" => {
@@ -386,8 +415,18 @@ impl Device {
             counter: outgoing.counter,
         };
         let (order, at) = (outgoing.row.order, outgoing.row.written_at);
-        Ok(self.store.write(|batch| {
+        self.store.write(|batch| {
             batch.remove::<PendingRow>(&(to, outgoing.counter))?;
+            if Between::is(outgoing.row.content.expose()) {
+                return Ok(());
+            }
+            if let Some(sequence) = sequence {
+                // That there can be no copy does not undo the message.
+                let copied = self.copy_sent(batch, signer, outgoing, sequence);
+                if let Err(error @ DeviceError::Store(_)) = copied {
+                    return Err(error);
+                }
+            }
             batch.put(
                 &(id, to),
                 &MessageRow {
@@ -396,7 +435,21 @@ impl Device {
                     at,
                     state,
                 },
-            )
-        })?)
+            )?;
+            Ok(())
+        })
     }
+}
+
+/// Whether a person can send this, and the box's other devices can be given a copy.
+fn check_content(content: &Content) -> Result<(), DeviceError> {
+    let encoded = content.encode()?;
+    if Between::is(&encoded) {
+        return Err(DeviceError::NotForOthers);
+    }
+    let (bytes, limit) = (encoded.len(), MAX_COPIED_BYTES);
+    if bytes > limit {
+        return Err(ContentError::TooLarge { bytes, limit }.into());
+    }
+    Ok(())
 }

@@ -46,6 +46,7 @@
 //! The signature names recipient and counter, so what Bob received can not be passed to Carol as
 //! sent to her, nor be delivered twice under another id.
 
+mod between;
 mod content;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -58,6 +59,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
+pub use between::{Between, MAX_COPIED_BYTES, MAX_LABEL_BYTES, Named, SentCopy};
 pub use content::{Content, ContentError, File};
 pub use error::{OpenError, SealError};
 pub use open::{Arrival, Opened, Recipient, open};

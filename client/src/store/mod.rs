@@ -117,6 +117,11 @@ pub trait Row: Serialize + DeserializeOwned {
     const VERSION: u8;
     /// What a row is found by.
     type Key: Serialize + DeserializeOwned;
+
+    /// The row in a value of an earlier version; `None` if there was none such.
+    fn of_earlier(_version: u8, _value: &[u8]) -> Option<Self> {
+        None
+    }
 }
 
 fn definition(table: &'static str) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -142,9 +147,9 @@ fn encode_value<R: Row>(row: &R) -> Result<Zeroizing<Vec<u8>>, StoreError> {
 fn decode_value<R: Row>(bytes: &[u8]) -> Result<R, StoreError> {
     let damaged = || StoreError::Damaged { table: R::TABLE };
     match bytes.split_first() {
-        // Older versions get their own arm here when there is one.
         Some((version, value)) if *version == R::VERSION => decode::<R, R>(value),
-        _ => Err(damaged()),
+        Some((version, value)) => R::of_earlier(*version, value).ok_or_else(damaged),
+        None => Err(damaged()),
     }
 }
 

@@ -13,15 +13,19 @@
 //! | retiring | () -> KEM keys to erase, and when |
 //! | shown | () -> up to which message a listener has shown them |
 //! | map | () -> where boxes are led, as some server said |
+//! | linking | () -> the keys of a device that belongs to no box yet |
+//! | devices | device -> what it is called |
+//! | greeted | device -> that it was told what this device knows |
 
 use rossby_domain::identifier::Identifier;
-use rossby_domain::ids::{BoxId, Counter, EnvelopeId, Sequence};
+use rossby_domain::ids::{BoxId, Counter, DeviceId, EnvelopeId, Sequence};
 use rossby_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Row;
 use crate::crypto::secret::{Secret, SecretBytes};
 use crate::envelope::{ChainPoint, ConversationId};
+use crate::linking::DeviceName;
 
 macro_rules! row {
     ($type:ty, $table:literal, $key:ty) => {
@@ -45,14 +49,66 @@ row!(Schema, "schema", ());
 pub struct IdentityRow {
     /// The seed of the Ed25519 signing key.
     pub signing_seed: Secret<32>,
-    /// The seed of the recovery key.
-    pub recovery_seed: Secret<32>,
+    /// The seed of the recovery key; `None` on a device that was linked.
+    pub recovery_seed: Option<Secret<32>>,
     /// KEM seeds by counter, the newest last.
     pub kem_seeds: Vec<(u64, Secret<32>)>,
     /// The canonical bytes of the box's own key record.
     pub record: Vec<u8>,
 }
-row!(IdentityRow, "identity", ());
+
+impl Row for IdentityRow {
+    const TABLE: &'static str = "identity";
+    const VERSION: u8 = 2;
+    type Key = ();
+
+    fn of_earlier(version: u8, value: &[u8]) -> Option<Self> {
+        let earlier = (version == 1).then(|| super::decode::<Self, IdentityRowV1>(value));
+        let earlier = earlier?.ok()?;
+        Some(Self {
+            signing_seed: earlier.signing_seed,
+            recovery_seed: Some(earlier.recovery_seed),
+            kem_seeds: earlier.kem_seeds,
+            record: earlier.record,
+        })
+    }
+}
+
+/// The same as version 1 had it: every device was the first one of its box.
+#[derive(Serialize, Deserialize)]
+pub(super) struct IdentityRowV1 {
+    pub(super) signing_seed: Secret<32>,
+    pub(super) recovery_seed: Secret<32>,
+    pub(super) kem_seeds: Vec<(u64, Secret<32>)>,
+    pub(super) record: Vec<u8>,
+}
+
+/// The keys of a device that belongs to no box yet, and what it is to be called.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkingRow {
+    /// The seed of the Ed25519 signing key.
+    pub signing_seed: Secret<32>,
+    /// The seed of the KEM key.
+    pub kem_seed: Secret<32>,
+    /// The name.
+    pub name: DeviceName,
+}
+row!(LinkingRow, "linking", ());
+
+/// What a device of the box is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNameRow {
+    /// The name.
+    pub name: DeviceName,
+    /// When it was called so, by the clock of the device that it was done on. The later name holds.
+    pub at: Timestamp,
+}
+row!(DeviceNameRow, "devices", DeviceId);
+
+/// A device of the box that was told what this device knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GreetedRow;
+row!(GreetedRow, "greeted", DeviceId);
 
 /// Where the device is registered.
 #[derive(Debug, Clone, Serialize, Deserialize)]

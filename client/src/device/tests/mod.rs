@@ -1,5 +1,6 @@
 //! Devices among themselves, over the real rules of the service.
 
+mod linking;
 mod listening;
 mod office;
 mod receiving;
@@ -161,6 +162,8 @@ fn a_device_and_its_futures_can_cross_threads() {
         is_send(&device.receive());
         is_send(&device.resend());
         is_send(&device.rotate_keys());
+        is_send(&device.rejoin());
+        is_send(&device.revoke(&device.identity().device()));
         is_send(&async { device.listen().unwrap().next().await.map(drop) });
     }
     let _ = check;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hawk::{Header, Key, PayloadHasher, RequestBuilder, ResponseBuilder, SHA256};
 use rossby_domain::ids::DeviceAddress;
+use rossby_domain::{Answer, Query};
 use rossby_seams::clock::Clock as _;
 
 use super::{Office, refusal, refused};
@@ -64,6 +65,9 @@ impl Office {
             .get(&address)
             .cloned()
             .ok_or_else(unauthenticated)?;
+        if self.ask(&Query::DeviceAuth(address)) == Answer::DeviceAuth(None) {
+            return Err(unauthenticated());
+        }
         let hash = PayloadHasher::hash("application/grpc", SHA256, &exchange.message).unwrap();
         let request = RequestBuilder::new("POST", HOST, 443, exchange.path)
             .hash(&hash[..])

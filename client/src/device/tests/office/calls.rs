@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 use rossby_domain::Rejection;
-use rossby_domain::chain::{KemKey, KeyRecord};
+use rossby_domain::chain::{Change, KemKey, KeyRecord, Link};
 use rossby_domain::claim::CodeMac;
 use rossby_domain::command::{self, Command, EnvelopeDigest, Outcome};
 use rossby_domain::identifier::{Identifier, IdentifierHash};
@@ -108,7 +108,18 @@ impl Office {
             generation,
         };
         self.apply(Command::ActivateBox(activate)).unwrap();
-        let address = DeviceAddress { box_id, device };
+        let (_, encapsulated_key, sealed_token) = self.issue(DeviceAddress { box_id, device });
+        let response = v1::AuthorizeResponse {
+            encapsulated_key,
+            sealed_token,
+            hawk_host: HOST.to_owned(),
+        };
+        Ok(response.encode_to_vec())
+    }
+
+    /// The box's record, and a token for its device, sealed.
+    fn issue(&self, address: DeviceAddress) -> (KeyRecord, Bytes, Bytes) {
+        let DeviceAddress { box_id, device } = address;
         let token = vec![device.as_bytes()[0]; 32];
         let mut state = self.state.lock();
         state.tokens.insert(address, token.clone());
@@ -117,9 +128,65 @@ impl Office {
         let aad = address.to_string();
         let random = SeededRandom::new(5);
         let sealed = seal(&random, &public, TOKEN_INFO, aad.as_bytes(), &token).unwrap();
-        let response = v1::AuthorizeResponse {
-            encapsulated_key: Bytes::copy_from_slice(&sealed.encapsulated_key),
-            sealed_token: sealed.ciphertext.into(),
+        let key = Bytes::copy_from_slice(&sealed.encapsulated_key);
+        (record, key, sealed.ciphertext.into())
+    }
+
+    fn extend_chain(
+        &self,
+        caller: DeviceAddress,
+        request: v1::ExtendChainRequest,
+    ) -> Result<Vec<u8>, WireError> {
+        let link = Link::decode(&request.link).unwrap();
+        let box_id = caller.box_id;
+        if let Change::AddDevice { key } = link.change {
+            let device = DeviceId::of_key(&key);
+            let claim = command::ClaimDevice { device, box_id };
+            if self.apply(Command::ClaimDevice(claim)).is_err() {
+                return Err(refused("KEY_ALREADY_REGISTERED", Retry::No));
+            }
+        }
+        let extend = command::ExtendChain { box_id, link };
+        match self.apply(Command::ExtendChain(extend)) {
+            Ok(Outcome::ChainExtended { version }) => {
+                Ok(v1::ExtendChainResponse { version }.encode_to_vec())
+            }
+            Err(Rejection::ChainChanged { .. }) => Err(refused("CHAIN_CHANGED", Retry::Changed)),
+            Err(Rejection::LinkRefused(_)) => Err(refused("LINK_NOT_ALLOWED", Retry::No)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn join_box(&self, request: v1::JoinBoxRequest) -> Result<Vec<u8>, WireError> {
+        let key = request.signing_key[..].try_into().unwrap();
+        let device = DeviceId::of_key(&key);
+        let kem = KemKey::decode(&request.kem_key).unwrap();
+        let statement = rossby_domain::statement::join_box(&device, &kem.public);
+        let signature = request.signature[..].try_into().unwrap();
+        assert!(rossby_domain::chain::verify_signature(
+            &key, &statement, &signature
+        ));
+        let not_linked = || refused("NOT_LINKED", Retry::Same);
+        let Answer::ResolvedDevice(Some(box_id)) = self.ask(&Query::ResolveDevice(device)) else {
+            return Err(not_linked());
+        };
+        let address = DeviceAddress { box_id, device };
+        let join = command::JoinBox {
+            device: address,
+            kem,
+        };
+        match self.apply(Command::JoinBox(join)) {
+            Ok(Outcome::BoxJoined { .. }) => {}
+            Err(Rejection::DeviceRevoked) => return Err(refused("DEVICE_REVOKED", Retry::No)),
+            Err(Rejection::UnknownDevice | Rejection::UnknownBox) => return Err(not_linked()),
+            other => panic!("{other:?}"),
+        }
+        let (record, encapsulated_key, sealed_token) = self.issue(address);
+        let response = v1::JoinBoxResponse {
+            box_id: Bytes::copy_from_slice(box_id.as_bytes()),
+            key_record: record.encode().into(),
+            encapsulated_key,
+            sealed_token,
             hawk_host: HOST.to_owned(),
         };
         Ok(response.encode_to_vec())
@@ -293,6 +360,11 @@ impl Office {
         Ok(match name {
             "Register" => self.register(v1::RegisterRequest::decode(message).unwrap())?,
             "Authorize" => self.authorize(v1::AuthorizeRequest::decode(message).unwrap())?,
+            "JoinBox" => self.join_box(v1::JoinBoxRequest::decode(message).unwrap())?,
+            "ExtendChain" => {
+                let request = v1::ExtendChainRequest::decode(message).unwrap();
+                self.extend_chain(caller()?, request)?
+            }
             "LookupKey" => {
                 self.lookup(caller()?, v1::LookupKeyRequest::decode(message).unwrap())?
             }

@@ -1,0 +1,372 @@
+//! Several devices of one person: linked, each told what the other sends, and revoked.
+
+use rossby_domain::ids::Sequence;
+use rossby_seams::clock::Clock as _;
+
+use super::*;
+use crate::connection::Retry;
+use crate::linking::{DeviceName, LinkCode};
+
+fn name(text: &str) -> DeviceName {
+    DeviceName::new(text).unwrap()
+}
+
+fn newcomer(office: &Arc<Office>, home: &Path, seed: u64) -> Linking {
+    let environment = environment(office, seed);
+    let (passphrase, servers) = (passphrase(), servers());
+    let name = name("laptop");
+    Linking::create(
+        home,
+        &passphrase,
+        KdfCost::NONE,
+        &servers,
+        name,
+        environment,
+    )
+    .unwrap()
+}
+
+/// A further device of a person, in its place.
+async fn linked(office: &Arc<Office>, first: &Person, seed: u64) -> Person {
+    let home = tempfile::tempdir().unwrap();
+    let new = newcomer(office, home.path(), seed);
+    first.device.approve(&new.code()).await.unwrap();
+    let welcome = new.ask().await.unwrap().unwrap();
+    let address = welcome.address();
+    let device = new.accept(welcome).await.unwrap();
+    Person {
+        home,
+        device,
+        address,
+    }
+}
+
+impl Person {
+    /// All that was said by this person, whichever of their devices it was written on.
+    fn said(&self) -> Vec<String> {
+        let messages = self.device.messages().unwrap();
+        let out = |message: &&Message| message.direction == Direction::Out;
+        texts(messages.iter().filter(out))
+    }
+
+    fn names(&self) -> Vec<Option<String>> {
+        let devices = self.device.devices().unwrap().into_iter();
+        let text = |name: DeviceName| name.as_str().to_owned();
+        devices.map(|device| device.name.map(text)).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_devices_get_what_comes_and_see_what_the_other_sends() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    alice.say(&bob, "before").await;
+    let laptop = linked(&office, &bob, 3).await;
+    assert_eq!(laptop.box_id(), bob.box_id());
+
+    // Alice knows one device only: she is told, and seals for both.
+    alice.say(&bob, "one").await;
+    assert_eq!(bob.hear().await, ["before", "one"]);
+    assert_eq!(laptop.hear().await, ["one"]);
+    laptop.say(&alice, "from the laptop").await;
+    bob.device.receive().await.unwrap();
+    bob.say(&alice, "from the first").await;
+    assert_eq!(alice.hear().await, ["from the laptop", "from the first"]);
+    bob.device.receive().await.unwrap();
+    laptop.device.receive().await.unwrap();
+    for device in [&bob, &laptop] {
+        assert_eq!(device.said(), ["from the laptop", "from the first"]);
+        assert_eq!(device.device.pending().unwrap(), 0);
+    }
+    let copied = laptop.device.messages().unwrap();
+    let copied = copied.iter().find(|message| message.sender == bob.address);
+    let copied = copied.unwrap();
+    assert_eq!(
+        (copied.peer(), copied.status.clone()),
+        (alice.box_id(), Status::Sent)
+    );
+    assert_eq!(copied.sequence, Some(Sequence(2)));
+    // Once each, however often it is asked for, and nothing goes round.
+    let sends = office.calls("Send");
+    for device in [&bob, &laptop, &bob] {
+        let received = device.device.receive().await.unwrap();
+        assert!(received.messages.is_empty(), "{:?}", received.messages);
+    }
+    assert_eq!(office.calls("Send"), sends);
+    assert!(
+        office.queue(&bob.box_id()).is_empty(),
+        "both have acknowledged all"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_alone_says_nothing_to_itself() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    alice.say(&bob, "one").await;
+    bob.hear().await;
+    bob.say(&alice, "two").await;
+    assert_eq!(office.calls("Send"), 2);
+    assert!(office.queue(&bob.box_id()).is_empty());
+    let longest = Content::Text("a".repeat(crate::envelope::MAX_COPIED_BYTES));
+    let too_long = bob.device.send(&alice.box_id(), &longest).await;
+    assert!(matches!(too_long, Err(DeviceError::Seal(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_can_not_go_out_harms_no_message_and_goes_out_later() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &bob, 3).await;
+    bob.device.receive().await.unwrap();
+    laptop.device.receive().await.unwrap();
+    // The message itself is the first Send.
+    office.fail_next("Send", Fault::ReplyLost);
+    bob.say(&alice, "one").await;
+    let full = Fault::Refused("OVERLOADED", Retry::Same);
+    let at_once = office.calls("Send");
+    let delivered = bob.say(&alice, "two").await;
+    assert!(matches!(delivered, Delivery::Delivered(_)));
+    assert!(office.calls("Send") > at_once);
+    // From here on nothing reaches the own box for a while.
+    let content = Content::Text("three".to_owned());
+    let sent = bob.device.send(&alice.box_id(), &content).await;
+    let delivered = sent.unwrap().delivery;
+    assert!(matches!(delivered, Delivery::Delivered(_)));
+    (0..40).for_each(|_| office.fail_next("Send", full.clone()));
+    let pending = bob.say(&alice, "four").await;
+    assert!(matches!(pending, Delivery::Pending(_)), "{pending:?}");
+    while bob.device.pending().unwrap() > 0 {
+        bob.device.resend().await.unwrap();
+    }
+    laptop.device.receive().await.unwrap();
+    assert_eq!(laptop.said(), ["one", "two", "three", "four"]);
+    assert_eq!(alice.hear().await, ["one", "two", "three", "four"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_before_a_crash_is_copied_after_it() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &bob, 3).await;
+    bob.device.receive().await.unwrap();
+    laptop.device.receive().await.unwrap();
+    // All tries of the copy fail, those of the message do not.
+    let content = Content::Text("one".to_owned());
+    let to = alice.box_id();
+    let mut sending = Box::pin(bob.device.send(&to, &content));
+    // Cut off once the message is stored in Alice's box.
+    while office.queue(&to).is_empty() {
+        let _ = tokio::time::timeout(std::time::Duration::ZERO, &mut sending).await;
+    }
+    drop(sending);
+    let bob = bob.reopen(&office, 9);
+    bob.device.resend().await.unwrap();
+    laptop.device.receive().await.unwrap();
+    assert_eq!(laptop.said(), ["one"]);
+    assert_eq!(alice.hear().await, ["one"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn linking_that_was_cut_off_goes_on_with_the_same_keys() {
+    let office = Office::new();
+    let bob = person(&office, 2).await;
+    let home = tempfile::tempdir().unwrap();
+    let new = newcomer(&office, home.path(), 3);
+    let code = new.code();
+    assert!(new.ask().await.unwrap().is_none());
+    drop(new);
+    let waiting = Device::open(home.path(), &passphrase(), environment(&office, 4));
+    assert!(matches!(waiting, Err(DeviceError::NotLinked)));
+    let new = Linking::open(home.path(), &passphrase(), environment(&office, 4)).unwrap();
+    assert_eq!(new.code(), code);
+    assert_eq!(LinkCode::from_text(&code.to_text()), Ok(code.clone()));
+
+    // The link is taken, and its reply lost.
+    (0..40).for_each(|_| office.fail_next("ExtendChain", Fault::ReplyLost));
+    assert!(bob.device.approve(&code).await.is_err());
+    let again = bob.device.approve(&code).await;
+    assert!(
+        matches!(again, Err(DeviceError::LinkedAlready)),
+        "{again:?}"
+    );
+    // So is the device's place.
+    (0..40).for_each(|_| office.fail_next("JoinBox", Fault::ReplyLost));
+    assert!(new.ask().await.is_err());
+    drop(new);
+    let new = Linking::open(home.path(), &passphrase(), environment(&office, 5)).unwrap();
+    let welcome = loop {
+        if let Ok(Some(welcome)) = new.ask().await {
+            break welcome;
+        }
+    };
+    assert_eq!(welcome.record().version(), 1);
+    let device = new.accept(welcome).await.unwrap();
+    assert_eq!(device.who_am_i().unwrap().box_id, Some(bob.box_id()));
+    assert!(device.recovery_seed().is_none(), "no private key moves");
+    drop(device);
+    let device = Device::open(home.path(), &passphrase(), environment(&office, 6)).unwrap();
+    assert!(device.receive().await.is_ok());
+    drop(device);
+    let over = Linking::open(home.path(), &passphrase(), environment(&office, 7));
+    assert!(matches!(over, Err(DeviceError::AlreadyRegistered)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn devices_learn_what_the_others_are_called() {
+    let office = Office::new();
+    let bob = person(&office, 2).await;
+    let laptop = linked(&office, &bob, 3).await;
+    assert_eq!(bob.names(), [None, Some("laptop".to_owned())]);
+    bob.device.receive().await.unwrap();
+    assert!(
+        bob.device
+            .rename(&bob.address.device, &name("phone"))
+            .await
+            .unwrap()
+    );
+    laptop.device.receive().await.unwrap();
+    let tablet = linked(&office, &laptop, 4).await;
+    laptop
+        .device
+        .rename(&tablet.address.device, &name("tablet"))
+        .await
+        .unwrap();
+    let all = ["phone", "laptop", "tablet"].map(|name| Some(name.to_owned()));
+    for _ in 0..2 {
+        for device in [&bob, &laptop, &tablet] {
+            device.device.receive().await.unwrap();
+        }
+    }
+    for device in [&bob, &laptop, &tablet] {
+        assert_eq!(device.names(), all);
+        assert!(device.device.messages().unwrap().is_empty());
+    }
+    let unknown = DeviceId::from_bytes([9; 16]);
+    let refused = bob.device.rename(&unknown, &name("x")).await;
+    assert!(matches!(refused, Err(DeviceError::NoSuchDevice)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_device_is_told_and_nothing_is_sealed_for_it_any_more() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &bob, 3).await;
+    alice.say(&bob, "for both").await;
+    assert_eq!(bob.hear().await, ["for both"]);
+    assert!(
+        !office.queue(&bob.box_id()).is_empty(),
+        "the laptop has read nothing"
+    );
+    bob.device.revoke(&laptop.address.device).await.unwrap();
+    let waiting = office.queue(&bob.box_id());
+    assert!(waiting.is_empty(), "{} wait", waiting.len());
+
+    let refused = laptop.device.receive().await.unwrap_err();
+    let DeviceError::Call(error) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(error.refusal().unwrap().code, "DEVICE_REVOKED");
+    alice.say(&bob, "for one").await;
+    let record = alice.device.pinned_record(&bob.box_id()).unwrap().unwrap();
+    assert!(record.device(&laptop.address.device).is_none());
+    assert_eq!(bob.hear().await, ["for one"]);
+    let again = bob.device.revoke(&laptop.address.device).await;
+    assert!(matches!(again, Err(DeviceError::NoSuchDevice)));
+    // Neither can the last one be, nor one come back.
+    let last = bob.device.revoke(&bob.address.device).await;
+    assert!(matches!(last, Err(DeviceError::LinkRefused(_))), "{last:?}");
+    let code = LinkCode {
+        key: laptop
+            .device
+            .identity()
+            .signing_key()
+            .verifying_key()
+            .to_bytes(),
+        name: name("laptop"),
+    };
+    let back = bob.device.approve(&code).await;
+    assert!(matches!(back, Err(DeviceError::LinkRefused(_))), "{back:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_devices_that_sign_at_once_the_slower_signs_again() {
+    let office = Office::new();
+    let bob = person(&office, 2).await;
+    let laptop = linked(&office, &bob, 3).await;
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (one, two) = (
+        newcomer(&office, one.path(), 4),
+        newcomer(&office, two.path(), 5),
+    );
+    let (one, two) = (one.code(), two.code());
+    let both = tokio::join!(bob.device.approve(&one), laptop.device.approve(&two));
+    assert!(both.0.is_ok() && both.1.is_ok(), "{both:?}");
+    assert_eq!(bob.device.renew_devices().await.unwrap().len(), 4);
+    assert_eq!(laptop.device.renew_devices().await.unwrap().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_was_restored_is_told_again_who_was_revoked_and_lets_the_others_in() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &bob, 3).await;
+    let restore = office.back_up();
+    bob.device.revoke(&laptop.address.device).await.unwrap();
+    let tablet = linked(&office, &bob, 4).await;
+    restore();
+    // The backup knows the laptop, and not the tablet.
+    let shut_out = tablet.device.receive().await;
+    assert!(shut_out.is_err());
+    bob.device.receive().await.unwrap();
+    let refused = laptop.device.receive().await.unwrap_err();
+    let is_revoked = |error: &DeviceError| {
+        matches!(error, DeviceError::Call(error)
+            if error.refusal().is_some_and(|refusal| refusal.code == "DEVICE_REVOKED"))
+    };
+    assert!(is_revoked(&refused), "{refused:?}");
+    tablet.device.receive().await.unwrap();
+    alice.say(&bob, "one").await;
+    assert_eq!(bob.hear().await, ["one"]);
+    assert_eq!(tablet.hear().await, ["one"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_gets_a_new_token_by_its_key_when_all_were_refused() {
+    let office = Office::new();
+    let bob = person(&office, 2).await;
+    let laptop = linked(&office, &bob, 3).await;
+    office.restore_and_revoke();
+    laptop.device.receive().await.unwrap();
+    bob.device.receive().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_send_under_the_kind_of_a_copy_is_only_shown_as_unknown() {
+    use crate::envelope::{Between, Named};
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let names = Between::Names(vec![Named {
+        device: bob.address.device,
+        at: office.clock.now(),
+        name: name("mallory"),
+    }]);
+    let content = names.to_content();
+    let refused = alice.device.send(&bob.box_id(), &content).await;
+    assert!(matches!(refused, Err(DeviceError::NotForOthers)));
+    // Another program of hers does it all the same.
+    let to = bob.box_id();
+    let record = bob.device.identity().record().clone();
+    let (signer, now) = (alice.device.signer().unwrap(), office.clock.now());
+    let counter = rossby_domain::ids::Counter(1);
+    let body = alice
+        .device
+        .seal(&signer, &to, &record, counter, now, &content);
+    office.inject(alice.address, to, 1, &body.unwrap());
+    let received = bob.device.receive().await.unwrap();
+    let [message] = &received.messages[..] else {
+        panic!("{received:?}")
+    };
+    assert!(matches!(message.content, Some(Content::Unknown { .. })));
+    assert_eq!(bob.names(), [None]);
+}

@@ -1,0 +1,243 @@
+//! What the devices of a box tell each other: copies of what they send, and what they are called.
+//!
+//! ```text
+//!   a message is stored in the recipient's box ──► a copy is pending for the own box, in the transaction
+//!                                                  that says so ──► flush_words, after the message
+//!   a device of the box has a key and was not greeted yet ──► names
+//! ```
+//!
+//! A copy is made only once the message is stored, and under which counter: it never says that something
+//! was sent that was not, and names it as its recipient knows it. Whatever becomes of the copy, the
+//! message is sent; what can not go out now goes out with what is sent next. A device that is alone in its
+//! box says nothing. A copy is no message of its own: nothing is copied of it.
+
+use rossby_domain::chain::MAX_DEVICES;
+use rossby_domain::ids::{Counter, DeviceAddress, DeviceId, EnvelopeId, Sequence};
+use rossby_domain::time::Timestamp;
+
+use super::contacts::LookupBy;
+use super::resealing::{put_pending, take_counter};
+use super::sending::Outgoing;
+use super::{Device, DeviceError};
+use crate::connection::Signer;
+use crate::crypto::secret::SecretBytes;
+use crate::envelope::{Between, ConversationId, MAX_LABEL_BYTES, Named, SentCopy};
+use crate::linking::DeviceName;
+use crate::store::{
+    Batch, ContactRow, DeviceNameRow, GreetedRow, MarksRow, MessageKey, MessageRow, MessageState,
+    PendingRow,
+};
+
+impl Device {
+    /// Whether the box has other devices, here or to come.
+    fn has_others(&self) -> bool {
+        self.identity().record().live_devices().count() > 1
+    }
+
+    /// Makes a copy of a message that was just stored in its recipient's box, to go to the own box.
+    pub(super) fn copy_sent(
+        &self,
+        batch: &mut Batch<'_>,
+        signer: &Signer,
+        outgoing: &Outgoing,
+        sequence: Sequence,
+    ) -> Result<(), DeviceError> {
+        let (own, to) = (signer.address.box_id, outgoing.recipient);
+        let row = &outgoing.row;
+        if to == own || !self.has_others() {
+            return Ok(());
+        }
+        let contact = batch.get::<ContactRow>(&to)?;
+        let Some(contact) = contact else {
+            // Forgotten a moment ago.
+            return Ok(());
+        };
+        let mut label = contact.name.unwrap_or_default();
+        let cut = (0..=MAX_LABEL_BYTES).rev();
+        label.truncate(
+            cut.into_iter()
+                .find(|at| label.is_char_boundary(*at))
+                .unwrap_or(0),
+        );
+        let copy = SentCopy {
+            recipient: to,
+            counter: outgoing.counter,
+            sequence,
+            written_at: row.written_at,
+            conversation: ConversationId::direct(&own, &to),
+            recipient_chain: contact.pinned,
+            label,
+            content: row.content.clone(),
+        };
+        self.say(batch, signer, &Between::Copy(copy), row.order)
+    }
+
+    /// Seals a word and stores it as pending for the own box.
+    fn say(
+        &self,
+        batch: &mut Batch<'_>,
+        signer: &Signer,
+        word: &Between,
+        order: u64,
+    ) -> Result<(), DeviceError> {
+        let own = signer.address.box_id;
+        let written_at = self.environment.clock.now();
+        let content = word.to_content();
+        let bytes = SecretBytes::new(content.encode()?.to_vec());
+        let counter = take_counter(batch, &own, Counter(0))?;
+        let identity = self.identity();
+        let record = identity.record();
+        let body = self.seal(signer, &own, record, counter, written_at, &content)?;
+        let row = PendingRow {
+            content: bytes,
+            written_at,
+            body: body.to_vec(),
+            chain_version: record.version(),
+            order,
+        };
+        Ok(put_pending(batch, signer, &own, counter, &row)?)
+    }
+
+    /// Tells the box's devices what they are called, if one of them was not told before.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; the next time makes up for it.
+    pub(super) async fn greet(&self) -> Result<(), DeviceError> {
+        if !self.has_others() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.sending.lock().await;
+        let signer = self.signer()?;
+        let identity = self.identity();
+        let mut strangers = Vec::new();
+        for keys in identity.record().devices() {
+            let known = self.store.get::<GreetedRow>(&keys.device)?;
+            if keys.device != signer.address.device && known.is_none() {
+                strangers.push(keys.device);
+            }
+        }
+        if !strangers.is_empty() {
+            self.tell_names(&signer, &strangers)?;
+        }
+        self.flush_words(&signer).await
+    }
+
+    /// Has this device's names go to the own box, by which these devices are greeted.
+    pub(super) fn tell_names(
+        &self,
+        signer: &Signer,
+        greeted: &[DeviceId],
+    ) -> Result<(), DeviceError> {
+        let live = |device: &DeviceId| self.identity().record().signing_key(device).is_some();
+        let names = self.store.all::<DeviceNameRow>()?.into_iter();
+        let names = names.filter(|(device, _)| live(device)).take(MAX_DEVICES);
+        let names: Vec<Named> = names
+            .map(|(device, DeviceNameRow { name, at })| Named { device, at, name })
+            .collect();
+        self.store.write(|batch| {
+            for device in greeted {
+                batch.put(device, &GreetedRow)?;
+            }
+            if names.is_empty() {
+                return Ok(());
+            }
+            let marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
+            self.say(batch, signer, &Between::Names(names), marks.next_order)
+        })
+    }
+
+    /// Takes what another device of this box says. A copy of a message that is not here yet is a
+    /// message here.
+    pub(super) async fn hear(
+        &self,
+        signer: &Signer,
+        from: DeviceAddress,
+        content: &[u8],
+    ) -> Result<Option<(MessageKey, MessageRow)>, DeviceError> {
+        // One that is malformed, or of a later version, says nothing to this one.
+        let Ok(Some(word)) = Between::decode(content) else {
+            return Ok(None);
+        };
+        if from == signer.address {
+            return Ok(None);
+        }
+        match word {
+            Between::Names(names) => self.learn_names(names).map(|()| None),
+            Between::Copy(copy) => {
+                self.meet(&copy).await?;
+                Ok(Some(message_of(from, copy)))
+            }
+        }
+    }
+
+    fn learn_names(&self, names: Vec<Named>) -> Result<(), DeviceError> {
+        Ok(self.store.write(|batch| {
+            for Named { device, at, name } in names {
+                let known = batch.get::<DeviceNameRow>(&device)?;
+                let is_newer = |known: &DeviceNameRow| (at, &name) > (known.at, &known.name);
+                if known.as_ref().is_none_or(is_newer) {
+                    batch.put(&device, &DeviceNameRow { name, at })?;
+                }
+            }
+            Ok::<_, crate::store::StoreError>(())
+        })?)
+    }
+
+    /// Holds somebody whom another device of this box wrote to, to the identity that it holds them to,
+    /// and calls them as it does. Who can't be found now is met when they write, or are written to.
+    async fn meet(&self, copy: &SentCopy) -> Result<(), DeviceError> {
+        let to = copy.recipient;
+        if self.store.get::<ContactRow>(&to)?.is_none() {
+            let found = match self.lookup(&LookupBy::Box(to)).await {
+                Ok(found) if copy.recipient_chain.is_on(&found.record) => found,
+                Ok(_) | Err(_) => return Ok(()),
+            };
+            self.hold(&found)?;
+        }
+        if copy.label.is_empty() {
+            return Ok(());
+        }
+        Ok(self
+            .store
+            .write(|batch| match batch.get::<ContactRow>(&to)? {
+                Some(mut row) if row.name.is_none() => {
+                    row.name = Some(copy.label.clone());
+                    batch.put(&to, &row)
+                }
+                _ => Ok(()),
+            })?)
+    }
+
+    /// Calls a device so from now on, on this device.
+    pub(super) fn name_device(
+        &self,
+        batch: &mut Batch<'_>,
+        device: &DeviceId,
+        name: &DeviceName,
+    ) -> Result<(), DeviceError> {
+        let known = batch.get::<DeviceNameRow>(device)?;
+        let after = known.map_or(Timestamp::default(), |known| known.at.plus_millis(1));
+        let row = DeviceNameRow {
+            name: name.clone(),
+            at: self.environment.clock.now().max(after),
+        };
+        Ok(batch.put(device, &row)?)
+    }
+}
+
+/// What one of the box's devices sent, as a message of this one.
+fn message_of(from: DeviceAddress, copy: SentCopy) -> (MessageKey, MessageRow) {
+    let id = EnvelopeId {
+        sender: from,
+        counter: copy.counter,
+    };
+    let row = MessageRow {
+        order: 0,
+        sequence: Some(copy.sequence),
+        at: copy.written_at,
+        state: MessageState::Sent {
+            content: copy.content,
+        },
+    };
+    ((id, copy.recipient), row)
+}
