@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use rossby_client::linking::{DeviceName, DeviceNameError, LinkCode, LinkCodeError};
 
 /// Where the device is and how it is opened.
 #[derive(Debug, Args)]
@@ -193,6 +194,90 @@ pub struct ListenArgs {
     pub for_seconds: Option<u64>,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// `rossby devices`.
+#[derive(Debug, Subcommand)]
+pub enum DevicesCommand {
+    /// Links this new device to a box: shows a code for a device of that box to approve, and waits.
+    Link(LinkArgs),
+    /// Approves a new device that shows this code. It gets everything that comes from then on.
+    Approve(ApproveArgs),
+    /// Shows the devices of this box.
+    List {
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Calls a device of this box so. Only the box's own devices learn it.
+    Rename {
+        /// Name or id of the device; "this" for this one.
+        #[arg(value_name = "DEVICE")]
+        which: String,
+        /// What to call it: at most 32 bytes.
+        #[arg(value_name = "NAME", value_parser = device_name)]
+        name: DeviceName,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Removes a device from this box for ever, for example a lost one. The last one can't be removed.
+    Revoke {
+        /// Name or id of the device; "this" for this one.
+        #[arg(value_name = "DEVICE")]
+        which: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+}
+
+/// `rossby devices link`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rossby devices link --server https://rossby.example.org --ca ca.crt --name laptop
+  rossby devices approve CODE          on a device that has the box
+
+Both devices show the same eight digits: compare them before you approve. Ctrl-C and the same command
+again goes on with the same code. The recovery key stays where it was made.")]
+pub struct LinkArgs {
+    /// A server of the service: https://host:port, or 127.0.0.1:port on this machine. Several times
+    /// for several servers.
+    #[arg(long = "server", value_name = "URL")]
+    pub servers: Vec<String>,
+    /// The certificate authority of the service (PEM).
+    #[arg(long, value_name = "FILE", requires = "servers")]
+    pub ca: Option<PathBuf>,
+    /// What to call this device: at most 32 bytes. The service does not learn it.
+    #[arg(long, value_name = "NAME", default_value = "new device", value_parser = device_name)]
+    pub name: DeviceName,
+    /// Seconds to wait for the approval; 0 asks once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub wait: u64,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `rossby devices approve`.
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    /// The code that the new device shows.
+    #[arg(value_name = "CODE", value_parser = link_code)]
+    pub code: LinkCode,
+    /// Do not ask: the digits were compared.
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+fn device_name(text: &str) -> Result<DeviceName, DeviceNameError> {
+    DeviceName::new(text)
+}
+
+fn link_code(text: &str) -> Result<LinkCode, LinkCodeError> {
+    LinkCode::from_text(text)
 }
 
 /// `rossby keys`.

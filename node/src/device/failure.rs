@@ -2,6 +2,7 @@
 
 use rossby_client::DeviceError;
 use rossby_client::connection::{CallError, Refusal, Retry};
+use rossby_client::linking::LinkCodeError;
 use rossby_client::store::StoreError;
 
 use super::show;
@@ -23,6 +24,14 @@ impl From<DeviceError> for Failure {
             }
             DeviceError::NotAuthorised => Self::new(Exit::Unauthenticated, message)
                 .help("finish with rossby authorize CODE; rossby register sends another code"),
+            DeviceError::NotLinked => Self::new(Exit::Unauthenticated, message)
+                .help("rossby devices link shows its code and goes on"),
+            DeviceError::NoSuchDevice => Self::new(Exit::NotFound, message),
+            DeviceError::LinkedAlready
+            | DeviceError::LinkRefused(_)
+            | DeviceError::NotForOthers => Self::new(Exit::Refused, message),
+            DeviceError::Joining(_) => Self::new(Exit::Failure, message)
+                .help("the service does not say the truth; nothing was taken from it"),
             DeviceError::AlreadyRegistered => Self::new(Exit::Refused, message)
                 .help("another person's device needs a --home of its own"),
             DeviceError::NoUser => Self::new(Exit::NotFound, message)
@@ -42,6 +51,16 @@ impl From<DeviceError> for Failure {
             | DeviceError::Token(_)
             | DeviceError::Identity(_) => Self::new(Exit::Failure, message),
         }
+    }
+}
+
+impl From<LinkCodeError> for Failure {
+    fn from(error: LinkCodeError) -> Self {
+        let exit = match error {
+            LinkCodeError::Digits => Exit::Failure,
+            _ => Exit::Usage,
+        };
+        Self::new(exit, error)
     }
 }
 
@@ -98,10 +117,15 @@ pub fn of_refusal(refusal: &Refusal) -> Failure {
             Some(left) => failure.help(format!("attempts left: {}", show::safe(left))),
             None => failure,
         },
+        ("DEVICE_REVOKED", _) => failure.help(
+            "another device of the box has removed it. What it has is still here; to use the box again, \
+             link a new device in another --home",
+        ),
+        ("NOT_LINKED", _) => failure.help("rossby devices approve, on a device of the box, links it"),
         ("UNAUTHENTICATED", _) => {
             failure.help(
                 "the service does not know this device, or no longer; rossby register sends a code to be let \
-                 in again",
+                 in again, and a device that was linked asks by rossby devices link",
             )
         }
         (_, Some(seconds)) if refusal.retry == Retry::Same => {

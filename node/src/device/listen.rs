@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::args::ListenArgs;
+use super::devices::told;
 use super::inbox::save_files;
 use super::open::open;
 use super::send::resend_quietly;
@@ -31,7 +32,11 @@ pub async fn run(args: &ListenArgs) -> Result<(), Failure> {
         let heard = tokio::select! {
             biased;
             () = stop.asked() => break,
-            heard = listener.next() => heard?,
+            heard = listener.next() => heard,
+        };
+        let heard = match heard {
+            Ok(heard) => heard,
+            Err(error) => return Err(told(&device, error).await),
         };
         match heard {
             Heard::Received(messages) => screen.show(messages)?,

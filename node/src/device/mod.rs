@@ -9,13 +9,16 @@
 
 mod args;
 mod contacts;
+mod devices;
 mod failure;
 mod inbox;
 mod keys;
+mod link;
 mod listen;
 mod open;
 mod passphrase;
 mod person;
+mod qr;
 mod register;
 mod send;
 mod show;
@@ -24,8 +27,8 @@ mod whoami;
 use clap::Subcommand;
 
 use self::args::{
-    AuthorizeArgs, BlockArgs, ContactsCommand, InboxArgs, KeysCommand, ListenArgs, RegisterArgs,
-    SendArgs, WhoAmIArgs,
+    AuthorizeArgs, BlockArgs, ContactsCommand, DevicesCommand, InboxArgs, KeysCommand, ListenArgs,
+    RegisterArgs, SendArgs, WhoAmIArgs,
 };
 pub use self::failure::of_call;
 use crate::exit::Failure;
@@ -49,6 +52,9 @@ pub enum DeviceCommand {
     Listen(ListenArgs),
     /// Says who this device is.
     Whoami(WhoAmIArgs),
+    /// The devices of this box: link, approve, list, rename, revoke.
+    #[command(subcommand)]
+    Devices(DevicesCommand),
     /// This device's own keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -71,6 +77,7 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::Send(args) => send::run(&args).await,
             DeviceCommand::Inbox(args) => inbox::run(&args).await,
             DeviceCommand::Listen(args) => listen::run(&args).await,
+            DeviceCommand::Devices(command) => devices::run(&command).await,
             DeviceCommand::Keys(command) => keys::run(&command).await,
             DeviceCommand::Whoami(args) => whoami::run(&args),
             DeviceCommand::Block(args) => contacts::block(&args, true).await,

@@ -1,5 +1,7 @@
 //! `rossby register` and `rossby authorize`.
 
+use std::path::Path;
+
 use rossby_client::Device;
 use rossby_client::connection::ServerAddress;
 use rossby_client::crypto::recovery;
@@ -17,18 +19,20 @@ use crate::output;
 /// Makes the device if it is not there yet, and asks for its box.
 pub async fn register(args: &RegisterArgs) -> Result<(), Failure> {
     let identifier = identifier_of(args)?;
-    let servers = servers_of(args)?;
+    let servers = servers_of(&args.servers, args.ca.as_deref())?;
     let device = make_or_open(args, &servers)?;
     let registered = device.register(&identifier, !args.private).await?;
     // Shown until the box is authorised: a device can have been made and its output lost.
-    let recovery_key = recovery::to_text(&device.recovery_seed());
+    let recovery_seed = device.recovery_seed();
+    let recovery_key = recovery_seed.map(|seed| recovery::to_text(&seed));
+    let recovery_key = recovery_key.as_deref().map_or("", String::as_str);
     if args.device.json {
         return output::json(&json!({
             "box": registered.box_id.to_string(),
             "device": device.who_am_i()?.device.to_string(),
             "identifier": identifier.as_str(),
             "code_ttl_ms": u64::try_from(registered.code_ttl.as_millis()).unwrap_or(u64::MAX),
-            "recovery_key": *recovery_key,
+            "recovery_key": recovery_key,
         }));
     }
     let minutes = registered.code_ttl.as_secs() / 60;
@@ -38,7 +42,7 @@ pub async fn register(args: &RegisterArgs) -> Result<(), Failure> {
         identifier.as_str()
     ));
     output::line("\nYour recovery key. Write it down and keep it away from this device:");
-    output::line(format!("  {}\n", *recovery_key));
+    output::line(format!("  {recovery_key}\n"));
     output::line("Next: rossby authorize CODE");
     Ok(())
 }
@@ -70,13 +74,14 @@ fn identifier_of(args: &RegisterArgs) -> Result<Identifier, Failure> {
     identifier.map_err(|error| Failure::new(Exit::Usage, error))
 }
 
-fn servers_of(args: &RegisterArgs) -> Result<Servers, Failure> {
+/// The servers that were given, if any, and whom to trust.
+pub(super) fn servers_of(servers: &[String], ca: Option<&Path>) -> Result<Servers, Failure> {
     let read = |text: &String| {
         text.parse()
             .map_err(|error| Failure::new(Exit::Usage, format!("{text}: {error}")))
     };
-    let addresses = args.servers.iter().map(read).collect::<Result<_, _>>()?;
-    let ca_pem = match &args.ca {
+    let addresses = servers.iter().map(read).collect::<Result<_, _>>()?;
+    let ca_pem = match ca {
         None => None,
         Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
             let what = format!("cannot read {}: {error}", path.display());
@@ -84,13 +89,13 @@ fn servers_of(args: &RegisterArgs) -> Result<Servers, Failure> {
         })?),
     };
     let servers = Servers { addresses, ca_pem };
-    check_trust(args, &servers)?;
+    check_trust(ca, &servers)?;
     Ok(servers)
 }
 
 /// Says at once that a server over TLS can't be trusted, which no try would change.
-fn check_trust(args: &RegisterArgs, servers: &Servers) -> Result<(), Failure> {
-    if let (Some(pem), Some(path)) = (&servers.ca_pem, &args.ca)
+fn check_trust(ca: Option<&Path>, servers: &Servers) -> Result<(), Failure> {
+    if let (Some(pem), Some(path)) = (&servers.ca_pem, ca)
         && !pem.contains("-----BEGIN CERTIFICATE-----")
     {
         let what = format!("{} holds no certificate in PEM", path.display());

@@ -147,7 +147,7 @@ fn secrets_of_people(said: Said) -> Secrets {
         secrets.add_text("code", code);
     }
     for person in [said.ada, said.ben] {
-        let text = recovery::to_text(&person.device.recovery_seed());
+        let text = recovery::to_text(&person.device.recovery_seed().unwrap());
         secrets.add_text("recovery key", &text);
         // Only one process, or one hand in it, may have a device's store.
         drop(person.device);
@@ -155,7 +155,8 @@ fn secrets_of_people(said: Said) -> Secrets {
         let store = store.unwrap();
         let identity: IdentityRow = store.get(&()).unwrap().unwrap();
         secrets.add_bytes("signing key", identity.signing_seed.expose());
-        secrets.add_bytes("recovery seed", identity.recovery_seed.expose());
+        let recovery_seed = identity.recovery_seed.as_ref().unwrap();
+        secrets.add_bytes("recovery seed", recovery_seed.expose());
         for (_, seed) in &identity.kem_seeds {
             secrets.add_bytes("KEM key", seed.expose());
         }

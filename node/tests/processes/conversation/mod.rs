@@ -1,5 +1,6 @@
 //! People and their devices: the real commands against real nodes.
 
+mod devices;
 mod messages;
 mod registration;
 mod trouble;

@@ -1,0 +1,40 @@
+//! QR codes in a terminal.
+
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+
+/// A text as a QR code of half blocks, with the margin that readers want; `None` if it is too long.
+/// Light on dark, as most terminals are.
+#[must_use]
+pub fn in_blocks(text: &str) -> Option<String> {
+    let code = QrCode::new(text.as_bytes()).ok()?;
+    let mut image = code.render::<Dense1x2>();
+    // What a terminal draws is light, and a code is dark.
+    image
+        .dark_color(Dense1x2::Light)
+        .light_color(Dense1x2::Dark);
+    Some(image.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_a_square_with_a_margin_all_round() {
+        let drawn = in_blocks(&"0A1B".repeat(24)).unwrap();
+        let lines: Vec<Vec<char>> = drawn.lines().map(|line| line.chars().collect()).collect();
+        let width = lines[0].len();
+        assert!(lines.iter().all(|line| line.len() == width));
+        assert_eq!(lines.len(), width.div_ceil(2));
+        assert!(width <= 60, "{width}");
+        let full = |line: &Vec<char>| line.iter().all(|block| *block == '█');
+        assert!(full(&lines[0]) && full(&lines[1]), "{drawn}");
+        assert!(
+            lines
+                .iter()
+                .all(|line| line[..4] == ['█'; 4] || line[0] == '▀')
+        );
+        assert!(in_blocks(&"a".repeat(4000)).is_none());
+    }
+}
