@@ -344,7 +344,7 @@ pub(super) fn check_chain(
 }
 
 /// Whether a record's KEM keys are those that are known of its devices, or later ones.
-pub(super) fn check_keys<'a>(
+fn check_keys<'a>(
     box_id: &BoxId,
     known: impl Iterator<Item = &'a DeviceKeys>,
     record: &KeyRecord,

@@ -75,7 +75,7 @@ impl Device {
     /// # Errors
     /// [`DeviceError::Call`], [`DeviceError::IdentityChanged`], [`DeviceError::Store`].
     pub async fn renew_devices(&self) -> Result<Vec<OwnDevice>, DeviceError> {
-        self.renew_own_record().await?;
+        self.catch_up().await?;
         let _ = self.greet().await;
         self.devices()
     }
@@ -90,7 +90,7 @@ impl Device {
     /// [`DeviceError::Call`], for example with `KEY_ALREADY_REGISTERED`.
     pub async fn approve(&self, code: &LinkCode) -> Result<DeviceId, DeviceError> {
         let device = code.device();
-        self.renew_own_record().await?;
+        self.catch_up().await?;
         if self.identity().record().signing_key(&device).is_some() {
             return Err(DeviceError::LinkedAlready);
         }
@@ -108,7 +108,7 @@ impl Device {
     /// [`DeviceError::NoSuchDevice`]; [`DeviceError::LinkRefused`] for the last one;
     /// [`DeviceError::Call`].
     pub async fn revoke(&self, device: &DeviceId) -> Result<(), DeviceError> {
-        self.renew_own_record().await?;
+        self.catch_up().await?;
         if self.identity().record().signing_key(device).is_none() {
             return Err(DeviceError::NoSuchDevice);
         }
@@ -149,9 +149,11 @@ impl Device {
             })?;
             tries += 1;
             match self.publish(&link).await {
+                // A listener may have met it meanwhile, and more.
+                Ok(()) if self.identity().record().has_link(&link) => return Ok(()),
                 Ok(()) => return self.adopt(&longer),
                 Err(error) if tries < MAX_TRIES && is_refused(&error, "CHAIN_CHANGED") => {
-                    self.renew_own_record().await?;
+                    self.catch_up().await?;
                     let record = self.identity().record().clone();
                     let is_done = match change {
                         Change::AddDevice { key } => {

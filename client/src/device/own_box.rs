@@ -1,11 +1,11 @@
 //! The box's own chain, as this device knows it: it only ever grows, as that of a contact.
 
 use bytes::Bytes;
-use rossby_domain::chain::{KeyRecord, Link};
+use rossby_domain::chain::{ChainError, DeviceKeys, KeyRecord, Link};
 use rossby_domain::ids::BoxId;
 use rossby_proto::v1;
 
-use super::contacts::{Found, LookupBy, check_chain, check_keys};
+use super::contacts::{Found, LookupBy, check_chain};
 use super::{Device, DeviceError};
 use crate::connection::ExtendChain;
 use crate::envelope::ChainPoint;
@@ -23,50 +23,44 @@ impl Device {
         self.adopt(&found.record)
     }
 
-    /// Takes a record of the own box, which must grow from the one that is known. The key that this
-    /// device has published last stays, whatever a service that was restored shows.
+    /// Takes the own record from the service, and gives it the links that it has lost.
+    pub(super) async fn catch_up(&self) -> Result<(), DeviceError> {
+        let own = self.signer()?.address;
+        let found = self.lookup(&LookupBy::Box(own.box_id)).await?;
+        self.keep_chain_published(&found).await
+    }
+
+    /// Takes a record of the own box, whose chain must grow from the one that is known. Each device's KEM
+    /// key is the newer of the two: its device signed both, and a service that was restored shows the older
+    /// one until that device comes. Nobody is shut out of their box meanwhile.
     pub(super) fn adopt(&self, shown: &KeyRecord) -> Result<(), DeviceError> {
         if self.identity().record() == shown {
             return Ok(());
         }
         let box_id = self.account()?.box_id.ok_or(DeviceError::NotRegistered)?;
         self.change_identity(|_, identity| {
-            let (known, own) = (identity.record(), identity.device());
+            let known = identity.record();
             check_chain(&box_id, ChainPoint::head(known), shown)?;
-            let others = known.devices().filter(|keys| keys.device != own);
-            check_keys(&box_id, others, shown)?;
-            let shown_key = shown.device(&own).map(|keys| keys.kem.counter);
-            let published = known.device(&own).map(|keys| &keys.kem);
-            let newer = published.filter(|key| shown_key.is_none_or(|it| it < key.counter));
-            let record = match newer {
-                Some(key) if shown.signing_key(&own).is_some() => {
-                    shown.with_kem(&own, key.clone())?
-                }
-                _ => shown.clone(),
-            };
-            Ok(identity.with_record(record))
+            Ok(identity.with_record(with_newest_keys(known, shown)?))
         })
     }
 
     /// Holds the chain that the service shows for this box against the one that is known. One that has
     /// fallen behind, in a service that was restored, is given the links that it lacks: otherwise it
-    /// would let in again who was revoked since. What it shows then.
-    pub(super) async fn keep_chain_published(&self, found: Found) -> Result<Found, DeviceError> {
+    /// would let in again who was revoked since.
+    pub(super) async fn keep_chain_published(&self, found: &Found) -> Result<(), DeviceError> {
         let identity = self.identity();
         let known = identity.record();
         let (behind, ahead) = (found.record.version(), known.version());
         if behind >= ahead {
-            self.adopt(&found.record)?;
-            return Ok(found);
+            return self.adopt(&found.record);
         }
         check_chain(&found.box_id, ChainPoint::head(&found.record), known)?;
         let missing = known.links().iter().filter(|link| link.version > behind);
         for link in missing {
             self.publish(link).await?;
         }
-        let found = self.lookup(&LookupBy::Box(found.box_id)).await?;
-        self.adopt(&found.record)?;
-        Ok(found)
+        self.renew_own_record().await
     }
 
     /// Gives the service a link of the own chain.
@@ -77,4 +71,17 @@ impl Device {
         let call = self.connection.call::<ExtendChain>(&request, Some(&signer));
         Ok(call.await.map(drop)?)
     }
+}
+
+/// The shown record, with the newest KEM key that either of the two has of each of its devices.
+fn with_newest_keys(known: &KeyRecord, shown: &KeyRecord) -> Result<KeyRecord, ChainError> {
+    let is_newer = |keys: &&DeviceKeys| {
+        let there = shown.device(&keys.device).map(|there| there.kem.counter);
+        let is_live = shown.signing_key(&keys.device).is_some();
+        is_live && there.is_none_or(|there| there < keys.kem.counter)
+    };
+    let mut newer = known.devices().filter(is_newer);
+    newer.try_fold(shown.clone(), |record, keys| {
+        record.with_kem(&keys.device, keys.kem.clone())
+    })
 }

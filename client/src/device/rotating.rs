@@ -15,9 +15,9 @@ use rossby_domain::chain::{KemKey, KeyRecord};
 use rossby_domain::ids::Sequence;
 use rossby_proto::v1;
 
-use super::contacts::LookupBy;
+use super::contacts::{Found, LookupBy};
 use super::{Device, DeviceError, identity_row};
-use crate::connection::UpdateKey;
+use crate::connection::{Signer, UpdateKey};
 use crate::identity::Identity;
 use crate::store::{Batch, MarksRow, RetiringRow};
 
@@ -86,17 +86,31 @@ impl Device {
         }
         let signer = self.signer()?;
         let found = self.lookup(&LookupBy::Box(signer.address.box_id)).await?;
-        let found = self.keep_chain_published(found).await?;
-        let shown = found.record.device(&device).map(|keys| keys.kem.counter);
+        // Neither waits for the other: mail must be sealed for keys that there are, whatever the chain.
+        let given = self.give_key_again(&signer, &key, &found).await;
+        self.keep_chain_published(&found).await?;
+        given
+    }
+
+    /// Gives the service this device's key again if it shows an older one, or none.
+    async fn give_key_again(
+        &self,
+        signer: &Signer,
+        key: &KemKey,
+        found: &Found,
+    ) -> Result<(), DeviceError> {
+        let shown = found.record.device(&signer.address.device);
+        let shown = shown.map(|keys| keys.kem.counter);
         if shown.is_some_and(|shown| shown >= key.counter) {
             return Ok(());
         }
         let request = v1::UpdateKeyRequest {
             kem_key: Bytes::from(key.encode()),
         };
-        let again = self.connection.call::<UpdateKey>(&request, Some(&signer));
+        let again = self.connection.call::<UpdateKey>(&request, Some(signer));
         again.await?;
         // The key that was shown counts as the one before now. If it is erased, it must go too.
+        let identity = self.identity();
         let is_kept = |counter| identity.kem_keys().iter().any(|(of, _)| *of == counter);
         if shown.is_some_and(|shown| !is_kept(shown)) {
             self.rotate_keys().await?;

@@ -331,6 +331,55 @@ async fn a_service_that_was_restored_is_told_again_who_was_revoked_and_lets_the_
     assert_eq!(tablet.hear().await, ["one"]);
 }
 
+/// Alice, who writes to Bob's two devices, both of which have rotated since the backup that the service
+/// was restored from.
+async fn restored_to_before_both_rotated(office: &Arc<Office>) -> (Person, Person, Person) {
+    let (alice, bob) = (person(office, 1).await, person(office, 2).await);
+    let laptop = linked(office, &bob, 3).await;
+    let restore = office.back_up();
+    for device in [&bob, &laptop] {
+        // Twice: the key in the backup is no longer there.
+        for _ in 0..2 {
+            device.device.rotate_keys().await.unwrap();
+        }
+        device.device.catch_up().await.unwrap();
+        device.device.receive().await.unwrap();
+    }
+    bob.device.catch_up().await.unwrap();
+    restore();
+    (alice, bob, laptop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_was_restored_gets_the_keys_of_all_devices_again_whoever_comes_first() {
+    let office = Office::new();
+    let (alice, bob, laptop) = restored_to_before_both_rotated(&office).await;
+    for device in [&bob, &laptop] {
+        device.device.receive().await.unwrap();
+    }
+    let shown = alice.device.lookup(&LookupBy::Box(bob.box_id())).await;
+    let shown = shown.unwrap().record;
+    for device in [&bob, &laptop] {
+        let published = device.device.identity().published_counter();
+        let keys = shown.device(&device.address.device).unwrap();
+        assert_eq!(keys.kem.counter, published);
+    }
+    alice.say(&bob, "one").await;
+    assert_eq!(bob.hear().await, ["one"]);
+    assert_eq!(laptop.hear().await, ["one"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_rotated_and_went_silent_can_be_revoked_after_a_restore() {
+    let office = Office::new();
+    let (alice, bob, laptop) = restored_to_before_both_rotated(&office).await;
+    bob.device.revoke(&laptop.address.device).await.unwrap();
+    assert!(laptop.device.receive().await.is_err());
+    bob.device.receive().await.unwrap();
+    alice.say(&bob, "one").await;
+    assert_eq!(bob.hear().await, ["one"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_device_gets_a_new_token_by_its_key_when_all_were_refused() {
     let office = Office::new();
