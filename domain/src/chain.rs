@@ -22,10 +22,15 @@ use crate::wire::{Reader, WireError, Writer};
 
 pub use record::KeyRecord;
 
-/// Links that a chain may have. A chain that is full can still be replaced by a new box.
+/// Links that a chain may have. None is ever so long that a device can not be removed: the end is kept for that.
 pub const MAX_LINKS: usize = 256;
 /// Live devices that a chain may name.
 pub const MAX_DEVICES: usize = 8;
+/// The most links of a chain that a device still adds another to. What is above is the recovery key's, so
+/// that a stolen device can not fill the chain with devices that come and go, and stay for ever.
+pub const MAX_LINKS_BY_DEVICES: usize = 192;
+/// The most links of a chain that any key adds a device to. All devices but the last can be removed then.
+pub const MAX_LINKS_BY_RECOVERY: usize = MAX_LINKS - MAX_DEVICES;
 /// The only KEM suite so far: X-Wing (X25519 with ML-KEM-768).
 pub const SUITE_XWING: u8 = 1;
 /// Bytes of an X-Wing public key (draft-connolly-cfrg-xwing-kem).
@@ -64,8 +69,8 @@ pub enum ChainError {
 /// Why a chain does not allow a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum LinkRefusal {
-    /// It has all the links that a chain may have.
-    #[error("the chain is full")]
+    /// It has as many links as one may have that a device is added to by this signer.
+    #[error("the chain is full: its signer can add no more devices to it")]
     ChainFull,
     /// Only a live device, or the recovery key, signs links.
     #[error("the signer is not live")]

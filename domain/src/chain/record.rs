@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     ChainError, ChainHash, Change, DeviceKeys, Genesis, KemKey, Link, LinkRefusal, MAX_DEVICES,
-    MAX_LINKS, Signer, SigningPublicKey, check_key, verify_signature,
+    MAX_LINKS, MAX_LINKS_BY_DEVICES, MAX_LINKS_BY_RECOVERY, Signer, SigningPublicKey, check_key,
+    verify_signature,
 };
 use crate::ids::DeviceId;
 use crate::wire::{Reader, WireError, Writer};
@@ -226,7 +227,7 @@ impl KeyRecord {
             }
         }
         match &link.change {
-            Change::AddDevice { key } => self.add_device(key, signatures)?,
+            Change::AddDevice { key } => self.add_device(key, &link.signer, signatures)?,
             Change::RemoveDevice { device } => self.remove_device(device)?,
         }
         self.head = link.hash();
@@ -237,8 +238,16 @@ impl KeyRecord {
     fn add_device(
         &mut self,
         key: &SigningPublicKey,
+        signer: &Signer,
         signatures: Signatures,
     ) -> Result<(), ChainError> {
+        let most = match signer {
+            Signer::Device(_) => MAX_LINKS_BY_DEVICES,
+            Signer::Recovery => MAX_LINKS_BY_RECOVERY,
+        };
+        if self.links.len() >= most {
+            return Err(ChainError::NotAllowed(LinkRefusal::ChainFull));
+        }
         let device = DeviceId::of_key(key);
         if *key == self.genesis.recovery_key {
             return Err(ChainError::NotAllowed(LinkRefusal::RecoveryKey));

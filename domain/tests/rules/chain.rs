@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 use rossby_domain::chain::{
-    ChainError, Change, Genesis, KeyRecord, LinkRefusal, MAX_LINKS, Signer,
+    ChainError, Change, Genesis, KeyRecord, LinkRefusal, MAX_DEVICES, MAX_LINKS,
+    MAX_LINKS_BY_DEVICES, MAX_LINKS_BY_RECOVERY, Signer,
 };
+use rossby_domain::ids::DeviceId;
 
 use crate::common::{add, device_id, genesis, kem, link, public_key, record, remove};
 
@@ -139,36 +141,97 @@ fn a_link_must_name_the_head_and_the_next_version() {
     assert_eq!(first.extend(skipping), Err(ChainError::BrokenChain));
 }
 
-#[test]
-fn a_full_chain_takes_no_more_links_and_still_fits_its_bytes() {
-    // A second device comes and goes, each time with another key.
-    let mut record = record(1);
-    let mut seed = 2_u32;
-    let key = |seed: u32| {
-        let mut bytes = [7; 32];
-        bytes[..4].copy_from_slice(&seed.to_be_bytes());
-        ed25519_dalek::SigningKey::from_bytes(&bytes)
-            .verifying_key()
-            .to_bytes()
-    };
-    while record.links().len() < MAX_LINKS {
-        let change = if record.live_devices().count() == 1 {
-            Change::AddDevice { key: key(seed) }
-        } else {
-            let device = rossby_domain::ids::DeviceId::of_key(&key(seed));
-            seed += 1;
-            Change::RemoveDevice { device }
-        };
-        record = record
-            .extend(link(&record, change, Signer::Recovery, 101))
-            .unwrap();
+fn numbered_key(number: u32) -> [u8; 32] {
+    let mut bytes = [7; 32];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    ed25519_dalek::SigningKey::from_bytes(&bytes)
+        .verifying_key()
+        .to_bytes()
+}
+
+/// Further devices come and go, each with another key, for as long as the signer may add one.
+fn filled(mut record: KeyRecord, signer: Signer, seed: u8) -> KeyRecord {
+    let mut number = u32::try_from(record.links().len()).unwrap();
+    loop {
+        number += 1;
+        let key = numbered_key(number);
+        let adding = link(&record, Change::AddDevice { key }, signer, seed);
+        match record.extend(adding) {
+            Ok(longer) => record = longer,
+            Err(error) => {
+                assert_eq!(error, ChainError::NotAllowed(LinkRefusal::ChainFull));
+                return record;
+            }
+        }
+        let device = DeviceId::of_key(&key);
+        let removing = link(&record, Change::RemoveDevice { device }, signer, seed);
+        record = record.extend(removing).unwrap();
     }
-    let change = Change::AddDevice {
-        key: public_key(50),
-    };
-    let refused = record.extend(link(&record, change, Signer::Recovery, 101));
-    assert_eq!(refused, Err(ChainError::NotAllowed(LinkRefusal::ChainFull)));
-    assert_eq!(KeyRecord::decode(&record.encode()).unwrap(), record);
+}
+
+#[test]
+fn a_device_that_fills_the_chain_can_still_be_removed_and_the_recovery_key_goes_on() {
+    let record = add(&record(1), 2, 1).unwrap();
+    let full = filled(record, Signer::Device(device_id(2)), 2);
+    assert!(full.links().len() >= MAX_LINKS_BY_DEVICES);
+    let full_for_all = add(&full, 3, 1);
+    assert_eq!(
+        full_for_all,
+        Err(ChainError::NotAllowed(LinkRefusal::ChainFull))
+    );
+    assert!(remove(&full, 2, 1).is_ok());
+    let device = device_id(2);
+    let removing = link(
+        &full,
+        Change::RemoveDevice { device },
+        Signer::Recovery,
+        101,
+    );
+    let safe = full.extend(removing).unwrap();
+    let key = public_key(3);
+    let adding = link(&safe, Change::AddDevice { key }, Signer::Recovery, 101);
+    let safe = safe.extend(adding).unwrap();
+    assert!(remove(&safe, 1, 3).is_ok());
+}
+
+#[test]
+fn no_chain_is_so_full_that_a_device_can_not_be_removed_and_all_fit_their_bytes() {
+    // As many devices as there may be, added as late as can be.
+    let mut record = record(1);
+    let most = u32::try_from(MAX_LINKS_BY_RECOVERY).unwrap();
+    let late = most - u32::try_from(MAX_DEVICES).unwrap();
+    let mut number = 0;
+    while record.links().len() < MAX_LINKS_BY_RECOVERY {
+        let key = numbered_key(number);
+        let change = Change::AddDevice { key };
+        let adding = link(&record, change, Signer::Recovery, 101);
+        match record.extend(adding) {
+            Ok(longer) => record = longer,
+            Err(error) => {
+                assert_eq!(error, ChainError::NotAllowed(LinkRefusal::TooManyDevices));
+                break;
+            }
+        }
+        if record.version() < u64::from(late) {
+            let device = DeviceId::of_key(&key);
+            let change = Change::RemoveDevice { device };
+            let removing = link(&record, change, Signer::Recovery, 101);
+            record = record.extend(removing).unwrap();
+        }
+        number += 1;
+    }
+    assert_eq!(record.live_devices().count(), MAX_DEVICES);
+    let devices: Vec<_> = record.live_devices().copied().collect();
+    for device in devices.into_iter().filter(|device| *device != device_id(1)) {
+        let change = Change::RemoveDevice { device };
+        let removing = link(&record, change, Signer::Device(device_id(1)), 1);
+        record = record.extend(removing).unwrap();
+    }
+    assert!(record.links().len() <= MAX_LINKS);
+    assert_eq!(record.live_devices().count(), 1);
+    let full = filled(record, Signer::Recovery, 101);
+    assert!(full.links().len() >= MAX_LINKS_BY_RECOVERY);
+    assert_eq!(KeyRecord::decode(&full.encode()).unwrap(), full);
 }
 
 #[test]

@@ -259,6 +259,37 @@ fn a_box_has_at_most_eight_devices() {
 }
 
 #[test]
+fn a_stolen_device_can_not_fill_the_chain_against_its_removal() {
+    let mut world = linked();
+    let mut spent = 120;
+    loop {
+        let adding = adding(&world, spent, 11);
+        if let Err(refused) = world.apply(extend(adding)) {
+            let full = Rejection::LinkRefused(LinkRefusal::ChainFull);
+            assert_eq!(refused, full);
+            break;
+        }
+        let removing = removing(&world, spent, 11);
+        world.apply(extend(removing)).unwrap();
+        spent += 1;
+    }
+    let version = record(&world).version();
+    let link = removing(&world, 11, 1);
+    assert_eq!(world.apply(extend(link)), extended(version + 1));
+    assert_eq!(generation(&world, of_box_1(11)), None);
+    // Only the recovery key takes in another.
+    let by_device = adding(&world, 12, 1);
+    assert_eq!(refused_link(&mut world, by_device), LinkRefusal::ChainFull);
+    let by_recovery = {
+        let key = public_key(12);
+        let change = Change::AddDevice { key };
+        crate::common::link(&record(&world), change, Signer::Recovery, 101)
+    };
+    assert_eq!(world.apply(extend(by_recovery)), extended(version + 2));
+    assert_eq!(world.apply(join(12, 1)), joined(1));
+}
+
+#[test]
 fn nobody_takes_a_place_without_a_link_or_with_a_key_of_another() {
     let mut world = linked();
     assert_eq!(world.refused(join(12, 1)), Rejection::UnknownDevice);
