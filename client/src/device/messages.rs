@@ -4,8 +4,7 @@ use rossby_domain::ids::{BoxId, DeviceAddress, Sequence};
 use rossby_domain::time::Timestamp;
 
 use super::{Device, DeviceError};
-use crate::crypto::secret::SecretBytes;
-use crate::envelope::Content;
+use crate::envelope::{Content, ContentError};
 use crate::store::{MarksRow, MessageKey, MessageRow, MessageState, ShownRow};
 
 /// Which way a message went.
@@ -68,38 +67,35 @@ pub struct Message {
 }
 
 impl Message {
-    pub(super) fn of_row((key, row): (MessageKey, MessageRow)) -> Result<Self, DeviceError> {
+    /// A stored message. One whose content can not be read is shown as such: it must not hide the others.
+    pub(super) fn of_row((key, row): (MessageKey, MessageRow)) -> Self {
         let (id, recipient) = key;
-        let decode = |bytes: &SecretBytes| {
-            Content::decode(bytes.expose())
-                .map(Some)
-                .map_err(|_| DeviceError::Damaged("message"))
-        };
         let (direction, content, status) = match row.state {
             MessageState::Received { content, .. } => {
-                (Direction::In, decode(&content)?, Status::Received)
+                (Direction::In, Some(content), Status::Received)
             }
             MessageState::Unreadable { code, reason, .. } => {
                 (Direction::In, None, Status::Unreadable { code, reason })
             }
-            MessageState::Pending { content } => {
-                (Direction::Out, decode(&content)?, Status::Pending)
-            }
-            MessageState::Sent { content } => (Direction::Out, decode(&content)?, Status::Sent),
+            MessageState::Pending { content } => (Direction::Out, Some(content), Status::Pending),
+            MessageState::Sent { content } => (Direction::Out, Some(content), Status::Sent),
             MessageState::Refused {
                 content,
                 code,
                 reason,
             } => (
                 Direction::Out,
-                decode(&content)?,
+                Some(content),
                 Status::Refused { code, reason },
             ),
-            MessageState::Doubtful { content } => {
-                (Direction::Out, decode(&content)?, Status::Doubtful)
-            }
+            MessageState::Doubtful { content } => (Direction::Out, Some(content), Status::Doubtful),
         };
-        Ok(Self {
+        let content = content.map(|bytes| Content::decode(bytes.expose()));
+        let (content, status) = match content.transpose() {
+            Ok(content) => (content, status),
+            Err(error) => (None, damaged(&error)),
+        };
+        Self {
             order: row.order,
             direction,
             sender: id.sender,
@@ -109,7 +105,7 @@ impl Message {
             at: row.at,
             content,
             status,
-        })
+        }
     }
 
     /// The other person's box.
@@ -122,17 +118,21 @@ impl Message {
     }
 }
 
+fn damaged(error: &ContentError) -> Status {
+    Status::Unreadable {
+        code: "DAMAGED".to_owned(),
+        reason: error.to_string(),
+    }
+}
+
 impl Device {
     /// All messages of this device, oldest first.
     ///
     /// # Errors
-    /// [`DeviceError::Store`], [`DeviceError::Damaged`].
+    /// [`DeviceError::Store`].
     pub fn messages(&self) -> Result<Vec<Message>, DeviceError> {
         let rows = self.store.all::<MessageRow>()?;
-        let mut messages: Vec<_> = rows
-            .into_iter()
-            .map(Message::of_row)
-            .collect::<Result<_, _>>()?;
+        let mut messages: Vec<_> = rows.into_iter().map(Message::of_row).collect();
         messages.sort_by_key(|message| message.order);
         Ok(messages)
     }
@@ -141,7 +141,7 @@ impl Device {
     /// killed before it had shown it. On a device that never listened, nothing is.
     ///
     /// # Errors
-    /// [`DeviceError::Store`], [`DeviceError::Damaged`].
+    /// [`DeviceError::Store`].
     pub fn unshown(&self) -> Result<Vec<Message>, DeviceError> {
         let Some(shown) = self.store.get::<ShownRow>(&())? else {
             let marks = self.store.get::<MarksRow>(&())?.unwrap_or_default();

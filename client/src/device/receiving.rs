@@ -247,9 +247,9 @@ impl Device {
                 batch.put(&(), &marks)
             })?;
         }
-        for row in fresh {
-            received.messages.push(Message::of_row(row)?);
-        }
+        received
+            .messages
+            .extend(fresh.into_iter().map(Message::of_row));
         Ok(last)
     }
 

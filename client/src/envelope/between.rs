@@ -144,8 +144,16 @@ fn read_copy(reader: &mut Reader<'_>) -> Result<SentCopy, WireError> {
         label: std::str::from_utf8(reader.bytes(MAX_LABEL_BYTES, "label")?)
             .map_err(|_| invalid("label"))?
             .to_owned(),
-        content: SecretBytes::new(reader.bytes(MAX_CONTENT_BYTES, "content")?.to_vec()),
+        content: read_content(reader.bytes(MAX_CONTENT_BYTES, "content")?)?,
     })
+}
+
+/// The content that a copy is of: something that a person can have said, which can be shown.
+fn read_content(bytes: &[u8]) -> Result<SecretBytes, WireError> {
+    if Between::is(bytes) || Content::decode(bytes).is_err() {
+        return Err(WireError::Invalid("content of a copy"));
+    }
+    Ok(SecretBytes::new(bytes.to_vec()))
 }
 
 fn write_names(names: &[Named]) -> Writer {
@@ -192,8 +200,9 @@ mod tests {
             numbers: [u64; 3],
             point: (u64, [u8; 32]),
             label in "[a-z]{0,20}",
-            content in proptest::collection::vec(any::<u8>(), 0..300),
+            text in ".{0,100}",
         ) -> SentCopy {
+            let content = Content::Text(text).encode().unwrap().to_vec();
             SentCopy {
                 recipient: BoxId::derive(PartitionId::new(3).unwrap(), &[seed; 32]),
                 counter: Counter(numbers[0]),
@@ -264,8 +273,28 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_of_what_nobody_can_have_said_is_malformed() {
+        let names = Between::Names(Vec::new()).to_content().encode().unwrap();
+        let not_utf8 = [0_u8, 1, 1, 0xff];
+        for content in [&not_utf8[..], &[], &[0], names.as_slice()] {
+            let copy = SentCopy {
+                content: SecretBytes::new(content.to_vec()),
+                ..longest()
+            };
+            let bytes = Between::Copy(copy).to_content().encode().unwrap();
+            let malformed = WireError::Invalid("content of a copy");
+            assert_eq!(Between::decode(&bytes), Err(malformed));
+        }
+    }
+
+    #[test]
     fn the_longest_message_fits_its_copy() {
-        let copy = SentCopy {
+        let content = Between::Copy(longest()).to_content().encode().unwrap();
+        assert_eq!(content.len(), MAX_CONTENT_BYTES);
+    }
+
+    fn longest() -> SentCopy {
+        SentCopy {
             recipient: BoxId::derive(PartitionId::new(3).unwrap(), &[1; 32]),
             counter: Counter(1),
             sequence: Sequence(1),
@@ -277,8 +306,6 @@ mod tests {
             },
             label: "a".repeat(MAX_LABEL_BYTES),
             content: SecretBytes::new(vec![1; MAX_COPIED_BYTES]),
-        };
-        let content = Between::Copy(copy).to_content().encode().unwrap();
-        assert_eq!(content.len(), MAX_CONTENT_BYTES);
+        }
     }
 }

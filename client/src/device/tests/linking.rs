@@ -419,3 +419,60 @@ async fn what_others_send_under_the_kind_of_a_copy_is_only_shown_as_unknown() {
     assert!(matches!(message.content, Some(Content::Unknown { .. })));
     assert_eq!(bob.names(), [None]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_one_of_the_own_devices_says_can_not_hide_any_message_from_the_others() {
+    use crate::crypto::secret::SecretBytes;
+    use crate::envelope::{Between, ChainPoint, ConversationId, SentCopy};
+    use crate::store::{MessageRow, MessageState};
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &bob, 3).await;
+    alice.say(&bob, "before").await;
+    let (own, now) = (bob.box_id(), office.clock.now());
+    let signer = laptop.device.signer().unwrap();
+    let record = laptop.device.identity().record().clone();
+    // A text that is none, as a stolen device may claim to have sent it.
+    for (counter, content) in [(101, vec![0, 1, 1, 0xff]), (102, vec![0])] {
+        let copy = SentCopy {
+            recipient: alice.box_id(),
+            counter: rossby_domain::ids::Counter(counter),
+            sequence: Sequence(counter),
+            written_at: now,
+            conversation: ConversationId::direct(&own, &alice.box_id()),
+            recipient_chain: ChainPoint::head(alice.device.identity().record()),
+            label: String::new(),
+            content: SecretBytes::new(content),
+        };
+        let content = Between::Copy(copy).to_content();
+        let at = rossby_domain::ids::Counter(counter);
+        let body = laptop
+            .device
+            .seal(&signer, &own, &record, at, now, &content)
+            .unwrap();
+        office.inject(laptop.address, own, counter, &body);
+    }
+    alice.say(&bob, "after").await;
+    assert_eq!(bob.hear().await, ["before", "after"]);
+    assert_eq!(bob.heard(), ["before", "after"]);
+    assert!(bob.said().is_empty());
+
+    // Nor does a row that is damaged, however it came to be there.
+    let (key, row) = {
+        let rows = bob.device.store.all::<MessageRow>().unwrap();
+        rows.into_iter().min_by_key(|(_, row)| row.order).unwrap()
+    };
+    let state = MessageState::Sent {
+        content: SecretBytes::new(vec![0]),
+    };
+    let damaged = MessageRow { state, ..row };
+    let stored: Result<(), DeviceError> = bob.device.store.write(|batch| {
+        batch.put(&key, &damaged)?;
+        Ok(())
+    });
+    stored.unwrap();
+    assert_eq!(
+        texts(&bob.device.messages().unwrap()),
+        ["<DAMAGED>", "after"]
+    );
+}

@@ -207,11 +207,13 @@ impl Office {
             counter: Counter(counter),
         };
         let body = Bytes::copy_from_slice(body);
-        let digest = EnvelopeDigest::of(&recipient, 0, None, &body);
+        let record = self.state.lock().tables.key_record(&recipient).unwrap();
+        let chain_version = record.unwrap().version();
+        let digest = EnvelopeDigest::of(&recipient, chain_version, None, &body);
         let enqueue = command::Enqueue {
             recipient,
             id,
-            chain_version: 0,
+            chain_version,
             ttl_ms: None,
             digest,
             body,
