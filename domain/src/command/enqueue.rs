@@ -32,8 +32,8 @@ const SWEEP_BYTES: u64 = 1024 * 1024;
 /// 3. `EnvelopeTooLarge`, `StaleKeyRecord`: what the sender can mend. An envelope is stale if it was
 ///    sealed for another version of the chain, or for a KEM key that is neither the device's
 ///    current one nor the one before.
-/// 4. `SenderShareFull` (of other boxes only), `QueueFull`: what time mends. Expired envelopes at the
-///    front of the queue are purged first if that makes room.
+/// 4. `SenderShareFull`, `QueueFull`: what time mends. Expired envelopes at the front of the queue
+///    are purged first if that makes room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enqueue {
     /// The box it is for.
@@ -111,27 +111,21 @@ impl Enqueue {
             envelopes: state.depth,
             bytes: state.bytes,
         };
-        let sender = self.id.sender.box_id;
-        let whole = Usage {
-            envelopes: limits.queue_envelopes.into(),
-            bytes: limits.queue_bytes,
-        };
-        // What a box's devices send each other takes nobody else's share.
-        let is_own = sender == self.recipient;
-        let share = if is_own {
-            whole
-        } else {
-            Usage::share_of(limits)
-        };
+        let share = Usage::share_of(limits);
         let body = self.body.len() as u64;
         // A sender holds no more than the whole queue: most sends need no look at its other devices.
         if queue.has_room(body, &share) {
             return Ok(Ok(Vec::new()));
         }
+        let sender = self.id.sender.box_id;
         let mut own = Usage::default();
         for (_, row) in tables.senders_of(&self.recipient, &sender)? {
             own.add(u64::from(row.waiting), row.waiting_bytes);
         }
+        let whole = Usage {
+            envelopes: limits.queue_envelopes.into(),
+            bytes: limits.queue_bytes,
+        };
         if own.has_room(body, &share) && queue.has_room(body, &whole) {
             return Ok(Ok(Vec::new()));
         }
@@ -152,7 +146,7 @@ impl Enqueue {
                 own.remove(1, bytes);
             }
         }
-        Ok(if !is_own && !own.has_room(body, &share) {
+        Ok(if !own.has_room(body, &share) {
             Err(Rejection::SenderShareFull)
         } else if !queue.has_room(body, &whole) {
             Err(Rejection::QueueFull)

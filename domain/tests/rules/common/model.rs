@@ -231,7 +231,7 @@ impl Model {
         let whole = u64::from(limits.queue_envelopes);
         let over_share =
             own * 100 > whole * percent || own_bytes * 100 > limits.queue_bytes * percent;
-        if from != to && over_share {
+        if over_share {
             return Err(Rejection::SenderShareFull);
         }
         if all > whole || all_bytes > limits.queue_bytes {
