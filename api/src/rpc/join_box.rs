@@ -3,11 +3,15 @@
 //! Its box is found by the device's directory entry, which linking made; the box decides whether it is
 //! live. It runs at the node where it arrives. The same request again has the same answer, which is of
 //! use to the device alone: the token in it is sealed to the device's KEM key.
+//!
+//! Nobody vouches for the caller but a device key, also one that was revoked, so nothing is written
+//! unless it changes something.
 
 use bytes::Bytes;
 use rossby_domain::chain::{KemKey, KeyRecord, SigningPublicKey, verify_signature};
 use rossby_domain::command::JoinBox;
 use rossby_domain::ids::{DeviceAddress, DeviceId, PartitionId};
+use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Outcome, Query, statement};
 use rossby_proto::v1;
 
@@ -26,8 +30,18 @@ pub(crate) struct Joining {
 pub(crate) async fn join_box(service: &MailboxService, call: &Call) -> Result<Bytes, Failure> {
     let joining = parse_and_verify(convert::decode(&call.message)?)?;
     let (home, address) = find_box(service, call, joining.device).await?;
-    let generation = join(service, call, home, address, &joining.kem).await?;
-    let record = record(service, call, home, address).await?;
+    let kem = joining.kem.clone();
+    let command = JoinBox {
+        device: address,
+        kem,
+    };
+    let (record, generation) = match standing(service, call, home, &command).await? {
+        Some(standing) => standing,
+        None => {
+            let generation = join(service, call, home, command).await?;
+            (record(service, call, home, address).await?, generation)
+        }
+    };
     let config = &service.config;
     let token = config.secrets.token(&address, generation);
     let public = &joining.kem.public;
@@ -74,16 +88,39 @@ async fn find_box(
     Ok((home, DeviceAddress { box_id, device }))
 }
 
+/// What the box says of a device that has its place with this very key, and a token that is good: there
+/// is nothing to do for it.
+async fn standing(
+    service: &MailboxService,
+    call: &Call,
+    home: PartitionId,
+    command: &JoinBox,
+) -> Result<Option<(KeyRecord, u64)>, ApiError> {
+    let record = record(service, call, home, command.device).await?;
+    match command.over(&record) {
+        Ok(Some(_)) => return Ok(None),
+        Ok(None) => {}
+        Err(rejection) => {
+            // No time is told with any of these.
+            let (unknown, now) = (Code::NotLinked, Timestamp::default());
+            return Err(ApiError::of_rejection(&rejection, unknown, now));
+        }
+    }
+    let query = Query::DeviceAuth(command.device);
+    match service.ask(home, query, call.deadline).await? {
+        Answer::DeviceAuth(generation) => Ok(generation.map(|generation| (record, generation))),
+        _ => Err(unexpected_answer("DeviceAuth")),
+    }
+}
+
 /// Gives the device its place; the generation of its token.
 async fn join(
     service: &MailboxService,
     call: &Call,
     home: PartitionId,
-    device: DeviceAddress,
-    kem: &KemKey,
+    command: JoinBox,
 ) -> Result<u64, ApiError> {
-    let kem = kem.clone();
-    let command = Command::JoinBox(JoinBox { device, kem });
+    let command = Command::JoinBox(command);
     let changing = service.change(home, command, Code::NotLinked, call.deadline);
     match changing.await? {
         Outcome::BoxJoined { token_generation } => Ok(token_generation),
@@ -99,7 +136,10 @@ async fn record(
 ) -> Result<KeyRecord, ApiError> {
     let query = Query::BoxState(address.box_id);
     match service.ask(home, query, call.deadline).await? {
-        Answer::BoxState(state) => Ok(state.ok_or(Code::NotLinked)?.record),
+        Answer::BoxState(state) => {
+            let active = state.filter(|state| state.active);
+            Ok(active.ok_or(Code::NotLinked)?.record)
+        }
         _ => Err(unexpected_answer("BoxState")),
     }
 }

@@ -146,6 +146,34 @@ async fn a_linked_device_reads_sends_and_is_found_until_it_is_revoked() {
 }
 
 #[tokio::test]
+async fn asking_for_a_place_again_writes_nothing_whoever_asks() {
+    let world = World::new().await;
+    let bert = world.resident(2, BERT, true).await;
+    let chain = &bert.device.record;
+    let added = adding(chain, &TestDevice::new(12), &bert.device);
+    extend(&world, &bert, &added).await.unwrap();
+    let second = join(&world, TestDevice::new(12)).await.unwrap();
+    world.quiet_digests().await;
+    let written = || world.group.status().last_log_index.unwrap();
+    let before = written();
+    for _ in 0..5 {
+        let again = join(&world, TestDevice::new(12)).await.unwrap();
+        assert_eq!(again.token, second.token);
+    }
+    assert_eq!(written(), before);
+    let chain = chain.extend(added).unwrap();
+    let removed = removing(&chain, second.address.device, &bert.device);
+    extend(&world, &bert, &removed).await.unwrap();
+    world.quiet_digests().await;
+    let before = written();
+    for _ in 0..5 {
+        let refused = join(&world, TestDevice::new(12)).await.map(drop);
+        assert_eq!(code_of(refused), Code::DeviceRevoked);
+    }
+    assert_eq!(written(), before);
+}
+
+#[tokio::test]
 async fn a_stolen_token_without_a_device_key_changes_no_devices() {
     let world = World::new().await;
     let anna = world.resident(1, ANNA, true).await;

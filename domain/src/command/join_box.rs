@@ -33,7 +33,7 @@ impl JoinBox {
         let (Some(mut profile), Some(record)) = (profile, tables.key_record(&box_id)?) else {
             return Ok(Err(Rejection::UnknownBox));
         };
-        let renewed = match with_key(&record, &device, kem) {
+        let renewed = match with_key(&record, &device, &kem) {
             Ok(renewed) => renewed,
             Err(rejection) => return Ok(Err(rejection)),
         };
@@ -61,13 +61,23 @@ impl JoinBox {
             token_generation: state.token_generation,
         }))
     }
+
+    /// A record of the box with the device's key in it; `None` if the key is there already, so that at
+    /// most its token is still to be renewed.
+    ///
+    /// # Errors
+    /// [`Rejection::DeviceRevoked`], [`Rejection::UnknownDevice`], [`Rejection::KeyCounterUsed`],
+    /// [`Rejection::BadKeySignature`].
+    pub fn over(&self, record: &KeyRecord) -> Result<Option<KeyRecord>, Rejection> {
+        with_key(record, &self.device.device, &self.kem)
+    }
 }
 
 /// The record with the device's key; `None` if it is there already.
 fn with_key(
     record: &KeyRecord,
     device: &DeviceId,
-    kem: KemKey,
+    kem: &KemKey,
 ) -> Result<Option<KeyRecord>, Rejection> {
     if record.is_removed(device) {
         return Err(Rejection::DeviceRevoked);
@@ -76,7 +86,7 @@ fn with_key(
         return Err(Rejection::UnknownDevice);
     }
     if let Some(keys) = record.device(device) {
-        if keys.kem.is_same_key(&kem) {
+        if keys.kem.is_same_key(kem) {
             return Ok(None);
         }
         let current = keys.kem.counter;
@@ -85,6 +95,6 @@ fn with_key(
         }
     }
     // Its form is a type, its counter and its device were checked.
-    let renewed = record.with_kem(device, kem);
+    let renewed = record.with_kem(device, kem.clone());
     renewed.map(Some).map_err(|_| Rejection::BadKeySignature)
 }
