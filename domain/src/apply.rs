@@ -67,6 +67,7 @@ pub fn apply<T: Tables>(
         Command::RevokeToken(command) => command.execute(tables, &meta),
         Command::ExtendChain(command) => command.execute(tables, &meta),
         Command::JoinBox(command) => command.execute(tables, &meta),
+        Command::OfferDevice(command) => command.execute(tables, &mut meta),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;

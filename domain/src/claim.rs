@@ -58,6 +58,24 @@ pub struct Claim {
     pub code: Option<CodeMac>,
 }
 
+impl Claim {
+    /// A place in a box that is offered to a device. Others do not find the device by it.
+    pub(crate) fn offer(box_id: BoxId, generation: u64) -> Self {
+        Self {
+            box_id,
+            generation,
+            discoverable: false,
+            code: None,
+        }
+    }
+
+    /// Whether this is only an offer to a device, which has not bound itself yet.
+    #[must_use]
+    pub fn is_offer(&self) -> bool {
+        !self.discoverable && self.code.is_none()
+    }
+}
+
 /// How far a code has come, as its courier tells. Nothing is told while all is well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Delivery {

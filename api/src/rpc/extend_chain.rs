@@ -1,13 +1,13 @@
 //! ExtendChain: another link of the caller's identity chain. Signed by a device besides the token.
 //!
-//! A device that is added is bound to the box first, in its own directory partition, so that it can be
-//! found by its id and belongs to one box only. That is for ever, and so nothing is bound unless the link
-//! would be taken as things are: who has a token alone binds nobody, and who may add devices can bind no
-//! more than their chain has links. If the second step is lost, the same request again does it.
+//! A device that is added is offered its place once the link is in the chain, in the device's own directory
+//! partition, so that it finds its box when it comes. It binds itself then, and to one box only; until it has,
+//! the last box that added it counts. So there are never more offers than links in chains, and who has a
+//! token alone offers nothing. If the second step is lost, the same request again does it.
 
 use bytes::Bytes;
-use rossby_domain::chain::{Change, Link, SigningPublicKey};
-use rossby_domain::command::{ClaimDevice, ExtendChain};
+use rossby_domain::chain::{Change, Link};
+use rossby_domain::command::{ExtendChain, OfferDevice};
 use rossby_domain::ids::{DeviceAddress, DeviceId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Outcome, Query};
@@ -32,15 +32,17 @@ pub(crate) async fn extend_chain(
     };
     if let Change::AddDevice { key } = link.change {
         check(service, caller, call, &command).await?;
-        bind(service, caller, call, &key).await?;
+        check_unbound(service, caller, call, DeviceId::of_key(&key)).await?;
     }
     let command = Command::ExtendChain(command);
-    match service.change_own(caller, command, call).await? {
-        Outcome::ChainExtended { version } => {
-            Ok(convert::encode(&v1::ExtendChainResponse { version }))
-        }
-        other => Err(unexpected_outcome(&other).into()),
+    let version = match service.change_own(caller, command, call).await? {
+        Outcome::ChainExtended { version } => version,
+        other => return Err(unexpected_outcome(&other).into()),
+    };
+    if let Change::AddDevice { key } = link.change {
+        offer(service, caller, call, DeviceId::of_key(&key)).await?;
     }
+    Ok(convert::encode(&v1::ExtendChainResponse { version }))
 }
 
 /// Whether the link would be taken now, or was.
@@ -68,24 +70,36 @@ async fn check(
     }
 }
 
-/// Binds the new device to the caller's box. One that belongs to another box, or has begun to register
-/// one, is refused.
-async fn bind(
+/// Refuses a device that has bound itself to another box, or has begun to register one, before it takes a
+/// place in the chain.
+async fn check_unbound(
     service: &MailboxService,
     caller: DeviceAddress,
     call: &Call,
-    key: &SigningPublicKey,
+    device: DeviceId,
 ) -> Result<(), ApiError> {
-    let device = DeviceId::of_key(key);
-    let command = Command::ClaimDevice(ClaimDevice {
-        device,
-        box_id: caller.box_id,
-    });
+    let partition = device.partition(service.config.partitions);
+    let query = Query::BoundDevice(device);
+    match service.ask(partition, query, call.deadline).await? {
+        Answer::ResolvedDevice(bound) if bound.is_none_or(|bound| bound == caller.box_id) => Ok(()),
+        Answer::ResolvedDevice(_) => Err(Code::KeyAlreadyRegistered.into()),
+        _ => Err(unexpected_answer("BoundDevice")),
+    }
+}
+
+/// Lets the new device find the caller's box.
+async fn offer(
+    service: &MailboxService,
+    caller: DeviceAddress,
+    call: &Call,
+    device: DeviceId,
+) -> Result<(), ApiError> {
+    let box_id = caller.box_id;
+    let command = Command::OfferDevice(OfferDevice { device, box_id });
     let partition = device.partition(service.config.partitions);
     let changing = service.change(partition, command, Code::Internal, call.deadline);
     match changing.await? {
-        Outcome::DeviceClaimed { box_id } if box_id == caller.box_id => Ok(()),
-        Outcome::DeviceClaimed { .. } => Err(Code::KeyAlreadyRegistered.into()),
+        Outcome::DeviceClaimed { .. } => Ok(()),
         other => Err(unexpected_outcome(&other)),
     }
 }

@@ -1,7 +1,7 @@
 //! JoinBox: a device that a link has added asks for its place, knowing its own keys only.
 //!
-//! Its box is found by the device's directory entry, which linking made; the box decides whether it is
-//! live. It runs at the node where it arrives. The same request again has the same answer, which is of
+//! Its box is found by the device's directory entry, which linking made as an offer; the box decides whether
+//! it is live, and the device's own request makes the entry one for ever. It runs at the node where it arrives. The same request again has the same answer, which is of
 //! use to the device alone: the token in it is sealed to the device's KEM key.
 //!
 //! Nobody vouches for the caller but a device key, also one that was revoked, so nothing is written
@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use rossby_domain::chain::{KemKey, KeyRecord, SigningPublicKey, verify_signature};
-use rossby_domain::command::JoinBox;
+use rossby_domain::command::{ClaimDevice, JoinBox};
 use rossby_domain::ids::{DeviceAddress, DeviceId, PartitionId};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Outcome, Query, statement};
@@ -38,6 +38,7 @@ pub(crate) async fn join_box(service: &MailboxService, call: &Call) -> Result<By
     let (record, generation) = match standing(service, call, home, &command).await? {
         Some(standing) => standing,
         None => {
+            bind(service, call, address).await?;
             let generation = join(service, call, home, command).await?;
             (record(service, call, home, address).await?, generation)
         }
@@ -110,6 +111,23 @@ async fn standing(
     match service.ask(home, query, call.deadline).await? {
         Answer::DeviceAuth(generation) => Ok(generation.map(|generation| (record, generation))),
         _ => Err(unexpected_answer("DeviceAuth")),
+    }
+}
+
+/// Binds the device to the box that has linked it, as it has signed: it belongs to that one from then on.
+async fn bind(
+    service: &MailboxService,
+    call: &Call,
+    address: DeviceAddress,
+) -> Result<(), ApiError> {
+    let DeviceAddress { box_id, device } = address;
+    let command = Command::ClaimDevice(ClaimDevice { device, box_id });
+    let partition = device.partition(service.config.partitions);
+    let changing = service.change(partition, command, Code::Internal, call.deadline);
+    match changing.await? {
+        Outcome::DeviceClaimed { box_id: bound } if bound == box_id => Ok(()),
+        Outcome::DeviceClaimed { .. } => Err(Code::KeyAlreadyRegistered.into()),
+        other => Err(unexpected_outcome(&other)),
     }
 }
 

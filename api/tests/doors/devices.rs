@@ -228,7 +228,8 @@ async fn nobody_takes_another_boxs_device_and_a_link_over_an_old_chain_is_told()
     let refused = extend(&world, &bert, &stale).await.unwrap_err();
     assert_eq!(refused.code(), Code::ChainChanged);
     assert_eq!(refused.metadata("current_version"), Some("1"));
-    // A device that belongs to a box, or is to, begins none of its own.
+    // A device that has its place in a box begins none of its own.
+    join(&world, TestDevice::new(12)).await.unwrap();
     let own = TestDevice::new(12).register("+491703333333", true);
     let registered = world.plain::<_, v1::RegisterResponse>(RpcPath::Register, &own);
     assert_eq!(code_of(registered.await), Code::KeyAlreadyRegistered);
@@ -237,6 +238,30 @@ async fn nobody_takes_another_boxs_device_and_a_link_over_an_old_chain_is_told()
         code_of(extend(&world, &bert, &last).await),
         Code::ChainChanged
     );
+}
+
+#[tokio::test]
+async fn who_has_seen_a_code_does_not_keep_the_device_from_its_owner() {
+    let world = World::new().await;
+    let anna = world.resident(1, ANNA, true).await;
+    let bert = world.resident(2, BERT, true).await;
+    // Anna links Bert's new device, and unlinks it.
+    let theirs = adding(&anna.device.record, &TestDevice::new(12), &anna.device);
+    extend(&world, &anna, &theirs).await.unwrap();
+    let chain = anna.device.record.extend(theirs).unwrap();
+    let undone = removing(&chain, TestDevice::new(12).id(), &anna.device);
+    extend(&world, &anna, &undone).await.unwrap();
+    let joined = join(&world, TestDevice::new(12)).await.map(drop);
+    assert_eq!(code_of(joined), Code::DeviceRevoked);
+    let link = adding(&bert.device.record, &TestDevice::new(12), &bert.device);
+    extend(&world, &bert, &link).await.unwrap();
+    let second = join(&world, TestDevice::new(12)).await.unwrap();
+    assert_eq!(second.address.box_id, bert.address.box_id);
+    // The link that Anna's chain still has takes nothing away.
+    let again = extend(&world, &anna, &theirs).await;
+    assert_eq!(code_of(again), Code::KeyAlreadyRegistered);
+    let again = join(&world, TestDevice::new(12)).await.unwrap();
+    assert_eq!(again.address, second.address);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Register, step 1, and the first step of linking a device: the device's directory entry.
+//! Register, step 1, and the first step of a linked device that comes: the device's directory entry.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,13 @@ use crate::rejection::Rejection;
 use crate::tables::{InboxKey, Meta, Tables};
 
 /// Binds a device id to a box. If an earlier try with the same genesis record bound it to a box
-/// born in another partition, that box is the outcome; a different genesis record is refused.
+/// born in another partition, that box is the outcome; a different genesis record is refused. Who only
+/// offered it a place ([`super::OfferDevice`]) does not bind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimDevice {
-    /// The device, which signed the request; or that a link is to add, which a live device signed.
+    /// The device, which signed the request.
     pub device: DeviceId,
-    /// The box that it wants to make, or is to be linked to.
+    /// The box that it wants to make, or to take its place in.
     pub box_id: BoxId,
 }
 
@@ -25,7 +26,10 @@ impl ClaimDevice {
         meta: &mut Meta,
     ) -> Result<Reply, T::Error> {
         let key = InboxKey::Device(self.device);
-        if let Some(claim) = tables.claim(&key)? {
+        let known = tables.claim(&key)?;
+        if known.as_ref().is_some_and(Claim::is_offer) {
+            tables.delete_claim(&key)?;
+        } else if let Some(claim) = known {
             return Ok(if claim.box_id.shares_genesis_with(&self.box_id) {
                 Ok(Outcome::DeviceClaimed {
                     box_id: claim.box_id,

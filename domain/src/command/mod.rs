@@ -17,6 +17,7 @@ mod extend_chain;
 mod join_box;
 mod mark_code_sent;
 mod mark_code_unsent;
+mod offer_device;
 mod open_claim;
 mod place;
 mod update_key;
@@ -43,6 +44,7 @@ pub use extend_chain::ExtendChain;
 pub use join_box::JoinBox;
 pub use mark_code_sent::MarkCodeSent;
 pub use mark_code_unsent::MarkCodeUnsent;
+pub use offer_device::OfferDevice;
 pub use open_claim::OpenClaim;
 pub use place::{HISTORY_ROWS, Place};
 pub use update_key::UpdateKey;
@@ -86,7 +88,7 @@ impl Routed {
 pub enum Command {
     /// Takes ownership of the partition at a newer epoch and sets its limits.
     Adopt(Adopt),
-    /// Register, step 1, and the first step of linking: binds a device id to a box, in the device's
+    /// Register, step 1, and the first step of JoinBox: binds a device id to a box, in the device's
     /// directory partition.
     ClaimDevice(ClaimDevice),
     /// Register, step 2: makes the box, not yet authorised, in its own partition.
@@ -123,6 +125,8 @@ pub enum Command {
     ExtendChain(ExtendChain),
     /// Lets a device in that a link has added.
     JoinBox(JoinBox),
+    /// Lets a device find the box that has added it, in the device's directory partition.
+    OfferDevice(OfferDevice),
 }
 
 impl Command {
@@ -141,6 +145,7 @@ impl Command {
             Self::JoinBox(command) => Some(command.device.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
+            | Self::OfferDevice(_)
             | Self::OpenClaim(_)
             | Self::MarkCodeSent(_)
             | Self::MarkCodeUnsent(_)
@@ -163,6 +168,7 @@ impl Command {
             Self::ExtendChain(command) => Some(command.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
+            | Self::OfferDevice(_)
             | Self::CreateBox(_)
             | Self::JoinBox(_)
             | Self::OpenClaim(_)

@@ -36,6 +36,11 @@ pub fn answer<T: ReadTables>(
             let claim = tables.claim(&InboxKey::Device(*device))?;
             Answer::ResolvedDevice(claim.map(|claim| claim.box_id))
         }
+        Query::BoundDevice(device) => {
+            let claim = tables.claim(&InboxKey::Device(*device))?;
+            let bound = claim.filter(|claim| !claim.is_offer());
+            Answer::ResolvedDevice(bound.map(|claim| claim.box_id))
+        }
         Query::KeyRecord { box_id, sender } => {
             Answer::KeyRecord(key_record(tables, box_id, sender)?)
         }

@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 pub enum Query {
     /// Which box an identifier belongs to. (Directory partition of the identifier.)
     ResolveIdentifier(IdentifierHash),
-    /// Which box a device belongs to. (Directory partition of the device.)
+    /// Which box a device belongs to, or is offered a place in. (Directory partition of the device.)
     ResolveDevice(DeviceId),
     /// The key record of an authorised box, and the free counter for a sender's device in its queue.
     KeyRecord {
@@ -78,6 +78,8 @@ pub enum Query {
     },
     /// The join tokens that have not expired. (As [`Query::Map`].)
     JoinTokens,
+    /// Which box a device has bound itself to, if it has. (Directory partition of the device.)
+    BoundDevice(DeviceId),
 }
 
 impl Query {
@@ -96,7 +98,7 @@ impl Query {
 pub enum Answer {
     /// To [`Query::ResolveIdentifier`]: the box, if the identifier is verified and discoverable.
     ResolvedIdentifier(Option<BoxId>),
-    /// To [`Query::ResolveDevice`].
+    /// To [`Query::ResolveDevice`] and [`Query::BoundDevice`].
     ResolvedDevice(Option<BoxId>),
     /// To [`Query::KeyRecord`]: `None` for no such box, and for a box that blocks the asker.
     KeyRecord(Option<KeyRecordAnswer>),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use rossby_domain::chain::{Change, KeyRecord, Link, LinkRefusal, MAX_DEVICES, Signer};
-use rossby_domain::command::{ExtendChain, JoinBox, UpdateKey};
+use rossby_domain::command::{ExtendChain, JoinBox, OfferDevice, UpdateKey};
 use rossby_domain::ids::{DeviceAddress, Sequence};
 use rossby_domain::limits::Limits;
 use rossby_domain::query::Query;
@@ -223,6 +223,44 @@ fn only_a_live_devices_signature_over_the_chain_as_it_is_counts() {
         link,
     });
     assert_eq!(world.refused(nobody), Rejection::UnknownBox);
+}
+
+#[test]
+fn an_offer_binds_nobody_and_the_last_one_counts_until_the_device_comes() {
+    let mut world = two_people(Limits::default());
+    let offer = |seed, number| {
+        let (device, box_id) = (device_id(seed), box_id(number));
+        Command::OfferDevice(OfferDevice { device, box_id })
+    };
+    let offered = |number| {
+        let box_id = box_id(number);
+        Ok(Outcome::DeviceClaimed { box_id })
+    };
+    let found = |world: &World, seed| {
+        let device = device_id(seed);
+        let asked = [Query::ResolveDevice(device), Query::BoundDevice(device)];
+        asked.map(|query| match world.query(&query) {
+            Answer::ResolvedDevice(found) => found,
+            other => panic!("{other:?}"),
+        })
+    };
+    // Somebody has seen the code, and was first.
+    assert_eq!(world.apply(offer(11, 2)), offered(2));
+    assert_eq!(found(&world, 11), [Some(box_id(2)), None]);
+    assert_eq!(world.apply(offer(11, 1)), offered(1));
+    assert_eq!(world.apply(offer(11, 1)), offered(1));
+    assert_eq!(found(&world, 11), [Some(box_id(1)), None]);
+    assert_eq!(world.claim_device(11, box_id(1)), offered(1));
+    assert_eq!(found(&world, 11), [Some(box_id(1)); 2]);
+    // It has come: nobody else's offer counts any more.
+    let taken = Rejection::KeyAlreadyRegistered;
+    assert_eq!(world.refused(offer(11, 2)), taken);
+    assert_eq!(world.apply(offer(11, 1)), offered(1));
+    assert_eq!(found(&world, 11), [Some(box_id(1)); 2]);
+    // Nor is who registers kept from it by an offer.
+    assert_eq!(world.apply(offer(12, 1)), offered(1));
+    assert_eq!(world.claim_device(12, box_id(12)), offered(12));
+    assert_eq!(found(&world, 12), [Some(box_id(12)); 2]);
 }
 
 #[test]

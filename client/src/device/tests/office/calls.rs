@@ -141,14 +141,20 @@ impl Office {
         let box_id = caller.box_id;
         if let Change::AddDevice { key } = link.change {
             let device = DeviceId::of_key(&key);
-            let claim = command::ClaimDevice { device, box_id };
-            if self.apply(Command::ClaimDevice(claim)).is_err() {
+            let bound = self.ask(&Query::BoundDevice(device));
+            let free = [Some(box_id), None].map(Answer::ResolvedDevice);
+            if !free.contains(&bound) {
                 return Err(refused("KEY_ALREADY_REGISTERED", Retry::No));
             }
         }
         let extend = command::ExtendChain { box_id, link };
         match self.apply(Command::ExtendChain(extend)) {
             Ok(Outcome::ChainExtended { version }) => {
+                if let Change::AddDevice { key } = link.change {
+                    let device = DeviceId::of_key(&key);
+                    let offer = command::OfferDevice { device, box_id };
+                    self.apply(Command::OfferDevice(offer)).unwrap();
+                }
                 Ok(v1::ExtendChainResponse { version }.encode_to_vec())
             }
             Err(Rejection::ChainChanged { .. }) => Err(refused("CHAIN_CHANGED", Retry::Changed)),
@@ -176,7 +182,10 @@ impl Office {
             kem,
         };
         match self.apply(Command::JoinBox(join)) {
-            Ok(Outcome::BoxJoined { .. }) => {}
+            Ok(Outcome::BoxJoined { .. }) => {
+                let claim = command::ClaimDevice { device, box_id };
+                self.apply(Command::ClaimDevice(claim)).unwrap();
+            }
             Err(Rejection::DeviceRevoked) => return Err(refused("DEVICE_REVOKED", Retry::No)),
             Err(Rejection::UnknownDevice | Rejection::UnknownBox) => return Err(not_linked()),
             other => panic!("{other:?}"),
