@@ -3,8 +3,11 @@
 //! Nothing here sends or stores: [`crate::Device`] does both, and so may anybody who keeps an identity
 //! in another way.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use ed25519_dalek::Signer as _;
+use rossby_domain::chain::KeyRecord;
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_domain::statement;
@@ -38,7 +41,7 @@ pub fn register_request(
     identifier: &Identifier,
     discoverable: bool,
 ) -> Result<v1::RegisterRequest, RegisteringError> {
-    let record = identity.record();
+    let record = first_record(identity)?;
     let keys = record
         .device(&identity.device())
         .ok_or(RegisteringError::NotWhole)?;
@@ -50,6 +53,21 @@ pub fn register_request(
         discoverable,
         signature: sign(identity, &signed),
     })
+}
+
+/// The record that a box begins with. Links that a service lost with the box come after it.
+fn first_record(identity: &Identity) -> Result<Cow<'_, KeyRecord>, RegisteringError> {
+    let record = identity.record();
+    if record.version() == 0 {
+        return Ok(Cow::Borrowed(record));
+    }
+    let keys = record.device(&record.genesis().device());
+    let kem = keys.map(|keys| keys.kem.clone());
+    let kem = kem.ok_or(RegisteringError::NotWhole)?;
+    let first = KeyRecord::new(record.genesis().clone(), kem);
+    first
+        .map(Cow::Owned)
+        .map_err(|_| RegisteringError::NotWhole)
 }
 
 /// The box that the service has made for this identity.
@@ -89,15 +107,16 @@ pub fn authorize_request(
 ///
 /// # Errors
 /// [`RegisteringError::NotWhole`] if the identity has no KEM key, [`RegisteringError::Token`] if the token
-/// is not sealed to the newest one.
+/// is not sealed to the published one.
 pub fn authorized_signer(
     identity: &Identity,
     box_id: BoxId,
     response: v1::AuthorizeResponse,
 ) -> Result<Signer, RegisteringError> {
-    let (_, kem) = identity
-        .kem_keys()
-        .last()
+    let published = identity.published_counter();
+    let mut kept = identity.kem_keys().iter();
+    let (_, kem) = kept
+        .find(|(counter, _)| *counter == published)
         .ok_or(RegisteringError::NotWhole)?;
     let address = DeviceAddress {
         box_id,

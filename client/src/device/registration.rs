@@ -6,6 +6,7 @@ use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_proto::v1;
 
+use super::devices::is_refused;
 use super::{Device, DeviceError};
 use crate::connection::{Authorize, Fetch, Register};
 use crate::registering;
@@ -25,7 +26,9 @@ impl Device {
     ///
     /// A device that has a box may ask again only once the service does not let it in any more: its
     /// token was revoked, or the service was restored from a backup that does not know it. It gets
-    /// the same box, and is to be authorised again.
+    /// the same box, and is to be authorised again. One of several devices gets its place back by its key; if
+    /// the service does not know the box at all, the box's first device makes it again, and gives the service
+    /// the links that add the others.
     ///
     /// # Errors
     /// [`DeviceError::AlreadyRegistered`], [`DeviceError::Call`] (for example with
@@ -41,9 +44,13 @@ impl Device {
         }
         let identity = self.identity();
         if identity.record().version() > 0 {
-            // A box with several devices takes its own in by their keys.
-            self.rejoin().await?;
-            return Err(DeviceError::AlreadyRegistered);
+            let is_first = identity.record().genesis().device() == identity.device();
+            match self.rejoin().await {
+                // A box with several devices takes its own in by their keys.
+                Ok(_) => return Err(DeviceError::AlreadyRegistered),
+                Err(error) if is_first && is_refused(&error, "NOT_LINKED") => {}
+                Err(error) => return Err(error),
+            }
         }
         let request = registering::register_request(&identity, identifier, discoverable)?;
         let response = self.connection.call::<Register>(&request, None).await?;
@@ -89,6 +96,10 @@ impl Device {
             hawk_host: signer.host,
         });
         self.store.write(|batch| batch.put(&(), &account))?;
+        if identity.record().version() > 0 {
+            // The box was made again. The next time makes up for it.
+            let _ = self.keep_key_published().await;
+        }
         Ok(signer.address)
     }
 

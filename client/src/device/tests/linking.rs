@@ -331,6 +331,28 @@ async fn a_service_that_was_restored_is_told_again_who_was_revoked_and_lets_the_
     assert_eq!(tablet.hear().await, ["one"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_box_that_a_restored_service_never_knew_is_made_again_with_its_devices() {
+    let office = Office::new();
+    let restore = office.back_up();
+    let bob = person(&office, 2).await;
+    let laptop = linked(&office, &bob, 3).await;
+    bob.device.rotate_keys().await.unwrap();
+    restore();
+    // The laptop can not make it: the box is named after its first device.
+    let refused = laptop.device.register(&email(3), true).await;
+    assert!(matches!(refused, Err(DeviceError::Call(_))), "{refused:?}");
+    let registered = bob.device.register(&email(2), true).await.unwrap();
+    assert_eq!(registered.box_id, bob.box_id());
+    let code = office.code(&registered.box_id);
+    bob.device.authorize(&code).await.unwrap();
+    laptop.device.receive().await.unwrap();
+    let alice = person(&office, 1).await;
+    alice.say(&bob, "one").await;
+    assert_eq!(bob.hear().await, ["one"]);
+    assert_eq!(laptop.hear().await, ["one"]);
+}
+
 /// Alice, who writes to Bob's two devices, both of which have rotated since the backup that the service
 /// was restored from.
 async fn restored_to_before_both_rotated(office: &Arc<Office>) -> (Person, Person, Person) {
