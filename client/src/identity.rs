@@ -166,8 +166,17 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Random`].
     pub fn with_new_kem(&self, random: &dyn Random) -> Result<Self, IdentityError> {
+        self.with_kem_above(random, 0)
+    }
+
+    /// The same, under a counter above one that was used, on a home that is older than the device.
+    ///
+    /// # Errors
+    /// [`IdentityError::Random`].
+    pub fn with_kem_above(&self, random: &dyn Random, used: u64) -> Result<Self, IdentityError> {
         let newest = self.kem_keys.last().map_or(0, |(counter, _)| *counter);
-        let counter = newest.max(self.published_counter()).saturating_add(1);
+        let highest = newest.max(self.published_counter()).max(used);
+        let counter = highest.saturating_add(1);
         let mut identity = self.clone();
         identity
             .kem_keys

@@ -1,12 +1,14 @@
 //! The box's devices: adding, naming and revoking them, and being let in again.
 
-use rossby_domain::chain::{ChainError, Change, Signer as LinkSigner};
-use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId};
+use rossby_domain::chain::{ChainError, Change, KemKey, Signer as LinkSigner};
+use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId};
+use rossby_proto::v1;
 
+use super::contacts::Found;
 use super::{Device, DeviceError};
 use crate::connection::JoinBox;
 use crate::linking::{DeviceName, LinkCode, join_request, joined};
-use crate::store::{Access, DeviceNameRow};
+use crate::store::{Access, AccountRow, DeviceNameRow};
 
 /// How often a link is signed anew because another device was quicker.
 const MAX_TRIES: u32 = 4;
@@ -181,33 +183,84 @@ impl Device {
     /// not let in any more.
     ///
     /// # Errors
-    /// [`DeviceError::Call`], with `DEVICE_REVOKED` if it was removed; [`DeviceError::Joining`].
+    /// [`DeviceError::Call`], with `DEVICE_REVOKED` if it was removed; [`DeviceError::Joining`];
+    /// [`DeviceError::IdentityChanged`] if the service shows another chain. The device is let in then.
     pub async fn rejoin(&self) -> Result<DeviceAddress, DeviceError> {
-        let mut account = self.account()?;
-        let own: BoxId = account.box_id.ok_or(DeviceError::NotRegistered)?;
+        // Its keys stay as they are meanwhile.
+        let _one_at_a_time = self.rotating.lock().await;
+        let own: BoxId = self.account()?.box_id.ok_or(DeviceError::NotRegistered)?;
+        let (kem, response) = self.ask_for_place().await?;
         let identity = self.identity();
-        let device = identity.device();
-        let published = identity.record().device(&device);
-        let kem = published
-            .map(|keys| &keys.kem)
-            .ok_or(DeviceError::Damaged("identity"))?;
         let mut kept = identity.kem_keys().iter();
         let kept = kept.find(|(counter, _)| *counter == kem.counter);
         let (counter, secret) = kept.ok_or(DeviceError::Damaged("identity"))?;
-        let request = join_request(identity.signing_key(), kem);
-        let response = self.connection.call::<JoinBox>(&request, None).await?;
         let (record, signer) = joined(identity.signing_key(), (*counter, secret), response)?;
-        if signer.address.box_id != own {
+        let address = signer.address;
+        if address.box_id != own {
             return Err(DeviceError::Untrue("another box is shown as this device's"));
         }
-        self.adopt(&record)?;
-        account.access = Some(Access {
+        // It is let in, whatever comes of the record.
+        let access = Access {
             token: signer.token,
             hawk_host: signer.host,
-        });
-        self.store
-            .write::<_, crate::store::StoreError>(|batch| batch.put(&(), &account))?;
-        Ok(signer.address)
+        };
+        self.store.write::<_, DeviceError>(|batch| {
+            let mut account = batch
+                .get::<AccountRow>(&())?
+                .ok_or(DeviceError::Damaged("account"))?;
+            account.access = Some(access);
+            Ok(batch.put(&(), &account)?)
+        })?;
+        let found = Found {
+            box_id: own,
+            record,
+            next_counter: Counter(0),
+        };
+        self.keep_chain_published(&found).await?;
+        Ok(address)
+    }
+
+    /// Asks with the key that is published, as far as is known here, and then with later ones. The key
+    /// that the service has now, and its answer.
+    async fn ask_for_place(&self) -> Result<(KemKey, v1::JoinBoxResponse), DeviceError> {
+        let identity = self.identity();
+        let published = identity.record().device(&identity.device());
+        let published = published.map(|keys| keys.kem.clone());
+        let mut kem = published.ok_or(DeviceError::Damaged("identity"))?;
+        let mut tries = 0;
+        loop {
+            let request = join_request(identity.signing_key(), &kem);
+            tries += 1;
+            match self.connection.call::<JoinBox>(&request, None).await {
+                Ok(response) => return Ok((kem, response)),
+                Err(error) if tries < MAX_TRIES => kem = self.later_key(error.into(), &kem)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The key to ask with if the service has a later one than `asked`: the reply to a rotation was lost, or
+    /// this home is older than the device. Any other error is returned.
+    fn later_key(&self, error: DeviceError, asked: &KemKey) -> Result<KemKey, DeviceError> {
+        let refusal = match &error {
+            DeviceError::Call(error) => error.refusal(),
+            _ => None,
+        };
+        let Some(refusal) = refusal.filter(|refusal| refusal.code == "KEY_COUNTER_USED") else {
+            return Err(error);
+        };
+        let made = self.identity().unpublished()?;
+        if let Some(made) = made.filter(|made| made.counter > asked.counter) {
+            return Ok(made);
+        }
+        let used = refusal.figures.get("current_counter");
+        let used = used.and_then(|text| text.parse::<u64>().ok());
+        let random = self.environment.random.as_ref();
+        self.change_identity(|_, identity| {
+            Ok(identity.with_kem_above(random, used.unwrap_or_default())?)
+        })?;
+        let made = self.identity().unpublished()?;
+        made.ok_or(DeviceError::Damaged("identity"))
     }
 }
 

@@ -413,6 +413,54 @@ async fn a_device_gets_a_new_token_by_its_key_when_all_were_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_device_is_let_in_again_by_whichever_of_its_keys_the_service_has() {
+    let office = Office::new();
+    let bob = person(&office, 2).await;
+    let laptop = linked(&office, &bob, 3).await;
+    // The service has the laptop's second key, and the laptop has not heard of it.
+    (0..40).for_each(|_| office.fail_next("UpdateKey", Fault::ReplyLost));
+    assert!(laptop.device.rotate_keys().await.is_err());
+    office.forget_faults();
+    office.restore_and_revoke();
+    laptop.device.rejoin().await.unwrap();
+    assert_eq!(laptop.device.identity().published_counter(), 2);
+    // A home that is older than two rotations.
+    let backup = laptop.back_up();
+    for _ in 0..2 {
+        laptop.device.rotate_keys().await.unwrap();
+    }
+    let laptop = laptop.restore(backup, &office, 8);
+    office.restore_and_revoke();
+    laptop.device.rejoin().await.unwrap();
+    assert_eq!(laptop.device.identity().published_counter(), 5);
+    bob.device.receive().await.unwrap();
+    let alice = person(&office, 1).await;
+    alice.say(&bob, "one").await;
+    assert_eq!(laptop.hear().await, ["one"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_let_in_again_keeps_its_token_whatever_the_record() {
+    let office = Office::new();
+    let bob = person(&office, 2).await;
+    let laptop = linked(&office, &bob, 3).await;
+    let restore = office.back_up();
+    // A third device, and rotations, that the backup does not know.
+    let tablet = linked(&office, &bob, 4).await;
+    tablet.device.rotate_keys().await.unwrap();
+    for device in [&bob, &laptop] {
+        device.device.catch_up().await.unwrap();
+    }
+    restore();
+    office.restore_and_revoke();
+    drop(tablet);
+    for device in [&laptop, &bob] {
+        device.device.receive().await.unwrap();
+        assert_eq!(device.device.renew_devices().await.unwrap().len(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_others_send_under_the_kind_of_a_copy_is_only_shown_as_unknown() {
     use crate::envelope::{Between, Named};
     let office = Office::new();

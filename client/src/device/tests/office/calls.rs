@@ -14,7 +14,7 @@ use rossby_proto::v1::{self, identifier::Kind, lookup_key_request::By, send_outc
 use rossby_seams::random::SeededRandom;
 
 use super::caller::{Caller, HOST};
-use super::{Office, partition, refused};
+use super::{Office, partition, refusal, refused};
 use crate::connection::{Exchange, Retry, WireError};
 use crate::crypto::kem::seal;
 use crate::crypto::token::TOKEN_INFO;
@@ -187,6 +187,12 @@ impl Office {
                 self.apply(Command::ClaimDevice(claim)).unwrap();
             }
             Err(Rejection::DeviceRevoked) => return Err(refused("DEVICE_REVOKED", Retry::No)),
+            Err(Rejection::KeyCounterUsed { current }) => {
+                let mut used = refusal("KEY_COUNTER_USED", Retry::Changed);
+                let current = current.to_string();
+                used.figures.insert("current_counter".to_owned(), current);
+                return Err(WireError::Refused(Box::new(used)));
+            }
             Err(Rejection::UnknownDevice | Rejection::UnknownBox) => return Err(not_linked()),
             other => panic!("{other:?}"),
         }
