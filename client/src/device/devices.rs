@@ -8,7 +8,7 @@ use super::contacts::Found;
 use super::{Device, DeviceError};
 use crate::connection::JoinBox;
 use crate::linking::{DeviceName, LinkCode, join_request, joined};
-use crate::store::{Access, AccountRow, DeviceNameRow};
+use crate::store::{Access, AccountRow, DeviceNameRow, GrowingRow, StoreError};
 
 /// How often a link is signed anew because another device was quicker.
 const MAX_TRIES: u32 = 4;
@@ -150,6 +150,11 @@ impl Device {
                 other => other.into(),
             })?;
             tries += 1;
+            if let Change::AddDevice { .. } = change {
+                // Whatever becomes of the reply, or of this device.
+                self.store
+                    .write::<_, StoreError>(|batch| batch.put(&(), &GrowingRow))?;
+            }
             match self.publish(&link).await {
                 // A listener may have met it meanwhile, and more.
                 Ok(()) if self.identity().record().has_link(&link) => return Ok(()),
@@ -167,9 +172,22 @@ impl Device {
                         return Ok(());
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.settle_growth(&error).await?;
+                    return Err(error);
+                }
             }
         }
+    }
+
+    /// After a refusal nothing is on its way any more: what the service shows then holds.
+    async fn settle_growth(&self, error: &DeviceError) -> Result<(), DeviceError> {
+        let is_over = matches!(error, DeviceError::Call(error) if error.refusal().is_some());
+        if is_over && self.catch_up().await.is_ok() {
+            self.store
+                .write::<_, StoreError>(|batch| batch.remove::<GrowingRow>(&()))?;
+        }
+        Ok(())
     }
 
     /// Whether an error says that the service does not take this device's token any more. One that was

@@ -9,6 +9,7 @@ use super::contacts::{Found, LookupBy, check_chain};
 use super::{Device, DeviceError};
 use crate::connection::ExtendChain;
 use crate::envelope::ChainPoint;
+use crate::store::GrowingRow;
 
 impl Device {
     /// Whether this is the device's own box.
@@ -38,9 +39,12 @@ impl Device {
             return Ok(());
         }
         let box_id = self.account()?.box_id.ok_or(DeviceError::NotRegistered)?;
-        self.change_identity(|_, identity| {
+        self.change_identity(|batch, identity| {
             let known = identity.record();
             check_chain(&box_id, ChainPoint::head(known), shown)?;
+            if shown.live_devices().count() > 1 {
+                batch.remove::<GrowingRow>(&())?;
+            }
             Ok(identity.with_record(with_newest_keys(known, shown)?))
         })
     }

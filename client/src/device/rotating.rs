@@ -81,7 +81,8 @@ impl Device {
         let Some(key) = keys.map(|keys| keys.kem.clone()) else {
             return Ok(());
         };
-        if key.counter <= FIRST_COUNTER && identity.record().version() == 0 {
+        let is_first = key.counter <= FIRST_COUNTER && identity.record().version() == 0;
+        if is_first && !self.may_have_grown()? {
             return Ok(());
         }
         let signer = self.signer()?;

@@ -24,14 +24,20 @@ use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Between, ConversationId, MAX_LABEL_BYTES, Named, SentCopy};
 use crate::linking::DeviceName;
 use crate::store::{
-    Batch, ContactRow, DeviceNameRow, GreetedRow, MarksRow, MessageKey, MessageRow, MessageState,
-    PendingRow,
+    Batch, ContactRow, DeviceNameRow, GreetedRow, GrowingRow, MarksRow, MessageKey, MessageRow,
+    MessageState, PendingRow,
 };
 
 impl Device {
-    /// Whether the box has other devices, here or to come.
+    /// Whether the box has other devices, here or to come, as far as is known.
     fn has_others(&self) -> bool {
         self.identity().record().live_devices().count() > 1
+    }
+
+    /// Whether a link was sent whose fate this device may not have learned. What it sends meanwhile is copied:
+    /// the service says for whom it must be sealed.
+    pub(super) fn may_have_grown(&self) -> Result<bool, DeviceError> {
+        Ok(self.store.get::<GrowingRow>(&())?.is_some())
     }
 
     /// Makes a copy of a message that was just stored in its recipient's box, to go to the own box.
@@ -44,7 +50,8 @@ impl Device {
     ) -> Result<(), DeviceError> {
         let (own, to) = (signer.address.box_id, outgoing.recipient);
         let row = &outgoing.row;
-        if to == own || !self.has_others() {
+        let is_alone = !self.has_others() && batch.get::<GrowingRow>(&())?.is_none();
+        if to == own || is_alone {
             return Ok(());
         }
         let contact = batch.get::<ContactRow>(&to)?;
@@ -103,7 +110,7 @@ impl Device {
     /// # Errors
     /// [`DeviceError`]; the next time makes up for it.
     pub(super) async fn greet(&self) -> Result<(), DeviceError> {
-        if !self.has_others() {
+        if !self.has_others() && !self.may_have_grown()? {
             return Ok(());
         }
         let _one_at_a_time = self.sending.lock().await;

@@ -110,6 +110,11 @@ row!(DeviceNameRow, "devices", DeviceId);
 pub struct GreetedRow;
 row!(GreetedRow, "greeted", DeviceId);
 
+/// A link that adds a device was sent: the box may have more devices than this one knows of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowingRow;
+row!(GrowingRow, "growing", ());
+
 /// Where the device is registered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AccountRow {

@@ -213,6 +213,44 @@ async fn linking_that_was_cut_off_goes_on_with_the_same_keys() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_sent_after_an_approval_without_a_reply_is_copied_too() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let home = tempfile::tempdir().unwrap();
+    let new = newcomer(&office, home.path(), 3);
+    (0..40).for_each(|_| office.fail_next("ExtendChain", Fault::ReplyLost));
+    assert!(bob.device.approve(&new.code()).await.is_err());
+    office.forget_faults();
+    let bob = bob.reopen(&office, 9);
+    assert_eq!(bob.device.devices().unwrap().len(), 1, "it has not heard");
+    let welcome = new.ask().await.unwrap().unwrap();
+    let laptop = new.accept(welcome).await.unwrap();
+    bob.say(&alice, "one").await;
+    laptop.receive().await.unwrap();
+    assert_eq!(texts(&laptop.messages().unwrap()), ["one"]);
+    assert_eq!(bob.device.devices().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_that_was_refused_leaves_a_device_alone() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let taken = LinkCode {
+        key: alice
+            .device
+            .identity()
+            .signing_key()
+            .verifying_key()
+            .to_bytes(),
+        name: name("laptop"),
+    };
+    assert!(bob.device.approve(&taken).await.is_err());
+    let sends = office.calls("Send");
+    bob.say(&alice, "one").await;
+    assert_eq!(office.calls("Send"), sends + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn devices_learn_what_the_others_are_called() {
     let office = Office::new();
     let bob = person(&office, 2).await;
