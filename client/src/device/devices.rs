@@ -1,6 +1,6 @@
 //! The box's devices: adding, naming and revoking them, and being let in again.
 
-use rossby_domain::chain::{ChainError, Change, KemKey, Signer as LinkSigner};
+use rossby_domain::chain::{ChainError, ChainHash, Change, KemKey, Signer as LinkSigner};
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId};
 use rossby_proto::v1;
 
@@ -80,6 +80,13 @@ impl Device {
         self.catch_up().await?;
         let _ = self.greet().await;
         self.devices()
+    }
+
+    /// The hash of the box's genesis, of which both devices show digits
+    /// ([`LinkCode::box_comparison`]).
+    #[must_use]
+    pub fn genesis_hash(&self) -> ChainHash {
+        self.identity().record().genesis_hash()
     }
 
     /// Adds the device that shows this code. Its owner has compared the digits

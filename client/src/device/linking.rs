@@ -46,7 +46,8 @@ pub struct Welcome {
 }
 
 impl Welcome {
-    /// The device in the box: whose that is, is for its owner to see.
+    /// The device in the box: whose that is, is for its owner to see before they accept it
+    /// ([`LinkCode::box_comparison`]).
     #[must_use]
     pub fn address(&self) -> DeviceAddress {
         self.signer.address

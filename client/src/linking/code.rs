@@ -4,11 +4,12 @@
 //! of the labelled SHA-256 of all that. Written as hexadecimal digits in groups of four.
 
 use argon2::{Algorithm, Argon2, Params, Version};
-use rossby_domain::chain::SigningPublicKey;
+use rossby_domain::chain::{ChainHash, SigningPublicKey};
 use rossby_domain::ids::DeviceId;
 use rossby_domain::wire::{Reader, WireError, Writer};
 use sha2::{Digest as _, Sha256};
 
+use super::challenge::Challenge;
 use super::name::DeviceName;
 use crate::store::KdfCost;
 
@@ -16,7 +17,7 @@ const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 4;
 const MAX_BYTES: usize = 1 + 32 + 1 + DeviceName::MAX_BYTES + CHECK_BYTES;
 const GROUP_DIGITS: usize = 4;
-/// Argon2 wants a salt; what makes the digits another for each code is the code.
+/// Argon2 wants a salt; what makes the digits another each time is the message.
 const SALT: &[u8] = b"rossby link code";
 /// The digits that are compared are a number below this.
 const NUMBERS: u64 = 100_000_000;
@@ -143,28 +144,53 @@ impl LinkCode {
         Self::decode(&bytes)
     }
 
-    /// The eight digits that both devices show, for a person to compare: `1234 5678`.
+    /// The eight digits that both devices show before one approves the other, for a person to compare:
+    /// `1234 5678`. They tell this code from another's.
     ///
-    /// Who wants to pass off another device as this one needs a key that gives the same digits. Each
-    /// try at one costs as much as a try at a passphrase ([`KdfCost::STANDARD`]).
+    /// Who wants to pass off another device as this one must have chosen its key before the challenge was
+    /// drawn: one guess in a hundred million, which also costs as much as a try at a passphrase.
     ///
     /// # Errors
     /// [`LinkCodeError::Digits`].
-    pub fn comparison(&self) -> Result<String, LinkCodeError> {
-        let KdfCost {
-            memory_kib,
-            passes,
-            lanes,
-        } = KdfCost::STANDARD;
-        let params = Params::new(memory_kib, passes, lanes, Some(8));
-        let params = params.map_err(|_| LinkCodeError::Digits)?;
-        let mut drawn = [0; 8];
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(&self.encode(), SALT, &mut drawn)
-            .map_err(|_| LinkCodeError::Digits)?;
-        let number = u64::from_be_bytes(drawn) % NUMBERS;
-        Ok(format!("{:04} {:04}", number / 10_000, number % 10_000))
+    pub fn comparison(&self, challenge: &Challenge) -> Result<String, LinkCodeError> {
+        let message = Writer::labelled("rossby link code digits v1")
+            .bytes(&self.encode())
+            .bytes(challenge.to_string().as_bytes());
+        digits_of(&message.finish())
     }
+
+    /// The eight digits that both devices show once one has approved the other: they tell the box with
+    /// this genesis from another that has linked the same code.
+    ///
+    /// # Errors
+    /// [`LinkCodeError::Digits`].
+    pub fn box_comparison(
+        &self,
+        challenge: &Challenge,
+        genesis: &ChainHash,
+    ) -> Result<String, LinkCodeError> {
+        let message = Writer::labelled("rossby link box digits v1")
+            .bytes(&self.encode())
+            .bytes(challenge.to_string().as_bytes())
+            .fixed(genesis);
+        digits_of(&message.finish())
+    }
+}
+
+fn digits_of(message: &[u8]) -> Result<String, LinkCodeError> {
+    let KdfCost {
+        memory_kib,
+        passes,
+        lanes,
+    } = KdfCost::STANDARD;
+    let params = Params::new(memory_kib, passes, lanes, Some(8));
+    let params = params.map_err(|_| LinkCodeError::Digits)?;
+    let mut drawn = [0; 8];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(message, SALT, &mut drawn)
+        .map_err(|_| LinkCodeError::Digits)?;
+    let number = u64::from_be_bytes(drawn) % NUMBERS;
+    Ok(format!("{:04} {:04}", number / 10_000, number % 10_000))
 }
 
 fn check(bytes: &[u8]) -> [u8; CHECK_BYTES] {
@@ -233,12 +259,24 @@ mod tests {
     }
 
     #[test]
-    fn the_digits_to_compare_are_of_the_whole_code() {
-        let digits = code([7; 32], "phone").comparison().unwrap();
-        assert_eq!(digits, code([7; 32], "phone").comparison().unwrap());
+    fn the_digits_to_compare_are_of_all_that_is_compared() {
+        let [one, other] = ["204863", "204864"].map(|text| Challenge::from_text(text).unwrap());
+        let phone = code([7; 32], "phone");
+        let digits = phone.comparison(&one).unwrap();
         assert_eq!(digits.len(), 9);
-        assert_ne!(digits, code([8; 32], "phone").comparison().unwrap());
-        assert_ne!(digits, code([7; 32], "phones").comparison().unwrap());
+        assert_eq!(digits, phone.comparison(&one).unwrap());
+        let in_a_box = phone.box_comparison(&one, &[1; 32]).unwrap();
+        let all = [
+            digits,
+            in_a_box,
+            phone.comparison(&other).unwrap(),
+            code([8; 32], "phone").comparison(&one).unwrap(),
+            code([7; 32], "phones").comparison(&one).unwrap(),
+            phone.box_comparison(&one, &[2; 32]).unwrap(),
+            phone.box_comparison(&other, &[1; 32]).unwrap(),
+        ];
+        let different: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
     }
 
     #[test]

@@ -2,22 +2,24 @@
 //!
 //! ```text
 //!   new device                         old device                      service
-//!   keys ──► code (QR or text) ──────► same digits? ──► AddDevice ───► device bound to the box,
-//!      │                                                               link in its chain
+//!   keys ──► code (QR or text) ──────► same digits? ──► AddDevice ───► link in the box's chain,
+//!      │                                                               place offered to the device
 //!      └──── JoinBox, again and again until it is linked ────────────► place in the box
-//!              key record, token sealed to the new KEM key ◄─────────┘
+//!      same digits? ◄── key record, token sealed to the new KEM key ◄──┘
 //! ```
 //!
 //! No private key moves, and the code holds no secret: who reads it can at most link the device to a box
-//! of their own, which the device shows. What it must not be is another's code: hence the digits, which
-//! both devices show and a person compares.
+//! of their own. Twice a person compares digits that both devices show: of the code, before it is approved,
+//! lest it be another's; and of the box, before the new device takes its place, lest that be another's.
 //!
 //! Nothing here sends or stores: [`crate::Device`] and [`crate::device::Linking`] do.
 
+mod challenge;
 mod code;
 mod joining;
 mod name;
 
+pub use self::challenge::{Challenge, ChallengeError};
 pub use self::code::{LinkCode, LinkCodeError};
 pub use self::joining::{JoiningError, Newcomer, join_request, joined};
 pub use self::name::{DeviceName, DeviceNameError};

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use rossby_client::linking::{DeviceName, DeviceNameError, LinkCode, LinkCodeError};
+use rossby_client::linking::{
+    Challenge, ChallengeError, DeviceName, DeviceNameError, LinkCode, LinkCodeError,
+};
+use rossby_domain::ids::BoxId;
 
 /// Where the device is and how it is opened.
 #[derive(Debug, Args)]
@@ -239,8 +242,9 @@ Examples:
   rossby devices link --server https://rossby.example.org --ca ca.crt --name laptop
   rossby devices approve CODE          on a device that has the box
 
-Both devices show the same eight digits: compare them before you approve. Ctrl-C and the same command
-again goes on with the same code. The recovery key stays where it was made.")]
+Type here the six digits that the other device draws. Both devices then show the same eight digits: compare
+them before you approve, and once more before this device takes its place. Ctrl-C and the same command again
+goes on with the same code. The recovery key stays where it was made.")]
 pub struct LinkArgs {
     /// A server of the service: https://host:port, or 127.0.0.1:port on this machine. Several times
     /// for several servers.
@@ -255,6 +259,15 @@ pub struct LinkArgs {
     /// Seconds to wait for the approval; 0 asks once.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub wait: u64,
+    /// The six digits that the other device draws, instead of asking for them.
+    #[arg(long, value_name = "DIGITS", value_parser = challenge)]
+    pub challenge: Option<Challenge>,
+    /// Take a place in this box only, and do not ask.
+    #[arg(long = "box", value_name = "BOX", conflicts_with = "yes")]
+    pub box_id: Option<BoxId>,
+    /// Do not ask whose box it is.
+    #[arg(long)]
+    pub yes: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -265,11 +278,18 @@ pub struct ApproveArgs {
     /// The code that the new device shows.
     #[arg(value_name = "CODE", value_parser = link_code)]
     pub code: LinkCode,
+    /// Six digits to type on the new device, instead of some that are drawn now.
+    #[arg(long, value_name = "DIGITS", value_parser = challenge)]
+    pub challenge: Option<Challenge>,
     /// Do not ask: the digits were compared.
     #[arg(long)]
     pub yes: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+fn challenge(text: &str) -> Result<Challenge, ChallengeError> {
+    Challenge::from_text(text)
 }
 
 fn device_name(text: &str) -> Result<DeviceName, DeviceNameError> {

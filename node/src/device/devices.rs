@@ -3,12 +3,13 @@
 use std::io::{BufRead as _, Write as _};
 
 use rossby_client::device::{OwnDevice, Standing};
+use rossby_client::linking::Challenge;
 use rossby_client::{Device, DeviceError};
 use rossby_domain::ids::DeviceId;
 use serde_json::{Value, json};
 
 use super::args::{ApproveArgs, DeviceArgs, DevicesCommand};
-use super::open::open;
+use super::open::{environment, open};
 use super::{link, show};
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -67,13 +68,21 @@ pub async fn run(command: &DevicesCommand) -> Result<(), Failure> {
 /// Approves a new device.
 async fn approve(args: &ApproveArgs) -> Result<(), Failure> {
     let device = open(&args.device)?;
-    let digits = args.code.comparison().map_err(Failure::from)?;
+    let challenge = match args.challenge {
+        Some(challenge) => challenge,
+        None => {
+            let random = environment(&args.device).random;
+            Challenge::draw(random.as_ref()).map_err(|error| Failure::new(Exit::Failure, error))?
+        }
+    };
+    let digits = args.code.comparison(&challenge).map_err(Failure::from)?;
     let name = show::safe(args.code.name.as_str());
     if !args.yes {
         output::note(format!(
             "A device that calls itself {name:?} wants to join this box."
         ));
-        output::note(format!("It must show these digits: {digits}"));
+        output::note(format!("Type these digits on it: {challenge}"));
+        output::note(format!("It must show these then:  {digits}"));
         if !confirmed("Does it?")? {
             return Err(Failure::new(Exit::Failure, "nothing was changed")
                 .help("digits that differ are those of another device: do not approve it"));
@@ -85,18 +94,23 @@ async fn approve(args: &ApproveArgs) -> Result<(), Failure> {
         other => other?,
     };
     let box_id = device.who_am_i()?.box_id.map(|box_id| box_id.to_string());
+    let box_digits = args
+        .code
+        .box_comparison(&challenge, &device.genesis_hash())
+        .map_err(Failure::from)?;
     if args.device.json {
         return output::json(&json!({
             "device": added.to_string(),
             "name": args.code.name.as_str(),
             "compare": digits,
+            "compare_box": box_digits,
             "box": box_id,
             "approved": true,
         }));
     }
     output::line(format!("{name} ({added}) is approved."));
     output::line(format!(
-        "It must say that it belongs to box {}",
+        "It must show these digits now: {box_digits}. Its box is {}",
         box_id.unwrap_or_default()
     ));
     Ok(())
@@ -182,12 +196,18 @@ pub(super) async fn told(device: &Device, error: DeviceError) -> Failure {
 }
 
 /// Asks a person. Whoever does not say yes has said no.
-fn confirmed(question: &str) -> Result<bool, Failure> {
+pub(super) fn confirmed(question: &str) -> Result<bool, Failure> {
+    let answer = ask(&format!("{question} [y/N] "))?.to_lowercase();
+    Ok(answer == "y" || answer == "yes")
+}
+
+/// Asks a person for a line.
+pub(super) fn ask(question: &str) -> Result<String, Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(Exit::Usage, format!("cannot ask: {error}")).help("give --yes")
     };
     let mut err = std::io::stderr().lock();
-    write!(err, "{question} [y/N] ")
+    write!(err, "{question}")
         .and_then(|()| err.flush())
         .map_err(failed)?;
     let mut answer = String::new();
@@ -195,6 +215,5 @@ fn confirmed(question: &str) -> Result<bool, Failure> {
         .lock()
         .read_line(&mut answer)
         .map_err(failed)?;
-    let answer = answer.trim().to_lowercase();
-    Ok(answer == "y" || answer == "yes")
+    Ok(answer.trim().to_owned())
 }

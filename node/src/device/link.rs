@@ -1,16 +1,18 @@
 //! `rossby devices link`: this device, from its keys to its place in a box.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use rossby_client::Device;
 use rossby_client::DeviceError;
 use rossby_client::device::{Linking, Welcome};
-use rossby_client::linking::LinkCode;
+use rossby_client::linking::{Challenge, LinkCode};
 use rossby_client::store::KdfCost;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::args::LinkArgs;
+use super::devices::{ask, confirmed};
 use super::open::{environment, home};
 use super::passphrase::{Purpose, obtain};
 use super::qr;
@@ -28,9 +30,17 @@ pub async fn run(args: &LinkArgs) -> Result<(), Failure> {
         Start::Linked(device) => return again(args, &device).await,
     };
     let code = linking.code();
-    let digits = code.comparison().map_err(Failure::from)?;
     if !args.device.json {
-        show(&code, &digits, args.wait > 0);
+        show(&code);
+    }
+    let challenge = match args.challenge {
+        Some(challenge) => Some(challenge),
+        None => challenge(args)?,
+    };
+    let digits = challenge.map(|challenge| code.comparison(&challenge));
+    let digits = digits.transpose().map_err(Failure::from)?;
+    if !args.device.json {
+        say(digits.as_deref(), args.wait > 0);
     }
     match wait(args, &linking).await? {
         None if args.device.json => output::json(&json!({
@@ -44,6 +54,7 @@ pub async fn run(args: &LinkArgs) -> Result<(), Failure> {
                 .help("the same command goes on with the same code"),
         ),
         Some(welcome) => {
+            check_box(args, &code, challenge, &welcome)?;
             let device = linking.accept(welcome).await?;
             told(args, &device)
         }
@@ -80,18 +91,82 @@ fn make_or_open(args: &LinkArgs) -> Result<Start, Failure> {
     Ok(Start::New(Box::new(linking)))
 }
 
-fn show(code: &LinkCode, digits: &str, waits: bool) {
+fn show(code: &LinkCode) {
     if let Some(drawn) = qr::in_blocks(&code.to_digits()) {
         output::line(drawn);
     }
     output::line("On a device that has the box:");
     output::line(format!("  rossby devices approve {}", code.to_text()));
-    output::line(format!(
-        "It must show the same digits as this one: {digits}"
-    ));
+}
+
+/// The digits that the other device has drawn, if there is somebody to type them.
+fn challenge(args: &LinkArgs) -> Result<Option<Challenge>, Failure> {
+    if args.device.json || args.wait == 0 || !std::io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    loop {
+        let typed =
+            ask("The six digits that it shows then (or Enter, to compare the box instead): ")?;
+        if typed.is_empty() {
+            return Ok(None);
+        }
+        match Challenge::from_text(&typed) {
+            Ok(challenge) => return Ok(Some(challenge)),
+            Err(error) => output::note(error),
+        }
+    }
+}
+
+fn say(digits: Option<&str>, waits: bool) {
+    if let Some(digits) = digits {
+        output::line(format!(
+            "It must show the same digits as this one: {digits}"
+        ));
+    }
     if waits {
         output::note("waiting to be approved; Ctrl-C and the same command again goes on");
     }
+}
+
+/// Whether the box is the one that it should be: before anything is stored, and anything said in it.
+fn check_box(
+    args: &LinkArgs,
+    code: &LinkCode,
+    challenge: Option<Challenge>,
+    welcome: &Welcome,
+) -> Result<(), Failure> {
+    let box_id = welcome.address().box_id;
+    let is_right = match (args.box_id, args.yes) {
+        (Some(expected), _) => expected == box_id,
+        (None, true) => true,
+        (None, false) => confirmed(&question(code, challenge, welcome)?)?,
+    };
+    if is_right {
+        return Ok(());
+    }
+    let what = format!("this device was approved for box {box_id}; nothing was stored");
+    Err(Failure::new(Exit::Failure, what).help(
+        "is that another's? Then delete this device's directory, and link it anew; otherwise give the same command again",
+    ))
+}
+
+fn question(
+    code: &LinkCode,
+    challenge: Option<Challenge>,
+    welcome: &Welcome,
+) -> Result<String, Failure> {
+    let Some(challenge) = challenge else {
+        let box_id = welcome.address().box_id;
+        return Ok(format!(
+            "It was approved for box {box_id}. Does rossby whoami show that one on the other device?"
+        ));
+    };
+    let genesis = welcome.record().genesis_hash();
+    let digits = code.box_comparison(&challenge, &genesis);
+    let digits = digits.map_err(Failure::from)?;
+    Ok(format!(
+        "It is approved. Does the other device show these digits now: {digits}?"
+    ))
 }
 
 /// Asks until there is a place, or the time is over. Who is away for a while is asked again.
@@ -137,9 +212,5 @@ fn told(args: &LinkArgs, device: &Device) -> Result<(), Failure> {
         }));
     }
     output::line(format!("This device belongs to box {box_id} now."));
-    output::line(
-        "Is that not the box that rossby whoami shows on the other device? Then somebody else",
-    );
-    output::line("has approved the code: delete this device's directory, and link it anew.");
     Ok(())
 }

@@ -14,23 +14,34 @@ use crate::support::{Cluster, eventually};
 fn link(cluster: &Cluster, owner: &Person, name: &str) -> Person {
     let new = Person::named(cluster, name);
     let server = format!("--server={}", cluster.nodes()[0].client_address());
-    let shown = new.json(&["devices", "link", &server, "--name", name, "--wait", "0"]);
+    // What the other device draws, and a person types on this one.
+    let drawn = "--challenge=204863";
+    let first: [&str; 8] = [
+        "devices", "link", &server, "--name", name, "--wait", "0", drawn,
+    ];
+    let shown = new.json(&first);
     assert_eq!(shown["linked"], false);
     let code = shown["code"].as_str().unwrap();
 
     // Cut off and begun again, it shows the same.
-    let again = new.run(&["devices", "link", "--wait", "0"]);
+    let again = new.run(&["devices", "link", "--wait", "0", drawn]);
     assert_eq!(again.status.code(), Some(4));
     let page = String::from_utf8(again.stdout).unwrap();
     let digits = shown["compare"].as_str().unwrap();
     assert!(page.contains(code) && page.contains(digits), "{page}");
     assert!(page.contains('█'), "no QR code: {page}");
 
-    let asked = owner.fails(1, &["devices", "approve", code]);
+    let asked = owner.fails(1, &["devices", "approve", code, drawn]);
     assert!(asked.contains(digits) && asked.contains(name), "{asked}");
-    let approved = owner.json(&["devices", "approve", code, "--yes"]);
+    let approved = owner.json(&["devices", "approve", code, "--yes", drawn]);
     assert_eq!(approved["compare"], shown["compare"]);
-    let linked = new.json(&["devices", "link"]);
+    // Nothing is stored before its owner has said that the box is theirs.
+    let asked = new.fails(1, &["devices", "link", drawn]);
+    let digits = approved["compare_box"].as_str().unwrap();
+    assert!(asked.contains(digits), "{asked}");
+    assert!(asked.contains("nothing was stored"), "{asked}");
+    let right = format!("--box={}", approved["box"].as_str().unwrap());
+    let linked = new.json(&["devices", "link", &right]);
     assert_eq!(linked["linked"], true);
     assert_eq!(linked["box"], approved["box"]);
     new
