@@ -1,6 +1,6 @@
 //! The box's devices: adding, naming and revoking them, and being let in again.
 
-use rossby_domain::chain::{ChainError, ChainHash, Change, KemKey, Signer as LinkSigner};
+use rossby_domain::chain::{ChainError, ChainHash, Change, KemKey, Link, Signer as LinkSigner};
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId};
 use rossby_proto::v1;
 
@@ -101,6 +101,7 @@ impl Device {
         let device = code.device();
         self.catch_up().await?;
         if self.identity().record().signing_key(&device).is_some() {
+            self.offer_again(code).await?;
             return Err(DeviceError::LinkedAlready);
         }
         self.extend_chain(Change::AddDevice { key: code.key })
@@ -108,6 +109,22 @@ impl Device {
         self.store
             .write(|batch| self.name_device(batch, &device, &code.name))?;
         Ok(device)
+    }
+
+    /// A device that was added and has not come may not find its box: the try was cut off, its directory was
+    /// restored, or somebody else has added it since. The same link again makes this box the one it finds.
+    async fn offer_again(&self, code: &LinkCode) -> Result<(), DeviceError> {
+        let device = code.device();
+        let identity = self.identity();
+        let record = identity.record();
+        let is_expected = record.device(&device).is_none();
+        let adds = |link: &&Link| link.change == Change::AddDevice { key: code.key };
+        if let Some(link) = record.links().iter().find(adds).filter(|_| is_expected) {
+            self.publish(link).await?;
+            self.store
+                .write(|batch| self.name_device(batch, &device, &code.name))?;
+        }
+        Ok(())
     }
 
     /// Removes a device of this box, for ever. It gets nothing from then on, and what only it had not

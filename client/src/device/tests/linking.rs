@@ -185,6 +185,7 @@ async fn linking_that_was_cut_off_goes_on_with_the_same_keys() {
     // The link is taken, and its reply lost.
     (0..40).for_each(|_| office.fail_next("ExtendChain", Fault::ReplyLost));
     assert!(bob.device.approve(&code).await.is_err());
+    office.forget_faults();
     let again = bob.device.approve(&code).await;
     assert!(
         matches!(again, Err(DeviceError::LinkedAlready)),
@@ -210,6 +211,25 @@ async fn linking_that_was_cut_off_goes_on_with_the_same_keys() {
     drop(device);
     let over = Linking::open(home.path(), &passphrase(), environment(&office, 7));
     assert!(matches!(over, Err(DeviceError::AlreadyRegistered)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_approves_again_has_the_device_whoever_else_has_seen_its_code() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let home = tempfile::tempdir().unwrap();
+    let new = newcomer(&office, home.path(), 3);
+    bob.device.approve(&new.code()).await.unwrap();
+    alice.device.approve(&new.code()).await.unwrap();
+    let again = bob.device.approve(&new.code()).await;
+    assert!(matches!(again, Err(DeviceError::LinkedAlready)));
+    let welcome = new.ask().await.unwrap().unwrap();
+    assert_eq!(welcome.address().box_id, bob.box_id());
+    // It has come, and stays.
+    let again = alice.device.approve(&new.code()).await;
+    assert!(matches!(again, Err(DeviceError::Call(_))), "{again:?}");
+    let welcome = new.ask().await.unwrap().unwrap();
+    assert_eq!(welcome.address().box_id, bob.box_id());
 }
 
 #[tokio::test(start_paused = true)]
