@@ -30,38 +30,43 @@ pub(crate) async fn extend_chain(
         box_id: caller.box_id,
         link,
     };
+    let mut added = None;
     if let Change::AddDevice { key } = link.change {
-        check(service, caller, call, &command).await?;
-        check_unbound(service, caller, call, DeviceId::of_key(&key)).await?;
+        let device = DeviceId::of_key(&key);
+        let is_gone = check(service, caller, call, &command, &device).await?;
+        check_unbound(service, caller, call, device).await?;
+        // One that was removed again is offered nothing: the link holds no place for it.
+        added = (!is_gone).then_some(device);
     }
     let command = Command::ExtendChain(command);
     let version = match service.change_own(caller, command, call).await? {
         Outcome::ChainExtended { version } => version,
         other => return Err(unexpected_outcome(&other).into()),
     };
-    if let Change::AddDevice { key } = link.change {
-        offer(service, caller, call, DeviceId::of_key(&key)).await?;
+    if let Some(device) = added {
+        offer(service, caller, call, device).await?;
     }
     Ok(convert::encode(&v1::ExtendChainResponse { version }))
 }
 
-/// Whether the link would be taken now, or was.
+/// Sees to it that the link would be taken now, or was. Whether the device was removed since.
 async fn check(
     service: &MailboxService,
     caller: DeviceAddress,
     call: &Call,
     command: &ExtendChain,
-) -> Result<(), Failure> {
+    device: &DeviceId,
+) -> Result<bool, Failure> {
     let query = Query::BoxState(caller.box_id);
     let Answer::BoxState(state) = service.ask_own(caller, query, call).await? else {
         return Err(unexpected_answer("BoxState").into());
     };
     let record = state.ok_or(Code::Unauthenticated)?.record;
     if record.has_link(&command.link) {
-        return Ok(());
+        return Ok(record.is_removed(device));
     }
     match command.over(&record) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(false),
         Err(rejection) => {
             // No time is told with any of these.
             let (unknown, now) = (Code::Unauthenticated, Timestamp::default());

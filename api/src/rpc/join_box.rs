@@ -1,8 +1,9 @@
 //! JoinBox: a device that a link has added asks for its place, knowing its own keys only.
 //!
 //! Its box is found by the device's directory entry, which linking made as an offer; the box decides whether
-//! it is live, and the device's own request makes the entry one for ever. It runs at the node where it arrives. The same request again has the same answer, which is of
-//! use to the device alone: the token in it is sealed to the device's KEM key.
+//! it is live, and the device's own request makes the entry one for ever. It runs at the node where it
+//! arrives. The same request again has the same answer, which is of use to the device alone: the token in it
+//! is sealed to the device's KEM key.
 //!
 //! Nobody vouches for the caller but a device key, also one that was revoked, so nothing is written
 //! unless it changes something.
