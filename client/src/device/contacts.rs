@@ -11,8 +11,7 @@ use super::{Device, DeviceError, box_from_wire};
 use crate::connection::{Block, LookupKey};
 use crate::envelope::ChainPoint;
 use crate::registering;
-use crate::safety_number::safety_number;
-use crate::store::{Batch, ContactRow, StoreError, StoredIdentifier};
+use crate::store::{Batch, ContactRow, IdentityChange, StoreError, StoredIdentifier, WhatChanged};
 
 /// By what a box is looked up.
 #[derive(Debug, Clone)]
@@ -54,6 +53,10 @@ pub struct Contact {
     pub added: bool,
     /// Whether they are blocked.
     pub blocked: bool,
+    /// When this device's owner compared the safety number with theirs ([`Device::verify`]).
+    pub verified: Option<Timestamp>,
+    /// A change of their identity that the owner has not dealt with yet.
+    pub changed: Option<IdentityChange>,
 }
 
 impl std::fmt::Debug for Contact {
@@ -65,7 +68,7 @@ impl std::fmt::Debug for Contact {
 }
 
 impl Contact {
-    fn of_row((box_id, row): (BoxId, ContactRow)) -> Self {
+    pub(super) fn of_row((box_id, row): (BoxId, ContactRow)) -> Self {
         Self {
             box_id,
             name: row.name,
@@ -76,7 +79,15 @@ impl Contact {
             since: row.since,
             added: row.added,
             blocked: row.blocked,
+            verified: row.verified,
+            changed: row.changed,
         }
+    }
+
+    /// Whether their identity is as it was when the safety number was compared.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.verified.is_some() && self.changed.is_none()
     }
 
     /// What to call them: their name, else what they were found by, else their box.
@@ -163,14 +174,17 @@ impl Device {
             None => None,
         };
         if let Some(known) = moved_from.filter(|_| !accept_moved) {
-            return Err(DeviceError::IdentifierMoved {
+            return self.noting_change(Err(DeviceError::IdentifierMoved {
                 known,
                 found: found.box_id,
-            });
+            }));
         }
         // In one transaction: what another task pins meanwhile is not undone.
-        self.store.write(|batch| {
+        let added = self.store.write(|batch| {
             let mut row = self.pin_in(batch, &found)?;
+            if let Some(known) = moved_from {
+                self.note_moved(batch, &mut row, known)?;
+            }
             row.added = true;
             row.identifier = identifier.or(row.identifier);
             row.name = name.map(str::to_owned).or(row.name);
@@ -179,10 +193,15 @@ impl Device {
                 && let Some(mut earlier) = batch.get::<ContactRow>(&known)?
             {
                 earlier.identifier = None;
+                // Said and settled, unless it stopped something.
+                earlier.changed = earlier
+                    .changed
+                    .filter(|it| it.stops_sending || !matches!(it.what, WhatChanged::MovedTo(_)));
                 batch.put(&known, &earlier)?;
             }
             Ok(Contact::of_row((found.box_id, row)))
-        })
+        });
+        self.noting_change(added)
     }
 
     /// The contact other than this one that has the identifier.
@@ -228,21 +247,6 @@ impl Device {
         Ok(row.map(|row| Contact::of_row((*box_id, row))))
     }
 
-    /// The number that this device's owner and a contact compare by other means
-    /// ([`crate::safety_number`]).
-    ///
-    /// # Errors
-    /// [`DeviceError::NotRegistered`], [`DeviceError::NoUser`] if there is no such contact.
-    pub fn safety_number(&self, box_id: &BoxId) -> Result<String, DeviceError> {
-        let own = self.account()?.box_id.ok_or(DeviceError::NotRegistered)?;
-        let theirs = self
-            .pinned_record(box_id)?
-            .ok_or(DeviceError::NoUser)?
-            .genesis_hash();
-        let ours = self.identity().record().genesis_hash();
-        Ok(safety_number((&own, &ours), (box_id, &theirs)))
-    }
-
     /// Blocks a box, or lifts the block. To a blocked sender this box does not exist.
     ///
     /// # Errors
@@ -269,7 +273,8 @@ impl Device {
     /// Holds a found record against what is pinned, and pins it: the first time on trust, and from
     /// then on only what grows from that.
     pub(super) fn pin(&self, found: &Found) -> Result<ContactRow, DeviceError> {
-        self.store.write(|batch| self.pin_in(batch, found))
+        let pinned = self.store.write(|batch| self.pin_in(batch, found));
+        self.noting_change(pinned)
     }
 
     fn pin_in(&self, batch: &mut Batch<'_>, found: &Found) -> Result<ContactRow, DeviceError> {
@@ -283,6 +288,8 @@ impl Device {
                 since: self.environment.clock.now(),
                 added: false,
                 blocked: false,
+                verified: None,
+                changed: None,
             },
         };
         batch.put(&found.box_id, &row)?;

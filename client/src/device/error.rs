@@ -10,7 +10,7 @@ use crate::envelope::{ContentError, SealError};
 use crate::identity::IdentityError;
 use crate::linking::JoiningError;
 use crate::registering::RegisteringError;
-use crate::store::StoreError;
+use crate::store::{StoreError, WhatChanged};
 
 /// What can go wrong for a device.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,32 @@ pub enum DeviceError {
         /// The box it belongs to now.
         found: BoxId,
     },
+    /// The identity of a contact who was verified has changed, and this device's owner has not dealt
+    /// with that yet ([`super::Device::verify`], [`super::Device::accept_change`]). Nothing was sent.
+    #[error(
+        "the identity of box {box_id}, which was verified, is not the one known before: {what}"
+    )]
+    NotConfirmed {
+        /// The contact.
+        box_id: BoxId,
+        /// What has changed.
+        what: WhatChanged,
+    },
+    /// What was given is no safety number.
+    #[error("a safety number has 60 digits")]
+    NotASafetyNumber,
+    /// The safety number is another than that of the contact.
+    #[error("this is not the safety number with box {0}")]
+    SafetyNumberDiffers(BoxId),
+    /// There is no such message on this device.
+    #[error("there is no such message")]
+    NoMessage,
+    /// Only who wrote a message can change it or take it back.
+    #[error("only who wrote a message can change it")]
+    NotTheAuthor,
+    /// That can not be done with this message.
+    #[error("that can't be done with this message: {0}")]
+    Unfit(&'static str),
     /// The service's answer contradicts itself or what was asked.
     #[error("the service's answer can not be true: {0}")]
     Untrue(&'static str),

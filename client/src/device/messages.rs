@@ -1,11 +1,13 @@
 //! Messages as their owner sees them.
 
+use std::collections::BTreeMap;
+
 use rossby_domain::ids::{BoxId, DeviceAddress, Sequence};
 use rossby_domain::time::Timestamp;
 
-use super::{Device, DeviceError};
-use crate::envelope::{Content, ContentError};
-use crate::store::{MarksRow, MessageKey, MessageRow, MessageState, ShownRow};
+use super::{Acts, Device, DeviceError};
+use crate::envelope::{Content, ContentError, MessageId};
+use crate::store::{ActsRow, MarksRow, MessageKey, MessageRow, MessageState, ShownRow};
 
 /// Which way a message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,16 +62,25 @@ pub struct Message {
     pub sequence: Option<Sequence>,
     /// When it came in, by the service's clock, or when it was written here.
     pub at: Timestamp,
-    /// What it says; `None` if it is not readable.
+    /// When it was written, by its sender's clock; `None` if it is not readable.
+    pub written_at: Option<Timestamp>,
+    /// What it says, by the last of its edits; `None` if it is not readable, or deleted.
     pub content: Option<Content>,
     /// What became of it.
     pub status: Status,
+    /// What was done to it since.
+    pub acts: Acts,
 }
 
 impl Message {
     /// A stored message. One whose content can not be read is shown as such: it must not hide the others.
     pub(super) fn of_row((key, row): (MessageKey, MessageRow)) -> Self {
         let (id, recipient) = key;
+        let written_at = match &row.state {
+            MessageState::Received { written_at, .. } => Some(*written_at),
+            MessageState::Unreadable { .. } => None,
+            _ => Some(row.at),
+        };
         let (direction, content, status) = match row.state {
             MessageState::Received { content, .. } => {
                 (Direction::In, Some(content), Status::Received)
@@ -90,7 +101,9 @@ impl Message {
             ),
             MessageState::Doubtful { content } => (Direction::Out, Some(content), Status::Doubtful),
         };
-        let content = content.map(|bytes| Content::decode(bytes.expose()));
+        // Of what was erased, nothing is left.
+        let content = content.filter(|bytes| !bytes.expose().is_empty());
+        let content = content.map(|bytes| Content::decode_kept(bytes.expose()));
         let (content, status) = match content.transpose() {
             Ok(content) => (content, status),
             Err(error) => (None, damaged(&error)),
@@ -103,9 +116,19 @@ impl Message {
             counter: id.counter.0,
             sequence: row.sequence,
             at: row.at,
+            written_at,
             content,
             status,
+            acts: Acts::default(),
         }
+    }
+
+    /// What names it in other messages, on all devices; `None` if it is not readable.
+    #[must_use]
+    pub fn id(&self) -> Option<MessageId> {
+        let sender = self.sender;
+        let named = |written_at| MessageId { sender, written_at };
+        self.written_at.map(named)
     }
 
     /// The other person's box.
@@ -131,8 +154,17 @@ impl Device {
     /// # Errors
     /// [`DeviceError::Store`].
     pub fn messages(&self) -> Result<Vec<Message>, DeviceError> {
-        let rows = self.store.all::<MessageRow>()?;
-        let mut messages: Vec<_> = rows.into_iter().map(Message::of_row).collect();
+        let acts: BTreeMap<_, _> = self.store.all::<ActsRow>()?.into_iter().collect();
+        let dressed = |row| {
+            let message = Message::of_row(row);
+            let key = message.id().map(|id| (message.peer(), id));
+            match key.and_then(|key| acts.get(&key)) {
+                Some(row) => message.after(row),
+                None => message,
+            }
+        };
+        let rows = self.store.all::<MessageRow>()?.into_iter();
+        let mut messages: Vec<_> = rows.map(dressed).collect();
         messages.sort_by_key(|message| message.order);
         Ok(messages)
     }

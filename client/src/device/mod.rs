@@ -8,6 +8,9 @@
 //!                                                        │         listening.rs: as it comes
 //!                       sending.rs: count and store, then send; the same bytes until it is known;
 //!                                    resealing.rs: anew, where those can never be stored
+//!                       acting.rs: answers, edits and the like; acts.rs: what they do to a message;
+//!                                  erasing.rs: what was taken back
+//!                       safety.rs: who is verified, and what stops when their identity changes
 //!
 //!   linking.rs: a further device, until it has its place    devices.rs: add, name and revoke devices
 //!   own_box.rs: the box's own chain, as this device knows it
@@ -24,8 +27,11 @@
 //!
 //! Store calls block for the time of a disk write.
 
+mod acting;
+mod acts;
 mod contacts;
 mod devices;
+mod erasing;
 mod error;
 mod linking;
 mod listening;
@@ -35,6 +41,7 @@ mod receiving;
 mod registration;
 mod resealing;
 mod rotating;
+mod safety;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -51,6 +58,7 @@ use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId};
 use rossby_seams::clock::{Clock, SystemClock};
 use rossby_seams::random::{OsRandom, Random};
 
+pub use self::acts::Acts;
 pub use self::contacts::{Contact, Found, LookupBy};
 pub use self::devices::{OwnDevice, Standing};
 pub use self::error::DeviceError;

@@ -9,7 +9,7 @@ use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 
 use super::contacts::LookupBy;
-use super::{Device, DeviceError, Message, box_from_wire};
+use super::{Device, DeviceError, Message, acts, box_from_wire, erasing, safety};
 use crate::connection::{Acknowledge, Fetch, Signer};
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Arrival, Between, OpenError, Opened, Recipient, open};
@@ -236,9 +236,16 @@ impl Device {
             last = came.sequence;
         }
         if last > after {
+            let erased = self.erased_by(&fresh)?;
             self.store.write(|batch| {
+                for row in &fresh {
+                    acts::note_row(batch, row)?;
+                }
+                erasing::erase(batch, &erased)?;
                 let mut marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
-                for (key, row) in &mut fresh {
+                for fresh in &mut fresh {
+                    erasing::blank_if_deleted(batch, fresh)?;
+                    let (key, row) = fresh;
                     row.order = marks.next_order;
                     marks.next_order += 1;
                     batch.put(key, row)?;
@@ -247,9 +254,9 @@ impl Device {
                 batch.put(&(), &marks)
             })?;
         }
-        received
-            .messages
-            .extend(fresh.into_iter().map(Message::of_row));
+        for row in fresh {
+            received.messages.push(self.dress(Message::of_row(row))?);
+        }
         Ok(last)
     }
 
@@ -292,7 +299,10 @@ impl Device {
                 conversation: opened.conversation,
                 written_at: opened.written_at,
             },
-            Err(error) => unreadable(error.code(), error.to_string()),
+            Err(error) => {
+                self.note_bad_envelope(&came.sender.box_id, &error)?;
+                unreadable(error.code(), error.to_string())
+            }
         })
     }
 
@@ -335,7 +345,7 @@ impl Device {
         match self.hold(&found) {
             Ok(()) => Ok(Ok(found.record)),
             Err(error @ DeviceError::IdentityChanged { .. }) => {
-                Ok(Err(("IDENTITY_CHANGED", error.to_string())))
+                Ok(Err((safety::IDENTITY_CHANGED, error.to_string())))
             }
             Err(error) => Err(error),
         }

@@ -22,18 +22,22 @@ use rossby_proto::v1::{self, send_outcome};
 
 use super::contacts::LookupBy;
 use super::resealing::{put_pending, take_counter};
-use super::{Device, DeviceError, box_from_wire};
+use super::{Device, DeviceError, acts, box_from_wire, erasing};
 use crate::connection::{Refusal, Retry, SendRpc, Signer};
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{
     Between, Content, ContentError, ConversationId, Letter, MAX_COPIED_BYTES, Sender, seal,
 };
-use crate::store::{CounterRow, MarksRow, MessageRow, MessageState, PendingRow};
+use crate::store::{
+    Batch, CounterRow, MarksRow, MessageRow, MessageState, PendingRow, StoreError, WrittenRow,
+};
 
 /// How often one envelope is sealed anew in one go before it is left for later.
 const MAX_RESEALS: u32 = 8;
 /// A counter that was compared with the service's this recently is not compared again.
 const COMPARE_AGAIN_MS: u64 = 10 * 60 * 1000;
+/// A clock that was ahead of the time by more than this is not followed any more.
+const LONGEST_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What became of a message that was to be sent.
 #[derive(Debug)]
@@ -82,11 +86,13 @@ impl Device {
     ///
     /// # Errors
     /// Before it is stored: [`DeviceError::NoUser`], [`DeviceError::IdentityChanged`],
-    /// [`DeviceError::Seal`], [`DeviceError::Call`]. Afterwards: [`DeviceError::Store`].
+    /// [`DeviceError::NotConfirmed`], [`DeviceError::Seal`], [`DeviceError::Call`]. Afterwards:
+    /// [`DeviceError::Store`].
     pub async fn send(&self, to: &BoxId, content: &Content) -> Result<Sent, DeviceError> {
         check_content(content)?;
         let _one_at_a_time = self.sending.lock().await;
         let signer = self.signer()?;
+        self.check_confirmed(to)?;
         let (record, unreachable) = self.recipient(to).await?;
         let order = self.enqueue(&signer, to, &record, content)?;
         if let Some(error) = unreachable {
@@ -221,8 +227,9 @@ impl Device {
         record: &KeyRecord,
         content: &Content,
     ) -> Result<u64, DeviceError> {
-        let written_at = self.environment.clock.now();
+        let now = self.environment.clock.now();
         self.store.write(|batch| {
+            let written_at = take_instant(batch, now)?;
             let counter = take_counter(batch, to, Counter(0))?;
             let mut marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
             let order = marks.next_order;
@@ -279,7 +286,12 @@ impl Device {
         for mut outgoing in self.waiting(to, false)? {
             let order = outgoing.row.order;
             outgoing.untried = untried == Some(order);
-            let delivery = match self.deliver(signer, outgoing).await {
+            let confirmed = self.check_confirmed(to);
+            let delivery = match confirmed {
+                Ok(()) => self.deliver(signer, outgoing).await,
+                Err(error) => Err(error),
+            };
+            let delivery = match delivery {
                 Ok(delivery) => delivery,
                 Err(error @ DeviceError::Store(_)) => return Err(error),
                 // Of this box only: what waits for other boxes is not held up.
@@ -414,7 +426,14 @@ impl Device {
             sender: signer.address,
             counter: outgoing.counter,
         };
-        let (order, at) = (outgoing.row.order, outgoing.row.written_at);
+        let row = MessageRow {
+            order: outgoing.row.order,
+            sequence,
+            at: outgoing.row.written_at,
+            state,
+        };
+        let mut settled = ((id, to), row);
+        let erased = self.erased_by(std::slice::from_ref(&settled))?;
         self.store.write(|batch| {
             batch.remove::<PendingRow>(&(to, outgoing.counter))?;
             if Between::is(outgoing.row.content.expose()) {
@@ -427,16 +446,10 @@ impl Device {
                     return Err(error);
                 }
             }
-            batch.put(
-                &(id, to),
-                &MessageRow {
-                    order,
-                    sequence,
-                    at,
-                    state,
-                },
-            )?;
-            Ok(())
+            acts::note_row(batch, &settled)?;
+            erasing::blank_if_deleted(batch, &mut settled)?;
+            batch.put(&settled.0, &settled.1)?;
+            Ok(erasing::erase(batch, &erased)?)
         })
     }
 }
@@ -452,4 +465,17 @@ fn check_content(content: &Content) -> Result<(), DeviceError> {
         return Err(ContentError::TooLarge { bytes, limit }.into());
     }
     Ok(())
+}
+
+/// The instant of a new message: now, and never that of another one, which it would be taken for
+/// ([`MessageId`](crate::envelope::MessageId)). A clock that was set back a little does not turn the order of edits around either.
+fn take_instant(batch: &mut Batch<'_>, now: Timestamp) -> Result<Timestamp, StoreError> {
+    let next = match batch.get::<WrittenRow>(&())? {
+        Some(WrittenRow { last }) if last.millis_since(now) < LONGEST_AHEAD_MS => {
+            now.max(last.plus_millis(1))
+        }
+        _ => now,
+    };
+    batch.put(&(), &WrittenRow { last: next })?;
+    Ok(next)
 }

@@ -157,7 +157,10 @@ fn opened(inner: &[u8]) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::content::File;
+    use super::super::content::{
+        Control, Edit, File, Location, MessageId, Picture, Reaction, Receipt, ReceiptState, Reply,
+        Voice,
+    };
     use super::super::open::{decrypt, unwrap_key};
     use super::*;
     use crate::fuzz::replay::{replay, seed, with};
@@ -183,5 +186,51 @@ mod tests {
         let file = File::new("a.txt", "text/plain", b"abc".to_vec()).unwrap();
         let file = Content::File(file).encode().unwrap();
         seed("envelope", "seed-file", &with(2, &file), envelope);
+    }
+
+    #[test]
+    fn content_of_every_kind_is_accepted() {
+        let (alice, _) = people().unwrap();
+        let message = MessageId {
+            sender: alice.address,
+            written_at: Timestamp::from_millis(1_700_000_000_000),
+        };
+        let text = "Hello".to_owned();
+        let picture = Picture::new("image/png", (2, 3), "a cat", b"png".to_vec()).unwrap();
+        let receipt = Receipt::new(ReceiptState::Read, vec![message]).unwrap();
+        let kinds = [
+            ("picture", Content::Picture(picture)),
+            (
+                "location",
+                Content::Location(Location::new(1, -1, 10, "here").unwrap()),
+            ),
+            (
+                "voice",
+                Content::Voice(Voice::new("audio/ogg", 900, b"ogg".to_vec()).unwrap()),
+            ),
+            (
+                "reaction",
+                Content::Reaction(Reaction::new(message, "👍").unwrap()),
+            ),
+            (
+                "reply",
+                Content::Reply(Reply::new(message, Content::Text(text.clone())).unwrap()),
+            ),
+            ("edit", Content::Edit(Edit { message, text })),
+            ("delete", Content::Delete(message)),
+            ("receipt", Content::Receipt(receipt)),
+            (
+                "control",
+                Content::Control(Control {
+                    topic: 1,
+                    body: vec![2],
+                }),
+            ),
+        ];
+        for (kind, content) in kinds {
+            let bytes = content.encode().unwrap();
+            let name = format!("seed-{kind}");
+            seed("envelope", &name, &with(2, &bytes), envelope);
+        }
     }
 }

@@ -60,7 +60,10 @@ mod statement;
 mod tests;
 
 pub use between::{Between, MAX_COPIED_BYTES, MAX_LABEL_BYTES, Named, SentCopy};
-pub use content::{Content, ContentError, File};
+pub use content::{
+    Content, ContentError, Control, Edit, File, Location, MessageId, PER_DEGREE, Picture, Reaction,
+    Receipt, ReceiptState, Reply, Voice,
+};
 pub use error::{OpenError, SealError};
 pub use open::{Arrival, Opened, Recipient, open};
 pub use seal::{Letter, Sender, seal};

@@ -9,6 +9,8 @@
 //! | counters | box -> the last counter used for it |
 //! | pending | box + counter -> an envelope whose fate is not known yet |
 //! | messages | envelope id + recipient -> what was received or sent |
+//! | acts | box + message -> what was done to that message since (device/acts.rs) |
+//! | written | () -> the instant that was put on a message last |
 //! | marks | () -> how far reading has come |
 //! | retiring | () -> KEM keys to erase, and when |
 //! | shown | () -> up to which message a listener has shown them |
@@ -17,6 +19,8 @@
 //! | devices | device -> what it is called |
 //! | greeted | device -> that it was told what this device knows |
 
+use std::collections::BTreeMap;
+
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, Counter, DeviceId, EnvelopeId, Sequence};
 use rossby_domain::time::Timestamp;
@@ -24,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Row;
 use crate::crypto::secret::{Secret, SecretBytes};
-use crate::envelope::{ChainPoint, ConversationId};
+use crate::envelope::{ChainPoint, ConversationId, MessageId};
 use crate::linking::DeviceName;
 
 macro_rules! row {
@@ -201,8 +205,107 @@ pub struct ContactRow {
     pub added: bool,
     /// Whether the owner has blocked them.
     pub blocked: bool,
+    /// When the owner compared the safety number with theirs.
+    pub verified: Option<Timestamp>,
+    /// A change of their identity that the owner has not dealt with yet.
+    pub changed: Option<IdentityChange>,
 }
-row!(ContactRow, "contacts", BoxId);
+
+impl Row for ContactRow {
+    const TABLE: &'static str = "contacts";
+    const VERSION: u8 = 2;
+    type Key = BoxId;
+
+    fn of_earlier(version: u8, value: &[u8]) -> Option<Self> {
+        match version {
+            1 => super::decode::<Self, ContactRowV1>(value)
+                .ok()
+                .map(Self::from),
+            _ => None,
+        }
+    }
+}
+
+/// A contact as version 1 had it: nobody was verified.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ContactRowV1 {
+    pub(super) name: Option<String>,
+    pub(super) identifier: Option<StoredIdentifier>,
+    pub(super) record: Vec<u8>,
+    pub(super) pinned: ChainPoint,
+    pub(super) since: Timestamp,
+    pub(super) added: bool,
+    pub(super) blocked: bool,
+}
+
+impl From<ContactRowV1> for ContactRow {
+    fn from(row: ContactRowV1) -> Self {
+        Self {
+            name: row.name,
+            identifier: row.identifier,
+            record: row.record,
+            pinned: row.pinned,
+            since: row.since,
+            added: row.added,
+            blocked: row.blocked,
+            verified: None,
+            changed: None,
+        }
+    }
+}
+
+/// A change of a contact's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityChange {
+    /// When it was noticed.
+    pub at: Timestamp,
+    /// What it is.
+    pub what: WhatChanged,
+    /// Whether nothing is sent to them until the owner has confirmed it: they, or who had their
+    /// identifier before, were verified.
+    pub stops_sending: bool,
+}
+
+/// What does not fit a contact's identity any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WhatChanged {
+    /// Another chain than the pinned one was shown for their box; in words.
+    Chain(String),
+    /// They were shown another chain of this box than the real one.
+    OwnChain,
+    /// Their identifier belonged to this box before.
+    MovedFrom(BoxId),
+    /// Their identifier now belongs to this box.
+    MovedTo(BoxId),
+}
+
+impl WhatChanged {
+    /// A stable name for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Chain(_) => "CHAIN_CHANGED",
+            Self::OwnChain => "OWN_CHAIN_CHANGED",
+            Self::MovedFrom(_) => "MOVED_FROM",
+            Self::MovedTo(_) => "MOVED_TO",
+        }
+    }
+}
+
+impl std::fmt::Display for WhatChanged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Chain(what) => f.write_str(what),
+            Self::OwnChain => f.write_str("they were shown another identity chain of yours"),
+            Self::MovedFrom(known) => {
+                write!(f, "their phone or email belonged to box {known} before")
+            }
+            Self::MovedTo(found) => {
+                write!(f, "their phone or email now belongs to box {found}")
+            }
+        }
+    }
+}
 
 impl std::fmt::Debug for ContactRow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -255,6 +358,39 @@ pub struct MessageRow {
     pub state: MessageState,
 }
 row!(MessageRow, "messages", MessageKey);
+
+/// What was done to a message since it was written. Found by the other person's box and the message's
+/// id; it may be there before the message is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ActsRow {
+    /// Whether it was taken back.
+    pub deleted: bool,
+    /// The last of its edits.
+    pub edit: Option<LastAct>,
+    /// The last reaction of each person, by their box. An empty text is one that was taken back.
+    pub reactions: BTreeMap<BoxId, LastAct>,
+}
+row!(ActsRow, "acts", (BoxId, MessageId));
+
+/// The last of several acts of one person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastAct {
+    /// When it was done, by the clock of whose act it is.
+    pub at: Timestamp,
+    /// By which of their devices.
+    pub by: DeviceId,
+    /// The text or the emoji.
+    pub text: SecretBytes,
+}
+
+/// The instant that this device put on a message last. It names the message, with the device
+/// ([`MessageId`]): no other may have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WrittenRow {
+    /// The instant.
+    pub last: Timestamp,
+}
+row!(WrittenRow, "written", ());
 
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use rossby_seams::random::{OsRandom, SeededRandom};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 
+use super::rows::ContactRowV1;
 use super::*;
 
 fn passphrase() -> Passphrase {
@@ -270,6 +271,43 @@ fn a_home_of_a_later_version_is_refused() {
         open(home.path()),
         Err(StoreError::LaterSchema { found: 2 })
     ));
+}
+
+/// A contact as earlier versions wrote it.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+struct EarlierContact(ContactRowV1);
+
+impl Row for EarlierContact {
+    const TABLE: &'static str = ContactRow::TABLE;
+    const VERSION: u8 = 1;
+    type Key = BoxId;
+}
+
+#[test]
+fn a_contact_that_an_earlier_version_wrote_is_read_as_not_verified() {
+    let home = tempfile::tempdir().unwrap();
+    let store = create(home.path());
+    let pinned = crate::envelope::ChainPoint {
+        version: 3,
+        hash: [7; 32],
+    };
+    let earlier = EarlierContact(ContactRowV1 {
+        name: Some("Bob".to_owned()),
+        identifier: Some((&Identifier::email("bob@example.org").unwrap()).into()),
+        record: vec![1, 2, 3],
+        pinned,
+        since: Timestamp::from_millis(5),
+        added: true,
+        blocked: false,
+    });
+    store.write(|batch| batch.put(&a_box(1), &earlier)).unwrap();
+    let row: ContactRow = store.get(&a_box(1)).unwrap().unwrap();
+    assert_eq!((row.name.as_deref(), row.pinned), (Some("Bob"), pinned));
+    assert_eq!((row.added, row.verified, row.changed), (true, None, None));
+    // A later one is not guessed at.
+    assert!(decode_value::<ContactRow>(&[3, 0]).is_err());
+    assert!(decode_value::<ContactRow>(&[1, 0]).is_err());
 }
 
 #[test]

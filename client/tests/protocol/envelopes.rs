@@ -9,6 +9,7 @@ use rossby_domain::ids::{Counter, DeviceAddress};
 use rossby_domain::time::Timestamp;
 use serde_json::{Value, json};
 
+use crate::contents::show;
 use crate::letters::{Letter, Made};
 use crate::people::{People, Person};
 use crate::{Stream, hex, seed};
@@ -60,22 +61,6 @@ fn read(
             body,
         },
     )
-}
-
-fn show(content: &Content) -> Value {
-    match content {
-        Content::Text(text) => json!({"text": text}),
-        Content::File(file) => json!({
-            "name": file.name(),
-            "media_type": file.media_type(),
-            "data": hex(file.bytes()),
-        }),
-        Content::Unknown {
-            kind,
-            version,
-            body,
-        } => json!({"kind": kind, "version": version, "rest": hex(body)}),
-    }
 }
 
 pub fn good(people: &People) -> Value {

@@ -18,6 +18,7 @@
 )]
 
 mod basics;
+mod contents;
 mod envelopes;
 mod hawk;
 mod letters;
@@ -97,6 +98,8 @@ async fn vectors() -> Value {
         "statements": basics::statements(&people),
         "tokens": basics::tokens(&people),
         "conversations": basics::conversations(&people),
+        "contents": contents::good(&people),
+        "bad_contents": contents::bad(&people),
         "safety_numbers": basics::safety_numbers(&people),
         "hawk": hawk::vectors(&people).await,
         "envelopes": envelopes::good(&people),

@@ -4,8 +4,22 @@ It exists to prove that the document is enough, and to be read: no line of it kn
 """
 
 from .connection import Connection
+from .content import (
+    Control,
+    Delete,
+    Edit,
+    File,
+    Location,
+    MessageId,
+    Picture,
+    Reaction,
+    Receipt,
+    Reply,
+    Text,
+    Unknown,
+    Voice,
+)
 from .device import Device, Received
-from .envelope import File, Text, Unknown
 from .errors import (
     ConnectionFailed,
     Malformed,
@@ -20,17 +34,27 @@ from .safety_number import safety_number
 __all__ = [
     "Connection",
     "ConnectionFailed",
+    "Control",
+    "Delete",
     "Device",
+    "Edit",
     "File",
     "Identifier",
     "KeyRecord",
+    "Location",
     "Malformed",
+    "MessageId",
     "NotGenuine",
+    "Picture",
+    "Reaction",
     "Received",
+    "Receipt",
+    "Reply",
     "RossbyError",
     "ServiceError",
     "Text",
     "Unauthentic",
     "Unknown",
+    "Voice",
     "safety_number",
 ]

@@ -210,11 +210,12 @@ class Device:
                 self.look_up(box)
             if self._state["contacts"][box.hex()] == staged["record"]:
                 raise NotGenuine("called stale, and it is what was sealed for")
-            self.stage(box, staged["counter"], content)
+            self.stage(box, staged["counter"], content, staged["written_at_ms"])
         elif refusal.code in ("COUNTER_REUSED", "NOT_ACCEPTED"):
             # Not stored under this counter, and never will be.
             self._raise_counter(box, max(refusal.next_counter, staged["counter"] + 1))
-            self.stage(box, self._state["counters"][box.hex()], content)
+            counter = self._state["counters"][box.hex()]
+            self.stage(box, counter, content, staged["written_at_ms"])
         else:
             retry = {1: "no", 2: "same", 3: "changed"}.get(refusal.retry, "no")
             if retry != "same":
@@ -224,16 +225,24 @@ class Device:
             after = refusal.retry_after_ms / 1000 if refusal.HasField("retry_after_ms") else None
             raise ServiceError(refusal.code, refusal.message, retry, after)
 
-    def stage(self, box: bytes, counter: int, content: envelope.Content) -> None:
-        """Seals, and stores the counter and the sealed body before anything is sent."""
+    def stage(
+        self, box: bytes, counter: int, content: envelope.Content, written_at_ms: int = 0
+    ) -> None:
+        """Seals, and stores the counter and the sealed body before anything is sent.
+
+        The instant names the message: another try keeps it, and no other message has it.
+        """
         recipient = self.contact(box)
+        if not written_at_ms:
+            written_at_ms = max(int(time.time() * 1000), self._state.get("written_at_ms", 0) + 1)
+            self._state["written_at_ms"] = written_at_ms
         statement = envelope.Statement(
             sender_box=self.box,
             sender_device=self.id,
             recipient_box=box,
             counter=counter,
             conversation=envelope.direct_conversation(self.box, box),
-            written_at_ms=int(time.time() * 1000),
+            written_at_ms=written_at_ms,
             sender_chain=envelope.ChainPoint.head_of(self.record),
             recipient_chain=envelope.ChainPoint.head_of(recipient),
         )
@@ -245,6 +254,7 @@ class Device:
             "record": self._state["contacts"][box.hex()],
             "body": envelope.seal(seed, recipient, statement, content).hex(),
             "content": content.encode().hex(),
+            "written_at_ms": written_at_ms,
         }
         self._save()
 

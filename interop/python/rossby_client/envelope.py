@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from . import hpke, signing
+from .content import Content, decode_content
 from .errors import Malformed, NotGenuine
 from .identity import MAX_DEVICES, KeyRecord, check_box_id, is_box_of
 from .wire import Reader, Writer
@@ -21,79 +22,6 @@ INNER_VERSION = 1
 INFO = b"rossby envelope v1"
 BUCKETS = [512] + [size * 1024 for size in (1, 2, 4, 8, 16, 32, 48, 64, 80, 86)]
 TAG = 16
-
-KIND_TEXT, KIND_FILE = 1, 2
-
-
-# --- content -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Text:
-    text: str
-
-    def encode(self) -> bytes:
-        return Writer().u16(KIND_TEXT).u8(1).raw(self.text.encode()).done()
-
-
-@dataclass(frozen=True)
-class File:
-    name: str
-    media_type: str
-    data: bytes
-
-    def encode(self) -> bytes:
-        writer = Writer().u16(KIND_FILE).u8(1)
-        writer.bytes(self.name.encode()).bytes(self.media_type.encode())
-        return writer.bytes(self.data).done()
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """A kind that this client does not know: kept, and shown as such."""
-
-    kind: int
-    version: int
-    rest: bytes
-
-    def encode(self) -> bytes:
-        return Writer().u16(self.kind).u8(self.version).raw(self.rest).done()
-
-
-Content = Text | File | Unknown
-
-
-def decode_content(data: bytes) -> Content:
-    try:
-        return _decode_content(Reader(data))
-    except (Malformed, UnicodeDecodeError) as error:
-        raise Malformed(f"verified, and yet not content: {error}", "BAD_CONTENT") from error
-
-
-def _decode_content(reader: Reader) -> Content:
-    kind, version = reader.u16(), reader.u8()
-    if (kind, version) == (KIND_TEXT, 1):
-        return Text(reader.rest().decode())
-    if (kind, version) == (KIND_FILE, 1):
-        name, media_type = _checked_name(reader.bytes().decode()), reader.bytes().decode()
-        file = File(name, _checked_media_type(media_type), reader.bytes())
-        reader.end()
-        return file
-    return Unknown(kind, version, reader.rest())
-
-
-def _checked_name(name: str) -> str:
-    control = any(ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F for c in name)
-    leads_out = name in ("", ".", "..") or "/" in name or "\\" in name
-    if control or leads_out or len(name.encode()) > 255:
-        raise Malformed("a file name that is none")
-    return name
-
-
-def _checked_media_type(text: str) -> str:
-    if len(text) > 127 or not all(0x20 <= ord(c) < 0x7F for c in text):
-        raise Malformed("a media type that is none")
-    return text
 
 
 # --- what is signed ------------------------------------------------------------------------------

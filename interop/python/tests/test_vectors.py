@@ -8,7 +8,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from rossby_client import envelope, hawk, hpke, identity, signing
+from rossby_client import content, envelope, hawk, hpke, identity, signing
 from rossby_client.device import TOKEN_INFO
 from rossby_client.errors import Malformed, NotGenuine, Refused, Unauthentic
 from rossby_client.identity import Identifier, KeyRecord
@@ -210,6 +210,18 @@ class Vectors(unittest.TestCase):
                 signature = signing.sign(unhex(sender["signing_seed"]), signed)
                 self.assertEqual(signature.hex(), vector["signature"])
 
+    def test_the_contents(self) -> None:
+        for vector in self.each("contents"):
+            read = content.decode_content(unhex(vector["bytes"]))
+            self.assertEqual(read, _content(vector["content"]))
+            self.assertEqual(read.encode().hex(), vector["bytes"])
+
+    def test_the_bad_contents(self) -> None:
+        for vector in self.each("bad_contents"):
+            with self.assertRaises(Refused) as refused:
+                content.decode_content(unhex(vector["bytes"]))
+            self.assertEqual(refused.exception.code, "BAD_CONTENT")
+
     def test_the_bad_envelopes(self) -> None:
         for vector in self.each("bad_envelopes"):
             device = unhex(PEOPLE[vector["to"]]["devices"][0]["device_id"])
@@ -229,12 +241,45 @@ class Vectors(unittest.TestCase):
         return envelope.open_envelope(reading, envelope.Arrival(*named, unhex(vector["body"])))
 
 
-def _content(shown: dict[str, Any]) -> envelope.Content:
-    if "text" in shown:
-        return envelope.Text(shown["text"])
-    if "name" in shown:
-        return envelope.File(shown["name"], shown["media_type"], unhex(shown["data"]))
-    return envelope.Unknown(shown["kind"], shown["version"], unhex(shown["rest"]))
+def _message(shown: dict[str, Any]) -> content.MessageId:
+    box, _, device = shown["sender"].partition("/")
+    return content.MessageId(
+        unhex(box.replace("-", "")), unhex(device), shown["written_at_ms"]
+    )
+
+
+def _content(shown: dict[str, Any]) -> content.Content:
+    """The content that a vector shows: what it has tells its kind."""
+    match shown:
+        case {"text": text}:
+            return content.Text(text)
+        case {"name": name, "media_type": media_type, "data": data}:
+            return content.File(name, media_type, unhex(data))
+        case {"picture": it}:
+            return content.Picture(
+                it["media_type"], *it["size"], it["caption"], unhex(it["data"])
+            )
+        case {"location": it}:
+            return content.Location(
+                it["latitude"], it["longitude"], it["accuracy_m"], it["label"]
+            )
+        case {"voice": it}:
+            return content.Voice(it["media_type"], it["duration_ms"], unhex(it["data"]))
+        case {"reaction": it}:
+            return content.Reaction(_message(it["to"]), it["emoji"])
+        case {"reply": it}:
+            return content.Reply(_message(it["to"]), _content(it["content"]))
+        case {"edit": it}:
+            return content.Edit(_message(it["message"]), it["text"])
+        case {"delete": message}:
+            return content.Delete(_message(message))
+        case {"receipt": it}:
+            states = {word: number for number, word in content.RECEIPTS.items()}
+            return content.Receipt(states[it["state"]], tuple(map(_message, it["messages"])))
+        case {"control": it}:
+            return content.Control(it["topic"], unhex(it["body"]))
+        case _:
+            return content.Unknown(shown["kind"], shown["version"], unhex(shown["rest"]))
 
 
 class Pinning(unittest.TestCase):

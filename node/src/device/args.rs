@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use rossby_client::envelope::{MessageId, PER_DEGREE};
 use rossby_client::linking::{
     Challenge, ChallengeError, DeviceName, DeviceNameError, LinkCode, LinkCodeError,
 };
@@ -125,12 +126,18 @@ pub enum ContactsCommand {
 
 /// `rossby send`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(group = clap::ArgGroup::new("attached"), after_help = "\
 Examples:
   rossby send Bob 'See you at eight'
+  rossby send Bob 'At nine, then' --reply-to 12
   rossby send bob@example.org --file map.png
+  rossby send Bob 'The cat' --picture cat.jpg
+  rossby send Bob --voice hello.ogg
+  rossby send Bob --location 52.5200066,13.404954 --label Alexanderplatz
   echo hello | rossby send Bob -
   rossby send --retry
+
+Messages have the numbers that rossby inbox and rossby listen show.
 
 What can not be sent now is kept and sent with the next message to the same person, by
 --retry, or by rossby inbox; never twice.")]
@@ -138,26 +145,196 @@ pub struct SendArgs {
     /// Name of a contact, phone, email or box id.
     #[arg(value_name = "TO", required_unless_present = "retry")]
     pub to: Option<String>,
-    /// The text; - reads it from standard input.
-    #[arg(value_name = "TEXT", required_unless_present_any = ["file", "retry"])]
+    /// The text; - reads it from standard input. With --picture, what is written below it.
+    #[arg(
+        value_name = "TEXT",
+        required_unless_present_any = ["file", "picture", "voice", "location", "retry"]
+    )]
     pub text: Option<String>,
     /// A small file to send instead of a text.
-    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    #[arg(long, value_name = "FILE", group = "attached", conflicts_with = "text")]
     pub file: Option<PathBuf>,
-    /// What the file is, for example image/png.
+    /// A picture to send: GIF, JPEG, PNG or WebP, at most about 85 KiB.
+    #[arg(long, value_name = "FILE", group = "attached")]
+    pub picture: Option<PathBuf>,
+    /// A voice message to send, at most about 85 KiB.
+    #[arg(long, value_name = "FILE", group = "attached", conflicts_with = "text")]
+    pub voice: Option<PathBuf>,
+    /// What the file is, for example image/png; for --voice, if that is not seen from its bytes.
     #[arg(
         long,
         value_name = "TYPE",
-        requires = "file",
+        requires = "attached",
+        conflicts_with = "picture"
+    )]
+    pub media_type: Option<String>,
+    /// How long the voice message is, if that is not seen from its bytes.
+    #[arg(long, value_name = "SECONDS", requires = "voice", value_parser = seconds)]
+    pub duration: Option<u32>,
+    /// A place to send, in degrees north and east.
+    #[arg(
+        long,
+        value_name = "LAT,LON",
+        allow_hyphen_values = true,
+        conflicts_with_all = ["attached", "text"],
+        value_parser = place
+    )]
+    pub location: Option<(i32, i32)>,
+    /// What the place is called.
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "location",
         default_value = "",
         hide_default_value = true
     )]
-    pub media_type: String,
+    pub label: String,
+    /// How far off the place may be.
+    #[arg(
+        long,
+        value_name = "METRES",
+        requires = "location",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub accuracy: u32,
+    /// The number of the message that this answers.
+    #[arg(long, value_name = "MESSAGE", value_parser = which)]
+    pub reply_to: Option<Which>,
     /// Send again what is waiting to be sent.
-    #[arg(long, conflicts_with_all = ["to", "text", "file"])]
+    #[arg(long, conflicts_with_all = ["to", "text", "attached", "location", "reply_to"])]
     pub retry: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// Milliseconds of a number of seconds.
+fn seconds(text: &str) -> Result<u32, &'static str> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    let millis = (seconds * 1000.0).round();
+    if (1.0..=f64::from(u32::MAX)).contains(&millis) {
+        Ok(millis as u32)
+    } else {
+        Err("not a length that a voice message can have")
+    }
+}
+
+/// Ten-millionths of a degree.
+fn place(text: &str) -> Result<(i32, i32), &'static str> {
+    const FORM: &str = "give latitude and longitude in degrees, for example 52.52,13.405";
+    let degrees = |text: &str, most: f64| match text.trim().parse::<f64>() {
+        Ok(degrees) if degrees.abs() <= most => {
+            Ok((degrees * f64::from(PER_DEGREE)).round() as i32)
+        }
+        Ok(_) => Err("a latitude goes from -90 to 90 degrees, a longitude from -180 to 180"),
+        Err(_) => Err(FORM),
+    };
+    let (latitude, longitude) = text.split_once(',').ok_or(FORM)?;
+    Ok((degrees(latitude, 90.0)?, degrees(longitude, 180.0)?))
+}
+
+/// Which message is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// By its number on this device.
+    Number(u64),
+    /// By its id, which is the same on all devices.
+    Id(MessageId),
+}
+
+fn which(text: &str) -> Result<Which, &'static str> {
+    let number = text.strip_prefix('#').unwrap_or(text);
+    match (number.parse(), text.parse()) {
+        (Ok(number), _) => Ok(Which::Number(number)),
+        (_, Ok(id)) => Ok(Which::Id(id)),
+        _ => Err("give the number that rossby inbox shows, or the id that it shows with --json"),
+    }
+}
+
+/// `rossby react`.
+#[derive(Debug, Args)]
+pub struct ReactArgs {
+    /// The number of the message.
+    #[arg(value_name = "MESSAGE", value_parser = which)]
+    pub message: Which,
+    /// The emoji. It takes the place of an earlier one.
+    #[arg(
+        value_name = "EMOJI",
+        required_unless_present = "remove",
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub emoji: Option<String>,
+    /// Take the reaction back.
+    #[arg(long, conflicts_with = "emoji")]
+    pub remove: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `rossby edit`.
+#[derive(Debug, Args)]
+pub struct EditArgs {
+    /// The number of the message, one of your own.
+    #[arg(value_name = "MESSAGE", value_parser = which)]
+    pub message: Which,
+    /// The text that it has from now on (a picture: what is written below it); - reads it from standard
+    /// input.
+    #[arg(value_name = "TEXT")]
+    pub text: String,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `rossby delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// The number of the message, one of your own.
+    #[arg(value_name = "MESSAGE", value_parser = which)]
+    pub message: Which,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `rossby safety`.
+#[derive(Debug, Subcommand)]
+pub enum SafetyCommand {
+    /// Shows the safety number to compare with somebody, also as a QR code of its digits.
+    Show {
+        /// Name of a contact, phone, email or box id.
+        #[arg(value_name = "WHO")]
+        who: String,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Keeps that somebody was verified: their number is compared, or you are asked.
+    #[command(after_help = "\
+Examples:
+  rossby safety verify Bob                                   shows the number and asks
+  rossby safety verify Bob 30035 44776 92869 39689 28698 76765 45825 75691 62576 84344 09180 79131
+  rossby safety verify Bob --yes                             the two of you have compared it already")]
+    Verify {
+        /// Name of a contact, phone, email or box id.
+        #[arg(value_name = "WHO")]
+        who: String,
+        /// The number that their device shows, or what their QR code says. Spaces and dashes do not
+        /// matter.
+        #[arg(value_name = "NUMBER", num_args = 0.., conflicts_with = "yes")]
+        number: Vec<String>,
+        /// The numbers were compared, and are the same.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Accepts a change of somebody's identity without comparing: they are not verified any more, and
+    /// messages are sent to them again.
+    Accept {
+        /// Name of a contact, phone, email or box id.
+        #[arg(value_name = "WHO")]
+        who: String,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
 }
 
 /// `rossby inbox`.
@@ -166,7 +343,8 @@ pub struct InboxArgs {
     /// Show all messages of this device, sent ones too, and not only what is new.
     #[arg(long)]
     pub all: bool,
-    /// Put the files among them into this folder. Nothing there is overwritten.
+    /// Put the files, pictures and voice messages among them into this folder. Nothing there is
+    /// overwritten.
     #[arg(long, value_name = "DIR")]
     pub save: Option<PathBuf>,
     #[command(flatten)]
@@ -186,7 +364,8 @@ acknowledged; what it was killed before showing is shown by the next rossby list
 was being shown at that moment may come twice: with --json, its number under \"message\" is the same.
 While it listens, no other command can use the same --home.")]
 pub struct ListenArgs {
-    /// Put the files among the messages into this folder. Nothing there is overwritten.
+    /// Put the files, pictures and voice messages that come into this folder. Nothing there is
+    /// overwritten.
     #[arg(long, value_name = "DIR")]
     pub save: Option<PathBuf>,
     /// End after so many messages. What came beyond is shown by the next rossby listen.
@@ -326,4 +505,43 @@ pub struct BlockArgs {
     pub who: String,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_taken_to_the_last_digit() {
+        assert_eq!(
+            place("52.5200066,13.404954"),
+            Ok((525_200_066, 134_049_540))
+        );
+        assert_eq!(place("-90, -180"), Ok((-900_000_000, -1_800_000_000)));
+        for bad in [
+            "", "1", "1;2", "91,0", "0,181", "NaN,0", "inf,0", "1,2,3", "x,y",
+        ] {
+            assert!(place(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_named_as_it_is_shown() {
+        assert_eq!(which("12"), Ok(Which::Number(12)));
+        assert_eq!(which("#12"), Ok(Which::Number(12)));
+        let id =
+            "745d76d5-7363-8aa1-89c6-96bc6c5f9df6/04720276f908cf2702d062dfff90fcf8/1700000000123";
+        assert!(matches!(which(id), Ok(Which::Id(found)) if found.to_string() == id));
+        for bad in ["", "#", "-1", "x", "a/b/c"] {
+            assert!(which(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_more_than_nothing() {
+        assert_eq!(seconds("2.345"), Ok(2345));
+        for bad in ["", "0", "-1", "NaN", "1e9"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
 }

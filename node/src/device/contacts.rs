@@ -3,7 +3,7 @@
 use super::args::{BlockArgs, ContactsCommand, DeviceArgs};
 use super::open::open;
 use super::person::{Person, find, find_box, lookup_of};
-use super::show;
+use super::{safety, show};
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -27,6 +27,9 @@ pub async fn run(command: &ContactsCommand) -> Result<(), Failure> {
             let contact = device
                 .add_contact(&by, name.as_deref(), *accept_moved)
                 .await?;
+            if let Some(change) = show::change(&contact) {
+                output::note(change);
+            }
             if args.json {
                 return output::json(&show::contact(&contact));
             }
@@ -46,9 +49,13 @@ pub async fn run(command: &ContactsCommand) -> Result<(), Failure> {
             if contacts.is_empty() {
                 output::note("nobody yet; add someone with rossby contacts add");
             }
+            for contact in &contacts {
+                output::line(show::contact_line(contact));
+            }
             contacts
                 .iter()
-                .for_each(|contact| output::line(show::contact_line(contact)));
+                .filter_map(show::change)
+                .for_each(output::note);
             Ok(())
         }
         ContactsCommand::Show { who, device: args } => show_one(who, args),
@@ -85,11 +92,10 @@ fn show_one(who: &str, args: &DeviceArgs) -> Result<(), Failure> {
         return output::json(&value);
     }
     output::line(show::contact_line(&contact));
-    output::line("\nSafety number: compare it with theirs, face to face or by telephone.");
-    let groups: Vec<&str> = number.split(' ').collect();
-    groups
-        .chunks(4)
-        .for_each(|line| output::line(format!("  {}", line.join(" "))));
+    output::line(safety::number_in_lines(&number));
+    if let Some(change) = show::change(&contact) {
+        output::note(change);
+    }
     Ok(())
 }
 

@@ -44,6 +44,21 @@ impl From<DeviceError> for Failure {
                 "they may have begun anew, or somebody may have taken over their number. Ask them \
                  by other means, then add them with --accept-moved",
             ),
+            DeviceError::NotConfirmed { box_id, .. } => {
+                Self::new(Exit::IdentityChanged, message).help(format!(
+                    "somebody may be posing as them. Ask them by other means and compare the safety number: \
+                     rossby safety show {box_id}, then rossby safety verify {box_id}; without comparing, rossby \
+                     safety accept {box_id}"
+                ))
+            }
+            DeviceError::NotASafetyNumber => Self::new(Exit::Usage, message),
+            DeviceError::SafetyNumberDiffers(_) => Self::new(Exit::IdentityChanged, message).help(
+                "if it was read off the right device without a slip, somebody stands between the two of you: \
+                 send nothing that matters",
+            ),
+            DeviceError::NoMessage => Self::new(Exit::NotFound, message)
+                .help("rossby inbox --all shows all messages with their numbers"),
+            DeviceError::NotTheAuthor | DeviceError::Unfit(_) => Self::new(Exit::Refused, message),
             DeviceError::Seal(_) => Self::new(Exit::Refused, message),
             DeviceError::Damaged(_) => Self::new(Exit::Storage, message),
             DeviceError::Untrue(_)

@@ -1,28 +1,19 @@
 //! `rossby inbox`.
 
-use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 
-use rossby_client::device::{Direction, Message};
-use rossby_client::envelope::{Content, File};
+use rossby_client::device::{Message, Status};
+use rossby_client::envelope::{Content, MessageId};
+use rossby_domain::ids::BoxId;
 use serde_json::json;
 
 use super::args::InboxArgs;
 use super::open::open;
+use super::saving::save_files;
 use super::send::resend_quietly;
-use super::show;
-use crate::exit::{Exit, Failure};
+use super::show::{self, Around};
+use crate::exit::Failure;
 use crate::output;
-
-/// Names tried for one file before giving up.
-const MAX_NAMES: u32 = 1000;
-/// Bytes of a name here, less a number and a dash before it.
-const MAX_NAME_BYTES: usize = 255 - 4;
-/// A longer ending is none.
-const MAX_ENDING_BYTES: usize = 16;
 
 /// Fetches what is new, and shows it.
 pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
@@ -46,11 +37,11 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
         Some(folder) => save_files(folder, &messages),
         None => Default::default(),
     };
-    let contacts = device.contacts()?;
+    let around = Around::of(&device, &messages)?;
     if args.device.json {
         let messages: Vec<_> = messages
             .iter()
-            .map(|message| show::message(message, &contacts, saved.get(&message.order)))
+            .map(|message| show::message(message, &around, saved.get(&message.order)))
             .collect();
         output::json(&json!({
             "messages": messages,
@@ -61,12 +52,17 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
         if messages.is_empty() && interrupted.is_none() {
             output::note("nothing new");
         }
+        let shown: BTreeSet<_> = messages.iter().filter_map(named).collect();
         for message in &messages {
-            output::line(show::message_line(
-                message,
-                &contacts,
-                saved.get(&message.order),
-            ));
+            if !is_seen_elsewhere(message, &shown) {
+                let file = saved.get(&message.order);
+                output::line(show::message_line(message, &around, file));
+            }
+        }
+    }
+    for message in &messages {
+        if let Some(alarm) = show::alarm(message, &around) {
+            output::note(alarm);
         }
     }
     if let Some(last) = messages.last() {
@@ -84,148 +80,18 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
     }
 }
 
-/// Writes the received files into a folder: where each message's file is, and what went wrong first.
-pub(super) fn save_files(
-    folder: &Path,
-    messages: &[Message],
-) -> (BTreeMap<u64, PathBuf>, Option<Failure>) {
-    let (mut saved, mut unsaved) = (BTreeMap::new(), None);
-    for message in messages
-        .iter()
-        .filter(|message| message.direction == Direction::In)
-    {
-        if let Some(Content::File(file)) = &message.content {
-            match save(folder, file) {
-                Ok(path) => {
-                    saved.insert(message.order, path);
-                }
-                Err(error) => {
-                    unsaved.get_or_insert_with(|| {
-                        let what = format!("cannot save a file in {}: {error}", folder.display());
-                        Failure::new(Exit::Failure, what)
-                            .help("rossby inbox --all --save DIR tries again")
-                    });
-                }
-            }
-        }
-    }
-    (saved, unsaved)
+fn named(message: &Message) -> Option<(BoxId, MessageId)> {
+    message.id().map(|id| (message.peer(), id))
 }
 
-/// Writes a file under its own name, or the first free one like it.
-fn save(folder: &Path, file: &File) -> std::io::Result<PathBuf> {
-    std::fs::create_dir_all(folder)?;
-    let name = local_name(file.name());
-    for number in 0..MAX_NAMES {
-        let path = match number {
-            0 => folder.join(&name),
-            number => folder.join(format!("{number}-{name}")),
-        };
-        match OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-        {
-            Ok(mut open) => {
-                return match open.write_all(file.bytes()) {
-                    Ok(()) => Ok(path),
-                    Err(error) => {
-                        // Half a file would pass for the whole.
-                        let _ = std::fs::remove_file(&path);
-                        Err(error)
-                    }
-                };
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(ErrorKind::AlreadyExists.into())
-}
-
-/// A sender's name for a file, as one that is harmless here: not hidden, for in a home directory a
-/// shell may run what is, no option of a command, and short enough to have a number put before it.
-fn local_name(name: &str) -> String {
-    let mut local = match name.strip_prefix(['.', '-']) {
-        Some(rest) => format!("_{rest}"),
-        None => name.to_owned(),
+/// Whether what a message does is seen from another one that is shown: it is a line too many then.
+fn is_seen_elsewhere(message: &Message, shown: &BTreeSet<(BoxId, MessageId)>) -> bool {
+    let took_effect = matches!(message.status, Status::Received | Status::Sent);
+    let Some(act @ (Content::Edit(_) | Content::Delete(_) | Content::Reaction(_))) =
+        &message.content
+    else {
+        return false;
     };
-    if local.len() > MAX_NAME_BYTES {
-        let ending = match local.rsplit_once('.') {
-            Some((_, ending)) if ending.len() <= MAX_ENDING_BYTES => format!(".{ending}"),
-            _ => String::new(),
-        };
-        let room = MAX_NAME_BYTES - ending.len();
-        let cut = (0..=room).rev().find(|at| local.is_char_boundary(*at));
-        local.truncate(cut.unwrap_or_default());
-        local.push_str(&ending);
-    }
-    local
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |text: &str| File::new("a.txt", "", text.as_bytes().to_vec()).unwrap();
-        let first = save(folder.path(), &file("one")).unwrap();
-        let second = save(folder.path(), &file("two")).unwrap();
-        assert_eq!(first, folder.path().join("a.txt"));
-        assert_eq!(second, folder.path().join("1-a.txt"));
-        assert_eq!(std::fs::read_to_string(first).unwrap(), "one");
-        assert_eq!(std::fs::read_to_string(second).unwrap(), "two");
-    }
-
-    #[test]
-    fn no_name_of_a_senders_is_hidden_an_option_or_too_long() {
-        let folder = tempfile::tempdir().unwrap();
-        let long = format!("{}.png", "é".repeat(125));
-        for name in [".bash_login", "..x", "-rf", "a.txt", &long] {
-            let file = File::new(name, "", b"x".to_vec()).unwrap();
-            for _ in 0..2 {
-                let path = save(folder.path(), &file).unwrap();
-                let saved = path.file_name().unwrap().to_str().unwrap();
-                assert!(!saved.starts_with(['.', '-']), "{saved}");
-                assert!(
-                    !name.ends_with(".png") || saved.ends_with(".png"),
-                    "{saved}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_file_that_can_not_be_saved_hides_no_message() {
-        let folder = tempfile::tempdir().unwrap();
-        let taken = folder.path().join("taken");
-        std::fs::write(&taken, "not a folder").unwrap();
-        let file = File::new("a.txt", "", b"x".to_vec()).unwrap();
-        assert!(save(&taken, &file).is_err());
-        let (saved, unsaved) = save_files(&taken, &[message(Content::File(file))]);
-        assert!(saved.is_empty() && unsaved.is_some());
-    }
-
-    fn message(content: Content) -> Message {
-        use rossby_client::device::Status;
-        use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, PartitionId};
-        let box_id = BoxId::derive(PartitionId::new(1).unwrap(), &[1; 32]);
-        Message {
-            order: 0,
-            direction: Direction::In,
-            sender: DeviceAddress {
-                box_id,
-                device: DeviceId::from_bytes([1; 16]),
-            },
-            recipient: box_id,
-            counter: 1,
-            sequence: None,
-            at: rossby_domain::time::Timestamp::default(),
-            content: Some(content),
-            status: Status::Received,
-        }
-    }
+    let is_shown = |about| shown.contains(&(message.peer(), *about));
+    took_effect && act.counts_from(&message.sender.box_id) && act.about().iter().all(is_shown)
 }

@@ -92,7 +92,7 @@ fn make_or_open(args: &LinkArgs) -> Result<Start, Failure> {
 }
 
 fn show(code: &LinkCode) {
-    if let Some(drawn) = qr::in_blocks(&code.to_digits()) {
+    if let Some(drawn) = qr::to_show(&code.to_digits()) {
         output::line(drawn);
     }
     output::line("On a device that has the box:");

@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::args::ListenArgs;
 use super::devices::told;
-use super::inbox::save_files;
 use super::open::open;
+use super::saving::save_files;
 use super::send::resend_quietly;
-use super::show;
+use super::show::{self, Around};
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -163,17 +163,20 @@ impl<'a> Screen<'a> {
             }
             None => Default::default(),
         };
-        let contacts = self.device.contacts()?;
+        let around = Around::of(self.device, &messages)?;
         for message in &messages {
             let file = saved.get(&message.order);
             let line = if self.args.device.json {
-                show::message(message, &contacts, file).to_string()
+                show::message(message, &around, file).to_string()
             } else {
-                show::message_line(message, &contacts, file)
+                show::message_line(message, &around, file)
             };
             if !output::try_line(line)? {
                 self.unread = true;
                 return Ok(());
+            }
+            if let Some(alarm) = show::alarm(message, &around) {
+                output::note(alarm);
             }
             // One by one, so that as little as possible comes twice after a kill.
             self.device.mark_shown(message.order.saturating_add(1))?;

@@ -3,10 +3,11 @@
 //! ```text
 //!   args.rs ──► open.rs: passphrase, home ──► one file per command ──► rossby_client::Device
 //!                                                  │
-//!                 person.rs: who is meant          └──► show.rs: for people, or as JSON
+//!                 person.rs: who is meant          └──► show/: for people, or as JSON
 //!                 failure.rs: what went wrong, what to do, and the exit code
 //! ```
 
+mod acting;
 mod args;
 mod contacts;
 mod devices;
@@ -15,11 +16,14 @@ mod inbox;
 mod keys;
 mod link;
 mod listen;
+mod media;
 mod open;
 mod passphrase;
 mod person;
 mod qr;
 mod register;
+mod safety;
+mod saving;
 mod send;
 mod show;
 mod whoami;
@@ -27,8 +31,8 @@ mod whoami;
 use clap::Subcommand;
 
 use self::args::{
-    AuthorizeArgs, BlockArgs, ContactsCommand, DevicesCommand, InboxArgs, KeysCommand, ListenArgs,
-    RegisterArgs, SendArgs, WhoAmIArgs,
+    AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs, InboxArgs,
+    KeysCommand, ListenArgs, ReactArgs, RegisterArgs, SafetyCommand, SendArgs, WhoAmIArgs,
 };
 pub use self::failure::of_call;
 use crate::exit::Failure;
@@ -44,10 +48,19 @@ pub enum DeviceCommand {
     /// Whom this device knows, and the identities that it holds them to.
     #[command(subcommand)]
     Contacts(ContactsCommand),
-    /// Sends a text or a small file, sealed for its recipient alone.
+    /// Sends a text, a picture, a place, a voice message or a small file, sealed for its recipient alone.
     Send(SendArgs),
+    /// Reacts to a message with an emoji.
+    React(ReactArgs),
+    /// Gives a message of your own another text.
+    Edit(EditArgs),
+    /// Takes a message of your own back.
+    Delete(DeleteArgs),
     /// Fetches what has come in and shows it.
     Inbox(InboxArgs),
+    /// Safety numbers: whether nobody stands between you and somebody.
+    #[command(subcommand)]
+    Safety(SafetyCommand),
     /// Shows messages as they come, until Ctrl-C.
     Listen(ListenArgs),
     /// Says who this device is.
@@ -75,6 +88,10 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::Authorize(args) => register::authorize(&args).await,
             DeviceCommand::Contacts(command) => contacts::run(&command).await,
             DeviceCommand::Send(args) => send::run(&args).await,
+            DeviceCommand::React(args) => acting::react(&args).await,
+            DeviceCommand::Edit(args) => acting::edit(&args).await,
+            DeviceCommand::Delete(args) => acting::delete(&args).await,
+            DeviceCommand::Safety(command) => safety::run(&command),
             DeviceCommand::Inbox(args) => inbox::run(&args).await,
             DeviceCommand::Listen(args) => listen::run(&args).await,
             DeviceCommand::Devices(command) => devices::run(&command).await,

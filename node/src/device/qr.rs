@@ -1,12 +1,31 @@
 //! QR codes in a terminal.
 
+use std::io::IsTerminal;
+
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 
-/// A text as a QR code of half blocks, with the margin that readers want; `None` if it is too long.
-/// Light on dark, as most terminals are.
+/// White on black, whatever the terminal's own colours are, and back to those.
+const WHITE_ON_BLACK: &str = "\x1b[97;40m";
+const OWN_COLOURS: &str = "\x1b[0m";
+
+/// A text as a QR code for standard output; `None` if it is too long. In a terminal it has colours of its
+/// own: many readers refuse a code whose light and dark are turned around.
 #[must_use]
-pub fn in_blocks(text: &str) -> Option<String> {
+pub fn to_show(text: &str) -> Option<String> {
+    let drawn = in_blocks(text)?;
+    if !std::io::stdout().is_terminal() {
+        return Some(drawn);
+    }
+    let lines = drawn.lines();
+    let coloured: Vec<_> = lines
+        .map(|line| format!("{WHITE_ON_BLACK}{line}{OWN_COLOURS}"))
+        .collect();
+    Some(coloured.join("\n"))
+}
+
+/// A text as a QR code of half blocks, with the margin that readers want. Light on dark.
+fn in_blocks(text: &str) -> Option<String> {
     let code = QrCode::new(text.as_bytes()).ok()?;
     let mut image = code.render::<Dense1x2>();
     // What a terminal draws is light, and a code is dark.

@@ -4,12 +4,14 @@ use std::io::Read;
 use std::path::Path;
 
 use rossby_client::device::{Delivery, Sent};
-use rossby_client::envelope::{Content, File, layout};
+use rossby_client::envelope::{Content, File, Location, layout};
 use rossby_client::{Device, DeviceError};
 use serde_json::{Value, json};
 
+use super::acting::find_message;
 use super::args::SendArgs;
 use super::failure::of_refusal;
+use super::media::{picture_of, voice_of};
 use super::open::open;
 use super::person::find_box;
 use crate::exit::{Exit, Failure};
@@ -24,11 +26,26 @@ pub async fn run(args: &SendArgs) -> Result<(), Failure> {
     let content = content_of(args)?;
     let device = open(&args.device)?;
     let recipient = find_box(&device, to).await?;
-    let sent = device.send(&recipient, &content).await?;
-    if args.device.json {
+    let sent = match &args.reply_to {
+        None => device.send(&recipient, &content).await?,
+        Some(which) => {
+            let message = find_message(&device, which)?;
+            if message.peer() != recipient {
+                let what = "the message to answer is of another conversation";
+                return Err(Failure::new(Exit::Usage, what));
+            }
+            device.reply(&message, content).await?
+        }
+    };
+    report(sent, args.device.json)
+}
+
+/// Says what became of a message.
+pub fn report(sent: Sent, as_json: bool) -> Result<(), Failure> {
+    if as_json {
         output::json(&json_of(&sent))?;
     } else if let Delivery::Delivered(_) = &sent.delivery {
-        output::line("delivered to their box");
+        output::line(format!("delivered to their box as #{}", sent.order));
     }
     match failure_of(sent.delivery) {
         None => Ok(()),
@@ -77,19 +94,37 @@ pub async fn resend_quietly(device: &Device) -> Result<(), Failure> {
 }
 
 fn content_of(args: &SendArgs) -> Result<Content, Failure> {
-    if let Some(path) = &args.file {
-        return file_of(path, &args.media_type);
-    }
     let text = match args.text.as_deref() {
-        Some("-") => read_text(std::io::stdin())?,
-        text => text.unwrap_or_default().to_owned(),
+        Some(text) => given_text(text)?,
+        None => String::new(),
+    };
+    let media_type = args.media_type.as_deref();
+    let content = if let Some(path) = &args.file {
+        file_of(path, media_type.unwrap_or_default())?
+    } else if let Some(path) = &args.picture {
+        Content::Picture(picture_of(read_file(path)?, &text)?)
+    } else if let Some(path) = &args.voice {
+        Content::Voice(voice_of(read_file(path)?, media_type, args.duration)?)
+    } else if let Some((latitude, longitude)) = args.location {
+        let location = Location::new(latitude, longitude, args.accuracy, &args.label);
+        Content::Location(location.map_err(DeviceError::from)?)
+    } else {
+        Content::Text(text)
+    };
+    content.encode().map_err(DeviceError::from)?;
+    Ok(content)
+}
+
+/// A text of the command line, or of standard input. Never none at all.
+pub fn given_text(text: &str) -> Result<String, Failure> {
+    let text = match text {
+        "-" => read_text(std::io::stdin())?,
+        text => text.to_owned(),
     };
     if text.is_empty() {
         return Err(Failure::new(Exit::Usage, "there is nothing to send"));
     }
-    let content = Content::Text(text);
-    content.encode().map_err(DeviceError::from)?;
-    Ok(content)
+    Ok(text)
 }
 
 /// A text to its end, without the line breaks there. Never a part of it.
@@ -122,7 +157,8 @@ fn too_large(what: &str, kind: &str) -> Failure {
     ))
 }
 
-fn file_of(path: &Path, media_type: &str) -> Result<Content, Failure> {
+/// A file's bytes, if they can be sent at all.
+fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let unreadable = |error: std::io::Error| {
         Failure::new(
             Exit::Failure,
@@ -135,14 +171,17 @@ fn file_of(path: &Path, media_type: &str) -> Result<Content, Failure> {
     if bytes.len() > layout::MAX_CONTENT_BYTES {
         return Err(too_large(&path.display().to_string(), "a file"));
     }
+    Ok(bytes)
+}
+
+fn file_of(path: &Path, media_type: &str) -> Result<Content, Failure> {
+    let bytes = read_file(path)?;
     let name = path
         .file_name()
         .map(|name| name.to_string_lossy())
         .unwrap_or_default();
     let file = File::new(&name, media_type, bytes).map_err(DeviceError::from)?;
-    let content = Content::File(file);
-    content.encode().map_err(DeviceError::from)?;
-    Ok(content)
+    Ok(Content::File(file))
 }
 
 fn json_of(sent: &Sent) -> Value {

@@ -1,11 +1,13 @@
 //! Devices among themselves, over the real rules of the service.
 
+mod acting;
 mod linking;
 mod listening;
 mod office;
 mod receiving;
 mod registration;
 mod rotating;
+mod safety;
 mod sending;
 
 use std::path::Path;

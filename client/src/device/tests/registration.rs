@@ -6,6 +6,7 @@ use rossby_seams::clock::ManualClock;
 use super::*;
 use crate::connection::{CallError, Retry};
 use crate::store::StoreError;
+use crate::store::WhatChanged;
 
 #[tokio::test(start_paused = true)]
 async fn a_device_registers_and_is_itself_after_opening_again() {
@@ -300,8 +301,17 @@ async fn an_identifier_that_leads_to_someone_else_must_be_accepted_first() {
         matches!(moved, Err(DeviceError::IdentifierMoved { known, found })
         if known == bob.box_id() && found == registered.box_id)
     );
+    // Bob was verified: the one who has his address now is told apart first.
+    alice.verify(&bob.box_id(), None).unwrap();
     let accepted = alice.add_contact(&by, Some("New Bob"), true).await.unwrap();
     assert_eq!(accepted.box_id, registered.box_id);
+    let changed = accepted.changed.unwrap();
+    assert_eq!(changed.what, WhatChanged::MovedFrom(bob.box_id()));
+    let content = Content::Text("is it you?".to_owned());
+    let sent = alice.send(&accepted.box_id, &content).await;
+    assert!(matches!(sent, Err(DeviceError::NotConfirmed { .. })));
+    alice.accept_change(&accepted.box_id).unwrap();
+    alice.send(&accepted.box_id, &content).await.unwrap();
     let old = alice.contact(&bob.box_id()).unwrap().unwrap();
     assert_eq!((old.label().as_str(), old.identifier), ("Bob", None));
 }

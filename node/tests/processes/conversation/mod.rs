@@ -3,7 +3,9 @@
 mod devices;
 mod messages;
 mod registration;
+mod safety;
 mod trouble;
+mod words;
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

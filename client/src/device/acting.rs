@@ -1,0 +1,103 @@
+//! Doing something with an earlier message: answering, reacting, changing it, taking it back.
+//!
+//! Each is a message of its own to the same person. It takes effect here when it is stored in their box,
+//! as it does there: what this device shows is what they are shown.
+
+use super::messages::{Direction, Message, Status};
+use super::{Device, DeviceError, Sent};
+use crate::envelope::{Content, Edit, MessageId, Reaction, Reply};
+
+impl Device {
+    /// The message with this place among all messages of this device.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoMessage`], [`DeviceError::Store`].
+    pub fn message(&self, order: u64) -> Result<Message, DeviceError> {
+        let found = self
+            .messages()?
+            .into_iter()
+            .find(|message| message.order == order);
+        found.ok_or(DeviceError::NoMessage)
+    }
+
+    /// The message with this id, which is the same on all devices.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoMessage`], [`DeviceError::Store`].
+    pub fn message_by_id(&self, id: &MessageId) -> Result<Message, DeviceError> {
+        let found = self
+            .messages()?
+            .into_iter()
+            .find(|message| message.id() == Some(*id));
+        found.ok_or(DeviceError::NoMessage)
+    }
+
+    /// Answers a message. The content is a text, a picture, a location, a file or a voice message.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unfit`] if there is nothing to answer; as [`Device::send`].
+    pub async fn reply(&self, message: &Message, content: Content) -> Result<Sent, DeviceError> {
+        let reply = Content::Reply(Reply::new(named(message)?, content)?);
+        self.send(&message.peer(), &reply).await
+    }
+
+    /// Reacts to a message, in place of an earlier reaction; `None` takes that back.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unfit`] if there is nothing to react to; as [`Device::send`].
+    pub async fn react(&self, message: &Message, emoji: Option<&str>) -> Result<Sent, DeviceError> {
+        let reaction = Reaction::new(named(message)?, emoji.unwrap_or_default())?;
+        self.send(&message.peer(), &Content::Reaction(reaction))
+            .await
+    }
+
+    /// Gives an own message another text.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotTheAuthor`]; [`DeviceError::Unfit`] if it has no text, or not this much room
+    /// for one; as [`Device::send`].
+    pub async fn edit(&self, message: &Message, text: &str) -> Result<Sent, DeviceError> {
+        let id = own(message)?;
+        let content = message.content.clone();
+        if content.and_then(|old| old.with_text(text)).is_none() {
+            return Err(DeviceError::Unfit("it can't have this text"));
+        }
+        let text = text.to_owned();
+        let edit = Content::Edit(Edit { message: id, text });
+        self.send(&message.peer(), &edit).await
+    }
+
+    /// Takes an own message back: who has it shows it no more. Nobody can know who has seen it before.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotTheAuthor`]; [`DeviceError::Unfit`] if it is gone already; as
+    /// [`Device::send`].
+    pub async fn delete(&self, message: &Message) -> Result<Sent, DeviceError> {
+        let delete = Content::Delete(own(message)?);
+        self.send(&message.peer(), &delete).await
+    }
+}
+
+/// The id of a message that others can refer to: something said, and known to both.
+fn named(message: &Message) -> Result<MessageId, DeviceError> {
+    if message.acts.deleted {
+        return Err(DeviceError::Unfit("it is deleted"));
+    }
+    if matches!(message.status, Status::Refused { .. }) {
+        return Err(DeviceError::Unfit("it never arrived"));
+    }
+    let said = message.content.as_ref().and_then(Content::said);
+    match (message.id(), said) {
+        (Some(id), Some(_)) => Ok(id),
+        (None, _) => Err(DeviceError::Unfit("it is not readable")),
+        (_, None) => Err(DeviceError::Unfit("nothing is said in it")),
+    }
+}
+
+/// The same of a message of this box's own.
+fn own(message: &Message) -> Result<MessageId, DeviceError> {
+    match message.direction {
+        Direction::Out => named(message),
+        Direction::In => Err(DeviceError::NotTheAuthor),
+    }
+}

@@ -1,0 +1,200 @@
+//! Safety numbers: whom this device's owner has compared them with, and what happens when the identity
+//! of such a person changes.
+//!
+//! ```text
+//!   verify ──► verified ──► a change is noticed ──► nothing is sent ──► verify anew, or accept
+//! ```
+//!
+//! The number is that of two boxes and their first keys, so the box of a contact has one number for ever.
+//! What can change is which box a phone or email leads to, and that somebody shows another chain for a
+//! box than the one that is pinned. The first is another identity, with another number. The second never
+//! is accepted, and yet it means that somebody stands between: after it nothing goes to a verified
+//! contact until the owner says so, though the right chain be shown again.
+
+use rossby_domain::ids::BoxId;
+
+use super::{Contact, Device, DeviceError, Message, Status};
+use crate::envelope::OpenError;
+use crate::safety_number::safety_number;
+use crate::store::{Batch, ContactRow, IdentityChange, StoreError, WhatChanged};
+
+/// Digits of a safety number.
+const DIGITS: usize = 60;
+/// The code of a message whose sender showed another identity than the pinned one.
+pub(super) const IDENTITY_CHANGED: &str = "IDENTITY_CHANGED";
+
+impl Device {
+    /// The number that this device's owner and a contact compare by other means
+    /// ([`crate::safety_number`]).
+    ///
+    /// # Errors
+    /// [`DeviceError::NotRegistered`], [`DeviceError::NoUser`] if there is no such contact.
+    pub fn safety_number(&self, box_id: &BoxId) -> Result<String, DeviceError> {
+        let own = self.account()?.box_id.ok_or(DeviceError::NotRegistered)?;
+        let theirs = self
+            .pinned_record(box_id)?
+            .ok_or(DeviceError::NoUser)?
+            .genesis_hash();
+        let ours = self.identity().record().genesis_hash();
+        Ok(safety_number((&own, &ours), (box_id, &theirs)))
+    }
+
+    /// Keeps that a contact was verified: by this number of theirs, or by the owner's word if there is
+    /// none. It also settles a change of their identity.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotASafetyNumber`], [`DeviceError::SafetyNumberDiffers`]; as
+    /// [`Device::safety_number`].
+    pub fn verify(&self, box_id: &BoxId, number: Option<&str>) -> Result<Contact, DeviceError> {
+        let ours = self.safety_number(box_id)?;
+        if let Some(theirs) = number
+            && digits_of(theirs)? != ours.replace(' ', "")
+        {
+            return Err(DeviceError::SafetyNumberDiffers(*box_id));
+        }
+        let now = self.environment.clock.now();
+        self.update_contact(box_id, |row| {
+            row.verified = Some(now);
+            row.changed = None;
+        })
+    }
+
+    /// Settles a change of a contact's identity without a comparison: they are not verified then.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoUser`] if there is no such contact.
+    pub fn accept_change(&self, box_id: &BoxId) -> Result<Contact, DeviceError> {
+        self.update_contact(box_id, |row| {
+            if row.changed.take().is_some() {
+                row.verified = None;
+            }
+        })
+    }
+
+    fn update_contact(
+        &self,
+        box_id: &BoxId,
+        update: impl FnOnce(&mut ContactRow),
+    ) -> Result<Contact, DeviceError> {
+        self.store.write(|batch| {
+            let mut row = batch
+                .get::<ContactRow>(box_id)?
+                .ok_or(DeviceError::NoUser)?;
+            update(&mut row);
+            batch.put(box_id, &row)?;
+            Ok(Contact::of_row((*box_id, row)))
+        })
+    }
+
+    /// Whether something may be sent to a box: not while a change waits for the owner's word.
+    pub(super) fn check_confirmed(&self, box_id: &BoxId) -> Result<(), DeviceError> {
+        let row = self.store.get::<ContactRow>(box_id)?;
+        match row.and_then(|row| row.changed) {
+            Some(change) if change.stops_sending => Err(DeviceError::NotConfirmed {
+                box_id: *box_id,
+                what: change.what,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps what an error says of a change of somebody's identity.
+    pub(super) fn noting_change<T>(
+        &self,
+        result: Result<T, DeviceError>,
+    ) -> Result<T, DeviceError> {
+        let (about, what) = match &result {
+            Err(DeviceError::IdentityChanged { box_id, what }) => {
+                (*box_id, WhatChanged::Chain((*what).to_owned()))
+            }
+            Err(DeviceError::IdentifierMoved { known, found }) => {
+                (*known, WhatChanged::MovedTo(*found))
+            }
+            _ => return result,
+        };
+        self.note_change(&about, what)?;
+        result
+    }
+
+    /// Keeps what an envelope that can't be believed says of a change of somebody's identity.
+    pub(super) fn note_bad_envelope(
+        &self,
+        sender: &BoxId,
+        error: &OpenError,
+    ) -> Result<(), StoreError> {
+        let what = match error {
+            OpenError::SenderChainForked => WhatChanged::Chain(error.to_string()),
+            OpenError::OwnChainForked => WhatChanged::OwnChain,
+            _ => return Ok(()),
+        };
+        self.note_change(sender, what)
+    }
+
+    fn note_change(&self, box_id: &BoxId, what: WhatChanged) -> Result<(), StoreError> {
+        let at = self.environment.clock.now();
+        self.store.write(|batch| {
+            let Some(mut row) = batch.get::<ContactRow>(box_id)? else {
+                return Ok(());
+            };
+            // The first one stays until the owner has dealt with it.
+            if row.changed.is_none() {
+                row.changed = Some(IdentityChange {
+                    at,
+                    what,
+                    stops_sending: row.verified.is_some(),
+                });
+                batch.put(box_id, &row)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps that somebody's identifier belonged to another box before, which the owner has accepted: if
+    /// that one was verified, they must be told apart first.
+    pub(super) fn note_moved(
+        &self,
+        batch: &Batch<'_>,
+        row: &mut ContactRow,
+        known: BoxId,
+    ) -> Result<(), StoreError> {
+        if row.verified.is_some() {
+            return Ok(());
+        }
+        let earlier = batch.get::<ContactRow>(&known)?;
+        let guarded = |row: &ContactRow| {
+            let waits = row.changed.as_ref().is_some_and(|it| it.stops_sending);
+            row.verified.is_some() || waits
+        };
+        row.changed = Some(IdentityChange {
+            at: self.environment.clock.now(),
+            what: WhatChanged::MovedFrom(known),
+            stops_sending: earlier.as_ref().is_some_and(guarded),
+        });
+        Ok(())
+    }
+}
+
+impl Message {
+    /// Whether it says that somebody shows another identity than the real one, of its sender or of this
+    /// box: what its owner must be told loudly.
+    #[must_use]
+    pub fn is_alarm(&self) -> bool {
+        let alarms = [
+            IDENTITY_CHANGED,
+            OpenError::SenderChainForked.code(),
+            OpenError::OwnChainForked.code(),
+        ];
+        matches!(&self.status, Status::Unreadable { code, .. } if alarms.contains(&code.as_str()))
+    }
+}
+
+/// The digits of a number, however it was written down.
+fn digits_of(number: &str) -> Result<String, DeviceError> {
+    let written = |character: &char| !character.is_whitespace() && *character != '-';
+    let digits: String = number.chars().filter(written).collect();
+    if digits.len() == DIGITS && digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        Ok(digits)
+    } else {
+        Err(DeviceError::NotASafetyNumber)
+    }
+}

@@ -1,0 +1,232 @@
+//! Messages in words, for a terminal. Every text of others goes through [`safe`].
+
+use std::path::PathBuf;
+
+use rossby_client::device::{Direction, Message, Status};
+use rossby_client::envelope::{Content, MessageId, ReceiptState};
+
+use super::data::degrees;
+use super::{Around, safe};
+use crate::output::utc;
+
+/// A message for a terminal: when, its number, who, what.
+pub fn message_line(message: &Message, around: &Around, saved: Option<&PathBuf>) -> String {
+    let label = around.label_of(&message.peer());
+    let who = match message.direction {
+        Direction::In => label,
+        Direction::Out => format!("you to {label}"),
+    };
+    let what = match &message.content {
+        _ if message.acts.deleted => "[deleted]".to_owned(),
+        Some(content) => words(content, message, around, saved),
+        None => String::new(),
+    };
+    let edited = if message.acts.edited { " [edited]" } else { "" };
+    let fate = match &message.status {
+        Status::Received | Status::Sent => String::new(),
+        Status::Unreadable { code, reason } => {
+            format!("[not readable: {} ({})]", safe(reason), safe(code))
+        }
+        Status::Pending => " [waiting to be sent]".to_owned(),
+        Status::Refused { code, reason } => {
+            format!(" [refused: {} ({})]", safe(reason), safe(code))
+        }
+        Status::Doubtful => " [nobody can tell whether it arrived]".to_owned(),
+    };
+    let reactions = reactions(message, around);
+    let (at, number) = (utc(message.at.as_millis()), message.order);
+    format!("{at}  #{number}  {who}: {what}{edited}{fate}{reactions}")
+}
+
+fn reactions(message: &Message, around: &Around) -> String {
+    let reactions = message.acts.reactions.iter();
+    reactions
+        .map(|(by, emoji)| format!(" [{} {}]", safe(emoji), around.label_of(by)))
+        .collect()
+}
+
+fn words(content: &Content, message: &Message, around: &Around, saved: Option<&PathBuf>) -> String {
+    let quote = |id: &MessageId| around.quote(&message.peer(), id);
+    // What a person who wants it has to do, or need not do.
+    let kept = match saved {
+        Some(path) => format!("saved as {}", safe(&path.display().to_string())),
+        None => "--all --save DIR saves it".to_owned(),
+    };
+    let not_theirs = if content.counts_from(&message.sender.box_id) {
+        ""
+    } else {
+        ", which changes nothing: it is not theirs"
+    };
+    match content {
+        Content::Text(text) => safe(text),
+        Content::File(file) => {
+            format!(
+                "[file {}, {} bytes; {kept}]",
+                safe(file.name()),
+                file.bytes().len()
+            )
+        }
+        Content::Picture(picture) => {
+            let (width, height) = picture.size();
+            let (kind, bytes) = (safe(picture.media_type()), picture.bytes().len());
+            let caption = match picture.caption() {
+                "" => String::new(),
+                caption => format!(" {}", safe(caption)),
+            };
+            format!("[picture {kind}, {width}x{height}, {bytes} bytes; {kept}]{caption}")
+        }
+        Content::Voice(voice) => {
+            let length = match voice.duration_ms() {
+                0 => String::new(),
+                known => format!(" of {}", number_of_seconds(known)),
+            };
+            let (kind, bytes) = (safe(voice.media_type()), voice.bytes().len());
+            format!("[voice message{length}, {kind}, {bytes} bytes; {kept}]")
+        }
+        Content::Location(location) => {
+            let (latitude, longitude) =
+                (degrees(location.latitude()), degrees(location.longitude()));
+            let accuracy = match location.accuracy_m() {
+                0 => String::new(),
+                metres => format!(", within {metres} m"),
+            };
+            let label = match location.label() {
+                "" => String::new(),
+                label => format!(" {}", safe(label)),
+            };
+            format!("[location {latitude}, {longitude}{accuracy}]{label}")
+        }
+        Content::Reply(reply) => {
+            let said = words(reply.content(), message, around, saved);
+            format!("[in reply to {}] {said}", quote(reply.to()))
+        }
+        Content::Reaction(reaction) => match reaction.emoji() {
+            "" => format!("[takes the reaction to {} back]", quote(reaction.to())),
+            emoji => format!("[reacts with {} to {}]", safe(emoji), quote(reaction.to())),
+        },
+        Content::Edit(edit) => {
+            let number = number(around, message, &edit.message);
+            format!("[edits {number}{not_theirs}] {}", safe(&edit.text))
+        }
+        Content::Delete(id) => {
+            format!("[deletes {}{not_theirs}]", number(around, message, id))
+        }
+        Content::Receipt(receipt) => {
+            let state = match receipt.state() {
+                ReceiptState::Delivered => "has received",
+                ReceiptState::Read => "has read",
+            };
+            let messages = receipt.messages().iter();
+            let messages: Vec<_> = messages.map(|id| number(around, message, id)).collect();
+            format!("[{state} {}]", messages.join(", "))
+        }
+        Content::Control(control) => {
+            format!("[word between devices, topic {}]", control.topic)
+        }
+        Content::Unknown { kind, .. } => {
+            format!("[something that this version does not know, kind {kind}; it is kept]")
+        }
+    }
+}
+
+fn number(around: &Around, message: &Message, id: &MessageId) -> String {
+    match around.number_of(&message.peer(), id) {
+        Some(order) => format!("#{order}"),
+        None => "a message that is not here".to_owned(),
+    }
+}
+
+/// A length of time as a player shows it: `1:05`.
+fn number_of_seconds(duration_ms: u32) -> String {
+    let seconds = duration_ms.div_ceil(1000);
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rossby_client::device::Acts;
+    use rossby_client::envelope::{Edit, File, Location, Picture, Reaction, Reply, Voice};
+    use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, PartitionId};
+    use rossby_domain::time::Timestamp;
+
+    fn message(content: Content) -> Message {
+        let box_id = BoxId::derive(PartitionId::new(1).unwrap(), &[1; 32]);
+        Message {
+            order: 7,
+            direction: Direction::In,
+            sender: DeviceAddress {
+                box_id,
+                device: DeviceId::from_bytes([1; 16]),
+            },
+            recipient: box_id,
+            counter: 1,
+            sequence: None,
+            at: Timestamp::default(),
+            written_at: Some(Timestamp::from_millis(5)),
+            content: Some(content),
+            status: Status::Received,
+            acts: Acts::default(),
+        }
+    }
+
+    #[test]
+    fn nothing_of_any_kind_can_steer_the_terminal() {
+        let evil = "\u{1b}[2J\u{202e}";
+        let text = Content::Text(evil.to_owned());
+        let id = message(text.clone()).id().unwrap();
+        let name = File::new("\u{202e}gpj.exe", "", vec![]).unwrap();
+        let picture = Picture::new("image/png", (1, 1), evil, vec![]).unwrap();
+        let contents = [
+            text.clone(),
+            Content::File(name),
+            Content::Picture(picture),
+            Content::Location(Location::new(1, 1, 1, "\u{202e}here").unwrap()),
+            Content::Reaction(Reaction::new(id, "\u{202e}x").unwrap()),
+            Content::Reply(Reply::new(id, text).unwrap()),
+            Content::Edit(Edit {
+                message: id,
+                text: evil.to_owned(),
+            }),
+        ];
+        for content in contents {
+            let mut message = message(content.clone());
+            let reaction = (message.sender.box_id, "\u{202e}👍".to_owned());
+            message.acts.reactions.extend([reaction]);
+            let line = message_line(&message, &Around::default(), None);
+            assert!(!line.contains(['\u{1b}', '\u{202e}']), "{line:?}");
+            assert!(line.contains('\u{fffd}'), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn every_kind_is_said_in_words() {
+        let line = |content| message_line(&message(content), &Around::default(), None);
+        let place = Location::new(525_200_066, -134_049_540, 12, "Alexanderplatz").unwrap();
+        let shown = line(Content::Location(place));
+        let wanted = "[location 52.5200066, -13.404954, within 12 m] Alexanderplatz";
+        assert!(shown.ends_with(wanted), "{shown}");
+        let voice = Voice::new("audio/ogg", 64_001, vec![1, 2]).unwrap();
+        let shown = line(Content::Voice(voice));
+        assert!(
+            shown.contains("[voice message of 1:05, audio/ogg, 2 bytes"),
+            "{shown}"
+        );
+        let picture = Picture::new("image/png", (640, 480), "a cat", vec![1]).unwrap();
+        let shown = line(Content::Picture(picture));
+        assert!(
+            shown.contains("[picture image/png, 640x480, 1 bytes;"),
+            "{shown}"
+        );
+        assert!(shown.ends_with("] a cat"), "{shown}");
+        let mut id = message(Content::Text(String::new())).id().unwrap();
+        assert!(line(Content::Delete(id)).ends_with("[deletes a message that is not here]"));
+        id.sender.box_id = BoxId::derive(PartitionId::new(1).unwrap(), &[2; 32]);
+        let shown = line(Content::Delete(id));
+        assert!(shown.contains("changes nothing"), "{shown}");
+        let mut deleted = message(Content::Text("gone".to_owned()));
+        deleted.acts.deleted = true;
+        let shown = message_line(&deleted, &Around::default(), None);
+        assert!(shown.ends_with("[deleted]"), "{shown}");
+    }
+}
