@@ -282,7 +282,10 @@ mod tests {
     fn an_entry_has_the_bytes_that_are_committed() {
         let committed = include_bytes!("../../fuzz/corpus/entry/seed-0");
         let written = encode_batch(&batch()).unwrap();
-        assert!(written == committed[1..], "commit it anew only for more commands");
+        assert!(
+            written == committed[1..],
+            "commit it anew only for more commands"
+        );
     }
 
     #[test]

@@ -92,6 +92,6 @@ fn is_seen_elsewhere(message: &Message, shown: &BTreeSet<(BoxId, MessageId)>) ->
     else {
         return false;
     };
-    let is_shown = |about| shown.contains(&(message.peer(), *about));
+    let is_shown = |about: &MessageId| shown.contains(&(message.peer(), *about));
     took_effect && act.counts_from(&message.sender.box_id) && act.about().iter().all(is_shown)
 }

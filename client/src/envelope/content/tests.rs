@@ -96,11 +96,13 @@ proptest! {
     ) {
         let bytes = [&kind.to_be_bytes()[..], &[1], &body].concat();
         if let Ok(content) = Content::decode(&bytes) {
-            prop_assert_eq!(content.encode().unwrap().as_slice(), bytes.as_slice());
+            let encoded = content.encode().unwrap();
+            prop_assert_eq!(encoded.as_slice(), bytes.as_slice());
         }
         // And what was kept is never lost.
         let kept = Content::decode_kept(&bytes).unwrap();
-        prop_assert_eq!(kept.encode().unwrap().as_slice(), bytes.as_slice());
+        let encoded = kept.encode().unwrap();
+        prop_assert_eq!(encoded.as_slice(), bytes.as_slice());
     }
 
     #[test]
@@ -113,7 +115,8 @@ proptest! {
         let place = place.index(bytes.len());
         bytes[place] ^= 1 << bit;
         if let Ok(content) = Content::decode(&bytes) {
-            prop_assert_eq!(content.encode().unwrap().as_slice(), bytes.as_slice());
+            let encoded = content.encode().unwrap();
+            prop_assert_eq!(encoded.as_slice(), bytes.as_slice());
         }
     }
 
