@@ -3,7 +3,7 @@
 //! Each is a message of its own to the same person. It takes effect here when it is stored in their box,
 //! as it does there: what this device shows is what they are shown.
 
-use super::messages::{Direction, Message, Status};
+use super::messages::{Message, Status};
 use super::{Device, DeviceError, Sent};
 use crate::envelope::{Content, Edit, MessageId, Reaction, Reply};
 
@@ -57,7 +57,7 @@ impl Device {
     /// [`DeviceError::NotTheAuthor`]; [`DeviceError::Unfit`] if it has no text, or not this much room
     /// for one; as [`Device::send`].
     pub async fn edit(&self, message: &Message, text: &str) -> Result<Sent, DeviceError> {
-        let id = own(message)?;
+        let id = self.own(message)?;
         let content = message.content.clone();
         if content.and_then(|old| old.with_text(text)).is_none() {
             return Err(DeviceError::Unfit("it can't have this text"));
@@ -68,13 +68,28 @@ impl Device {
     }
 
     /// Takes an own message back: who has it shows it no more. Nobody can know who has seen it before.
+    /// What still waits to be sent is [withdrawn](Device::withdraw) with less ado.
     ///
     /// # Errors
     /// [`DeviceError::NotTheAuthor`]; [`DeviceError::Unfit`] if it is gone already; as
     /// [`Device::send`].
     pub async fn delete(&self, message: &Message) -> Result<Sent, DeviceError> {
-        let delete = Content::Delete(own(message)?);
-        self.send(&message.peer(), &delete).await
+        let id = match (message.id(), &message.status) {
+            // A reply may have been lost: it may be there nonetheless.
+            (Some(id), Status::Withdrawn) => id,
+            _ => self.own(message)?,
+        };
+        self.send(&message.peer(), &Content::Delete(id)).await
+    }
+
+    /// The id of a message of this box's own that others can refer to.
+    fn own(&self, message: &Message) -> Result<MessageId, DeviceError> {
+        let id = named(message)?;
+        if self.is_own(&message.sender.box_id)? {
+            Ok(id)
+        } else {
+            Err(DeviceError::NotTheAuthor)
+        }
     }
 }
 
@@ -91,13 +106,5 @@ fn named(message: &Message) -> Result<MessageId, DeviceError> {
         (Some(id), Some(_)) => Ok(id),
         (None, _) => Err(DeviceError::Unfit("it is not readable")),
         (_, None) => Err(DeviceError::Unfit("nothing is said in it")),
-    }
-}
-
-/// The same of a message of this box's own.
-fn own(message: &Message) -> Result<MessageId, DeviceError> {
-    match message.direction {
-        Direction::Out => named(message),
-        Direction::In => Err(DeviceError::NotTheAuthor),
     }
 }

@@ -61,6 +61,17 @@ pub(super) fn said_by(
     Some((peer, MessageId { sender, written_at }, content))
 }
 
+/// Whether a row does something to an earlier message, other than saying more.
+pub(super) fn changes_another(row: &(MessageKey, MessageRow)) -> bool {
+    let acts = |content| {
+        matches!(
+            content,
+            Content::Edit(_) | Content::Delete(_) | Content::Reaction(_)
+        )
+    };
+    said_by(row).is_some_and(|(_, _, content)| acts(content))
+}
+
 /// Notes what the message of a row does to an earlier one.
 pub(super) fn note_row(
     batch: &mut Batch<'_>,

@@ -7,11 +7,17 @@ use rossby_domain::ids::{BoxId, Counter, DeviceId};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1::{self, lookup_key_request::By};
 
-use super::{Device, DeviceError, box_from_wire};
+use super::{Device, DeviceError, box_from_wire, withdrawing};
 use crate::connection::{Block, LookupKey};
 use crate::envelope::ChainPoint;
 use crate::registering;
-use crate::store::{Batch, ContactRow, IdentityChange, StoreError, StoredIdentifier, WhatChanged};
+use crate::store::{
+    Batch, ContactRow, ExpectedRow, IdentityChange, StoreError, StoredIdentifier, WhatChanged,
+};
+
+/// What is wrong where a record does not go with what another device of the box holds somebody to.
+pub(super) const OTHER_THAN_OWN_DEVICES: &str =
+    "another device of this box holds them to another identity chain";
 
 /// By what a box is looked up.
 #[derive(Debug, Clone)]
@@ -133,7 +139,10 @@ impl Device {
         let box_id = box_from_wire(&response.box_id)?;
         let record = KeyRecord::decode(&response.key_record)?;
         if !box_id.is_of_genesis(&record.genesis_hash()) {
-            return Err(DeviceError::Untrue("the key record is not the box's"));
+            return self.noting_change(Err(DeviceError::IdentityChanged {
+                box_id,
+                what: "a key record was shown that is not theirs",
+            }));
         }
         let as_asked = match by {
             LookupBy::Identifier(_) => true,
@@ -216,15 +225,27 @@ impl Device {
         Ok(others.next().map(|(other, _)| other))
     }
 
-    /// Forgets a contact, and with them the identity that they were held to. Messages stay.
+    /// Forgets a contact, and with them the identity that they were held to and that they were verified.
+    /// Messages stay; what waits to be sent to them is withdrawn, for it was for who they were.
     ///
     /// # Errors
-    /// [`DeviceError::NoUser`] if there is no such contact.
-    pub fn remove_contact(&self, box_id: &BoxId) -> Result<(), DeviceError> {
+    /// [`DeviceError::NoUser`] if there is no such contact; [`DeviceError::NotConfirmed`] while a change of
+    /// their identity waits for the owner's word, which to forget them would not be.
+    pub async fn remove_contact(&self, box_id: &BoxId) -> Result<(), DeviceError> {
+        let _one_at_a_time = self.sending.lock().await;
         self.contact(box_id)?.ok_or(DeviceError::NoUser)?;
-        Ok(self
-            .store
-            .write(|batch| batch.remove::<ContactRow>(box_id))?)
+        self.check_confirmed(box_id)?;
+        let waiting = self.waiting(box_id, false)?;
+        let signer = match waiting.is_empty() {
+            true => None,
+            false => Some(self.signer()?),
+        };
+        Ok(self.store.write(|batch| {
+            if let Some(signer) = &signer {
+                withdrawing::withdraw(batch, signer, &waiting)?;
+            }
+            batch.remove::<ContactRow>(box_id)
+        })?)
     }
 
     /// Everyone known, by label.
@@ -280,7 +301,22 @@ impl Device {
     fn pin_in(&self, batch: &mut Batch<'_>, found: &Found) -> Result<ContactRow, DeviceError> {
         let row = match batch.get::<ContactRow>(&found.box_id)? {
             Some(row) => renewed(&found.box_id, row, &found.record)?,
-            None => ContactRow {
+            None => self.first_met(batch, found)?,
+        };
+        batch.put(&found.box_id, &row)?;
+        Ok(row)
+    }
+
+    /// Somebody who was not known: taken on trust, unless another device of this box knows them.
+    fn first_met(&self, batch: &mut Batch<'_>, found: &Found) -> Result<ContactRow, DeviceError> {
+        let row = match batch.get::<ExpectedRow>(&found.box_id)? {
+            Some(ExpectedRow { chain }) if !chain.is_on(&found.record) => {
+                return Err(DeviceError::IdentityChanged {
+                    box_id: found.box_id,
+                    what: OTHER_THAN_OWN_DEVICES,
+                });
+            }
+            _ => ContactRow {
                 name: None,
                 identifier: None,
                 record: found.record.encode(),
@@ -292,7 +328,7 @@ impl Device {
                 changed: None,
             },
         };
-        batch.put(&found.box_id, &row)?;
+        batch.remove::<ExpectedRow>(&found.box_id)?;
         Ok(row)
     }
 

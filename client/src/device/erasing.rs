@@ -3,6 +3,8 @@
 //! What a deleted message said is erased, and what its edits said; that there was a message stays. It is
 //! erased as well if it comes after its deletion.
 
+use std::collections::BTreeSet;
+
 use rossby_domain::ids::BoxId;
 
 use super::{Device, DeviceError, Message, acts};
@@ -11,31 +13,31 @@ use crate::envelope::{Content, Edit, MessageId};
 use crate::store::{ActsRow, Batch, MessageKey, MessageRow, MessageState, StoreError};
 
 impl Device {
-    /// The rows here that deletions among these new ones are about.
+    /// The rows here that deletions among these new ones are about. All messages are read for that, but
+    /// once only, and not for a deletion that does not count.
     pub(super) fn erased_by(
         &self,
         fresh: &[(MessageKey, MessageRow)],
     ) -> Result<Vec<MessageKey>, DeviceError> {
-        let mut rows = Vec::new();
-        for row in fresh {
-            if let Some((peer, _, Content::Delete(message))) = acts::said_by(row) {
-                rows.extend(self.rows_about(&peer, &message)?);
-            }
+        let deleted: BTreeSet<_> = fresh.iter().filter_map(deletion).collect();
+        if deleted.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(rows)
-    }
-
-    /// The rows that a deletion is about.
-    fn rows_about(
-        &self,
-        peer: &BoxId,
-        deleted: &MessageId,
-    ) -> Result<Vec<MessageKey>, DeviceError> {
         let rows = self.store.all::<MessageRow>()?.into_iter();
         Ok(rows
-            .filter(|row| subject(row) == Some((*peer, *deleted)))
+            .filter(|row| subject(row).is_some_and(|subject| deleted.contains(&subject)))
             .map(|(key, _)| key)
             .collect())
+    }
+}
+
+/// The message that a row takes back, if it may.
+fn deletion(row: &(MessageKey, MessageRow)) -> Option<(BoxId, MessageId)> {
+    match acts::said_by(row)? {
+        (peer, id, act @ Content::Delete(message)) if act.counts_from(&id.sender.box_id) => {
+            Some((peer, message))
+        }
+        _ => None,
     }
 }
 
@@ -90,7 +92,11 @@ fn blank(state: &mut MessageState) {
         | MessageState::Refused { content, .. }
         | MessageState::Doubtful { content } => content,
         // What is still to be sent says what it says until then; what is not readable says nothing.
-        MessageState::Pending { .. } | MessageState::Unreadable { .. } => return,
+        MessageState::Pending { .. }
+        | MessageState::Unreadable { .. }
+        | MessageState::Withdrawn => {
+            return;
+        }
     };
     let left = match Content::decode(content.expose()) {
         Ok(Content::Edit(Edit { message, .. })) => {

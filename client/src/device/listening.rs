@@ -133,6 +133,10 @@ impl Listener<'_> {
                 let _ = self.device.greet().await;
                 self.is_new = false;
             }
+            if !self.more {
+                // A stream may last for days.
+                let _ = self.device.rotate_if_due().await;
+            }
             if !self.more || self.unacknowledged_pages >= MAX_UNACKNOWLEDGED_PAGES {
                 self.acknowledge().await;
             }

@@ -43,6 +43,8 @@ pub enum Status {
     },
     /// It may or may not have been stored; it will not be sent again.
     Doubtful,
+    /// Taken back before it was known to be stored; it will not be sent again.
+    Withdrawn,
 }
 
 /// A message.
@@ -100,6 +102,7 @@ impl Message {
                 Status::Refused { code, reason },
             ),
             MessageState::Doubtful { content } => (Direction::Out, Some(content), Status::Doubtful),
+            MessageState::Withdrawn => (Direction::Out, None, Status::Withdrawn),
         };
         // Of what was erased, nothing is left.
         let content = content.filter(|bytes| !bytes.expose().is_empty());

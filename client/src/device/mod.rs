@@ -10,6 +10,7 @@
 //!                                    resealing.rs: anew, where those can never be stored
 //!                       acting.rs: answers, edits and the like; acts.rs: what they do to a message;
 //!                                  erasing.rs: what was taken back
+//!                       withdrawing.rs: not sending what waits
 //!                       safety.rs: who is verified, and what stops when their identity changes
 //!
 //!   linking.rs: a further device, until it has its place    devices.rs: add, name and revoke devices
@@ -33,6 +34,7 @@ mod contacts;
 mod devices;
 mod erasing;
 mod error;
+mod key_times;
 mod linking;
 mod listening;
 mod messages;
@@ -45,6 +47,7 @@ mod safety;
 mod sending;
 #[cfg(test)]
 mod tests;
+mod withdrawing;
 mod words;
 
 use std::path::Path;
@@ -62,6 +65,7 @@ pub use self::acts::Acts;
 pub use self::contacts::{Contact, Found, LookupBy};
 pub use self::devices::{OwnDevice, Standing};
 pub use self::error::DeviceError;
+pub use self::key_times::{KeyState, PastKey};
 pub use self::linking::{Linking, Welcome};
 pub use self::listening::{Heard, Listener};
 pub use self::messages::{Direction, Message, Status};

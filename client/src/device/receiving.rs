@@ -13,7 +13,7 @@ use super::{Device, DeviceError, Message, acts, box_from_wire, erasing, safety};
 use crate::connection::{Acknowledge, Fetch, Signer};
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Arrival, Between, OpenError, Opened, Recipient, open};
-use crate::store::{MarksRow, MessageKey, MessageRow, MessageState};
+use crate::store::{MarksRow, MessageKey, MessageRow, MessageState, WhatChanged};
 
 /// The state of this box's queue, by the service's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,6 +93,7 @@ impl Device {
         }
         // Mail that came in the meantime is fetched all the same.
         let _ = self.keep_key_published().await;
+        let _ = self.rotate_if_due().await;
         let _ = self.greet().await;
         let mut after = Sequence(0);
         let mut has_rejoined = false;
@@ -287,7 +288,8 @@ impl Device {
                 Ok(()) => self.try_open(signer, came, &record),
                 // The service shows another chain than the one that this device knows.
                 Err(error @ DeviceError::IdentityChanged { .. }) => {
-                    return Ok(unreadable("OWN_RECORD", error.to_string()));
+                    self.note_change(&came.sender.box_id, WhatChanged::OwnChain)?;
+                    return Ok(unreadable(safety::OWN_RECORD, error.to_string()));
                 }
                 Err(error) => return Err(error),
             },
@@ -337,8 +339,11 @@ impl Device {
             Err(error @ DeviceError::NoUser) => {
                 return Ok(Err(("NO_SENDER_RECORD", error.to_string())));
             }
+            Err(error @ DeviceError::IdentityChanged { .. }) => {
+                return Ok(Err((safety::IDENTITY_CHANGED, error.to_string())));
+            }
             Err(error @ (DeviceError::Untrue(_) | DeviceError::Chain(_))) => {
-                return Ok(Err(("BAD_SENDER_RECORD", error.to_string())));
+                return Ok(Err((safety::BAD_SENDER_RECORD, error.to_string())));
             }
             Err(error) => return Err(error),
         };

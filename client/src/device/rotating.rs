@@ -16,7 +16,7 @@ use rossby_domain::ids::Sequence;
 use rossby_proto::v1;
 
 use super::contacts::{Found, LookupBy};
-use super::{Device, DeviceError, identity_row};
+use super::{Device, DeviceError, identity_row, key_times};
 use crate::connection::{Signer, UpdateKey};
 use crate::identity::Identity;
 use crate::store::{Batch, MarksRow, RetiringRow};
@@ -144,6 +144,7 @@ impl Device {
                 upto: retiring.upto.max(last),
             };
             batch.put(&(), &retiring)?;
+            key_times::note_new(batch, counter, self.environment.clock.now())?;
             Ok(identity.with_record(record))
         })?;
         self.erase_retired()?;
@@ -164,6 +165,10 @@ impl Device {
         }
         self.change_identity(|batch, identity| {
             batch.remove::<RetiringRow>(&())?;
+            let erased = identity.kem_keys().iter().map(|(counter, _)| *counter);
+            for counter in erased.filter(|counter| *counter < retiring.below) {
+                key_times::note_erased(batch, counter, self.environment.clock.now())?;
+            }
             Ok(identity.without_kem_below(retiring.below))
         })
     }

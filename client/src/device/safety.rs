@@ -22,6 +22,10 @@ use crate::store::{Batch, ContactRow, IdentityChange, StoreError, WhatChanged};
 const DIGITS: usize = 60;
 /// The code of a message whose sender showed another identity than the pinned one.
 pub(super) const IDENTITY_CHANGED: &str = "IDENTITY_CHANGED";
+/// The code of a message that is sealed for a chain of this box that the service does not show.
+pub(super) const OWN_RECORD: &str = "OWN_RECORD";
+/// The code of a message whose sender's key record does not verify.
+pub(super) const BAD_SENDER_RECORD: &str = "BAD_SENDER_RECORD";
 
 impl Device {
     /// The number that this device's owner and a contact compare by other means
@@ -40,11 +44,12 @@ impl Device {
     }
 
     /// Keeps that a contact was verified: by this number of theirs, or by the owner's word if there is
-    /// none. It also settles a change of their identity.
+    /// none. It also settles that their identifier has moved. Another chain of the same box it can not settle:
+    /// the number would be the same ([`Device::accept_change`]).
     ///
     /// # Errors
-    /// [`DeviceError::NotASafetyNumber`], [`DeviceError::SafetyNumberDiffers`]; as
-    /// [`Device::safety_number`].
+    /// [`DeviceError::NotASafetyNumber`], [`DeviceError::SafetyNumberDiffers`], [`DeviceError::NotConfirmed`] if
+    /// another chain was shown; as [`Device::safety_number`].
     pub fn verify(&self, box_id: &BoxId, number: Option<&str>) -> Result<Contact, DeviceError> {
         let ours = self.safety_number(box_id)?;
         if let Some(theirs) = number
@@ -54,33 +59,45 @@ impl Device {
         }
         let now = self.environment.clock.now();
         self.update_contact(box_id, |row| {
+            let changed = row.changed.take();
+            if let Some(change) = changed.filter(|change| !change.what.is_seen_in_number()) {
+                let what = change.what;
+                return Err(DeviceError::NotConfirmed {
+                    box_id: *box_id,
+                    what,
+                });
+            }
             row.verified = Some(now);
-            row.changed = None;
+            Ok(())
         })
     }
 
-    /// Settles a change of a contact's identity without a comparison: they are not verified then.
+    /// Settles a change of a contact's identity by the owner's word, who has asked them or does not mind. They
+    /// are held to the same chain as before. Where their safety number would be another now, they are not
+    /// verified any more.
     ///
     /// # Errors
     /// [`DeviceError::NoUser`] if there is no such contact.
     pub fn accept_change(&self, box_id: &BoxId) -> Result<Contact, DeviceError> {
         self.update_contact(box_id, |row| {
-            if row.changed.take().is_some() {
+            let changed = row.changed.take();
+            if changed.is_some_and(|change| change.what.is_seen_in_number()) {
                 row.verified = None;
             }
+            Ok(())
         })
     }
 
     fn update_contact(
         &self,
         box_id: &BoxId,
-        update: impl FnOnce(&mut ContactRow),
+        update: impl FnOnce(&mut ContactRow) -> Result<(), DeviceError>,
     ) -> Result<Contact, DeviceError> {
         self.store.write(|batch| {
             let mut row = batch
                 .get::<ContactRow>(box_id)?
                 .ok_or(DeviceError::NoUser)?;
-            update(&mut row);
+            update(&mut row)?;
             batch.put(box_id, &row)?;
             Ok(Contact::of_row((*box_id, row)))
         })
@@ -123,29 +140,40 @@ impl Device {
         error: &OpenError,
     ) -> Result<(), StoreError> {
         let what = match error {
-            OpenError::SenderChainForked => WhatChanged::Chain(error.to_string()),
-            OpenError::OwnChainForked => WhatChanged::OwnChain,
+            // The service was asked anew, and does not show what they have signed.
+            OpenError::SenderChainForked | OpenError::SenderRecordTooOld { .. } => {
+                WhatChanged::Chain(error.to_string())
+            }
+            OpenError::OwnChainForked | OpenError::OwnRecordTooOld(_) => WhatChanged::OwnChain,
             _ => return Ok(()),
         };
         self.note_change(sender, what)
     }
 
-    fn note_change(&self, box_id: &BoxId, what: WhatChanged) -> Result<(), StoreError> {
+    pub(super) fn note_change(&self, box_id: &BoxId, what: WhatChanged) -> Result<(), StoreError> {
         let at = self.environment.clock.now();
         self.store.write(|batch| {
             let Some(mut row) = batch.get::<ContactRow>(box_id)? else {
                 return Ok(());
             };
-            // The first one stays until the owner has dealt with it.
-            if row.changed.is_none() {
-                row.changed = Some(IdentityChange {
+            // The first one stays until the owner has dealt with it, but for a graver one.
+            let earlier = row.changed.take();
+            let (stops, graver) = match &earlier {
+                Some(earlier) => (
+                    earlier.stops_sending,
+                    earlier.what.is_seen_in_number() && !what.is_seen_in_number(),
+                ),
+                None => (false, true),
+            };
+            row.changed = match earlier {
+                Some(earlier) if !graver => Some(earlier),
+                _ => Some(IdentityChange {
                     at,
                     what,
-                    stops_sending: row.verified.is_some(),
-                });
-                batch.put(box_id, &row)?;
-            }
-            Ok(())
+                    stops_sending: stops || row.verified.is_some(),
+                }),
+            };
+            batch.put(box_id, &row)
         })
     }
 
@@ -160,16 +188,17 @@ impl Device {
         if row.verified.is_some() {
             return Ok(());
         }
+        let waits = |row: &ContactRow| row.changed.as_ref().is_some_and(|it| it.stops_sending);
         let earlier = batch.get::<ContactRow>(&known)?;
-        let guarded = |row: &ContactRow| {
-            let waits = row.changed.as_ref().is_some_and(|it| it.stops_sending);
-            row.verified.is_some() || waits
-        };
-        row.changed = Some(IdentityChange {
-            at: self.environment.clock.now(),
-            what: WhatChanged::MovedFrom(known),
-            stops_sending: earlier.as_ref().is_some_and(guarded),
-        });
+        let guarded = |row: &ContactRow| row.verified.is_some() || waits(row);
+        // A stop that stands, stands.
+        if !waits(row) {
+            row.changed = Some(IdentityChange {
+                at: self.environment.clock.now(),
+                what: WhatChanged::MovedFrom(known),
+                stops_sending: earlier.as_ref().is_some_and(guarded),
+            });
+        }
         Ok(())
     }
 }
@@ -181,6 +210,9 @@ impl Message {
     pub fn is_alarm(&self) -> bool {
         let alarms = [
             IDENTITY_CHANGED,
+            OWN_RECORD,
+            BAD_SENDER_RECORD,
+            "SENDER_RECORD_TOO_OLD",
             OpenError::SenderChainForked.code(),
             OpenError::OwnChainForked.code(),
         ];

@@ -174,7 +174,7 @@ impl Device {
     }
 
     /// What is pending for a box, oldest first: messages, or words to the box's own devices.
-    fn waiting(&self, to: &BoxId, words: bool) -> Result<Vec<Outgoing>, DeviceError> {
+    pub(super) fn waiting(&self, to: &BoxId, words: bool) -> Result<Vec<Outgoing>, DeviceError> {
         let rows = self.store.all::<PendingRow>()?.into_iter();
         let rows = rows.filter(|((recipient, _), row)| {
             recipient == to && Between::is(row.content.expose()) == words

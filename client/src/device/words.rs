@@ -11,21 +11,21 @@
 //! message is sent; what can not go out now goes out with what is sent next. A device that is alone in its
 //! box says nothing. A copy is no message of its own: nothing is copied of it.
 
-use rossby_domain::chain::MAX_DEVICES;
-use rossby_domain::ids::{Counter, DeviceAddress, DeviceId, EnvelopeId, Sequence};
+use rossby_domain::chain::{KeyRecord, MAX_DEVICES};
+use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Sequence};
 use rossby_domain::time::Timestamp;
 
-use super::contacts::LookupBy;
+use super::contacts::{LookupBy, OTHER_THAN_OWN_DEVICES};
 use super::resealing::{put_pending, take_counter};
 use super::sending::Outgoing;
-use super::{Device, DeviceError};
+use super::{Device, DeviceError, acts};
 use crate::connection::Signer;
 use crate::crypto::secret::SecretBytes;
-use crate::envelope::{Between, ConversationId, MAX_LABEL_BYTES, Named, SentCopy};
+use crate::envelope::{Between, ChainPoint, ConversationId, MAX_LABEL_BYTES, Named, SentCopy};
 use crate::linking::DeviceName;
 use crate::store::{
-    Batch, ContactRow, DeviceNameRow, GreetedRow, GrowingRow, MarksRow, MessageKey, MessageRow,
-    MessageState, PendingRow,
+    Batch, ContactRow, DeviceNameRow, ExpectedRow, GreetedRow, GrowingRow, MarksRow, MessageKey,
+    MessageRow, MessageState, PendingRow, StoreError, WhatChanged,
 };
 
 impl Device {
@@ -170,9 +170,19 @@ impl Device {
         }
         match word {
             Between::Names(names) => self.learn_names(names).map(|()| None),
+            // What is said to the own box comes to all of its devices anyway.
+            Between::Copy(copy) if copy.recipient == signer.address.box_id => Ok(None),
             Between::Copy(copy) => {
-                self.meet(&copy).await?;
-                Ok(Some(message_of(from, copy)))
+                let row = message_of(from, copy.clone());
+                let is_live = self.identity().record().signing_key(&from.device).is_some();
+                if !is_live && acts::changes_another(&row) {
+                    return Ok(None);
+                }
+                match self.meet(&copy).await {
+                    Err(error @ DeviceError::Store(_)) => Err(error),
+                    // Known or not: it was sent to them.
+                    _ => Ok(Some(row)),
+                }
             }
         }
     }
@@ -191,15 +201,26 @@ impl Device {
     }
 
     /// Holds somebody whom another device of this box wrote to, to the identity that it holds them to,
-    /// and calls them as it does. Who can't be found now is met when they write, or are written to.
+    /// and calls them as it does. Who can't be found now is held to it when they write, or are written to.
     async fn meet(&self, copy: &SentCopy) -> Result<(), DeviceError> {
-        let to = copy.recipient;
-        if self.store.get::<ContactRow>(&to)?.is_none() {
-            let found = match self.lookup(&LookupBy::Box(to)).await {
-                Ok(found) if copy.recipient_chain.is_on(&found.record) => found,
-                Ok(_) | Err(_) => return Ok(()),
-            };
-            self.hold(&found)?;
+        let (to, chain) = (copy.recipient, copy.recipient_chain);
+        match self.store.get::<ContactRow>(&to)? {
+            Some(row) if chain.version > row.pinned.version => {
+                if let Ok(found) = self.lookup(&LookupBy::Box(to)).await {
+                    self.hold(&found)?;
+                    self.compare_chain(&to, chain, &found.record)?;
+                }
+            }
+            Some(row) => {
+                self.compare_chain(&to, chain, &KeyRecord::decode_trusted(&row.record)?)?
+            }
+            None => {
+                self.store
+                    .write(|batch| batch.put(&to, &ExpectedRow { chain }))?;
+                if let Ok(found) = self.lookup(&LookupBy::Box(to)).await {
+                    self.hold(&found)?;
+                }
+            }
         }
         if copy.label.is_empty() {
             return Ok(());
@@ -213,6 +234,22 @@ impl Device {
                 }
                 _ => Ok(()),
             })?)
+    }
+
+    /// Keeps it if another device of this box holds somebody to an identity that does not go with theirs.
+    fn compare_chain(
+        &self,
+        box_id: &BoxId,
+        chain: ChainPoint,
+        record: &KeyRecord,
+    ) -> Result<(), StoreError> {
+        if chain.is_on(record) {
+            return Ok(());
+        }
+        self.note_change(
+            box_id,
+            WhatChanged::Chain(OTHER_THAN_OWN_DEVICES.to_owned()),
+        )
     }
 
     /// Calls a device so from now on, on this device.

@@ -148,9 +148,10 @@ fn read_copy(reader: &mut Reader<'_>) -> Result<SentCopy, WireError> {
     })
 }
 
-/// The content that a copy is of: something that a person can have said, which can be shown.
+/// The content that a copy is of: something that a person can have said. What this version does not
+/// know, a later one may.
 fn read_content(bytes: &[u8]) -> Result<SecretBytes, WireError> {
-    if Between::is(bytes) || Content::decode(bytes).is_err() {
+    if Between::is(bytes) || Content::decode_kept(bytes).is_err() {
         return Err(WireError::Invalid("content of a copy"));
     }
     Ok(SecretBytes::new(bytes.to_vec()))
@@ -275,8 +276,7 @@ mod tests {
     #[test]
     fn a_copy_of_what_nobody_can_have_said_is_malformed() {
         let names = Between::Names(Vec::new()).to_content().encode().unwrap();
-        let not_utf8 = [0_u8, 1, 1, 0xff];
-        for content in [&not_utf8[..], &[], &[0], names.as_slice()] {
+        for content in [&[], &[0][..], names.as_slice()] {
             let copy = SentCopy {
                 content: SecretBytes::new(content.to_vec()),
                 ..longest()

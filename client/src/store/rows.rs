@@ -11,8 +11,11 @@
 //! | messages | envelope id + recipient -> what was received or sent |
 //! | acts | box + message -> what was done to that message since (device/acts.rs) |
 //! | written | () -> the instant that was put on a message last |
+//! | expected | box -> the chain that another device of this box holds somebody to who is not known here |
 //! | marks | () -> how far reading has come |
 //! | retiring | () -> KEM keys to erase, and when |
+//! | key_times | counter -> when that KEM key came and went |
+//! | key_schedule | () -> when the device makes a new KEM key by itself |
 //! | shown | () -> up to which message a listener has shown them |
 //! | map | () -> where boxes are led, as some server said |
 //! | linking | () -> the keys of a device that belongs to no box yet |
@@ -254,6 +257,14 @@ impl From<ContactRowV1> for ContactRow {
     }
 }
 
+/// The identity chain of somebody who is not known here yet, by the word of another device of this box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedRow {
+    /// A point of it.
+    pub chain: ChainPoint,
+}
+row!(ExpectedRow, "expected", BoxId);
+
 /// A change of a contact's identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityChange {
@@ -280,6 +291,13 @@ pub enum WhatChanged {
 }
 
 impl WhatChanged {
+    /// Whether the safety number is another where somebody poses as them. It is of the first keys of a box, so
+    /// two chains of one box have the same.
+    #[must_use]
+    pub fn is_seen_in_number(&self) -> bool {
+        matches!(self, Self::MovedFrom(_) | Self::MovedTo(_))
+    }
+
     /// A stable name for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -437,6 +455,8 @@ pub enum MessageState {
         /// The content's bytes.
         content: SecretBytes,
     },
+    /// Taken back before it was known to be stored. What it said is erased.
+    Withdrawn,
 }
 
 /// How far this device has come.
@@ -468,6 +488,24 @@ pub struct RetiringRow {
     pub upto: Sequence,
 }
 row!(RetiringRow, "retiring", ());
+
+/// When one of the device's KEM keys came and went, by its counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KeyTimesRow {
+    /// When others could first seal to it; `None` if that was not kept.
+    pub since: Option<Timestamp>,
+    /// When its private half was erased.
+    pub erased: Option<Timestamp>,
+}
+row!(KeyTimesRow, "key_times", u64);
+
+/// When the device makes a new KEM key by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyScheduleRow {
+    /// How old the current one is then, in milliseconds; `None`: never.
+    pub every_ms: Option<u64>,
+}
+row!(KeyScheduleRow, "key_schedule", ());
 
 /// Where boxes are led, as some server said: a help, which the next start begins with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

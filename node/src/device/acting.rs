@@ -1,12 +1,14 @@
 //! `rossby react`, `rossby edit` and `rossby delete`.
 
 use rossby_client::Device;
-use rossby_client::device::Message;
+use rossby_client::device::{Message, Status};
+use serde_json::json;
 
 use super::args::{DeleteArgs, EditArgs, ReactArgs, Which};
 use super::open::open;
 use super::send::{given_text, report};
 use crate::exit::Failure;
+use crate::output;
 
 /// The message that is meant.
 pub fn find_message(device: &Device, which: &Which) -> Result<Message, Failure> {
@@ -37,6 +39,18 @@ pub async fn edit(args: &EditArgs) -> Result<(), Failure> {
 pub async fn delete(args: &DeleteArgs) -> Result<(), Failure> {
     let device = open(&args.device)?;
     let message = find_message(&device, &args.message)?;
-    let sent = device.delete(&message).await?;
-    report(sent, args.device.json)
+    if message.status != Status::Pending {
+        let sent = device.delete(&message).await?;
+        return report(sent, args.device.json);
+    }
+    device.withdraw(&message).await?;
+    if args.device.json {
+        let (message, to) = (message.order, message.recipient.to_string());
+        return output::json(&json!({ "message": message, "to": to, "status": "withdrawn" }));
+    }
+    output::line("withdrawn: it was not known to be delivered, and is not sent any more");
+    output::note(
+        "should it have come to them nonetheless, the same command again takes it back there",
+    );
+    Ok(())
 }

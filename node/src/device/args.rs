@@ -488,6 +488,23 @@ pub enum KeysCommand {
         #[command(flatten)]
         device: DeviceArgs,
     },
+    /// Shows this device's encryption keys: since when, and whether their private halves are still here
+    History {
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Shows or changes how often this device makes a new encryption key by itself: daily, if nothing else
+    /// is said. It does so when it is in touch with the service (inbox, listen)
+    Schedule {
+        /// When the current key is this old
+        #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u32).range(1..=8760), conflicts_with = "off")]
+        every_hours: Option<u32>,
+        /// Never by itself
+        #[arg(long)]
+        off: bool,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
 }
 
 /// `rossby whoami`.

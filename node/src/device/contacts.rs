@@ -64,7 +64,7 @@ pub async fn run(command: &ContactsCommand) -> Result<(), Failure> {
             let Person::Known(box_id) = find(&device, who)? else {
                 return Err(Failure::new(Exit::NotFound, "there is no such contact"));
             };
-            device.remove_contact(&box_id)?;
+            device.remove_contact(&box_id).await?;
             if args.json {
                 return output::json(
                     &serde_json::json!({ "box": box_id.to_string(), "removed": true }),

@@ -37,19 +37,17 @@ impl From<DeviceError> for Failure {
             DeviceError::NoUser => Self::new(Exit::NotFound, message)
                 .help("they may not be registered, not wish to be found, or have blocked you"),
             DeviceError::IdentityChanged { .. } => Self::new(Exit::IdentityChanged, message).help(
-                "somebody may be posing as them. Ask them by other means. Only if they say that \
-                 they began anew: rossby contacts remove, then add",
+                "somebody may be posing as them, and nothing is taken from it. Ask them by other means; who began \
+                 anew has a new box, which rossby contacts add finds",
             ),
             DeviceError::IdentifierMoved { .. } => Self::new(Exit::IdentityChanged, message).help(
                 "they may have begun anew, or somebody may have taken over their number. Ask them \
                  by other means, then add them with --accept-moved",
             ),
-            DeviceError::NotConfirmed { box_id, .. } => {
-                Self::new(Exit::IdentityChanged, message).help(format!(
-                    "somebody may be posing as them. Ask them by other means and compare the safety number: \
-                     rossby safety show {box_id}, then rossby safety verify {box_id}; without comparing, rossby \
-                     safety accept {box_id}"
-                ))
+            DeviceError::NotConfirmed { box_id, what } => {
+                let what_to_do = show::what_to_do(&what, &box_id);
+                Self::new(Exit::IdentityChanged, message)
+                    .help(format!("somebody may be posing as them. {what_to_do}"))
             }
             DeviceError::NotASafetyNumber => Self::new(Exit::Usage, message),
             DeviceError::SafetyNumberDiffers(_) => Self::new(Exit::IdentityChanged, message).help(

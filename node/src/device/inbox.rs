@@ -1,6 +1,6 @@
 //! `rossby inbox`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use rossby_client::device::{Message, Status};
 use rossby_client::envelope::{Content, MessageId};
@@ -34,7 +34,7 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
     new.extend(received);
     let messages = if args.all { device.messages()? } else { new };
     let (saved, unsaved) = match &args.save {
-        Some(folder) => save_files(folder, &messages),
+        Some(folder) => save_files(folder, &messages, device.who_am_i()?.device),
         None => Default::default(),
     };
     let around = Around::of(&device, &messages)?;
@@ -52,7 +52,7 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
         if messages.is_empty() && interrupted.is_none() {
             output::note("nothing new");
         }
-        let shown: BTreeSet<_> = messages.iter().filter_map(named).collect();
+        let shown: BTreeMap<_, _> = messages.iter().filter_map(named).collect();
         for message in &messages {
             if !is_seen_elsewhere(message, &shown) {
                 let file = saved.get(&message.order);
@@ -80,18 +80,28 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
     }
 }
 
-fn named(message: &Message) -> Option<(BoxId, MessageId)> {
-    message.id().map(|id| (message.peer(), id))
+type Shown<'a> = BTreeMap<(BoxId, MessageId), &'a Message>;
+
+fn named(message: &Message) -> Option<((BoxId, MessageId), &Message)> {
+    message.id().map(|id| ((message.peer(), id), message))
 }
 
 /// Whether what a message does is seen from another one that is shown: it is a line too many then.
-fn is_seen_elsewhere(message: &Message, shown: &BTreeSet<(BoxId, MessageId)>) -> bool {
+fn is_seen_elsewhere(message: &Message, shown: &Shown<'_>) -> bool {
     let took_effect = matches!(message.status, Status::Received | Status::Sent);
     let Some(act @ (Content::Edit(_) | Content::Delete(_) | Content::Reaction(_))) =
         &message.content
     else {
         return false;
     };
-    let is_shown = |about: &MessageId| shown.contains(&(message.peer(), *about));
+    let is_shown = |about: &MessageId| {
+        let subject = shown.get(&(message.peer(), *about));
+        subject.is_some_and(|subject| match act {
+            _ if subject.acts.deleted => true,
+            Content::Edit(_) => subject.acts.edited,
+            Content::Reaction(_) => subject.content.as_ref().and_then(Content::said).is_some(),
+            _ => false,
+        })
+    };
     took_effect && act.counts_from(&message.sender.box_id) && act.about().iter().all(is_shown)
 }

@@ -154,7 +154,8 @@ impl<'a> Screen<'a> {
         }
         let saved = match &self.args.save {
             Some(folder) => {
-                let (saved, unsaved) = save_files(folder, &messages);
+                let (saved, unsaved) =
+                    save_files(folder, &messages, self.device.who_am_i()?.device);
                 if let Some(failure) = &unsaved {
                     output::note(format!("rossby: {failure}"));
                 }

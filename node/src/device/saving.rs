@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rossby_client::device::{Direction, Message};
 use rossby_client::envelope::Content;
+use rossby_domain::ids::DeviceId;
 
+use super::show;
 use crate::exit::{Exit, Failure};
 
 /// Names tried for one file before giving up.
@@ -18,15 +20,17 @@ const MAX_NAME_BYTES: usize = 255 - 4;
 /// A longer ending is none.
 const MAX_ENDING_BYTES: usize = 16;
 
-/// Writes the received files into a folder: where each message's file is, and what went wrong first.
+/// Writes the files that this device has not sent itself into a folder: where each message's file is, and
+/// what went wrong first.
 pub fn save_files(
     folder: &Path,
     messages: &[Message],
+    this: DeviceId,
 ) -> (BTreeMap<u64, PathBuf>, Option<Failure>) {
     let (mut saved, mut unsaved) = (BTreeMap::new(), None);
     for message in messages
         .iter()
-        .filter(|message| message.direction == Direction::In)
+        .filter(|message| message.direction == Direction::In || message.sender.device != this)
     {
         let content = message.content.as_ref().and_then(Content::said);
         let Some((name, bytes)) = content.and_then(|content| file_of(content, message.order))
@@ -108,6 +112,9 @@ fn save(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<PathBuf> {
                     }
                 };
             }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && holds(&path, bytes) => {
+                return Ok(path);
+            }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -115,12 +122,20 @@ fn save(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<PathBuf> {
     Err(ErrorKind::AlreadyExists.into())
 }
 
+/// Whether a file was saved there before.
+fn holds(path: &Path, bytes: &[u8]) -> bool {
+    let is_file = std::fs::symlink_metadata(path)
+        .is_ok_and(|found| found.is_file() && usize::try_from(found.len()) == Ok(bytes.len()));
+    is_file && std::fs::read(path).is_ok_and(|there| there == bytes)
+}
+
 /// A sender's name for a file, as one that is harmless here: not hidden, for in a home directory a
 /// shell may run what is, no option of a command, and short enough to have a number put before it.
 fn local_name(name: &str) -> String {
+    let name = show::safe(name).replace('\u{fffd}', "_");
     let mut local = match name.strip_prefix(['.', '-']) {
         Some(rest) => format!("_{rest}"),
-        None => name.to_owned(),
+        None => name,
     };
     if local.len() > MAX_NAME_BYTES {
         let ending = match local.rsplit_once('.') {
@@ -149,6 +164,9 @@ mod tests {
         assert_eq!(second, folder.path().join("1-a.txt"));
         assert_eq!(std::fs::read_to_string(first).unwrap(), "one");
         assert_eq!(std::fs::read_to_string(second).unwrap(), "two");
+        // And nothing is saved twice.
+        let again = save(folder.path(), "a.txt", b"two").unwrap();
+        assert_eq!(again, folder.path().join("1-a.txt"));
     }
 
     #[test]
@@ -175,7 +193,7 @@ mod tests {
         std::fs::write(&taken, "not a folder").unwrap();
         let file = File::new("a.txt", "", b"x".to_vec()).unwrap();
         let message = message(Content::File(file));
-        let (saved, unsaved) = save_files(&taken, &[message]);
+        let (saved, unsaved) = save_files(&taken, &[message], DeviceId::from_bytes([2; 16]));
         assert!(saved.is_empty() && unsaved.is_some());
     }
 
@@ -192,7 +210,11 @@ mod tests {
             Reply::new(to, Content::Voice(voice)).unwrap(),
         ));
         voice.order = 4;
-        let (saved, unsaved) = save_files(folder.path(), &[picture, voice]);
+        let (saved, unsaved) = save_files(
+            folder.path(),
+            &[picture, voice],
+            DeviceId::from_bytes([2; 16]),
+        );
         assert!(unsaved.is_none());
         assert_eq!(saved[&3], folder.path().join("picture-3.jpg"));
         assert_eq!(saved[&4], folder.path().join("voice-4.bin"));

@@ -87,7 +87,16 @@ pub async fn resend_quietly(device: &Device) -> Result<(), Failure> {
         return Ok(());
     }
     match device.resend().await {
-        Ok(sent) => output::note(summary(&sent, device.pending()?)),
+        Ok(sent) => {
+            output::note(summary(&sent, device.pending()?));
+            let failures = sent
+                .into_iter()
+                .filter_map(|sent| failure_of(sent.delivery));
+            // The rest passes by itself; this does not.
+            failures
+                .filter(|failure| failure.exit == Exit::IdentityChanged)
+                .for_each(output::note);
+        }
         Err(error) => output::note(format!("rossby: not sent: {}", Failure::from(error))),
     }
     Ok(())

@@ -37,6 +37,7 @@ fn says(person: &Person, words: &str) -> bool {
         MessageState::Received { content, .. }
         | MessageState::Sent { content }
         | MessageState::Pending { content } => has(content.expose()),
+        MessageState::Withdrawn => false,
         other => panic!("{other:?}"),
     };
     let in_edit = |(_, row): &(_, ActsRow)| {

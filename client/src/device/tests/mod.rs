@@ -9,6 +9,8 @@ mod registration;
 mod rotating;
 mod safety;
 mod sending;
+mod siblings;
+mod withdrawing;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -175,9 +175,9 @@ async fn contacts_are_kept_renamed_and_removed() {
         contacts[0].pinned.hash,
         bob.device.identity().record().head()
     );
-    alice.device.remove_contact(&bob.box_id()).unwrap();
+    alice.device.remove_contact(&bob.box_id()).await.unwrap();
     assert!(alice.device.contacts().unwrap().is_empty());
-    let again = alice.device.remove_contact(&bob.box_id());
+    let again = alice.device.remove_contact(&bob.box_id()).await;
     assert!(matches!(again, Err(DeviceError::NoUser)));
 }
 
@@ -203,7 +203,7 @@ async fn another_identity_in_place_of_a_contacts_is_refused_loudly() {
     // A record of someone else can not even be passed off as the box's.
     office.show(bob.box_id(), mallory.device.identity().record().clone());
     let shown = alice.device.add_contact(&by, None, false).await;
-    assert!(matches!(shown, Err(DeviceError::Untrue(_))));
+    assert!(matches!(shown, Err(DeviceError::IdentityChanged { .. })));
 }
 
 #[tokio::test(start_paused = true)]

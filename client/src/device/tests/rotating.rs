@@ -142,3 +142,96 @@ async fn a_service_that_was_restored_is_given_the_keys_again_and_no_new_mail_is_
         assert_eq!(office.calls("UpdateKey"), asked, "once is enough");
     }
 }
+
+const HOUR_MS: u64 = 3_600_000;
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_rotated_when_it_is_a_day_old_and_its_history_is_kept() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    bob.hear().await;
+    let first_since = office.clock.now();
+    office.clock.advance_millis(23 * HOUR_MS);
+    bob.hear().await;
+    assert_eq!(bob.kept(), [1], "it is not due yet");
+    office.clock.advance_millis(HOUR_MS);
+    alice.say(&bob, "one").await;
+    let second_since = office.clock.now();
+    assert_eq!(bob.hear().await, ["one"]);
+    assert_eq!(bob.kept(), [1, 2]);
+    bob.hear().await;
+    assert_eq!(bob.kept(), [1, 2], "once");
+    office.clock.advance_millis(24 * HOUR_MS);
+    let third_since = office.clock.now();
+    bob.hear().await;
+    let bob = bob.reopen(&office, 8);
+    let history = bob.device.key_history().unwrap();
+    let states: Vec<_> = history.iter().map(|key| key.state).collect();
+    let since: Vec<_> = history.iter().filter_map(|key| key.since).collect();
+    assert_eq!(since, [first_since, second_since, third_since]);
+    assert_eq!(
+        states,
+        [
+            KeyState::Erased(third_since),
+            KeyState::Previous,
+            KeyState::Current
+        ]
+    );
+    assert_eq!(bob.hear().await, [""; 0]);
+    alice.say(&bob, "two").await;
+    assert_eq!(bob.hear().await, ["two"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_owner_says_how_often_keys_are_rotated_and_a_wrong_clock_does_not_stop_it() {
+    let office = Office::new();
+    let alice = person(&office, 1).await;
+    let day = Some(Duration::from_secs(86_400));
+    assert_eq!(alice.device.key_schedule().unwrap(), day);
+    alice.device.set_key_schedule(None).unwrap();
+    alice.hear().await;
+    office.clock.advance_millis(1000 * HOUR_MS);
+    alice.hear().await;
+    assert_eq!(alice.kept(), [1]);
+    let hour = Some(Duration::from_millis(HOUR_MS));
+    alice.device.set_key_schedule(hour).unwrap();
+    let alice = alice.reopen(&office, 8);
+    assert_eq!(alice.device.key_schedule().unwrap(), hour);
+    // Dated by a clock that was a year ahead.
+    let wrong = office.clock.now().plus_millis(8766 * HOUR_MS);
+    let noted: Result<(), StoreError> = alice
+        .device
+        .store
+        .write(|batch| super::super::key_times::note_new(batch, 1, wrong));
+    noted.unwrap();
+    alice.hear().await;
+    assert_eq!(alice.kept(), [1]);
+    office.clock.advance_millis(HOUR_MS);
+    alice.hear().await;
+    assert_eq!(alice.kept(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_lasts_for_days_rotates_too() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let mut listener = bob.device.listen().unwrap();
+    for _ in 0..3 {
+        alice.say(&bob, "hello").await;
+        loop {
+            let heard = timeout(LONG, listener.next()).await.unwrap().unwrap();
+            if matches!(heard, Heard::Received(_)) {
+                break;
+            }
+        }
+        office.clock.advance_millis(25 * HOUR_MS);
+    }
+    alice.say(&bob, "last").await;
+    loop {
+        let heard = timeout(LONG, listener.next()).await.unwrap().unwrap();
+        if matches!(heard, Heard::Received(_)) {
+            break;
+        }
+    }
+    assert!(bob.device.identity().published_counter() >= 3);
+}

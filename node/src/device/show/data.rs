@@ -157,5 +157,6 @@ fn status(status: &Status) -> Value {
             json!({ "status": "refused", "code": code, "reason": reason })
         }
         Status::Doubtful => json!({ "status": "doubtful" }),
+        Status::Withdrawn => json!({ "status": "withdrawn" }),
     }
 }

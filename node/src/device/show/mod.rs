@@ -10,6 +10,8 @@ mod data;
 mod words;
 
 use rossby_client::device::{Contact, Message};
+use rossby_client::store::WhatChanged;
+use rossby_domain::ids::BoxId;
 use serde_json::{Value, json};
 
 pub use self::around::Around;
@@ -71,10 +73,26 @@ pub fn change(contact: &Contact) -> Option<String> {
     };
     Some(format!(
         "WARNING: the identity of {label} changed: {}.\nThey may have begun anew, or somebody may be posing as \
-         them. {stopped}Ask them by other means, and compare the safety number (rossby safety show {box_id});\nthen \
-         rossby safety verify {box_id}, or without comparing: rossby safety accept {box_id}",
+         them. {stopped}{}",
         safe(&change.what.to_string()),
+        what_to_do(&change.what, &box_id),
     ))
+}
+
+/// What a person can do about a change of somebody's identity.
+pub fn what_to_do(what: &WhatChanged, box_id: &BoxId) -> String {
+    if what.is_seen_in_number() {
+        format!(
+            "Ask them by other means, and compare the safety number: rossby safety show {box_id}, then rossby safety \
+             verify {box_id}; without comparing, rossby safety accept {box_id}. rossby delete takes back what waits"
+        )
+    } else {
+        format!(
+            "The safety number can't tell: it is that of the first keys. Ask them by other means whether their \
+             devices (rossby devices list, there) are all theirs; then rossby safety accept {box_id}. rossby \
+             delete takes back what waits"
+        )
+    }
 }
 
 /// What a person must be told loudly about a message, if anything.
@@ -83,8 +101,7 @@ pub fn alarm(message: &Message, around: &Around) -> Option<String> {
     message.is_alarm().then(|| {
         format!(
             "WARNING: what came from {label} names another identity than the one known, of theirs or of yours.\n\
-             Somebody may stand between you. Ask them by other means, and compare the safety number (rossby safety \
-             show {box_id})"
+             Somebody may stand between you. Ask them by other means. rossby contacts show {box_id} shows what is known"
         )
     })
 }
@@ -97,8 +114,15 @@ pub fn safe(text: &str) -> String {
         match character {
             '\n' => safe.push_str("\n    "),
             '\t' => safe.push(' '),
-            // Direction marks can make a text read as another.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => safe.push('\u{fffd}'),
+            // Direction marks can make a text read as another; the others end lines, or are not seen.
+            '\u{61c}'
+            | '\u{200b}'
+            | '\u{200c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{2069}'
+            | '\u{feff}' => safe.push('\u{fffd}'),
             character if character.is_control() => safe.push('\u{fffd}'),
             character => safe.push(character),
         }
@@ -114,7 +138,8 @@ mod tests {
     fn text_from_others_can_not_steer_the_terminal() {
         assert_eq!(safe("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
         assert_eq!(safe("one\ntwo"), "one\n    two");
-        assert_eq!(safe("\u{202e}evil"), "\u{fffd}evil");
+        assert_eq!(safe("\u{202e}evil\u{200f}"), "\u{fffd}evil\u{fffd}");
+        assert_eq!(safe("one\u{2028}two"), "one\u{fffd}two");
         assert_eq!(safe("für Élodie 🎈"), "für Élodie 🎈");
     }
 }

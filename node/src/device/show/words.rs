@@ -32,6 +32,7 @@ pub fn message_line(message: &Message, around: &Around, saved: Option<&PathBuf>)
             format!(" [refused: {} ({})]", safe(reason), safe(code))
         }
         Status::Doubtful => " [nobody can tell whether it arrived]".to_owned(),
+        Status::Withdrawn => " [withdrawn]".to_owned(),
     };
     let reactions = reactions(message, around);
     let (at, number) = (utc(message.at.as_millis()), message.order);
