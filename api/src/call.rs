@@ -38,6 +38,12 @@ pub enum RpcPath {
     ExtendChain,
     /// Gives a linked device its place in the box.
     JoinBox,
+    /// Asks for a code for another identifier of the caller's box.
+    AddIdentifier,
+    /// Takes an identifier from the caller's box.
+    RemoveIdentifier,
+    /// Tells the identifiers of the caller's box.
+    ListIdentifiers,
     /// Brings what comes into the caller's box. The only stream.
     Subscribe,
     /// Tells which node leads which boxes.
@@ -46,7 +52,7 @@ pub enum RpcPath {
 
 impl RpcPath {
     /// Every method, in the order of the `.proto` file.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Register,
         Self::Authorize,
         Self::LookupKey,
@@ -57,6 +63,9 @@ impl RpcPath {
         Self::UpdateKey,
         Self::ExtendChain,
         Self::JoinBox,
+        Self::AddIdentifier,
+        Self::RemoveIdentifier,
+        Self::ListIdentifiers,
         Self::Subscribe,
         Self::GetMap,
     ];
@@ -75,6 +84,9 @@ impl RpcPath {
             Self::UpdateKey => "/rossby.v1.Mailbox/UpdateKey",
             Self::ExtendChain => "/rossby.v1.Mailbox/ExtendChain",
             Self::JoinBox => "/rossby.v1.Mailbox/JoinBox",
+            Self::AddIdentifier => "/rossby.v1.Mailbox/AddIdentifier",
+            Self::RemoveIdentifier => "/rossby.v1.Mailbox/RemoveIdentifier",
+            Self::ListIdentifiers => "/rossby.v1.Mailbox/ListIdentifiers",
             Self::Subscribe => "/rossby.v1.Mailbox/Subscribe",
             Self::GetMap => "/rossby.v1.Mailbox/GetMap",
         }
@@ -94,6 +106,9 @@ impl RpcPath {
             Self::UpdateKey => "UpdateKey",
             Self::ExtendChain => "ExtendChain",
             Self::JoinBox => "JoinBox",
+            Self::AddIdentifier => "AddIdentifier",
+            Self::RemoveIdentifier => "RemoveIdentifier",
+            Self::ListIdentifiers => "ListIdentifiers",
             Self::Subscribe => "Subscribe",
             Self::GetMap => "GetMap",
         }

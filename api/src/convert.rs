@@ -72,6 +72,16 @@ pub fn identifier(wire: Option<&v1::Identifier>) -> Result<Identifier, ApiError>
     parsed.map_err(|why| ApiError::from(Code::InvalidIdentifier).with_detail(why.to_string()))
 }
 
+/// Shows an identifier that was normalised. Each email has an @, and no phone has.
+pub fn wire_identifier(text: &str) -> v1::Identifier {
+    let kind = if text.contains('@') {
+        v1::identifier::Kind::Email(text.to_owned())
+    } else {
+        v1::identifier::Kind::Phone(text.to_owned())
+    };
+    v1::Identifier { kind: Some(kind) }
+}
+
 /// Shows an id.
 pub fn id_bytes(bytes: &[u8; 16]) -> Bytes {
     Bytes::copy_from_slice(bytes)

@@ -146,6 +146,14 @@ codes! {
     DeviceRevoked, "DEVICE_REVOKED", PermissionDenied, No,
         "this device was removed from its box";
 
+    // The identifiers of a box.
+    TooManyIdentifiers, "TOO_MANY_IDENTIFIERS", ResourceExhausted, No,
+        "the box has too many identifiers; remove one first";
+    LastIdentifier, "LAST_IDENTIFIER", FailedPrecondition, No,
+        "a box keeps one verified identifier; add another first";
+    IdentifierChanged, "IDENTIFIER_CHANGED", Aborted, Changed,
+        "the identifier was verified or added again meanwhile; look at the list again";
+
     // Finding and sending.
     NoUser, "NO_USER", NotFound, No,
         "no such user";
@@ -363,7 +371,9 @@ impl ApiError {
             Rejection::WrongCode { attempts_left } => {
                 error = error.with_metadata("attempts_left", attempts_left);
             }
-            Rejection::TooManyBlocked { limit } => error = error.with_metadata("limit", limit),
+            Rejection::TooManyBlocked { limit } | Rejection::TooManyIdentifiers { limit } => {
+                error = error.with_metadata("limit", limit);
+            }
             Rejection::EnvelopeTooLarge { limit_bytes } => {
                 error = error.with_metadata("limit_bytes", limit_bytes);
             }
@@ -425,6 +435,9 @@ fn code_of(rejection: &Rejection, unknown: Code) -> Code {
         Rejection::LinkRefused(_) => Code::LinkNotAllowed,
         Rejection::ChainChanged { .. } => Code::ChainChanged,
         Rejection::DeviceRevoked => Code::DeviceRevoked,
+        Rejection::TooManyIdentifiers { .. } => Code::TooManyIdentifiers,
+        Rejection::LastIdentifier => Code::LastIdentifier,
+        Rejection::IdentifierChanged => Code::IdentifierChanged,
         Rejection::TooManyBlocked { .. } => Code::TooManyBlocked,
         Rejection::EnvelopeTooLarge { .. } => Code::EnvelopeTooLarge,
         Rejection::StaleKeyRecord { .. } => Code::StaleKeyRecord,

@@ -147,7 +147,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 23 {
+    match kind % 26 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -198,6 +198,15 @@ pub fn request(data: &[u8]) -> bool {
             Ok::<_, WireError>(())
         }),
         22 => message(&bytes, parse_joining),
+        23 => message(&bytes, |request: v1::AddIdentifierRequest| {
+            convert::fixed::<64>(&request.signature, "signature")?;
+            convert::identifier(request.identifier.as_ref())
+        }),
+        24 => message(&bytes, |request: v1::RemoveIdentifierRequest| {
+            convert::fixed::<64>(&request.signature, "signature")?;
+            convert::identifier(request.identifier.as_ref())
+        }),
+        25 => message(&bytes, |_: v1::ListIdentifiersRequest| Ok::<_, ()>(())),
         14 => message(&bytes, |request: v1::SubscribeRequest| {
             Ok::<_, ()>(request.after)
         }),
@@ -497,6 +506,20 @@ mod tests {
             signature: vec![1; 64].into(),
         };
         check(1, "authorize", &authorize);
+        let (identifier, signature) = (Some(wire_phone()), Bytes::from(vec![1; 64]));
+        let add = v1::AddIdentifierRequest {
+            identifier: identifier.clone(),
+            discoverable: true,
+            signature: signature.clone(),
+        };
+        check(23, "add-identifier", &add);
+        let remove = v1::RemoveIdentifierRequest {
+            identifier,
+            generation: 7,
+            signature,
+        };
+        check(24, "remove-identifier", &remove);
+        check(25, "list-identifiers", &v1::ListIdentifiersRequest {});
         let by = Some(v1::lookup_key_request::By::Identifier(wire_phone()));
         check(2, "lookup", &v1::LookupKeyRequest { by });
         let envelope = v1::OutgoingEnvelope {

@@ -184,7 +184,10 @@ impl MailboxService {
             | RpcPath::Acknowledge
             | RpcPath::Block
             | RpcPath::UpdateKey
-            | RpcPath::ExtendChain => self.answer_caller(call).await,
+            | RpcPath::ExtendChain
+            | RpcPath::AddIdentifier
+            | RpcPath::RemoveIdentifier
+            | RpcPath::ListIdentifiers => self.answer_caller(call).await,
             RpcPath::Subscribe => Err(ApiError::invalid("this call is a stream").into()),
         }
     }
@@ -201,6 +204,9 @@ impl MailboxService {
             RpcPath::Block => Box::pin(rpc::block(self, from, call)).await?,
             RpcPath::UpdateKey => Box::pin(rpc::update_key(self, from, call)).await?,
             RpcPath::ExtendChain => Box::pin(rpc::extend_chain(self, from, call)).await?,
+            RpcPath::AddIdentifier => Box::pin(rpc::add_identifier(self, from, call)).await?,
+            RpcPath::RemoveIdentifier => Box::pin(rpc::remove_identifier(self, from, call)).await?,
+            RpcPath::ListIdentifiers => Box::pin(rpc::list_identifiers(self, from, call)).await?,
             RpcPath::Register
             | RpcPath::Authorize
             | RpcPath::JoinBox

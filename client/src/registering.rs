@@ -1,4 +1,5 @@
-//! What is said when an identity is registered: the two requests, signed, and what their answers give.
+//! What is said when an identity is registered: the two requests, signed, and what their answers give. And what
+//! is signed to change the identifiers of its box.
 //!
 //! Nothing here sends or stores: [`crate::Device`] does both, and so may anybody who keeps an identity
 //! in another way.
@@ -130,6 +131,40 @@ pub fn authorized_signer(
         token,
         host: response.hawk_host,
     })
+}
+
+/// Asks for a code for another identifier of the box. [`authorize_request`] proves it then.
+#[must_use]
+pub fn add_identifier_request(
+    identity: &Identity,
+    box_id: &BoxId,
+    identifier: &Identifier,
+    discoverable: bool,
+) -> v1::AddIdentifierRequest {
+    let device = identity.device();
+    let signed = statement::add_identifier(box_id, &device, identifier, discoverable);
+    v1::AddIdentifierRequest {
+        identifier: Some(identifier_to_wire(identifier)),
+        discoverable,
+        signature: sign(identity, &signed),
+    }
+}
+
+/// Takes the identifier from the box that the box has under this generation.
+#[must_use]
+pub fn remove_identifier_request(
+    identity: &Identity,
+    box_id: &BoxId,
+    identifier: &Identifier,
+    generation: u64,
+) -> v1::RemoveIdentifierRequest {
+    let device = identity.device();
+    let signed = statement::remove_identifier(box_id, &device, identifier, generation);
+    v1::RemoveIdentifierRequest {
+        identifier: Some(identifier_to_wire(identifier)),
+        generation,
+        signature: sign(identity, &signed),
+    }
 }
 
 /// The wire's identifier.

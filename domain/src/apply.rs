@@ -68,6 +68,10 @@ pub fn apply<T: Tables>(
         Command::ExtendChain(command) => command.execute(tables, &meta),
         Command::JoinBox(command) => command.execute(tables, &meta),
         Command::OfferDevice(command) => command.execute(tables, &mut meta),
+        Command::AddIdentifier(command) => command.execute(tables, &meta),
+        Command::RemoveIdentifier(command) => command.execute(tables, &meta),
+        Command::ReleaseClaim(command) => command.execute(tables),
+        Command::DropIdentifier(command) => command.execute(tables),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;

@@ -53,6 +53,14 @@ pub struct ProfileIdentifier {
     pub discoverable: bool,
 }
 
+impl ProfileIdentifier {
+    /// The generation of the verified claim, and 0, which none has, while it is pending.
+    #[must_use]
+    pub fn named_generation(&self) -> u64 {
+        self.generation.unwrap_or_default()
+    }
+}
+
 /// The state of messaging of a box.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Profile {
@@ -64,6 +72,8 @@ pub struct Profile {
     pub devices: BTreeMap<DeviceId, DeviceState>,
     /// Boxes that can't send to it, nor see it.
     pub blocked: BTreeSet<BoxId>,
+    /// Those of its identifiers that are on their way out: to be released in the directory, then dropped here.
+    pub leaving: BTreeSet<IdentifierHash>,
 }
 
 impl Profile {
@@ -86,6 +96,43 @@ impl Profile {
         self.active && !self.blocked.contains(sender)
     }
 
+    /// An identifier that the box lists.
+    #[must_use]
+    pub fn identifier(&self, hash: &IdentifierHash) -> Option<&ProfileIdentifier> {
+        self.identifiers.iter().find(|known| known.hash == *hash)
+    }
+
+    /// Identifiers that are not verified yet.
+    pub(crate) fn unverified(&self) -> impl Iterator<Item = IdentifierHash> + '_ {
+        let unverified = self.identifiers.iter();
+        let unverified = unverified.filter(|known| known.generation.is_none());
+        unverified
+            .map(|known| known.hash)
+            .filter(|hash| !self.leaving.contains(hash))
+    }
+
+    /// Whether no identifier is on its way in or out.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.leaving.is_empty() && self.unverified().next().is_none()
+    }
+
+    /// Lets go of what is not verified; whether there is any.
+    pub(crate) fn leave_unverified(&mut self) -> bool {
+        let unverified: Vec<_> = self.unverified().collect();
+        let found = !unverified.is_empty();
+        self.leaving.extend(unverified);
+        found
+    }
+
+    /// Whether this is the only verified identifier that stays.
+    pub(crate) fn is_last_identifier(&self, hash: &IdentifierHash) -> bool {
+        let stays = |known: &&ProfileIdentifier| {
+            known.generation.is_some() && !self.leaving.contains(&known.hash)
+        };
+        let mut staying = self.identifiers.iter().filter(stays);
+        staying.next().is_some_and(|known| known.hash == *hash) && staying.next().is_none()
+    }
+
     /// Lists an identifier that is to be verified. An earlier try at the same one is replaced, but
     /// never the generation of a verified one. When the list is full, the oldest unverified one
     /// goes; listing it again brings it back.
@@ -94,10 +141,8 @@ impl Profile {
         if let Some(index) = known.position(|known| known.hash == identifier.hash) {
             identifier.generation = self.identifiers.remove(index).generation;
         } else if self.identifiers.len() >= MAX_IDENTIFIERS {
-            let mut known = self.identifiers.iter();
-            if let Some(index) = known.position(|known| known.generation.is_none()) {
-                self.identifiers.remove(index);
-            }
+            let oldest = self.unverified().next();
+            self.identifiers.retain(|known| Some(known.hash) != oldest);
         }
         self.identifiers.push(identifier);
     }

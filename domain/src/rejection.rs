@@ -154,4 +154,18 @@ pub enum Rejection {
     /// A link has removed the device.
     #[error("this device was removed from its box")]
     DeviceRevoked,
+
+    // The identifiers of a box.
+    /// The box lists as many identifiers as it may.
+    #[error("the box has too many identifiers")]
+    TooManyIdentifiers {
+        /// The most that a box may list.
+        limit: u32,
+    },
+    /// The only verified identifier of the box.
+    #[error("a box keeps one verified identifier")]
+    LastIdentifier,
+    /// The box lists the identifier under another generation.
+    #[error("the identifier was verified or added again meanwhile")]
+    IdentifierChanged,
 }

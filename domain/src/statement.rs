@@ -1,5 +1,6 @@
-//! What a device signs when it can not yet authenticate by token: its registration, its
-//! authorisation, and its joining of a box that it was linked to. Canonical bytes, each under a label of its own ([`crate::wire`]).
+//! What a device signs where a token is not there yet, or not enough: its registration, its
+//! authorisation, its joining of a box that it was linked to, and the changes of its box's identifiers. Canonical
+//! bytes, each under a label of its own ([`crate::wire`]).
 
 use sha2::{Digest as _, Sha256};
 
@@ -49,5 +50,41 @@ pub fn join_box(device: &DeviceId, kem_public: &[u8]) -> Vec<u8> {
     Writer::labelled("rossby join box v1")
         .fixed(device.as_bytes())
         .bytes(&Sha256::digest(kem_public))
+        .finish()
+}
+
+/// What a device signs to have a code sent to another identifier of its box. It changes nothing without the
+/// code, which is proven by [`authorize`].
+#[must_use]
+pub fn add_identifier(
+    box_id: &BoxId,
+    device: &DeviceId,
+    identifier: &Identifier,
+    discoverable: bool,
+) -> Vec<u8> {
+    Writer::labelled("rossby add identifier v1")
+        .fixed(box_id.as_bytes())
+        .fixed(device.as_bytes())
+        .u8(identifier.kind())
+        .bytes(identifier.as_str().as_bytes())
+        .u8(u8::from(discoverable))
+        .finish()
+}
+
+/// What a device signs to take an identifier from its box: the one that the box has under this generation
+/// (0 if it is not verified), and none that it comes by later.
+#[must_use]
+pub fn remove_identifier(
+    box_id: &BoxId,
+    device: &DeviceId,
+    identifier: &Identifier,
+    generation: u64,
+) -> Vec<u8> {
+    Writer::labelled("rossby remove identifier v1")
+        .fixed(box_id.as_bytes())
+        .fixed(device.as_bytes())
+        .u8(identifier.kind())
+        .bytes(identifier.as_str().as_bytes())
+        .u64(generation)
         .finish()
 }

@@ -132,7 +132,6 @@ macro_rules! first_version {
 first_version!(
     Claim,
     KeyRecord,
-    Profile,
     Envelope,
     QueueState,
     CodeBudget,
@@ -218,6 +217,32 @@ impl From<PendingClaimV1> for PendingClaim {
         }
     }
 }
+
+impl Versioned for Profile {
+    const VERSION: u8 = 2;
+
+    /// Version 1 ended before the identifiers that are on their way out, as if there were none.
+    fn upgrade(version: u8, body: &[u8]) -> Result<Self, CodecError> {
+        if version != 1 {
+            return Err(CodecError::Version {
+                found: version,
+                supported: Self::VERSION,
+            });
+        }
+        decode_body(&[body, &NOTHING_MORE].concat())
+    }
+
+    fn downgrade(&self) -> Option<Result<Vec<u8>, CodecError>> {
+        self.leaving.is_empty().then(|| {
+            let mut bytes = encode_as(1, self)?;
+            bytes.truncate(bytes.len().saturating_sub(NOTHING_MORE.len()));
+            Ok(bytes)
+        })
+    }
+}
+
+/// An empty set, which stands last in a [`Profile`].
+const NOTHING_MORE: [u8; 1] = [0];
 
 impl Versioned for Meta {
     const VERSION: u8 = 2;
@@ -413,6 +438,7 @@ mod tests {
     use proptest::prelude::*;
     use rossby_domain::Command;
     use rossby_domain::command::{Enqueue, Expire};
+    use rossby_domain::identifier::IdentifierHash;
     use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, EnvelopeId, PartitionId};
 
     use super::*;
@@ -590,6 +616,30 @@ mod tests {
                 supported: 2
             })
         );
+    }
+
+    #[test]
+    fn a_profile_says_the_old_way_that_it_lets_go_of_nothing_and_both_ways_come_back() {
+        let profile = Profile {
+            active: true,
+            blocked: [box_id(1)].into(),
+            ..Profile::default()
+        };
+        let bytes = encode_value(&profile).unwrap();
+        assert_eq!(bytes[0], 1);
+        assert_eq!(decode_value::<Profile>(&bytes), Ok(profile.clone()));
+        let changing = Profile {
+            leaving: [IdentifierHash::from_bytes([7; 32])].into(),
+            ..profile
+        };
+        let bytes = encode_value(&changing).unwrap();
+        assert_eq!(bytes[0], 2);
+        assert_eq!(decode_value::<Profile>(&bytes), Ok(changing));
+        let newer = [&[3], &bytes[1..]].concat();
+        assert!(matches!(
+            decode_value::<Profile>(&newer),
+            Err(CodecError::Version { found: 3, .. })
+        ));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Two idempotent commands: the claim is verified in the identifier's partition, then the box is
 //! activated in its own. They may be in two groups; it runs at the node where it arrives. If the second
-//! is lost, a retry at any node or the finisher does it.
+//! is lost, a retry at any node or the finisher does it. A box that is active has one more identifier then
+//! ([`super::add_identifier`]); its devices' tokens stay what they are.
 
 use bytes::Bytes;
 use rossby_domain::chain::{KeyRecord, verify_signature};
@@ -32,6 +33,7 @@ struct Authorization {
 pub(crate) async fn authorize(service: &MailboxService, call: &Call) -> Result<Bytes, Failure> {
     let authorization = parse(service, convert::decode(&call.message)?)?;
     let record = verify(service, call, &authorization).await?;
+    check_listed(service, call, &authorization).await?;
     let generation = verify_claim(service, call, &authorization).await?;
     let token_generation = activate(service, call, &authorization, generation).await?;
     let address = &authorization.address;
@@ -88,6 +90,27 @@ async fn verify(
         return Err(Code::NoCodeRequested.into());
     }
     Ok(record)
+}
+
+/// Refuses an identifier that the box does not list (any more), which the box could not be said to have.
+async fn check_listed(
+    service: &MailboxService,
+    call: &Call,
+    authorization: &Authorization,
+) -> Result<(), ApiError> {
+    let secrets = &service.config.secrets;
+    let identifier = secrets.identifier_hash(&authorization.identifier);
+    let query = Query::Identifiers(authorization.address.box_id);
+    match service
+        .ask(authorization.home, query, call.deadline)
+        .await?
+    {
+        Answer::Identifiers(listed) if listed.iter().any(|listed| listed.hash == identifier) => {
+            Ok(())
+        }
+        Answer::Identifiers(_) => Err(Code::NoCodeRequested.into()),
+        _ => Err(unexpected_answer("Identifiers")),
+    }
 }
 
 /// Checks the code; the generation of the verified claim.

@@ -3,21 +3,27 @@
 //! any token, verify the device's signature themselves.
 
 mod acknowledge;
+mod add_identifier;
 mod authorize;
 mod block;
+mod claiming;
 mod code;
 mod extend_chain;
 mod fetch;
 mod get_map;
 mod join_box;
+mod list_identifiers;
 mod lookup_key;
 mod register;
+mod releasing;
+mod remove_identifier;
 mod send;
 mod subscribe;
 mod token;
 mod update_key;
 
 pub(crate) use acknowledge::acknowledge;
+pub(crate) use add_identifier::add_identifier;
 pub(crate) use authorize::authorize;
 pub(crate) use block::block;
 pub(crate) use code::{SealedCode, code_context};
@@ -27,10 +33,13 @@ pub(crate) use get_map::get_map;
 pub(crate) use join_box::join_box;
 #[cfg(any(test, fuzzing))]
 pub(crate) use join_box::parse_and_verify as parse_joining;
+pub(crate) use list_identifiers::list_identifiers;
 pub(crate) use lookup_key::lookup_key;
 #[cfg(any(test, fuzzing))]
 pub(crate) use register::parse_and_verify as parse_registration;
 pub(crate) use register::register;
+pub(crate) use releasing::Leaving;
+pub(crate) use remove_identifier::remove_identifier;
 pub(crate) use send::send;
 pub(crate) use subscribe::subscribe;
 pub(crate) use update_key::update_key;

@@ -7,20 +7,17 @@
 
 use bytes::Bytes;
 use rossby_domain::chain::{ChainError, KeyRecord, verify_signature};
-use rossby_domain::command::{ClaimDevice, CreateBox, OpenClaim};
+use rossby_domain::command::{ClaimDevice, CreateBox};
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, DeviceId};
 use rossby_domain::{Command, Outcome, statement};
 use rossby_proto::v1;
 
-use super::code::{self, SealedCode, code_context};
-use super::token;
+use super::{claiming, token};
 use crate::call::Call;
 use crate::convert;
-use crate::courier::Kind;
 use crate::error::{ApiError, Code};
 use crate::mailbox::{Failure, MailboxService, unexpected_outcome};
-use crate::secrets::SealPurpose;
 
 /// A new record is a genesis and one KEM key, about 1.5 KiB. More would be links to verify for
 /// somebody who has proven nothing yet.
@@ -36,10 +33,11 @@ pub(crate) struct Registration {
 
 pub(crate) async fn register(service: &MailboxService, call: &Call) -> Result<Bytes, Failure> {
     let registration = parse_and_verify(convert::decode(&call.message)?)?;
-    check_reach(service, &registration.identifier)?;
+    claiming::check_reach(service, &registration.identifier)?;
     let box_id = claim_device(service, call, &registration).await?;
     create_box(service, call, &registration, box_id).await?;
-    open_claim(service, call, &registration, box_id).await?;
+    let asked = (&registration.identifier, registration.discoverable);
+    claiming::open_claim(service, call, asked, box_id).await?;
     Ok(convert::encode(&v1::RegisterResponse {
         box_id: convert::id_bytes(box_id.as_bytes()),
         code_ttl_ms: service.config.stored_limits.code_ttl_ms,
@@ -88,19 +86,6 @@ pub(crate) fn parse_and_verify(request: v1::RegisterRequest) -> Result<Registrat
     })
 }
 
-/// Refuses an identifier that no courier reaches, before anything is promised.
-fn check_reach(service: &MailboxService, identifier: &Identifier) -> Result<(), ApiError> {
-    let kind = Kind::of(identifier);
-    if service.config.courier.name(kind).is_some() {
-        return Ok(());
-    }
-    let detail = match kind {
-        Kind::Phone => "this service can't send codes to phones; register an email address",
-        Kind::Email => "this service can't send codes by email; register a phone number",
-    };
-    Err(ApiError::from(Code::NoCourier).with_detail(detail))
-}
-
 /// Binds the device to a box: to the one derived here, or to the one of an earlier try.
 async fn claim_device(
     service: &MailboxService,
@@ -130,22 +115,13 @@ async fn create_box(
     registration: &Registration,
     box_id: BoxId,
 ) -> Result<(), ApiError> {
-    let config = &service.config;
-    let identifier = config.secrets.identifier_hash(&registration.identifier);
-    let sealed_identifier = config
-        .secrets
-        .seal(
-            config.random.as_ref(),
-            SealPurpose::Identifier,
-            &code_context(&identifier, &box_id),
-            registration.identifier.as_str().as_bytes(),
-        )
-        .map_err(|error| ApiError::internal(error.to_string()))?;
+    let secrets = &service.config.secrets;
+    let identifier = secrets.identifier_hash(&registration.identifier);
     let command = CreateBox {
         box_id,
         record: registration.record.clone(),
         identifier,
-        sealed_identifier,
+        sealed_identifier: claiming::seal_identifier(service, &registration.identifier, &box_id)?,
         discoverable: registration.discoverable,
     };
     let partition = box_id.partition();
@@ -153,44 +129,6 @@ async fn create_box(
     let changing = service.change(partition, command, Code::Internal, call.deadline);
     match changing.await? {
         Outcome::BoxCreated => Ok(()),
-        other => Err(unexpected_outcome(&other)),
-    }
-}
-
-/// Opens the claim, with a new code that waits for the courier.
-async fn open_claim(
-    service: &MailboxService,
-    call: &Call,
-    registration: &Registration,
-    box_id: BoxId,
-) -> Result<(), ApiError> {
-    let config = &service.config;
-    let random = config.random.as_ref();
-    let identifier = config.secrets.identifier_hash(&registration.identifier);
-    let code = code::draw(random)
-        .map_err(|error| ApiError::internal(error.to_string()))?
-        .ok_or_else(|| ApiError::internal("the source of randomness is stuck"))?;
-    let sealed = SealedCode {
-        identifier: registration.identifier.clone(),
-        code,
-    };
-    let context = code_context(&identifier, &box_id);
-    let sealed_code = config
-        .secrets
-        .seal(random, SealPurpose::Code, &context, &sealed.encode())
-        .map_err(|error| ApiError::internal(error.to_string()))?;
-    let command = OpenClaim {
-        identifier,
-        box_id,
-        discoverable: registration.discoverable,
-        code: config.secrets.code_mac(&identifier, &box_id, &sealed.code),
-        sealed_code,
-    };
-    let partition = identifier.partition(config.partitions);
-    let command = Command::OpenClaim(command);
-    let changing = service.change(partition, command, Code::Internal, call.deadline);
-    match changing.await? {
-        Outcome::ClaimOpened => Ok(()),
         other => Err(unexpected_outcome(&other)),
     }
 }

@@ -53,7 +53,8 @@ impl Worker for Expiry {
                 continue;
             }
             // What another group keeps it from must not keep all else from expiring.
-            match finisher::finish(workers, partition, &mut silent).await {
+            let what = finisher::What::Verified;
+            match finisher::finish(workers, partition, &mut silent, what).await {
                 Ok(_) => {}
                 Err(elsewhere @ Trouble::Elsewhere(_)) => {
                     trouble = Err(elsewhere);

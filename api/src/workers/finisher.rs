@@ -1,5 +1,6 @@
 //! Finishes half-done registrations: the claim was verified, but whoever asked for it never came to
-//! activate the box. The claim may be in another group, which is asked.
+//! activate the box, or to tell it of one more identifier. The claim may be in another group, which is asked. And releases
+//! identifiers that leave their box, in whatever group.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,6 +14,8 @@ use rossby_domain::{Answer, Command, Query};
 use tokio::time::Instant;
 
 use super::{More, PATIENCE, Trouble, Worker, Workers};
+use crate::error::ApiError;
+use crate::rpc::Leaving;
 
 /// Pending boxes looked at in one step.
 const BATCH: u32 = 256;
@@ -31,7 +34,7 @@ impl Worker for Finisher {
         let mut trouble = Ok(());
         let mut silent = Silent::default();
         for &partition in workers.owned().iter() {
-            match finish(workers, partition, &mut silent).await {
+            match finish(workers, partition, &mut silent, What::Everything).await {
                 // Another group may come to say that a claim is verified: nothing of that is applied here.
                 Ok(More::Yes) => more = More::Yes,
                 Ok(More::No) => {}
@@ -48,7 +51,16 @@ impl Worker for Finisher {
 /// up what needs the others.
 pub(super) type Silent = BTreeSet<GroupId>;
 
-/// Finishes all half-done registrations of a partition; whether there were any.
+/// What is finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// What must not expire before.
+    Verified,
+    /// And what leaves its box.
+    Everything,
+}
+
+/// Finishes all half-done registrations of a partition, and more; whether there were any.
 ///
 /// # Errors
 /// [`Trouble::Elsewhere`] if it is not known of some of them whether there is something to finish; all
@@ -57,6 +69,7 @@ pub(super) async fn finish(
     workers: &Workers,
     partition: PartitionId,
     silent: &mut Silent,
+    what: What,
 ) -> Result<More, Trouble> {
     let mut after = None;
     let mut trouble = Ok(());
@@ -83,7 +96,51 @@ pub(super) async fn finish(
             // A rejection means that the box is gone or no longer asks: nothing to finish.
             workers.propose(commands).await?;
         }
+        if what == What::Everything {
+            trouble = trouble.and(release(workers, &pending, silent).await);
+        }
     }
+}
+
+/// Releases what is on its way out of its box.
+async fn release(
+    workers: &Workers,
+    pending: &[PendingBox],
+    silent: &mut Silent,
+) -> Result<(), Trouble> {
+    let mut trouble = Ok(());
+    let leaving = pending.iter().flat_map(|pending| {
+        let box_id = pending.box_id;
+        let leaving = move |&(identifier, generation): &(IdentifierHash, u64)| Leaving {
+            box_id,
+            identifier,
+            generation,
+        };
+        pending.leaving.iter().map(leaving)
+    });
+    for leaving in leaving {
+        let directory = leaving.identifier.partition(workers.partitions);
+        let Some(group) = workers.router.directory().owner(directory) else {
+            trouble = Err(Trouble::Elsewhere("no map".to_owned()));
+            continue;
+        };
+        if silent.contains(&group) {
+            trouble = Err(Trouble::Elsewhere("it gave no answer just now".to_owned()));
+            continue;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let releasing = leaving.release(&workers.router, workers.partitions, deadline);
+        if let Err(error) = releasing.await {
+            silent.insert(group);
+            trouble = Err(elsewhere(&error));
+        }
+    }
+    trouble
+}
+
+fn elsewhere(error: &ApiError) -> Trouble {
+    let why = error.log().unwrap_or(error.code().as_str());
+    Trouble::Elsewhere(why.to_owned())
 }
 
 /// An identifier that a pending box asks for.
@@ -157,10 +214,7 @@ async fn ask(
     let queries = asked.iter().map(query).collect();
     let deadline = Instant::now() + PATIENCE;
     let answers = workers.router.ask_all(group, queries, deadline).await;
-    let answers = answers.map_err(|error| {
-        let why = error.log().unwrap_or(error.code().as_str());
-        Trouble::Elsewhere(why.to_owned())
-    })?;
+    let answers = answers.map_err(|error| elsewhere(&error))?;
     let found = asked.iter().zip(answers);
     let found = found.map(|(asked, answer)| activation(*asked, answer));
     found.filter_map(Result::transpose).collect()

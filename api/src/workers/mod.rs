@@ -5,6 +5,7 @@
 //!   adopt     given to the group by the map, not owned yet ──► Adopt
 //!   courier   row in an outbox            ──► Courier::deliver ──► MarkCodeSent
 //!   finisher  box pending, claim verified ──► ActivateBox
+//!             identifier leaves its box   ──► ReleaseClaim, DropIdentifier
 //!   expiry    something is due, or a day  ──► Expire
 //! ```
 //!

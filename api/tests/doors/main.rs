@@ -18,6 +18,7 @@ mod devices;
 mod expiry;
 mod gateway;
 mod grpc;
+mod identifiers;
 mod keys;
 mod leaders;
 mod mailbox;

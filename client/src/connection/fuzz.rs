@@ -18,7 +18,7 @@ pub fn reply(data: &[u8]) -> bool {
         return false;
     };
     let text = std::str::from_utf8(rest);
-    match mode % 15 {
+    match mode % 16 {
         0 => text.is_ok_and(|text| parse_reply_header(text, None).is_some()),
         1 => {
             let details = rest.to_vec().into();
@@ -40,6 +40,7 @@ pub fn reply(data: &[u8]) -> bool {
         11 => message::<v1::UpdateKeyResponse>(rest).is_some(),
         12 => message::<v1::GetMapResponse>(rest).is_some() && map(rest),
         13 => message::<v1::JoinBoxResponse>(rest).is_some(),
+        15 => message::<v1::ListIdentifiersResponse>(rest).is_some(),
         _ => text.is_ok_and(link_code),
     }
 }
@@ -135,6 +136,17 @@ mod tests {
             hawk_host: "rossby".to_owned(),
         };
         check(13, "joined", &joined.encode_to_vec());
+        let phone = v1::identifier::Kind::Phone("+491701234567".to_owned());
+        let own = v1::OwnIdentifier {
+            identifier: Some(v1::Identifier { kind: Some(phone) }),
+            verified: true,
+            discoverable: false,
+            generation: 7,
+        };
+        let listed = v1::ListIdentifiersResponse {
+            identifiers: vec![own],
+        };
+        check(15, "identifiers", &listed.encode_to_vec());
         let lookup = v1::LookupKeyResponse {
             box_id: vec![1; 16].into(),
             key_record: vec![2; 40].into(),

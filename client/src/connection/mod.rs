@@ -48,8 +48,9 @@ pub use self::hawk::{SignedRequest, Signer};
 pub use self::refusal::{Refusal, Retry};
 use self::route::{Route, Tries};
 pub use self::rpc::{
-    Acknowledge, Authorize, Block, ExtendChain, Fetch, GetMap, JoinBox, LookupKey, Register, Rpc,
-    Send as SendRpc, Subscribe, UpdateKey,
+    Acknowledge, AddIdentifier, Authorize, Block, ExtendChain, Fetch, GetMap, JoinBox,
+    ListIdentifiers, LookupKey, Register, RemoveIdentifier, Rpc, Send as SendRpc, Subscribe,
+    UpdateKey,
 };
 pub use self::server::{AddressError, ServerAddress};
 pub use self::stream::{OpenStream, StreamEnd, WireStream};

@@ -49,6 +49,12 @@ rpcs! {
     ExtendChain: ExtendChainRequest -> ExtendChainResponse;
     /// Gives a linked device its place.
     JoinBox: JoinBoxRequest -> JoinBoxResponse;
+    /// Asks for a code for another identifier of the box.
+    AddIdentifier: AddIdentifierRequest -> AddIdentifierResponse;
+    /// Takes an identifier from the box.
+    RemoveIdentifier: RemoveIdentifierRequest -> RemoveIdentifierResponse;
+    /// Tells the identifiers of the box.
+    ListIdentifiers: ListIdentifiersRequest -> ListIdentifiersResponse;
     /// Brings what comes into the caller's box, message after message.
     Subscribe: SubscribeRequest -> SubscribeResponse;
     /// Tells which node leads which boxes.

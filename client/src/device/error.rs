@@ -39,6 +39,9 @@ pub enum DeviceError {
     /// There is no such device in this box.
     #[error("this box has no such device")]
     NoSuchDevice,
+    /// There is no such identifier in this box.
+    #[error("this box has no such phone or email")]
+    NoSuchIdentifier,
     /// A device belongs to this box already.
     #[error("this device belongs to this box already")]
     LinkedAlready,

@@ -14,7 +14,7 @@
 //!                       safety.rs: who is verified, and what stops when their identity changes
 //!
 //!   linking.rs: a further device, until it has its place    devices.rs: add, name and revoke devices
-//!   own_box.rs: the box's own chain, as this device knows it
+//!   own_box.rs: the box's own chain, as this device knows it    identifiers.rs: its phones and emails
 //!   words.rs: what the box's devices tell each other: copies of what they send, and names
 //! ```
 //!
@@ -34,6 +34,7 @@ mod contacts;
 mod devices;
 mod erasing;
 mod error;
+mod identifiers;
 mod key_times;
 mod linking;
 mod listening;
@@ -65,6 +66,7 @@ pub use self::acts::Acts;
 pub use self::contacts::{Contact, Found, LookupBy};
 pub use self::devices::{OwnDevice, Standing};
 pub use self::error::DeviceError;
+pub use self::identifiers::OwnIdentifier;
 pub use self::key_times::{KeyState, PastKey};
 pub use self::linking::{Linking, Welcome};
 pub use self::listening::{Heard, Listener};

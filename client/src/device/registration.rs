@@ -82,12 +82,7 @@ impl Device {
             .as_ref()
             .and_then(|identifier| identifier.to_identifier())
             .ok_or(DeviceError::NotRegistered)?;
-        // People copy codes with the spaces and dashes that make them readable.
-        let code: String = code
-            .chars()
-            .filter(|c| !c.is_whitespace() && *c != '-')
-            .collect();
-        let identity = self.identity();
+        let (identity, code) = (self.identity(), digits(code));
         let request = registering::authorize_request(&identity, &box_id, &identifier, &code);
         let response = self.connection.call::<Authorize>(&request, None).await?;
         let signer = registering::authorized_signer(&identity, box_id, response)?;
@@ -118,4 +113,11 @@ impl Device {
             },
         }
     }
+}
+
+/// A code without the spaces and dashes that make it readable, with which people copy it.
+pub(super) fn digits(code: &str) -> String {
+    code.chars()
+        .filter(|c| !c.is_whitespace() && *c != '-')
+        .collect()
 }

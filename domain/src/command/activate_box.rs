@@ -1,24 +1,25 @@
-//! Authorize, step 2: the box comes to life.
+//! Authorize, step 2: the box comes to life, or has one more identifier.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, Reply};
+use super::{Outcome, Reply, intent};
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceId};
 use crate::rejection::Rejection;
-use crate::tables::{DueKey, Meta, Tables};
+use crate::tables::{Meta, Tables};
 
-/// Authorises a box and its first device, after the box's claim was verified.
+/// Authorises a box and its first device, after the box's claim was verified. In a box that is authorised
+/// already, the identifier is one more that is verified, by whichever of its devices.
 /// Repeating it gives the same token generation, unless that was refused for good when the state was
 /// restored: then it is how a device gets a new one.
 ///
-/// An identifier that the box has not asked for (any more) is refused with
+/// An identifier that the box has not asked for, or lets go of, is refused with
 /// [`Rejection::NoCodeRequested`]: Register again puts it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivateBox {
     /// The box.
     pub box_id: BoxId,
-    /// Its first device.
+    /// Its first device, or any one later.
     pub device: DeviceId,
     /// The identifier that was verified.
     pub identifier: IdentifierHash,
@@ -38,6 +39,9 @@ impl ActivateBox {
         if profile.active && !device.authorised {
             return Ok(Err(Rejection::UnknownDevice));
         }
+        if profile.leaving.contains(&self.identifier) {
+            return Ok(Err(Rejection::NoCodeRequested));
+        }
         let mut identifiers = profile.identifiers.iter_mut();
         let Some(identifier) = identifiers.find(|known| known.hash == self.identifier) else {
             return Ok(Err(Rejection::NoCodeRequested));
@@ -54,9 +58,8 @@ impl ActivateBox {
         if profile != before {
             tables.put_profile(&self.box_id, &profile)?;
         }
-        if let Some(intent) = tables.intent(&self.box_id)? {
-            tables.remove_due(intent.expires_at, &DueKey::Intent(self.box_id))?;
-            tables.delete_intent(&self.box_id)?;
+        if !before.active || profile.is_settled() {
+            intent::close(tables, &self.box_id)?;
         }
         Ok(Ok(Outcome::BoxActivated { token_generation }))
     }

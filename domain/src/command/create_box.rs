@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, Reply};
+use super::{Outcome, Reply, intent};
 use crate::chain::KeyRecord;
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceId, Sequence};
-use crate::profile::{DeviceState, Intent, Profile, ProfileIdentifier};
+use crate::profile::{DeviceState, Profile, ProfileIdentifier};
 use crate::rejection::Rejection;
-use crate::tables::{DueKey, Meta, Tables};
+use crate::tables::{Meta, Tables};
 
 /// Makes a box that waits for its first identifier. The row is also the intent from which the
 /// leader can finish a half-done Authorize. Repeating it, also with another identifier, is fine
@@ -61,7 +61,7 @@ impl CreateBox {
         };
         profile.put_pending_identifier(self.pending_identifier());
         tables.put_profile(&self.box_id, &profile)?;
-        self.put_intent(tables, meta, device)?;
+        intent::open(tables, meta, &self.box_id, device)?;
         Ok(Ok(Outcome::BoxCreated))
     }
 
@@ -101,21 +101,5 @@ impl CreateBox {
             tables.update_key_record(&self.box_id, &self.record)?;
         }
         Ok(())
-    }
-
-    fn put_intent<T: Tables>(
-        &self,
-        tables: &mut T,
-        meta: &Meta,
-        device: DeviceId,
-    ) -> Result<(), T::Error> {
-        let due = DueKey::Intent(self.box_id);
-        if let Some(earlier) = tables.intent(&self.box_id)? {
-            tables.remove_due(earlier.expires_at, &due)?;
-        }
-        let expires_at = meta.clock.plus_millis(meta.limits.pending_box_ttl_ms);
-        let intent = Intent { device, expires_at };
-        tables.put_intent(&self.box_id, &intent)?;
-        tables.add_due(expires_at, &due)
     }
 }

@@ -18,7 +18,8 @@ const PAGE_BYTES: u64 = 1024 * 1024;
 const SWEEP_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Removes up to `limit` rows of the routed partition that have expired by the partition's expiry
-/// clock: envelopes, codes, pending claims, and boxes that were never authorised.
+/// clock: envelopes, codes, pending claims, boxes that were never authorised, and identifiers that were
+/// never verified.
 ///
 /// It looks at no more than `limit` markers and `limit` envelopes; a queue that it does not finish
 /// remembers how far it was swept. A pending claim goes in two steps: its code leaves the outbox
@@ -154,20 +155,28 @@ impl Sweep {
         Ok(true)
     }
 
-    /// Drops a box that never was authorised, with all its rows.
+    /// Drops a box that never was authorised, with all its rows. In one that was, what is not verified is on its
+    /// way out from now on, like what is removed: a code may have been right, and nobody has told the box.
     fn intent<T: Tables>(&mut self, tables: &mut T, box_id: &BoxId) -> Result<bool, T::Error> {
         let intent = tables.intent(box_id)?;
         if intent.is_none_or(|intent| intent.expires_at > self.now) {
             return Ok(true);
         }
-        tables.delete_intent(box_id)?;
-        if tables
-            .profile(box_id)?
-            .is_some_and(|profile| !profile.active)
-        {
-            tables.delete_profile(box_id)?;
-            tables.delete_pending_key_record(box_id)?;
+        match tables.profile(box_id)? {
+            Some(mut profile) if profile.active && !profile.is_settled() => {
+                if profile.leave_unverified() {
+                    tables.put_profile(box_id, &profile)?;
+                    self.count_row();
+                }
+                return Ok(true);
+            }
+            Some(profile) if !profile.active => {
+                tables.delete_profile(box_id)?;
+                tables.delete_pending_key_record(box_id)?;
+            }
+            _ => {}
         }
+        tables.delete_intent(box_id)?;
         self.count_row();
         Ok(true)
     }

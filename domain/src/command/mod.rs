@@ -6,6 +6,7 @@
 
 mod acknowledge;
 mod activate_box;
+mod add_identifier;
 mod admit;
 mod adopt;
 mod block;
@@ -14,12 +15,15 @@ mod create_box;
 mod enqueue;
 mod expire;
 mod extend_chain;
+mod intent;
 mod join_box;
 mod mark_code_sent;
 mod mark_code_unsent;
 mod offer_device;
 mod open_claim;
 mod place;
+mod release_claim;
+mod remove_identifier;
 mod update_key;
 mod verify_claim;
 
@@ -33,6 +37,7 @@ use crate::wire::Writer;
 
 pub use acknowledge::Acknowledge;
 pub use activate_box::ActivateBox;
+pub use add_identifier::AddIdentifier;
 pub use admit::{Admit, IssueToken, RevokeToken};
 pub use adopt::Adopt;
 pub use block::Block;
@@ -47,6 +52,8 @@ pub use mark_code_unsent::MarkCodeUnsent;
 pub use offer_device::OfferDevice;
 pub use open_claim::OpenClaim;
 pub use place::{HISTORY_ROWS, Place};
+pub use release_claim::ReleaseClaim;
+pub use remove_identifier::{DropIdentifier, RemoveIdentifier};
 pub use update_key::UpdateKey;
 pub use verify_claim::VerifyClaim;
 
@@ -127,6 +134,14 @@ pub enum Command {
     JoinBox(JoinBox),
     /// Lets a device find the box that has added it, in the device's directory partition.
     OfferDevice(OfferDevice),
+    /// Lists another identifier in a box, to be verified like the first one.
+    AddIdentifier(AddIdentifier),
+    /// Begins to take an identifier from a box.
+    RemoveIdentifier(RemoveIdentifier),
+    /// Takes a box's claims to an identifier from it, in the identifier's partition.
+    ReleaseClaim(ReleaseClaim),
+    /// Takes an identifier off a box's list, once its claims are released.
+    DropIdentifier(DropIdentifier),
 }
 
 impl Command {
@@ -143,6 +158,9 @@ impl Command {
             Self::UpdateKey(command) => Some(command.device.box_id),
             Self::ExtendChain(command) => Some(command.box_id),
             Self::JoinBox(command) => Some(command.device.box_id),
+            Self::AddIdentifier(command) => Some(command.device.box_id),
+            Self::RemoveIdentifier(command) => Some(command.device.box_id),
+            Self::DropIdentifier(command) => Some(command.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
             | Self::OfferDevice(_)
@@ -150,6 +168,7 @@ impl Command {
             | Self::MarkCodeSent(_)
             | Self::MarkCodeUnsent(_)
             | Self::VerifyClaim(_)
+            | Self::ReleaseClaim(_)
             | Self::Expire(_)
             | Self::Place(_)
             | Self::IssueToken(_)
@@ -178,6 +197,10 @@ impl Command {
             | Self::Acknowledge(_)
             | Self::Block(_)
             | Self::UpdateKey(_)
+            | Self::AddIdentifier(_)
+            | Self::RemoveIdentifier(_)
+            | Self::ReleaseClaim(_)
+            | Self::DropIdentifier(_)
             | Self::Expire(_)
             | Self::Place(_)
             | Self::IssueToken(_)
@@ -269,6 +292,20 @@ pub enum Outcome {
     BoxJoined {
         /// The generation of its token.
         token_generation: u64,
+    },
+    /// The box lists the identifier, verified or not.
+    IdentifierAdded,
+    /// The identifier is on its way out of the box: it is to be released.
+    IdentifierLeaving {
+        /// The generation under which the box lists it, or 0 if it is not verified.
+        generation: u64,
+    },
+    /// The box does not list the identifier any more.
+    IdentifierRemoved,
+    /// The box has no pending claim to the identifier, and none of the named generation.
+    ClaimReleased {
+        /// The generation of a later one that it has.
+        held: Option<u64>,
     },
 }
 

@@ -6,6 +6,7 @@ use super::{
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, Sequence};
+use crate::profile::DeviceState;
 use crate::tables::{InboxKey, Meta, QueueState, ReadTables};
 use crate::time::Timestamp;
 
@@ -64,7 +65,7 @@ pub fn answer<T: ReadTables>(
             Answer::Outbox(outbox(tables, now, after.as_ref(), *limit)?)
         }
         Query::PendingBoxes { after, limit, .. } => {
-            Answer::PendingBoxes(pending(tables, after.as_ref(), *limit)?)
+            Answer::PendingBoxes(pending(tables, &meta, after.as_ref(), *limit)?)
         }
         Query::VerifiedClaim(identifier) => {
             let claim = tables.claim(&InboxKey::Identifier(*identifier))?;
@@ -84,6 +85,17 @@ pub fn answer<T: ReadTables>(
         Query::Map => Answer::Map(tables.cluster_map()?.unwrap_or_default()),
         Query::MapHistory { after, limit } => {
             Answer::MapHistory(tables.map_changes(*after, *limit)?)
+        }
+        Query::Identifiers(box_id) => {
+            let profile = tables.profile(box_id)?.unwrap_or_default();
+            let mut listed = profile.identifiers;
+            listed.retain(|known| !profile.leaving.contains(&known.hash));
+            Answer::Identifiers(listed)
+        }
+        Query::Discoverable { identifier, box_id } => {
+            let claim = tables.claim(&InboxKey::Identifier(*identifier))?;
+            let own = claim.filter(|claim| claim.box_id == *box_id);
+            Answer::Discoverable(own.map(|own| own.discoverable))
         }
         Query::JoinTokens => {
             let now = now.max(meta.clock);
@@ -232,17 +244,35 @@ fn outbox<T: ReadTables>(
 
 fn pending<T: ReadTables>(
     tables: &T,
+    meta: &Meta,
     after: Option<&BoxId>,
     limit: u32,
 ) -> Result<Vec<PendingBox>, T::Error> {
     let rows = tables.intents(after, limit)?.into_iter();
     rows.map(|(box_id, intent)| {
+        let profile = tables.profile(&box_id)?.unwrap_or_default();
+        let mut device = Some(intent.device);
+        if profile.active {
+            // Whoever asked may be gone; and who is to be let in again must ask for that itself.
+            let mut devices = profile.devices.iter();
+            let refused = meta.restored.refused_tokens;
+            let is_let_in =
+                |state: &DeviceState| state.authorised && state.token_generation > refused;
+            device = devices
+                .find(|(_, state)| is_let_in(state))
+                .map(|(device, _)| *device);
+        }
         // Not just the last one: an earlier one may be verified already.
-        let asked = tables.profile(&box_id)?.unwrap_or_default().identifiers;
+        let identifiers = profile.unverified().filter(|_| device.is_some());
+        let leaving = profile.leaving.iter().filter_map(|hash| {
+            let listed = profile.identifier(hash)?;
+            Some((*hash, listed.named_generation()))
+        });
         Ok(PendingBox {
             box_id,
-            device: intent.device,
-            identifiers: asked.into_iter().map(|asked| asked.hash).collect(),
+            device: device.unwrap_or(intent.device),
+            identifiers: identifiers.collect(),
+            leaving: leaving.collect(),
         })
     })
     .collect()

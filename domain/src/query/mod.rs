@@ -12,6 +12,7 @@ use crate::ids::{
     BoxId, Counter, DeviceAddress, DeviceId, Epoch, MapVersion, PartitionId, Sequence,
 };
 use crate::placement::{ClusterMap, JoinToken, MapHistoryRow};
+use crate::profile::ProfileIdentifier;
 use crate::time::Timestamp;
 
 /// A question to one partition.
@@ -52,7 +53,7 @@ pub enum Query {
         /// At most this many.
         limit: u32,
     },
-    /// Some boxes that wait for their first identifier (half-done registrations), in order.
+    /// Some boxes with identifiers on their way in (half-done registrations) or out, in order.
     PendingBoxes {
         /// The partition.
         partition: PartitionId,
@@ -80,6 +81,15 @@ pub enum Query {
     JoinTokens,
     /// Which box a device has bound itself to, if it has. (Directory partition of the device.)
     BoundDevice(DeviceId),
+    /// The identifiers that a box lists, less those that are on their way out.
+    Identifiers(BoxId),
+    /// Whether a box has an identifier, and may be found by it. (Directory partition of the identifier.)
+    Discoverable {
+        /// The identifier.
+        identifier: IdentifierHash,
+        /// The box.
+        box_id: BoxId,
+    },
 }
 
 impl Query {
@@ -129,6 +139,10 @@ pub enum Answer {
     MapHistory(Vec<MapHistoryRow>),
     /// To [`Query::JoinTokens`]: by the numbers that they are for.
     JoinTokens(Vec<JoinToken>),
+    /// To [`Query::Identifiers`]: the oldest first; none for no such box.
+    Identifiers(Vec<ProfileIdentifier>),
+    /// To [`Query::Discoverable`]: `None` if the box does not have the identifier.
+    Discoverable(Option<bool>),
 }
 
 /// A key record and where the asking device stands in the box's queue.
@@ -192,15 +206,17 @@ pub struct OutboxItem {
     pub expires_at: Timestamp,
 }
 
-/// A half-done registration.
+/// A box with identifiers on their way in or out: a half-done registration, or a later change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingBox {
     /// The box.
     pub box_id: BoxId,
-    /// The device that registered it.
+    /// The device that registered it, or one that is let in.
     pub device: DeviceId,
-    /// The identifiers that it has asked for. Any of them brings the box to life.
+    /// The identifiers that it has asked for and not verified. Any of them brings a new box to life.
     pub identifiers: Vec<IdentifierHash>,
+    /// Those that are to be released, with the generation under which the box lists each, or 0.
+    pub leaving: Vec<(IdentifierHash, u64)>,
 }
 
 mod answer;

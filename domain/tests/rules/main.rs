@@ -11,6 +11,7 @@ mod common;
 mod devices;
 mod doubted_time;
 mod enqueue;
+mod identifiers;
 mod keys;
 mod mailbox;
 mod model;

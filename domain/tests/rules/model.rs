@@ -2,7 +2,8 @@
 //!
 //! - P2: a retry never makes a second envelope, and is never answered for another text;
 //! - P3: one order per box, the same for all its devices, keeping each sender's order;
-//! - P5: an identifier belongs to at most one box;
+//! - P5: an identifier belongs to at most one box; what a box has proven it lists, and what it removes is free,
+//!   wherever a change of its identifiers broke off;
 //! - P6: a cursor never goes back, and nothing leaves before every device has acknowledged it or it
 //!   expired, by a clock that its leader trusted; a device that joins gets all that comes from then on,
 //!   and one that is revoked gets nothing and holds nothing back;
@@ -19,20 +20,23 @@ use proptest::sample::Index;
 use proptest::test_runner::Config;
 use rossby_domain::chain::{Change, Signer};
 use rossby_domain::command::{
-    Acknowledge, Block, Enqueue, EnvelopeDigest, Expire, ExtendChain, JoinBox,
+    Acknowledge, ActivateBox, AddIdentifier, Block, DropIdentifier, Enqueue, EnvelopeDigest,
+    Expire, ExtendChain, JoinBox, ReleaseClaim, RemoveIdentifier,
 };
-use rossby_domain::ids::{Counter, DeviceAddress, EnvelopeId, Sequence};
+use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Sequence};
 use rossby_domain::limits::Limits;
 use rossby_domain::tables::{ReadTables as _, Tables as _};
+use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Outcome, Query, Rejection, Reply};
 
-use crate::common::model::{Model, ModelBox};
+use crate::common::model::{Model, ModelBox, Owner};
 use crate::common::steps::{
-    BOXES, DEVICES, NUMBERS, Send, Step, device, device_seed, devices, directory, limits, mail,
-    numbered,
+    BOXES, DEVICES, NUMBERS, Send, Step, device, device_seed, devices, directory, identifiers,
+    limits, mail, numbered,
 };
 use crate::common::world::{
-    DAY_MS, World, address, box_id, identifier, open_claim, open_hidden_claim, verify_claim,
+    DAY_MS, World, address, box_id, identifier, open_claim, open_hidden_claim, pending_boxes,
+    to_finish, verify_claim,
 };
 use crate::common::{self, kem, link, public_key};
 
@@ -54,11 +58,15 @@ impl Run {
         let mut model = Model::new(limits, world.now, last_generation);
         for seed in BOXES {
             let first = BTreeMap::from([(numbered(seed, 0).device, 0)]);
+            let generation = generation_of(&world, seed);
             let first = ModelBox {
                 cursors: first,
+                listed: BTreeMap::from([(seed, generation)]),
                 ..ModelBox::default()
             };
             model.boxes.insert(seed, first);
+            let owner = Owner::of_first(seed, generation);
+            model.owners.insert(seed, owner);
         }
         let mut run = Self {
             twin: world.clone(),
@@ -156,6 +164,31 @@ impl Run {
                 assert_eq!(reply, expected);
             }
             Step::VerifyClaim { seed, number, code } => self.verify(*seed, *number, *code),
+            Step::AddIdentifier {
+                seed,
+                by,
+                number,
+                code,
+                opened,
+            } => self.add_identifier(*seed, *by, meant(*seed, *number), *code, *opened),
+            Step::ProveIdentifier {
+                seed,
+                by,
+                number,
+                code,
+                told,
+            } => self.prove_identifier(*seed, *by, meant(*seed, *number), *code, *told),
+            Step::RemoveIdentifier {
+                seed,
+                by,
+                number,
+                stale,
+            } => self.remove_identifier(*seed, *by, meant(*seed, *number), *stale),
+            Step::Finish => {
+                for command in to_finish(&self.world) {
+                    self.finish(command);
+                }
+            }
             Step::Wait { millis } => {
                 self.model.now = self.model.now.plus_millis(*millis);
                 self.world.now = self.model.now;
@@ -167,6 +200,7 @@ impl Run {
                     panic!("{reply:?}")
                 };
                 assert!(removed <= *limit);
+                self.forget_unproven();
             }
             Step::Trust { clock } => {
                 self.world.may_expire = *clock;
@@ -267,6 +301,133 @@ impl Run {
         assert_eq!(self.apply(Command::JoinBox(join)), expected);
     }
 
+    /// As the service does it: the box lists the identifier, then the claim is opened.
+    fn add_identifier(&mut self, seed: u8, by: u8, number: u8, code: u8, opened: bool) {
+        let device = numbered(seed, by);
+        let until = self.asked_until();
+        let target = self.model.boxes.get_mut(&seed).unwrap();
+        let expected = target.add_identifier(&device.device, number, until);
+        let add = AddIdentifier {
+            device,
+            identifier: identifier(number),
+            sealed_identifier: Bytes::from_static(b"sealed"),
+            discoverable: true,
+        };
+        let reply = self.apply(Command::AddIdentifier(add));
+        assert_eq!(reply, expected);
+        if opened && reply == Ok(Outcome::IdentifierAdded) {
+            let reply = self.apply(open_claim(seed, number, code));
+            assert_eq!(reply, self.model.open_claim(seed, number, code, true));
+        }
+    }
+
+    fn prove_identifier(&mut self, seed: u8, by: u8, number: u8, code: u8, told: bool) {
+        let target = &self.model.boxes[&seed];
+        if !target.staying().contains_key(&number) {
+            return;
+        }
+        self.verify(seed, number, code);
+        let owner = self.model.owners.get(&number).copied();
+        let Some(owner) = owner.filter(|owner| told && owner.seed == seed) else {
+            return;
+        };
+        let device = numbered(seed, by).device;
+        let activate = ActivateBox {
+            box_id: box_id(seed),
+            device,
+            identifier: identifier(number),
+            generation: owner.generation,
+        };
+        let reply = self.apply(Command::ActivateBox(activate));
+        let target = self.model.boxes.get_mut(&seed).unwrap();
+        if !target.cursors.contains_key(&device) {
+            assert_eq!(reply, Err(Rejection::UnknownDevice));
+            return;
+        }
+        let token_generation = 1;
+        assert_eq!(reply, Ok(Outcome::BoxActivated { token_generation }));
+        target.listed.insert(number, owner.generation);
+    }
+
+    fn remove_identifier(&mut self, seed: u8, by: u8, number: u8, stale: bool) {
+        let device = numbered(seed, by);
+        let until = self.asked_until();
+        let target = self.model.boxes.get_mut(&seed).unwrap();
+        let generation = target.listed.get(&number).copied().unwrap_or_default();
+        let generation = generation + u64::from(stale);
+        let expected = target.remove_identifier(&device.device, number, generation, until);
+        let remove = RemoveIdentifier {
+            device,
+            identifier: identifier(number),
+            generation,
+        };
+        assert_eq!(self.apply(Command::RemoveIdentifier(remove)), expected);
+    }
+
+    fn finish(&mut self, command: Command) {
+        let reply = self.apply(command.clone());
+        match command {
+            Command::ActivateBox(ActivateBox {
+                box_id,
+                identifier,
+                generation,
+                ..
+            }) => {
+                let token_generation = 1;
+                assert_eq!(reply, Ok(Outcome::BoxActivated { token_generation }));
+                let number = identifier.as_bytes()[0];
+                self.model_of(box_id).listed.insert(number, generation);
+            }
+            Command::ReleaseClaim(ReleaseClaim {
+                box_id: released_by,
+                identifier,
+                generation,
+            }) => {
+                let mut seeds = BOXES;
+                let seed = seeds.find(|seed| box_id(*seed) == released_by).unwrap();
+                let number = identifier.as_bytes()[0];
+                assert_eq!(reply, self.model.release(seed, number, generation));
+            }
+            Command::DropIdentifier(DropIdentifier {
+                box_id, identifier, ..
+            }) => {
+                assert_eq!(reply, Ok(Outcome::IdentifierRemoved));
+                let number = identifier.as_bytes()[0];
+                let target = self.model_of(box_id);
+                assert!(target.leaving.remove(&number));
+                target.listed.remove(&number);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn model_of(&mut self, meant: BoxId) -> &mut ModelBox {
+        let mut boxes = self.model.boxes.iter_mut();
+        boxes.find(|(seed, _)| box_id(**seed) == meant).unwrap().1
+    }
+
+    fn asked_until(&self) -> Timestamp {
+        let limits = &self.model.limits;
+        self.model.now.plus_millis(limits.pending_box_ttl_ms)
+    }
+
+    /// What is not proven may be forgotten once its time is over, and not before.
+    fn forget_unproven(&mut self) {
+        for seed in BOXES {
+            let shown = listed(&self.world, seed);
+            let (now, target) = (
+                self.model.expired_by,
+                self.model.boxes.get_mut(&seed).unwrap(),
+            );
+            for (number, generation) in target.staying() {
+                if !shown.contains_key(&number) {
+                    assert!(generation == 0 && target.asked_until <= now);
+                    target.leaving.insert(number);
+                }
+            }
+        }
+    }
+
     fn verify(&mut self, seed: u8, number: u8, code: u8) {
         let reply = self.apply(verify_claim(seed, number, code));
         let expected = self.model.verify_claim(seed, number, code);
@@ -313,11 +474,32 @@ impl Run {
                 assert_eq!(page.status.last.0, target.log.len() as u64);
             }
         }
-        for number in NUMBERS {
+        for number in NUMBERS.chain(BOXES) {
             let query = Query::VerifiedClaim(identifier(number));
             let owner = self.model.owners.get(&number);
             let expected = owner.map(|owner| (box_id(owner.seed), owner.generation));
             assert_eq!(self.world.query(&query), Answer::VerifiedClaim(expected));
+        }
+        for seed in BOXES {
+            let staying = self.model.boxes[&seed].staying();
+            assert_eq!(listed(&self.world, seed), staying, "box {seed}");
+        }
+    }
+
+    /// Once nothing is half-done, boxes list what they have and nothing else.
+    fn check_what_boxes_have(&self) {
+        assert_eq!(pending_boxes(&self.world), []);
+        for number in NUMBERS.chain(BOXES) {
+            let generation = generation_of(&self.world, number);
+            let owners = BOXES.filter(|seed| listed(&self.world, *seed).contains_key(&number));
+            let owners: Vec<u8> = owners.collect();
+            match generation {
+                0 => assert_eq!(owners, [], "{number}"),
+                _ => assert_eq!(owners.len(), 1, "{number}"),
+            }
+            for seed in owners {
+                assert_eq!(listed(&self.world, seed)[&number], generation);
+            }
         }
     }
 
@@ -330,6 +512,9 @@ impl Run {
         self.world.now = self.model.now.plus_millis(100 * DAY_MS);
         self.world.may_expire = true;
         self.world.expire_all();
+        for command in to_finish(&self.world) {
+            self.world.apply(command).unwrap();
+        }
         for (seed, target) in &self.model.boxes {
             let state = self
                 .world
@@ -367,6 +552,29 @@ impl Run {
     }
 }
 
+/// The identifier that a step means.
+fn meant(seed: u8, number: u8) -> u8 {
+    if number == 0 { seed } else { number }
+}
+
+/// The generation under which somebody has an identifier, or 0.
+fn generation_of(world: &World, number: u8) -> u64 {
+    match world.query(&Query::VerifiedClaim(identifier(number))) {
+        Answer::VerifiedClaim(claim) => claim.map_or(0, |(_, generation)| generation),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a box shows as its identifiers.
+fn listed(world: &World, seed: u8) -> BTreeMap<u8, u64> {
+    let Answer::Identifiers(listed) = world.query(&Query::Identifiers(box_id(seed))) else {
+        panic!()
+    };
+    let listed = listed.into_iter();
+    let listed = listed.map(|known| (known.hash.as_bytes()[0], known.named_generation()));
+    listed.collect()
+}
+
 fn config() -> Config {
     let cases = if std::env::var_os("ROSSBY_LONG").is_some() {
         5_000
@@ -388,7 +596,7 @@ proptest! {
         limits in limits(),
         steps in prop::collection::vec(mail(), 1..60),
     ) {
-        follow(limits, &steps);
+        let _ = follow(limits, &steps);
     }
 
     #[test]
@@ -396,7 +604,18 @@ proptest! {
         limits in limits(),
         steps in prop::collection::vec(directory(), 1..60),
     ) {
-        follow(limits, &steps);
+        let _ = follow(limits, &steps);
+    }
+
+    #[test]
+    fn identifiers_come_and_go_as_the_promises_say(
+        limits in limits(),
+        steps in prop::collection::vec(
+            prop_oneof![8 => identifiers(), 1 => devices()], 1..80
+        ),
+    ) {
+        let run = follow(limits, &steps);
+        run.check_what_boxes_have();
     }
 
     #[test]
@@ -404,7 +623,7 @@ proptest! {
         limits in limits(),
         steps in prop::collection::vec(prop_oneof![3 => mail(), 2 => devices()], 1..60),
     ) {
-        follow(limits, &steps);
+        let _ = follow(limits, &steps);
     }
 
     #[test]
@@ -412,17 +631,18 @@ proptest! {
         limits in limits(),
         steps in prop::collection::vec(prop_oneof![3 => mail(), 2 => directory()], 1..100),
     ) {
-        follow(limits, &steps);
+        let _ = follow(limits, &steps);
     }
 }
 
-fn follow(limits: Limits, steps: &[Step]) {
+fn follow(limits: Limits, steps: &[Step]) -> Run {
     let mut run = Run::new(limits);
     for step in steps {
         run.step(step);
         run.check();
     }
     run.check_the_end();
+    run
 }
 
 #[test]

@@ -192,6 +192,27 @@ proptest! {
         let email = Identifier::email(&format!(" {mixed}\t"))?;
         prop_assert_eq!(email.as_str(), text);
     }
+
+    #[test]
+    fn what_is_not_ascii_is_refused_as_such_wherever_it_stands(
+        other in any::<char>().prop_filter("ASCII", |c| !c.is_ascii()),
+        at in 1..15_usize,
+    ) {
+        // Letters that look the same, or become the same in lower case (the Kelvin sign), are others.
+        let within = |text: &str| format!("{}{other}{}", &text[..at.min(text.len() - 1)], &text[at.min(text.len() - 1)..]);
+        let email = Identifier::email(&within("ada.k@example.org"));
+        prop_assert_eq!(email, Err(IdentifierError::EmailNotAscii));
+        let phone = Identifier::phone(&within("+491701234567"));
+        prop_assert_eq!(phone, Err(IdentifierError::NotAPhoneDigit));
+    }
+
+    #[test]
+    fn a_tag_makes_another_address(tag in "[a-z0-9]{1,8}") {
+        let plain = Identifier::email("ada@example.org")?;
+        let tagged = Identifier::email(&format!("Ada+{tag}@Example.ORG"))?;
+        prop_assert_eq!(tagged.as_str(), format!("ada+{tag}@example.org"));
+        prop_assert_ne!(tagged, plain);
+    }
 }
 
 #[test]
@@ -335,6 +356,25 @@ fn statements_are_the_bytes_that_the_protocol_says() {
     assert_eq!(
         statement::authorize(&box_id, &device, &email, "12345678"),
         expected
+    );
+
+    let of_identifier = |label: &str, rest: &[u8]| {
+        let mut expected = vec![0, 0, 0, label.len() as u8];
+        expected.extend_from_slice(label.as_bytes());
+        expected.extend_from_slice(box_id.as_bytes());
+        expected.extend_from_slice(&[4; 16]);
+        expected.extend_from_slice(&[2, 0, 0, 0, 6]);
+        expected.extend_from_slice(b"a@b.cd");
+        expected.extend_from_slice(rest);
+        expected
+    };
+    assert_eq!(
+        statement::add_identifier(&box_id, &device, &email, true),
+        of_identifier("rossby add identifier v1", &[1])
+    );
+    assert_eq!(
+        statement::remove_identifier(&box_id, &device, &email, 258),
+        of_identifier("rossby remove identifier v1", &[0, 0, 0, 0, 0, 0, 1, 2])
     );
 }
 

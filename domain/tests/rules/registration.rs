@@ -10,7 +10,7 @@ use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
 
 use crate::common::world::{
     DAY_MS, MINUTE_MS, World, address, box_id, create_box, identifier, open_claim,
-    open_hidden_claim, verify_claim,
+    open_hidden_claim, pending_boxes, pending_boxes_after, verify_claim,
 };
 use crate::common::{self, device_id, genesis, kem};
 
@@ -30,22 +30,6 @@ fn outbox(world: &World) -> Vec<OutboxItem> {
     };
     match world.query(&query) {
         Answer::Outbox(items) => items,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn pending_boxes(world: &World) -> Vec<PendingBox> {
-    pending_boxes_after(world, None, 100)
-}
-
-fn pending_boxes_after(world: &World, after: Option<BoxId>, limit: u32) -> Vec<PendingBox> {
-    let query = Query::PendingBoxes {
-        partition: common::world::partition(),
-        after,
-        limit,
-    };
-    match world.query(&query) {
-        Answer::PendingBoxes(boxes) => boxes,
         other => panic!("{other:?}"),
     }
 }
@@ -95,6 +79,7 @@ fn a_new_box_is_there_but_not_active_until_its_claim_is_verified() {
         box_id: box_id(1),
         device: device_id(1),
         identifiers: vec![identifier(1)],
+        leaving: Vec::new(),
     };
     assert_eq!(pending_boxes(&world), [expected]);
 

@@ -36,20 +36,28 @@ pub struct DeviceArgs {
     pub timeout: u64,
 }
 
+/// A phone or an email.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct IdentifierArgs {
+    /// The phone number, with + and country code.
+    #[arg(long, value_name = "NUMBER")]
+    pub phone: Option<String>,
+    /// The email address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub email: Option<String>,
+}
+
 /// `rossby register`.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("identifier").required(true), after_help = "\
+#[command(after_help = "\
 Examples:
   rossby register --email alice@example.org --server https://rossby.example.org --ca ca.crt
   rossby register --phone +491701234567 --server 127.0.0.1:7470
 Again, before the code was accepted: another code.")]
 pub struct RegisterArgs {
-    /// The phone number, with + and country code.
-    #[arg(long, value_name = "NUMBER", group = "identifier")]
-    pub phone: Option<String>,
-    /// The email address.
-    #[arg(long, value_name = "ADDRESS", group = "identifier")]
-    pub email: Option<String>,
+    #[command(flatten)]
+    pub identifier: IdentifierArgs,
     /// A server of the service: https://host:port, or 127.0.0.1:port on this machine. Several times
     /// for several servers.
     #[arg(long = "server", value_name = "URL")]
@@ -477,6 +485,44 @@ fn device_name(text: &str) -> Result<DeviceName, DeviceNameError> {
 
 fn link_code(text: &str) -> Result<LinkCode, LinkCodeError> {
     LinkCode::from_text(text)
+}
+
+/// `rossby identifiers`.
+#[derive(Debug, Subcommand)]
+pub enum IdentifiersCommand {
+    /// Adds a phone or email: a code is sent there, which the same command takes with --code.
+    #[command(after_help = "\
+Examples:
+  rossby identifiers add --phone +491701234567
+  rossby identifiers add --phone +491701234567 --code 12345678
+  rossby identifiers add --email alice@work.example --private
+
+A box has at most 8. Again, without --code: another code. Adding one that the box has already, with or without
+--private, changes whether others find the box by it, once its code is given.")]
+    Add {
+        #[command(flatten)]
+        identifier: IdentifierArgs,
+        /// Others can not find this box by it.
+        #[arg(long, conflicts_with = "code")]
+        private: bool,
+        /// The code that was sent there: 8 digits.
+        #[arg(long, value_name = "CODE", value_parser = code)]
+        code: Option<String>,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Takes a phone or email from this box. It is free for others at once. The last one can't be removed.
+    Remove {
+        #[command(flatten)]
+        identifier: IdentifierArgs,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Shows the phones and emails of this box.
+    List {
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
 }
 
 /// `rossby keys`.

@@ -27,6 +27,8 @@ impl From<DeviceError> for Failure {
             DeviceError::NotLinked => Self::new(Exit::Unauthenticated, message)
                 .help("rossby devices link shows its code and goes on"),
             DeviceError::NoSuchDevice => Self::new(Exit::NotFound, message),
+            DeviceError::NoSuchIdentifier => Self::new(Exit::NotFound, message)
+                .help("rossby identifiers list shows those that it has"),
             DeviceError::LinkedAlready
             | DeviceError::LinkRefused(_)
             | DeviceError::NotForOthers => Self::new(Exit::Refused, message),

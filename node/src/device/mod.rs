@@ -12,6 +12,7 @@ mod args;
 mod contacts;
 mod devices;
 mod failure;
+mod identifiers;
 mod inbox;
 mod keys;
 mod link;
@@ -31,8 +32,9 @@ mod whoami;
 use clap::Subcommand;
 
 use self::args::{
-    AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs, InboxArgs,
-    KeysCommand, ListenArgs, ReactArgs, RegisterArgs, SafetyCommand, SendArgs, WhoAmIArgs,
+    AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs,
+    IdentifiersCommand, InboxArgs, KeysCommand, ListenArgs, ReactArgs, RegisterArgs, SafetyCommand,
+    SendArgs, WhoAmIArgs,
 };
 pub use self::failure::of_call;
 use crate::exit::Failure;
@@ -68,6 +70,9 @@ pub enum DeviceCommand {
     /// The devices of this box: link, approve, list, rename, revoke.
     #[command(subcommand)]
     Devices(DevicesCommand),
+    /// The phones and emails of this box: add, remove, list.
+    #[command(subcommand)]
+    Identifiers(IdentifiersCommand),
     /// This device's own keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -95,6 +100,7 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::Inbox(args) => inbox::run(&args).await,
             DeviceCommand::Listen(args) => listen::run(&args).await,
             DeviceCommand::Devices(command) => devices::run(&command).await,
+            DeviceCommand::Identifiers(command) => identifiers::run(&command).await,
             DeviceCommand::Keys(command) => keys::run(&command).await,
             DeviceCommand::Whoami(args) => whoami::run(&args),
             DeviceCommand::Block(args) => contacts::block(&args, true).await,

@@ -10,7 +10,7 @@ use rossby_client::store::KdfCost;
 use rossby_domain::identifier::Identifier;
 use serde_json::json;
 
-use super::args::{AuthorizeArgs, RegisterArgs};
+use super::args::{AuthorizeArgs, IdentifierArgs, RegisterArgs};
 use super::open::{environment, home, open};
 use super::passphrase::{Purpose, obtain};
 use crate::exit::{Exit, Failure};
@@ -18,7 +18,7 @@ use crate::output;
 
 /// Makes the device if it is not there yet, and asks for its box.
 pub async fn register(args: &RegisterArgs) -> Result<(), Failure> {
-    let identifier = identifier_of(args)?;
+    let identifier = identifier_of(&args.identifier)?;
     let servers = servers_of(&args.servers, args.ca.as_deref())?;
     let device = make_or_open(args, &servers)?;
     let registered = device.register(&identifier, !args.private).await?;
@@ -65,7 +65,7 @@ pub async fn authorize(args: &AuthorizeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn identifier_of(args: &RegisterArgs) -> Result<Identifier, Failure> {
+pub(super) fn identifier_of(args: &IdentifierArgs) -> Result<Identifier, Failure> {
     let identifier = match (&args.phone, &args.email) {
         (Some(phone), _) => Identifier::phone(phone),
         (None, Some(email)) => Identifier::email(email),

@@ -16,6 +16,7 @@ use rossby_proto::v1::send_outcome::Result as Outcome;
 use rossby_raft::ProposeError;
 use tokio::time::{Instant, timeout};
 
+use crate::identifiers;
 use crate::support::{Resident, TestDevice, envelope, phone_of, refusal, sequence};
 use world::{NODES, ONE, STUCK, THREE, TWO, World, code, owner};
 
@@ -327,6 +328,51 @@ async fn a_half_done_authorize_over_two_groups_is_finished() {
         answer == Answer::DeviceAuth(Some(1))
     };
     world.eventually("the box is activated", is_active).await;
+}
+
+#[tokio::test]
+async fn a_phone_whose_directory_is_in_another_group_is_added_and_removed_from_every_node() {
+    let world = World::new().await;
+    let anna = world.resident(1, 4, 1, ANNA).await;
+    let (phone, _) = phone_elsewhere(&world);
+    let (adding, removing) = (identifiers::adding, identifiers::removing);
+    let added: v1::AddIdentifierResponse = world
+        .signed(
+            2,
+            &anna,
+            RpcPath::AddIdentifier,
+            &adding(&anna, &phone, true),
+        )
+        .await
+        .unwrap();
+    assert!(added.code_ttl_ms > 0);
+    let sent = world.next_code().await;
+    let box_id = anna.address.box_id;
+    let request = anna.device.authorize(box_id.as_bytes(), &phone, &sent);
+    let proving = world.plain(4, RpcPath::Authorize, &request);
+    let _: v1::AuthorizeResponse = proving.await.unwrap();
+    for at in 1..=NODES {
+        let found = lookup(&world, at, &anna, &phone).await;
+        assert_eq!(&found.box_id[..], box_id.as_bytes());
+        let request = v1::ListIdentifiersRequest {};
+        let listing = world.signed(at, &anna, RpcPath::ListIdentifiers, &request);
+        let listed: v1::ListIdentifiersResponse = listing.await.unwrap();
+        let phones = listed.identifiers.iter();
+        let phones: Vec<_> = phones.map(|own| own.identifier.clone().unwrap()).collect();
+        assert_eq!(phones, [phone_of(ANNA), phone_of(&phone)]);
+        assert!(listed.identifiers.iter().all(|own| own.verified));
+        if at == NODES {
+            let generation = listed.identifiers[1].generation;
+            let request = removing(&anna, &phone, generation);
+            let removal = world.signed(3, &anna, RpcPath::RemoveIdentifier, &request);
+            let _: v1::RemoveIdentifierResponse = removal.await.unwrap();
+        }
+    }
+    let by = Some(v1::lookup_key_request::By::Identifier(phone_of(&phone)));
+    let request = v1::LookupKeyRequest { by };
+    let gone: Result<v1::LookupKeyResponse, _> =
+        world.signed(2, &anna, RpcPath::LookupKey, &request).await;
+    assert_eq!(code(&gone.unwrap_err()), Code::NoUser.as_str());
 }
 
 #[tokio::test]

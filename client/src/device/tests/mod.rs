@@ -1,6 +1,7 @@
 //! Devices among themselves, over the real rules of the service.
 
 mod acting;
+mod identifiers;
 mod linking;
 mod listening;
 mod office;

@@ -31,6 +31,64 @@ pub struct ModelBox {
     pub revoked: BTreeSet<DeviceId>,
     pub blocked: BTreeSet<u8>,
     pub chain_version: u64,
+    /// Identifiers that it lists, with the generation of each, or 0.
+    pub listed: BTreeMap<u8, u64>,
+    /// Those of them that are to be released.
+    pub leaving: BTreeSet<u8>,
+    /// Until when it has what is not proven.
+    pub asked_until: Timestamp,
+}
+
+impl ModelBox {
+    /// What is listed and stays.
+    pub fn staying(&self) -> BTreeMap<u8, u64> {
+        let mut staying = self.listed.clone();
+        staying.retain(|number, _| !self.leaving.contains(number));
+        staying
+    }
+
+    /// What becomes of an identifier that a device adds. `until`: when it is forgotten if it is not proven.
+    pub fn add_identifier(&mut self, by: &DeviceId, number: u8, until: Timestamp) -> Reply {
+        if !self.cursors.contains_key(by) {
+            return Err(Rejection::UnknownDevice);
+        }
+        if self.leaving.contains(&number) {
+            let generation = self.listed[&number];
+            return Ok(Outcome::IdentifierLeaving { generation });
+        }
+        if *self.listed.entry(number).or_default() == 0 {
+            self.asked_until = until;
+        }
+        Ok(Outcome::IdentifierAdded)
+    }
+
+    /// What becomes of an identifier that a device removes.
+    pub fn remove_identifier(
+        &mut self,
+        by: &DeviceId,
+        number: u8,
+        named: u64,
+        until: Timestamp,
+    ) -> Reply {
+        if !self.cursors.contains_key(by) {
+            return Err(Rejection::UnknownDevice);
+        }
+        let Some(generation) = self.listed.get(&number).copied() else {
+            return Ok(Outcome::IdentifierRemoved);
+        };
+        if !self.leaving.contains(&number) {
+            if named != generation {
+                return Err(Rejection::IdentifierChanged);
+            }
+            let proven = self.staying().into_values().filter(|other| *other > 0);
+            if generation > 0 && proven.count() == 1 {
+                return Err(Rejection::LastIdentifier);
+            }
+            self.leaving.insert(number);
+            self.asked_until = until;
+        }
+        Ok(Outcome::IdentifierLeaving { generation })
+    }
 }
 
 impl ModelBox {
@@ -169,6 +227,18 @@ pub struct Owner {
     discoverable: bool,
 }
 
+impl Owner {
+    /// Of a box's first identifier, which its seed names.
+    pub fn of_first(seed: u8, generation: u64) -> Self {
+        Self {
+            seed,
+            generation,
+            code: seed,
+            discoverable: true,
+        }
+    }
+}
+
 /// A partition with boxes, each named by the seed of its first device.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -266,6 +336,18 @@ impl Model {
         }
         *cursor = upto.max(*cursor);
         Ok(*cursor)
+    }
+
+    /// Another box may have it now, if this one has it under no later generation.
+    pub fn release(&mut self, seed: u8, number: u8, generation: u64) -> Reply {
+        self.tries.remove(&(number, seed));
+        let held = self.owners.get(&number).filter(|owner| owner.seed == seed);
+        let held = held.map(|owner| owner.generation);
+        if held.is_some_and(|held| held <= generation) {
+            self.owners.remove(&number);
+        }
+        let held = held.filter(|held| *held > generation);
+        Ok(Outcome::ClaimReleased { held })
     }
 
     pub fn open_claim(&mut self, seed: u8, number: u8, code: u8, discoverable: bool) -> Reply {

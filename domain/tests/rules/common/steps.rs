@@ -91,6 +91,31 @@ pub enum Step {
         number: u8,
         code: u8,
     },
+    /// A device adds an identifier (0: its box's first one) and, if nothing comes between, opens the claim.
+    AddIdentifier {
+        seed: u8,
+        by: u8,
+        number: u8,
+        code: u8,
+        opened: bool,
+    },
+    /// A device proves an identifier of its box and, if nothing comes between, tells the box.
+    ProveIdentifier {
+        seed: u8,
+        by: u8,
+        number: u8,
+        code: u8,
+        told: bool,
+    },
+    /// A device begins to remove an identifier, as its box lists it now or did before.
+    RemoveIdentifier {
+        seed: u8,
+        by: u8,
+        number: u8,
+        stale: bool,
+    },
+    /// The leader finishes what is half-done.
+    Finish,
     Wait {
         millis: u64,
     },
@@ -180,6 +205,29 @@ pub fn directory() -> impl Strategy<Value = Step> {
         ),
         8 => (BOXES, NUMBERS, 1..3_u8)
             .prop_map(|(seed, number, code)| Step::VerifyClaim { seed, number, code }),
+        2 => time(),
+    ]
+}
+
+/// Boxes that add, prove and remove identifiers, each step of which may be the last one.
+pub fn identifiers() -> impl Strategy<Value = Step> {
+    let number = || prop_oneof![Just(0), NUMBERS];
+    let often = || prop::bool::weighted(0.7);
+    prop_oneof![
+        4 => (BOXES, 0..3_u8, number(), 1..3_u8, often()).prop_map(
+            |(seed, by, number, code, opened)| {
+                Step::AddIdentifier { seed, by, number, code, opened }
+            }
+        ),
+        6 => (BOXES, 0..3_u8, number(), 1..3_u8, often()).prop_map(
+            |(seed, by, number, code, told)| {
+                Step::ProveIdentifier { seed, by, number, code, told }
+            }
+        ),
+        3 => (BOXES, 0..3_u8, number(), prop::bool::weighted(0.1)).prop_map(
+            |(seed, by, number, stale)| Step::RemoveIdentifier { seed, by, number, stale }
+        ),
+        2 => Just(Step::Finish),
         2 => time(),
     ]
 }

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use rossby_domain::claim::CodeMac;
 use rossby_domain::command::{
-    Acknowledge, ActivateBox, Adopt, Block, ClaimDevice, CreateBox, Enqueue, EnvelopeDigest,
-    Expire, MarkCodeSent, OpenClaim, VerifyClaim,
+    Acknowledge, ActivateBox, Adopt, Block, ClaimDevice, CreateBox, DropIdentifier, Enqueue,
+    EnvelopeDigest, Expire, MarkCodeSent, OpenClaim, ReleaseClaim, VerifyClaim,
 };
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Epoch, PartitionId, Sequence};
 use rossby_domain::limits::Limits;
-use rossby_domain::query::Page;
+use rossby_domain::query::{Page, PendingBox};
 use rossby_domain::tables::MemoryTables;
 use rossby_domain::time::Timestamp;
 use rossby_domain::{
@@ -282,6 +282,60 @@ pub fn verify_claim(seed: u8, number: u8, typed: u8) -> Command {
         box_id: box_id(seed),
         code: code(typed),
     })
+}
+
+pub fn pending_boxes(world: &World) -> Vec<PendingBox> {
+    pending_boxes_after(world, None, 100)
+}
+
+pub fn pending_boxes_after(world: &World, after: Option<BoxId>, limit: u32) -> Vec<PendingBox> {
+    let query = Query::PendingBoxes {
+        partition: partition(),
+        after,
+        limit,
+    };
+    match world.query(&query) {
+        Answer::PendingBoxes(boxes) => boxes,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What the leader of the group would do about identifiers on their way in or out.
+pub fn to_finish(world: &World) -> Vec<Command> {
+    let held = |identifier: &IdentifierHash, box_id: &BoxId| {
+        let Answer::VerifiedClaim(claim) = world.query(&Query::VerifiedClaim(*identifier)) else {
+            panic!()
+        };
+        let own = claim.filter(|(owner, _)| owner == box_id);
+        own.map(|(_, generation)| generation)
+    };
+    let mut commands = Vec::new();
+    for pending in pending_boxes(world) {
+        let (box_id, device) = (pending.box_id, pending.device);
+        for identifier in pending.identifiers {
+            if let Some(generation) = held(&identifier, &box_id) {
+                commands.push(Command::ActivateBox(ActivateBox {
+                    box_id,
+                    device,
+                    identifier,
+                    generation,
+                }));
+            }
+        }
+        for (identifier, generation) in pending.leaving {
+            commands.push(Command::ReleaseClaim(ReleaseClaim {
+                identifier,
+                box_id,
+                generation: held(&identifier, &box_id).unwrap_or(generation),
+            }));
+            commands.push(Command::DropIdentifier(DropIdentifier {
+                box_id,
+                identifier,
+                generation,
+            }));
+        }
+    }
+    commands
 }
 
 pub fn enqueued(sequence: u64) -> Reply {

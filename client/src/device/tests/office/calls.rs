@@ -58,7 +58,7 @@ impl Office {
             box_id,
             record,
             identifier: hash,
-            sealed_identifier: Bytes::new(),
+            sealed_identifier: Bytes::copy_from_slice(identifier.as_str().as_bytes()),
             discoverable,
         };
         self.apply(Command::CreateBox(create)).unwrap();
@@ -84,6 +84,124 @@ impl Office {
             code_ttl_ms: 600_000,
         }
         .encode_to_vec())
+    }
+
+    /// Sees to it that the caller's own key has signed.
+    fn assert_signed(&self, caller: DeviceAddress, signed: &[u8], signature: &Bytes) {
+        let record = self.state.lock().tables.key_record(&caller.box_id).unwrap();
+        let key = *record.unwrap().signing_key(&caller.device).unwrap();
+        let signature = signature[..].try_into().unwrap();
+        assert!(rossby_domain::chain::verify_signature(
+            &key, signed, &signature
+        ));
+    }
+
+    fn add_identifier(
+        &self,
+        caller: DeviceAddress,
+        request: v1::AddIdentifierRequest,
+    ) -> Result<Vec<u8>, WireError> {
+        let (identifier, discoverable) = (identifier_of(request.identifier), request.discoverable);
+        let (box_id, device) = (caller.box_id, caller.device);
+        let signed =
+            rossby_domain::statement::add_identifier(&box_id, &device, &identifier, discoverable);
+        self.assert_signed(caller, &signed, &request.signature);
+        let hash = IdentifierHash::of(&PEPPER, &identifier);
+        let add = command::AddIdentifier {
+            device: caller,
+            identifier: hash,
+            sealed_identifier: Bytes::copy_from_slice(identifier.as_str().as_bytes()),
+            discoverable,
+        };
+        if let Err(Rejection::TooManyIdentifiers { .. }) = self.apply(Command::AddIdentifier(add)) {
+            return Err(refused("TOO_MANY_IDENTIFIERS", Retry::No));
+        }
+        let code = format!("{:08}", 87_654_321);
+        let open = command::OpenClaim {
+            identifier: hash,
+            box_id,
+            discoverable,
+            code: CodeMac::of(&PEPPER, &hash, &box_id, &code),
+            sealed_code: Bytes::new(),
+        };
+        match self.apply(Command::OpenClaim(open)) {
+            Ok(_) => {}
+            Err(Rejection::TooManyCodes { .. }) => {
+                return Err(refused("TOO_MANY_CODES", Retry::Same));
+            }
+            Err(_) => return Err(refused("IDENTIFIER_TAKEN", Retry::No)),
+        }
+        self.state.lock().codes.insert(box_id, code);
+        Ok(v1::AddIdentifierResponse {
+            code_ttl_ms: 600_000,
+        }
+        .encode_to_vec())
+    }
+
+    fn remove_identifier(
+        &self,
+        caller: DeviceAddress,
+        request: v1::RemoveIdentifierRequest,
+    ) -> Result<Vec<u8>, WireError> {
+        let (identifier, generation) = (identifier_of(request.identifier), request.generation);
+        let (box_id, device) = (caller.box_id, caller.device);
+        let signed =
+            rossby_domain::statement::remove_identifier(&box_id, &device, &identifier, generation);
+        self.assert_signed(caller, &signed, &request.signature);
+        let identifier = IdentifierHash::of(&PEPPER, &identifier);
+        let remove = command::RemoveIdentifier {
+            device: caller,
+            identifier,
+            generation,
+        };
+        match self.apply(Command::RemoveIdentifier(remove)) {
+            Ok(_) => {}
+            Err(Rejection::LastIdentifier) => return Err(refused("LAST_IDENTIFIER", Retry::No)),
+            Err(_) => return Err(refused("IDENTIFIER_CHANGED", Retry::Changed)),
+        }
+        let release = command::ReleaseClaim {
+            identifier,
+            box_id,
+            generation,
+        };
+        self.apply(Command::ReleaseClaim(release)).unwrap();
+        let drop = command::DropIdentifier {
+            box_id,
+            identifier,
+            generation,
+        };
+        self.apply(Command::DropIdentifier(drop)).unwrap();
+        Ok(v1::RemoveIdentifierResponse {}.encode_to_vec())
+    }
+
+    fn list_identifiers(&self, caller: DeviceAddress) -> Vec<u8> {
+        let box_id = caller.box_id;
+        let Answer::Identifiers(listed) = self.ask(&Query::Identifiers(box_id)) else {
+            panic!("not an answer to the query")
+        };
+        let own = listed.into_iter().map(|listed| {
+            let text = String::from_utf8(listed.sealed.to_vec()).unwrap();
+            let identifier = listed.hash;
+            let Answer::Discoverable(found) = self.ask(&Query::Discoverable { identifier, box_id })
+            else {
+                panic!("not an answer to the query")
+            };
+            v1::OwnIdentifier {
+                identifier: Some(v1::Identifier {
+                    kind: Some(match text.contains('@') {
+                        true => Kind::Email(text),
+                        false => Kind::Phone(text),
+                    }),
+                }),
+                verified: found.is_some(),
+                discoverable: found.unwrap_or(listed.discoverable),
+                generation: listed.named_generation(),
+            }
+        });
+        v1::ListIdentifiersResponse {
+            identifiers: own.collect(),
+        }
+        .encode_to_vec()
     }
 
     fn authorize(&self, request: v1::AuthorizeRequest) -> Result<Vec<u8>, WireError> {
@@ -383,6 +501,15 @@ impl Office {
             "LookupKey" => {
                 self.lookup(caller()?, v1::LookupKeyRequest::decode(message).unwrap())?
             }
+            "AddIdentifier" => {
+                let request = v1::AddIdentifierRequest::decode(message).unwrap();
+                self.add_identifier(caller()?, request)?
+            }
+            "RemoveIdentifier" => {
+                let request = v1::RemoveIdentifierRequest::decode(message).unwrap();
+                self.remove_identifier(caller()?, request)?
+            }
+            "ListIdentifiers" => self.list_identifiers(caller()?),
             "Send" => self.send(caller()?, v1::SendRequest::decode(message).unwrap()),
             "Fetch" => self.fetch(caller()?, &v1::FetchRequest::decode(message).unwrap()),
             "Acknowledge" => {

@@ -1,0 +1,62 @@
+//! ListIdentifiers: the identifiers of the caller's own box, in clear. What the directory says of each holds:
+//! it is asked, wherever its groups are.
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use rossby_domain::ids::{BoxId, DeviceAddress};
+use rossby_domain::profile::ProfileIdentifier;
+use rossby_domain::{Answer, Query};
+use rossby_proto::v1;
+
+use super::code::code_context;
+use crate::call::Call;
+use crate::convert;
+use crate::error::ApiError;
+use crate::mailbox::{Failure, MailboxService, unexpected_answer};
+use crate::secrets::SealPurpose;
+
+pub(crate) async fn list_identifiers(
+    service: &MailboxService,
+    caller: DeviceAddress,
+    call: &Call,
+) -> Result<Bytes, Failure> {
+    let _: v1::ListIdentifiersRequest = convert::decode(&call.message)?;
+    let query = Query::Identifiers(caller.box_id);
+    let Answer::Identifiers(listed) = service.ask_own(caller, query, call).await? else {
+        return Err(unexpected_answer("Identifiers").into());
+    };
+    let own = listed.into_iter();
+    let own = own.map(|listed| own_identifier(service, call, caller.box_id, listed));
+    let identifiers = try_join_all(own).await?;
+    Ok(convert::encode(&v1::ListIdentifiersResponse {
+        identifiers,
+    }))
+}
+
+async fn own_identifier(
+    service: &MailboxService,
+    call: &Call,
+    box_id: BoxId,
+    listed: ProfileIdentifier,
+) -> Result<v1::OwnIdentifier, ApiError> {
+    let config = &service.config;
+    let identifier = listed.hash;
+    let context = code_context(&identifier, &box_id);
+    let opened = config
+        .secrets
+        .open(SealPurpose::Identifier, &context, &listed.sealed)
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    let text = std::str::from_utf8(&opened)
+        .map_err(|_| ApiError::internal("a sealed identifier is not one"))?;
+    let query = Query::Discoverable { identifier, box_id };
+    let directory = identifier.partition(config.partitions);
+    let Answer::Discoverable(found) = service.ask(directory, query, call.deadline).await? else {
+        return Err(unexpected_answer("Discoverable"));
+    };
+    Ok(v1::OwnIdentifier {
+        identifier: Some(convert::wire_identifier(text)),
+        verified: found.is_some(),
+        discoverable: found.unwrap_or(listed.discoverable),
+        generation: listed.named_generation(),
+    })
+}

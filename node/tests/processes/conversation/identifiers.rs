@@ -1,0 +1,41 @@
+//! More than one email for a box.
+
+use serde_json::json;
+
+use super::person;
+use crate::support::people::last_code;
+use crate::support::{Cluster, eventually};
+
+#[test]
+fn a_second_email_leads_to_the_box_once_it_is_proven_and_the_first_one_can_go() {
+    let cluster = Cluster::single();
+    let (alice, bob) = (person(&cluster, "alice"), person(&cluster, "bob"));
+    let work = "alice+box@work.example";
+    let added = alice.ok(&["identifiers", "add", "--email", " Alice+Box@Work.example"]);
+    assert!(added.contains("--code"), "{added}");
+    let code = eventually("a code from the courier", || last_code(&cluster, work));
+    bob.fails(8, &["contacts", "add", work]);
+    let wrong = if code == "00000000" { "1" } else { "0" }.repeat(8);
+    let said = alice.fails(
+        5,
+        &["identifiers", "add", "--email", work, "--code", &wrong],
+    );
+    assert!(said.contains("attempts left: 4"), "{said}");
+    alice.ok(&["identifiers", "add", "--email", work, "--code", &code]);
+    bob.ok(&["send", work, "are you there?"]);
+    assert_eq!(alice.hear(), ["are you there?"]);
+
+    let own = |email: &str| json!({ "identifier": email, "verified": true, "discoverable": true });
+    let listed = alice.json(&["identifiers", "list"]);
+    assert_eq!(listed, json!([own(&alice.email), own(work)]));
+    alice.fails(2, &["identifiers", "add", "--email", "älice@work.example"]);
+    alice.fails(8, &["identifiers", "remove", "--email", &bob.email]);
+    alice.ok(&["identifiers", "remove", "--email", &alice.email]);
+    bob.fails(8, &["contacts", "add", &alice.email]);
+    let said = alice.fails(5, &["identifiers", "remove", "--email", work]);
+    assert!(said.contains("LAST_IDENTIFIER"), "{said}");
+    assert_eq!(alice.json(&["identifiers", "list"]), json!([own(work)]));
+    assert_eq!(alice.json(&["whoami"])["identifier"], work);
+    let taken = bob.fails(5, &["identifiers", "add", "--email", work]);
+    assert!(taken.contains("IDENTIFIER_TAKEN"), "{taken}");
+}
