@@ -32,6 +32,8 @@ pub enum RpcPath {
     Acknowledge,
     /// Blocks a sender.
     Block,
+    /// Takes envelopes from anyone, or from contacts only.
+    Accept,
     /// Gives the calling device a new KEM key.
     UpdateKey,
     /// Adds a device to the caller's box, or removes one.
@@ -52,7 +54,7 @@ pub enum RpcPath {
 
 impl RpcPath {
     /// Every method, in the order of the `.proto` file.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Register,
         Self::Authorize,
         Self::LookupKey,
@@ -60,6 +62,7 @@ impl RpcPath {
         Self::Fetch,
         Self::Acknowledge,
         Self::Block,
+        Self::Accept,
         Self::UpdateKey,
         Self::ExtendChain,
         Self::JoinBox,
@@ -81,6 +84,7 @@ impl RpcPath {
             Self::Fetch => "/rossby.v1.Mailbox/Fetch",
             Self::Acknowledge => "/rossby.v1.Mailbox/Acknowledge",
             Self::Block => "/rossby.v1.Mailbox/Block",
+            Self::Accept => "/rossby.v1.Mailbox/Accept",
             Self::UpdateKey => "/rossby.v1.Mailbox/UpdateKey",
             Self::ExtendChain => "/rossby.v1.Mailbox/ExtendChain",
             Self::JoinBox => "/rossby.v1.Mailbox/JoinBox",
@@ -103,6 +107,7 @@ impl RpcPath {
             Self::Fetch => "Fetch",
             Self::Acknowledge => "Acknowledge",
             Self::Block => "Block",
+            Self::Accept => "Accept",
             Self::UpdateKey => "UpdateKey",
             Self::ExtendChain => "ExtendChain",
             Self::JoinBox => "JoinBox",

@@ -177,6 +177,8 @@ codes! {
         "cannot acknowledge beyond the end of the queue";
     TooManyBlocked, "TOO_MANY_BLOCKED", ResourceExhausted, No,
         "too many blocked boxes";
+    TooManyAllowed, "TOO_MANY_ALLOWED", ResourceExhausted, No,
+        "too many contacts to accept from";
 
     // Subscriptions.
     SubscriptionReplaced, "SUBSCRIPTION_REPLACED", Aborted, No,
@@ -371,7 +373,9 @@ impl ApiError {
             Rejection::WrongCode { attempts_left } => {
                 error = error.with_metadata("attempts_left", attempts_left);
             }
-            Rejection::TooManyBlocked { limit } | Rejection::TooManyIdentifiers { limit } => {
+            Rejection::TooManyBlocked { limit }
+            | Rejection::TooManyAllowed { limit }
+            | Rejection::TooManyIdentifiers { limit } => {
                 error = error.with_metadata("limit", limit);
             }
             Rejection::EnvelopeTooLarge { limit_bytes } => {
@@ -439,6 +443,7 @@ fn code_of(rejection: &Rejection, unknown: Code) -> Code {
         Rejection::LastIdentifier => Code::LastIdentifier,
         Rejection::IdentifierChanged => Code::IdentifierChanged,
         Rejection::TooManyBlocked { .. } => Code::TooManyBlocked,
+        Rejection::TooManyAllowed { .. } => Code::TooManyAllowed,
         Rejection::EnvelopeTooLarge { .. } => Code::EnvelopeTooLarge,
         Rejection::StaleKeyRecord { .. } => Code::StaleKeyRecord,
         Rejection::CounterReused { .. } => Code::CounterReused,

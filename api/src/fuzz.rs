@@ -20,7 +20,7 @@ use crate::hawk::{
     Credentials, Guard, GuardConfig, HawkRefusal, MAX_HEADER_BYTES, Presented, Reign, SignedRequest,
 };
 use crate::router::{Done, Work};
-use crate::rpc::{SealedCode, parse_joining, parse_registration};
+use crate::rpc::{SealedCode, parse_acceptance, parse_contacts, parse_joining, parse_registration};
 use crate::secrets::{ClusterSecrets, KEY_BYTES, SealPurpose, Token};
 use crate::{admin, convert, peer};
 
@@ -147,7 +147,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 26 {
+    match kind % 27 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -206,6 +206,14 @@ pub fn request(data: &[u8]) -> bool {
             convert::fixed::<64>(&request.signature, "signature")?;
             convert::identifier(request.identifier.as_ref())
         }),
+        26 => {
+            let parsed = parse_acceptance(&bytes, 3);
+            message(&bytes, |_: v1::AcceptRequest| {
+                let request = parsed?;
+                assert!(request.allow.len() <= 3 && request.disallow.len() <= 3);
+                parse_contacts(&request.allow)
+            })
+        }
         25 => message(&bytes, |_: v1::ListIdentifiersRequest| Ok::<_, ()>(())),
         14 => message(&bytes, |request: v1::SubscribeRequest| {
             Ok::<_, ()>(request.after)
@@ -548,6 +556,12 @@ mod tests {
                 blocked: true,
             },
         );
+        let accept = v1::AcceptRequest {
+            contacts_only: Some(true),
+            allow: vec![convert::id_bytes(address.box_id.as_bytes())],
+            disallow: Vec::new(),
+        };
+        check(26, "accept", &accept);
         let init = v1::InitClusterRequest {
             cluster_name: "rossby".to_owned(),
             partition_count: 256,

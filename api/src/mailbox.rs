@@ -183,6 +183,7 @@ impl MailboxService {
             | RpcPath::Fetch
             | RpcPath::Acknowledge
             | RpcPath::Block
+            | RpcPath::Accept
             | RpcPath::UpdateKey
             | RpcPath::ExtendChain
             | RpcPath::AddIdentifier
@@ -202,6 +203,7 @@ impl MailboxService {
             RpcPath::Fetch => rpc::fetch(self, from, call).await?,
             RpcPath::Acknowledge => rpc::acknowledge(self, from, call).await?,
             RpcPath::Block => Box::pin(rpc::block(self, from, call)).await?,
+            RpcPath::Accept => Box::pin(rpc::accept(self, from, call)).await?,
             RpcPath::UpdateKey => Box::pin(rpc::update_key(self, from, call)).await?,
             RpcPath::ExtendChain => Box::pin(rpc::extend_chain(self, from, call)).await?,
             RpcPath::AddIdentifier => Box::pin(rpc::add_identifier(self, from, call)).await?,

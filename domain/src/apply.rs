@@ -72,6 +72,7 @@ pub fn apply<T: Tables>(
         Command::RemoveIdentifier(command) => command.execute(tables, &meta),
         Command::ReleaseClaim(command) => command.execute(tables),
         Command::DropIdentifier(command) => command.execute(tables),
+        Command::Accept(command) => command.execute(tables, &meta),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;

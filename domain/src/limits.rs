@@ -31,7 +31,7 @@ pub struct Limits {
     pub pending_per_identifier: u32,
     /// How long a box may stay without a verified identifier, in milliseconds.
     pub pending_box_ttl_ms: u64,
-    /// Boxes that a box may block.
+    /// Boxes that a box may block, and boxes that it may have as contacts.
     pub blocked_boxes: u32,
 }
 

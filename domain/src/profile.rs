@@ -74,6 +74,8 @@ pub struct Profile {
     pub blocked: BTreeSet<BoxId>,
     /// Those of its identifiers that are on their way out: to be released in the directory, then dropped here.
     pub leaving: BTreeSet<IdentifierHash>,
+    /// Its contacts, if only they may send to it and see it; `None` for anyone.
+    pub allowed: Option<BTreeSet<BoxId>>,
 }
 
 impl Profile {
@@ -90,10 +92,11 @@ impl Profile {
         !others.any(|(other, state)| other != device && state.authorised)
     }
 
-    /// Whether this box takes envelopes from that one.
+    /// Whether the box, which is `own`, takes envelopes from that one.
     #[must_use]
-    pub fn receives_from(&self, sender: &BoxId) -> bool {
-        self.active && !self.blocked.contains(sender)
+    pub fn receives_from(&self, own: &BoxId, sender: &BoxId) -> bool {
+        let is_heard = |contacts: &BTreeSet<BoxId>| sender == own || contacts.contains(sender);
+        self.active && !self.blocked.contains(sender) && self.allowed.as_ref().is_none_or(is_heard)
     }
 
     /// An identifier that the box lists.

@@ -60,7 +60,8 @@ pub enum Rejection {
     },
 
     // Boxes and devices.
-    /// No such box, or not one that this caller may see. Also the answer to a blocked sender.
+    /// No such box, or not one that this caller may see. Also the answer to a blocked sender, and to one that is no
+    /// contact of a box that takes contacts only.
     #[error("no such box")]
     UnknownBox,
     /// The box has no such device, or it is not authorised.
@@ -168,4 +169,12 @@ pub enum Rejection {
     /// The box lists the identifier under another generation.
     #[error("the identifier was verified or added again meanwhile")]
     IdentifierChanged,
+
+    // From whom a box takes envelopes.
+    /// The list of contacts is full.
+    #[error("too many contacts")]
+    TooManyAllowed {
+        /// The most that a box may have.
+        limit: u32,
+    },
 }

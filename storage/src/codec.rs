@@ -221,7 +221,8 @@ impl From<PendingClaimV1> for PendingClaim {
 impl Versioned for Profile {
     const VERSION: u8 = 2;
 
-    /// Version 1 ended before the identifiers that are on their way out, as if there were none.
+    /// Version 1 ended before the identifiers that are on their way out, as if there were none, and as if anyone
+    /// could send to every box.
     fn upgrade(version: u8, body: &[u8]) -> Result<Self, CodecError> {
         if version != 1 {
             return Err(CodecError::Version {
@@ -233,7 +234,8 @@ impl Versioned for Profile {
     }
 
     fn downgrade(&self) -> Option<Result<Vec<u8>, CodecError>> {
-        self.leaving.is_empty().then(|| {
+        let is_plain = self.leaving.is_empty() && self.allowed.is_none();
+        is_plain.then(|| {
             let mut bytes = encode_as(1, self)?;
             bytes.truncate(bytes.len().saturating_sub(NOTHING_MORE.len()));
             Ok(bytes)
@@ -241,8 +243,8 @@ impl Versioned for Profile {
     }
 }
 
-/// An empty set, which stands last in a [`Profile`].
-const NOTHING_MORE: [u8; 1] = [0];
+/// An empty set and nothing, which stand last in a [`Profile`].
+const NOTHING_MORE: [u8; 2] = [0, 0];
 
 impl Versioned for Meta {
     const VERSION: u8 = 2;
@@ -619,7 +621,8 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_says_the_old_way_that_it_lets_go_of_nothing_and_both_ways_come_back() {
+    fn a_profile_says_the_old_way_that_nothing_leaves_and_anyone_may_send_and_both_ways_come_back()
+    {
         let profile = Profile {
             active: true,
             blocked: [box_id(1)].into(),
@@ -632,6 +635,20 @@ mod tests {
             leaving: [IdentifierHash::from_bytes([7; 32])].into(),
             ..profile
         };
+        let for_contacts = Profile {
+            allowed: Some([box_id(2)].into()),
+            ..changing.clone()
+        };
+        let for_nobody = Profile {
+            allowed: Some([].into()),
+            leaving: [].into(),
+            ..for_contacts.clone()
+        };
+        for changed in [for_contacts, for_nobody] {
+            let bytes = encode_value(&changed).unwrap();
+            assert_eq!(bytes[0], 2);
+            assert_eq!(decode_value::<Profile>(&bytes), Ok(changed));
+        }
         let bytes = encode_value(&changing).unwrap();
         assert_eq!(bytes[0], 2);
         assert_eq!(decode_value::<Profile>(&bytes), Ok(changing));

@@ -101,7 +101,7 @@ mod tests {
     use rossby_domain::chain::{KemKey, Link, SUITE_XWING, Signer};
     use rossby_domain::claim::{CodeMac, Delivery};
     use rossby_domain::command::{
-        AddIdentifier, Admit, DropIdentifier, Enqueue, EnvelopeDigest, Expire, ExtendChain,
+        Accept, AddIdentifier, Admit, DropIdentifier, Enqueue, EnvelopeDigest, Expire, ExtendChain,
         IssueToken, JoinBox, MarkCodeSent, MarkCodeUnsent, OpenClaim, Place, ReleaseClaim,
         RemoveIdentifier, RevokeToken, UpdateKey,
     };
@@ -244,6 +244,12 @@ mod tests {
                 box_id: box_id(),
                 identifier,
                 generation: 9,
+            }),
+            Command::Accept(Accept {
+                box_id: box_id(),
+                contacts_only: Some(true),
+                allow: vec![box_id()],
+                disallow: Vec::new(),
             }),
         ];
         let routed = |command| Routed {

@@ -2,6 +2,7 @@
 //! asking is already proven ([`crate::mailbox`]); Register, Authorize and JoinBox, which come before
 //! any token, verify the device's signature themselves.
 
+mod accept;
 mod acknowledge;
 mod add_identifier;
 mod authorize;
@@ -22,6 +23,9 @@ mod subscribe;
 mod token;
 mod update_key;
 
+pub(crate) use accept::accept;
+#[cfg(any(test, fuzzing))]
+pub(crate) use accept::{boxes as parse_contacts, parse as parse_acceptance};
 pub(crate) use acknowledge::acknowledge;
 pub(crate) use add_identifier::add_identifier;
 pub(crate) use authorize::authorize;

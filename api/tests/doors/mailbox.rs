@@ -113,12 +113,16 @@ async fn a_box_is_found_by_phone_device_and_box_id() {
 }
 
 #[tokio::test]
-async fn nobody_not_discoverable_not_activated_and_blocked_look_the_same() {
+async fn nobody_not_discoverable_not_activated_blocked_and_disallowed_look_the_same() {
     let world = World::new().await;
     let anna = world.resident(1, ANNA, true).await;
     let hidden = world.resident(2, BERT, false).await;
     let blocking = world.resident(3, CARL, true).await;
     world.block(&blocking, &anna).await.unwrap();
+    let choosy = world.resident(5, "+491705555555", true).await;
+    accept(&world, &choosy, Some(true), &[&hidden])
+        .await
+        .unwrap();
     let newcomer = support::TestDevice::new(4);
     let request = newcomer.register("+491704444444", true);
     let _: v1::RegisterResponse = world.plain(RpcPath::Register, &request).await.unwrap();
@@ -134,6 +138,9 @@ async fn nobody_not_discoverable_not_activated_and_blocked_look_the_same() {
         By::Identifier(phone_of("+491704444444")),
         by_box(&blocking),
         by_device(&blocking),
+        By::Identifier(phone_of("+491705555555")),
+        by_box(&choosy),
+        by_device(&choosy),
         By::DeviceId(newcomer.id().as_bytes().to_vec().into()),
         By::DeviceId(vec![7; 16].into()),
     ];
@@ -144,6 +151,23 @@ async fn nobody_not_discoverable_not_activated_and_blocked_look_the_same() {
     }
     // Hidden from a search by phone only: whoever was given the box id finds the box.
     assert!(look_up(&world, &anna, by_box(&hidden)).await.is_ok());
+    assert!(look_up(&world, &hidden, by_box(&choosy)).await.is_ok());
+}
+
+async fn accept(
+    world: &World,
+    who: &Resident,
+    contacts_only: Option<bool>,
+    contacts: &[&Resident],
+) -> Result<bool, Refusal> {
+    let contact = |contact: &&Resident| contact.address.box_id.as_bytes().to_vec().into();
+    let request = v1::AcceptRequest {
+        contacts_only,
+        allow: contacts.iter().map(contact).collect(),
+        disallow: Vec::new(),
+    };
+    let accepted = world.signed(who, RpcPath::Accept, &request).await;
+    accepted.map(|accepted: v1::AcceptResponse| accepted.contacts_only)
 }
 
 // Send, Fetch, Acknowledge.
@@ -247,15 +271,17 @@ async fn one_request_carries_many_envelopes_with_an_outcome_each_in_order() {
 }
 
 #[tokio::test]
-async fn to_a_blocked_sender_the_box_does_not_exist_byte_for_byte() {
+async fn to_a_blocked_or_disallowed_sender_the_box_does_not_exist_byte_for_byte() {
     let world = World::new().await;
     let (anna, bert) = anna_and_bert(&world).await;
+    let carl = world.resident(3, CARL, true).await;
     world.block(&bert, &anna).await.unwrap();
+    accept(&world, &carl, Some(true), &[&bert]).await.unwrap();
     let mut nobody = bert.clone();
     nobody.address.box_id = support::TestDevice::new(9).address_in(3).box_id;
     // A stale chain version, an oversized body and a used counter change nothing of it.
     let mut variants = Vec::new();
-    for recipient in [&bert, &nobody] {
+    for recipient in [&bert, &carl, &nobody] {
         let mut stale = envelope(recipient, 2, b"text");
         stale.chain_version = 7;
         let outcomes = world
@@ -270,10 +296,14 @@ async fn to_a_blocked_sender_the_box_does_not_exist_byte_for_byte() {
         );
         assert_eq!(refusal(&outcomes[0]).code, "UNKNOWN_RECIPIENT");
     }
-    assert_eq!(variants[0], variants[1]);
+    assert_eq!(variants[0], variants[2]);
+    assert_eq!(variants[1], variants[2]);
     // Whole replies are alike too, but for the recipient that the sender itself named.
+    let written = || world.group.status().last_log_index.unwrap();
+    world.quiet_digests().await;
     let mut replies = Vec::new();
-    for recipient in [&bert, &nobody] {
+    for recipient in [&bert, &carl, &nobody] {
+        let before = written();
         let outcomes = world
             .send(&anna, vec![envelope(recipient, 3, b"text")])
             .await
@@ -282,10 +312,17 @@ async fn to_a_blocked_sender_the_box_does_not_exist_byte_for_byte() {
             recipient_box_id: vec![0; 16].into(),
             ..outcomes[0].clone()
         };
-        replies.push(masked.encode_to_vec());
+        replies.push((masked.encode_to_vec(), written() - before));
     }
-    assert_eq!(replies[0], replies[1]);
+    assert_eq!(replies[0], replies[2]);
+    assert_eq!(replies[1], replies[2]);
     assert!(world.fetch(&bert).await.envelopes.is_empty());
+    // Who is a contact is heard, and so is who becomes one.
+    let heard = world.send(&bert, vec![envelope(&carl, 1, b"hello")]).await;
+    assert_eq!(sequence(&heard.unwrap()[0]), 1);
+    accept(&world, &carl, None, &[&anna]).await.unwrap();
+    let heard = world.send(&anna, vec![envelope(&carl, 4, b"hello")]).await;
+    assert_eq!(sequence(&heard.unwrap()[0]), 2);
 }
 
 #[tokio::test]
@@ -324,6 +361,21 @@ async fn a_box_blocks_neither_itself_nor_more_than_it_may() {
         code_of(world.block(&anna, &carl).await),
         Code::TooManyBlocked
     );
+    let only_bert = accept(&world, &anna, Some(true), &[&bert]).await;
+    assert!(only_bert.unwrap());
+    // One too many, in one request and in two.
+    for contacts in [&[&bert, &carl][..], &[&carl][..]] {
+        let refused = accept(&world, &anna, None, contacts).await.unwrap_err();
+        assert_eq!(refused.code(), Code::TooManyAllowed);
+        assert_eq!(refused.metadata("limit"), Some("1"));
+    }
+    assert!(!accept(&world, &anna, Some(false), &[]).await.unwrap());
+    let bad = v1::AcceptRequest {
+        allow: vec![vec![1; 15].into()],
+        ..v1::AcceptRequest::default()
+    };
+    let bad = world.signed::<_, v1::AcceptResponse>(&anna, RpcPath::Accept, &bad);
+    assert_eq!(code_of(bad.await), Code::InvalidArgument);
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ pub use self::hawk::{SignedRequest, Signer};
 pub use self::refusal::{Refusal, Retry};
 use self::route::{Route, Tries};
 pub use self::rpc::{
-    Acknowledge, AddIdentifier, Authorize, Block, ExtendChain, Fetch, GetMap, JoinBox,
+    Accept, Acknowledge, AddIdentifier, Authorize, Block, ExtendChain, Fetch, GetMap, JoinBox,
     ListIdentifiers, LookupKey, Register, RemoveIdentifier, Rpc, Send as SendRpc, Subscribe,
     UpdateKey,
 };

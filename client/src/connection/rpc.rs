@@ -43,6 +43,8 @@ rpcs! {
     Acknowledge: AcknowledgeRequest -> AcknowledgeResponse;
     /// Blocks a sender, or lifts the block.
     Block: BlockRequest -> BlockResponse;
+    /// Takes envelopes from anyone, or from contacts only.
+    Accept: AcceptRequest -> AcceptResponse;
     /// Gives the calling device a new KEM key.
     UpdateKey: UpdateKeyRequest -> UpdateKeyResponse;
     /// Adds a device to the box, or removes one.

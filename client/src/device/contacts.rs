@@ -161,8 +161,8 @@ impl Device {
         })
     }
 
-    /// Adds a contact: looks them up and pins their identity. Adding a known contact again renews
-    /// what is known of them.
+    /// Adds a contact: looks them up and pins their identity, and has the service take messages from them if it
+    /// takes them from contacts only. Adding a known contact again renews what is known of them.
     ///
     /// # Errors
     /// As [`Device::lookup`]; [`DeviceError::IdentityChanged`]; [`DeviceError::IdentifierMoved`] if
@@ -210,7 +210,9 @@ impl Device {
             }
             Ok(Contact::of_row((found.box_id, row)))
         });
-        self.noting_change(added)
+        let contact = self.noting_change(added)?;
+        self.allow_contact(&contact.box_id).await?;
+        Ok(contact)
     }
 
     /// The contact other than this one that has the identifier.
@@ -226,15 +228,17 @@ impl Device {
     }
 
     /// Forgets a contact, and with them the identity that they were held to and that they were verified.
-    /// Messages stay; what waits to be sent to them is withdrawn, for it was for who they were.
+    /// Messages stay; what waits to be sent to them is withdrawn, for it was for who they were. A box that takes
+    /// messages from contacts only takes none from them any more.
     ///
     /// # Errors
     /// [`DeviceError::NoUser`] if there is no such contact; [`DeviceError::NotConfirmed`] while a change of
-    /// their identity waits for the owner's word, which to forget them would not be.
+    /// their identity waits for the owner's word, which to forget them would not be; [`DeviceError::Call`].
     pub async fn remove_contact(&self, box_id: &BoxId) -> Result<(), DeviceError> {
         let _one_at_a_time = self.sending.lock().await;
         self.contact(box_id)?.ok_or(DeviceError::NoUser)?;
         self.check_confirmed(box_id)?;
+        self.disallow_contact(box_id).await?;
         let waiting = self.waiting(box_id, false)?;
         let signer = match waiting.is_empty() {
             true => None,

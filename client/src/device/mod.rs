@@ -13,6 +13,7 @@
 //!                       withdrawing.rs: not sending what waits
 //!                       safety.rs: who is verified, and what stops when their identity changes
 //!
+//!   accepting.rs: from whom messages are taken
 //!   linking.rs: a further device, until it has its place    devices.rs: add, name and revoke devices
 //!   own_box.rs: the box's own chain, as this device knows it    identifiers.rs: its phones and emails
 //!   words.rs: what the box's devices tell each other: copies of what they send, and names
@@ -28,6 +29,7 @@
 //!
 //! Store calls block for the time of a disk write.
 
+mod accepting;
 mod acting;
 mod acts;
 mod contacts;
@@ -62,6 +64,7 @@ use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId};
 use rossby_seams::clock::{Clock, SystemClock};
 use rossby_seams::random::{OsRandom, Random};
 
+pub use self::accepting::AcceptFrom;
 pub use self::acts::Acts;
 pub use self::contacts::{Contact, Found, LookupBy};
 pub use self::devices::{OwnDevice, Standing};

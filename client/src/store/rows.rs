@@ -122,6 +122,11 @@ row!(GreetedRow, "greeted", DeviceId);
 pub struct GrowingRow;
 row!(GrowingRow, "growing", ());
 
+/// Whether the box takes messages from contacts only, as far as this device knows: there if so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptRow;
+row!(AcceptRow, "accept", ());
+
 /// Where the device is registered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AccountRow {

@@ -22,9 +22,9 @@ const SWEEP_BYTES: u64 = 1024 * 1024;
 ///
 /// The order of the checks is what makes sending effectively once:
 ///
-/// 1. `UnknownBox`: the box is not there, not authorised, or blocks the sender. The three look the
-///    same in every case, so a blocked sender's retry is answered so too, whatever became of its
-///    first try.
+/// 1. `UnknownBox`: the box is not there, not authorised, blocks the sender, or takes contacts only, of
+///    which the sender is none. All look the same in every case and ask the same of the tables, so a
+///    blocked sender's retry is answered so too, whatever became of its first try.
 /// 2. The counter. A retry must learn the fate of the first try whatever has changed since: the
 ///    chain, the limits, the queue. All answers below this line say "not stored under this counter",
 ///    which a sender may act on by sealing again; given to the retry of a stored envelope, they
@@ -53,7 +53,8 @@ pub struct Enqueue {
 impl Enqueue {
     pub(crate) fn execute<T: Tables>(self, tables: &mut T, meta: &Meta) -> Result<Reply, T::Error> {
         let profile = tables.profile(&self.recipient)?;
-        let Some(profile) = profile.filter(|p| p.receives_from(&self.id.sender.box_id)) else {
+        let (own, sender) = (&self.recipient, &self.id.sender.box_id);
+        let Some(profile) = profile.filter(|p| p.receives_from(own, sender)) else {
             return Ok(Err(Rejection::UnknownBox));
         };
         let row = tables

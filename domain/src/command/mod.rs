@@ -4,6 +4,7 @@
 //! directory entry, the box, and the identifier's directory entry) is a chain of idempotent
 //! commands that any retry can finish.
 
+mod accept;
 mod acknowledge;
 mod activate_box;
 mod add_identifier;
@@ -35,6 +36,7 @@ use crate::rejection::Rejection;
 use crate::time::Timestamp;
 use crate::wire::Writer;
 
+pub use accept::Accept;
 pub use acknowledge::Acknowledge;
 pub use activate_box::ActivateBox;
 pub use add_identifier::AddIdentifier;
@@ -78,6 +80,8 @@ impl Routed {
         const SMALL: usize = 512;
         /// More than a new key record takes, with its KEM key.
         const KEY_RECORD: usize = 4096;
+        /// More than a box id takes.
+        const BOX_ID: usize = 20;
         SMALL
             + match &self.command {
                 Command::Enqueue(enqueue) => enqueue.body.len(),
@@ -85,6 +89,7 @@ impl Routed {
                 Command::UpdateKey(_) | Command::JoinBox(_) => KEY_RECORD,
                 Command::Place(place) => place.change.weight_bytes(),
                 Command::Admit(admit) => admit.joiner.entry.weight_bytes(),
+                Command::Accept(accept) => (accept.allow.len() + accept.disallow.len()) * BOX_ID,
                 _ => 0,
             }
     }
@@ -142,6 +147,8 @@ pub enum Command {
     ReleaseClaim(ReleaseClaim),
     /// Takes an identifier off a box's list, once its claims are released.
     DropIdentifier(DropIdentifier),
+    /// Takes envelopes from anyone, or from contacts only.
+    Accept(Accept),
 }
 
 impl Command {
@@ -161,6 +168,7 @@ impl Command {
             Self::AddIdentifier(command) => Some(command.device.box_id),
             Self::RemoveIdentifier(command) => Some(command.device.box_id),
             Self::DropIdentifier(command) => Some(command.box_id),
+            Self::Accept(command) => Some(command.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
             | Self::OfferDevice(_)
@@ -201,6 +209,7 @@ impl Command {
             | Self::RemoveIdentifier(_)
             | Self::ReleaseClaim(_)
             | Self::DropIdentifier(_)
+            | Self::Accept(_)
             | Self::Expire(_)
             | Self::Place(_)
             | Self::IssueToken(_)
@@ -306,6 +315,11 @@ pub enum Outcome {
     ClaimReleased {
         /// The generation of a later one that it has.
         held: Option<u64>,
+    },
+    /// The box takes envelopes from whom it was asked to.
+    AcceptChanged {
+        /// Whether those are contacts only.
+        contacts_only: bool,
     },
 }
 

@@ -110,7 +110,7 @@ fn key_record<T: ReadTables>(
     sender: &DeviceAddress,
 ) -> Result<Option<KeyRecordAnswer>, T::Error> {
     let profile = tables.profile(box_id)?;
-    if !profile.is_some_and(|profile| profile.receives_from(&sender.box_id)) {
+    if !profile.is_some_and(|profile| profile.receives_from(box_id, &sender.box_id)) {
         return Ok(None);
     }
     let Some(record) = tables.key_record(box_id)? else {

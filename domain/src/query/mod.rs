@@ -110,7 +110,7 @@ pub enum Answer {
     ResolvedIdentifier(Option<BoxId>),
     /// To [`Query::ResolveDevice`] and [`Query::BoundDevice`].
     ResolvedDevice(Option<BoxId>),
-    /// To [`Query::KeyRecord`]: `None` for no such box, and for a box that blocks the asker.
+    /// To [`Query::KeyRecord`]: `None` for no such box, and for a box that does not take envelopes from the asker.
     KeyRecord(Option<KeyRecordAnswer>),
     /// To [`Query::BoxState`].
     BoxState(Option<BoxStateAnswer>),

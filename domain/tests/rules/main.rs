@@ -20,3 +20,4 @@ mod parsers;
 mod placement;
 mod registration;
 mod restored;
+mod unseen;

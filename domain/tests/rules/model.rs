@@ -20,8 +20,8 @@ use proptest::sample::Index;
 use proptest::test_runner::Config;
 use rossby_domain::chain::{Change, Signer};
 use rossby_domain::command::{
-    Acknowledge, ActivateBox, AddIdentifier, Block, DropIdentifier, Enqueue, EnvelopeDigest,
-    Expire, ExtendChain, JoinBox, ReleaseClaim, RemoveIdentifier,
+    Accept, Acknowledge, ActivateBox, AddIdentifier, Block, DropIdentifier, Enqueue,
+    EnvelopeDigest, Expire, ExtendChain, JoinBox, ReleaseClaim, RemoveIdentifier,
 };
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Sequence};
 use rossby_domain::limits::Limits;
@@ -147,6 +147,26 @@ impl Run {
                 } else {
                     list.remove(other)
                 };
+            }
+            Step::Accept {
+                by,
+                contacts_only,
+                other,
+                allowed,
+            } => {
+                let target = self.model.boxes.get_mut(by).unwrap();
+                let expected = target.accept(*contacts_only, *other, *allowed);
+                let listed = |wanted: bool| match wanted {
+                    true => vec![box_id(*other)],
+                    false => Vec::new(),
+                };
+                let accept = Accept {
+                    box_id: box_id(*by),
+                    contacts_only: *contacts_only,
+                    allow: listed(*allowed),
+                    disallow: listed(!*allowed),
+                };
+                assert_eq!(self.apply(Command::Accept(accept)), expected);
             }
             Step::OpenClaim {
                 seed,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use rossby_client::envelope::{MessageId, PER_DEGREE};
 use rossby_client::linking::{
     Challenge, ChallengeError, DeviceName, DeviceNameError, LinkCode, LinkCodeError,
@@ -556,6 +556,33 @@ pub enum KeysCommand {
 /// `rossby whoami`.
 #[derive(Debug, Args)]
 pub struct WhoAmIArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// From whom messages are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Whom {
+    /// Anyone who is not blocked.
+    Anyone,
+    /// Those whom rossby contacts add has added, and this box's own devices.
+    Contacts,
+}
+
+/// `rossby accept`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Who is added by rossby contacts add later can write at once, and who is removed can't any more. Another device of
+this box that knows other contacts names them by the same command. The service knows who your contacts are while
+only they are accepted, and forgets it with rossby accept anyone.")]
+pub struct AcceptArgs {
+    /// From whom messages are taken.
+    #[arg(value_name = "WHOM")]
+    pub from: Whom,
+    /// With contacts: one more, by box id, for example somebody who can't be looked up because they accept
+    /// contacts only as well. Several times for several.
+    #[arg(long, value_name = "BOX")]
+    pub allow: Vec<BoxId>,
     #[command(flatten)]
     pub device: DeviceArgs,
 }

@@ -7,6 +7,7 @@
 //!                 failure.rs: what went wrong, what to do, and the exit code
 //! ```
 
+mod accept;
 mod acting;
 mod args;
 mod contacts;
@@ -32,7 +33,7 @@ mod whoami;
 use clap::Subcommand;
 
 use self::args::{
-    AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs,
+    AcceptArgs, AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs,
     IdentifiersCommand, InboxArgs, KeysCommand, ListenArgs, ReactArgs, RegisterArgs, SafetyCommand,
     SendArgs, WhoAmIArgs,
 };
@@ -80,6 +81,8 @@ pub enum DeviceCommand {
     Block(BlockArgs),
     /// Lifts a block.
     Unblock(BlockArgs),
+    /// Takes messages from anyone, or from contacts only. To others, this box does not exist then.
+    Accept(AcceptArgs),
 }
 
 /// Runs a command of the device side.
@@ -104,6 +107,7 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::Keys(command) => keys::run(&command).await,
             DeviceCommand::Whoami(args) => whoami::run(&args),
             DeviceCommand::Block(args) => contacts::block(&args, true).await,
+            DeviceCommand::Accept(args) => accept::run(&args).await,
             DeviceCommand::Unblock(args) => contacts::block(&args, false).await,
         }
     })

@@ -1,5 +1,6 @@
 //! Devices among themselves, over the real rules of the service.
 
+mod accepting;
 mod acting;
 mod identifiers;
 mod linking;

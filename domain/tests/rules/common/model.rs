@@ -30,6 +30,8 @@ pub struct ModelBox {
     pub expected: BTreeSet<DeviceId>,
     pub revoked: BTreeSet<DeviceId>,
     pub blocked: BTreeSet<u8>,
+    pub contacts_only: bool,
+    pub contacts: BTreeSet<u8>,
     pub chain_version: u64,
     /// Identifiers that it lists, with the generation of each, or 0.
     pub listed: BTreeMap<u8, u64>,
@@ -40,6 +42,27 @@ pub struct ModelBox {
 }
 
 impl ModelBox {
+    /// Whether the box `own` takes letters from another, or from itself.
+    pub fn hears(&self, from: u8, own: u8) -> bool {
+        let is_contact = from == own || self.contacts.contains(&from);
+        !self.blocked.contains(&from) && (is_contact || !self.contacts_only)
+    }
+
+    /// Which of the two it does from now on.
+    pub fn accept(&mut self, contacts_only: Option<bool>, other: u8, allowed: bool) -> Reply {
+        self.contacts_only = contacts_only.unwrap_or(self.contacts_only);
+        if allowed {
+            self.contacts.insert(other);
+        } else {
+            self.contacts.remove(&other);
+        }
+        if !self.contacts_only {
+            self.contacts.clear();
+        }
+        let contacts_only = self.contacts_only;
+        Ok(Outcome::AcceptChanged { contacts_only })
+    }
+
     /// What is listed and stays.
     pub fn staying(&self) -> BTreeMap<u8, u64> {
         let mut staying = self.listed.clone();
@@ -270,7 +293,7 @@ impl Model {
         let now = self.now;
         let limits = self.limits;
         let target = match self.boxes.get_mut(&to) {
-            Some(target) if !target.blocked.contains(&from) => target,
+            Some(target) if target.hears(from, to) => target,
             _ => return Err(Rejection::UnknownBox),
         };
         if let Some(reply) = target.judge_old(sent) {

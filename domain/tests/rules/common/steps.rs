@@ -80,6 +80,13 @@ pub enum Step {
         other: u8,
         blocked: bool,
     },
+    /// Contacts only, anyone, or as before; one box more or less among the contacts.
+    Accept {
+        by: u8,
+        contacts_only: Option<bool>,
+        other: u8,
+        allowed: bool,
+    },
     OpenClaim {
         seed: u8,
         number: u8,
@@ -177,6 +184,13 @@ pub fn mail() -> impl Strategy<Value = Step> {
         ),
         1 => (BOXES, BOXES, any::<bool>())
             .prop_map(|(by, other, blocked)| Step::Block { by, other, blocked }),
+        1 => (BOXES, prop_oneof![2 => Just(None), 1 => any::<bool>().prop_map(Some)], BOXES, any::<bool>())
+            .prop_map(|(by, contacts_only, other, allowed)| Step::Accept {
+                by,
+                contacts_only,
+                other,
+                allowed
+            }),
         2 => devices(),
         6 => time(),
     ]

@@ -1,4 +1,4 @@
-//! More than one email for a box.
+//! More than one email for a box, and who may write to it.
 
 use serde_json::json;
 
@@ -38,4 +38,29 @@ fn a_second_email_leads_to_the_box_once_it_is_proven_and_the_first_one_can_go() 
     assert_eq!(alice.json(&["whoami"])["identifier"], work);
     let taken = bob.fails(5, &["identifiers", "add", "--email", work]);
     assert!(taken.contains("IDENTIFIER_TAKEN"), "{taken}");
+}
+
+#[test]
+fn a_box_that_accepts_contacts_only_does_not_exist_for_others() {
+    let cluster = Cluster::single();
+    let (alice, bob) = (person(&cluster, "alice"), person(&cluster, "bob"));
+    let carol = person(&cluster, "carol");
+    alice.ok(&["contacts", "add", &bob.email]);
+    carol.ok(&["contacts", "add", &alice.email]);
+    let accepted = alice.json(&["accept", "contacts"]);
+    assert_eq!(accepted, json!({ "accepts": "contacts", "named": 1 }));
+    bob.ok(&["send", &alice.email, "from a contact"]);
+    let to_nobody = carol.fails(8, &["send", &alice.email, "from a stranger"]);
+    assert!(to_nobody.contains("UNKNOWN_RECIPIENT"), "{to_nobody}");
+    carol.fails(8, &["contacts", "add", &alice.email]);
+    assert_eq!(alice.hear(), ["from a contact"]);
+    alice.ok(&["contacts", "add", &carol.email]);
+    carol.ok(&["send", &alice.email, "a contact now"]);
+    assert_eq!(alice.hear(), ["a contact now"]);
+    alice.ok(&["contacts", "remove", &bob.email]);
+    bob.fails(8, &["send", &alice.email, "no contact any more"]);
+    alice.fails(2, &["accept", "nobody"]);
+    alice.ok(&["accept", "anyone"]);
+    bob.ok(&["send", &alice.email, "anyone"]);
+    assert_eq!(alice.hear(), ["anyone"]);
 }

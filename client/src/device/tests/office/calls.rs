@@ -552,6 +552,22 @@ impl Office {
                 self.apply(Command::Block(block)).unwrap();
                 v1::BlockResponse {}.encode_to_vec()
             }
+            "Accept" => {
+                let request = v1::AcceptRequest::decode(message).unwrap();
+                let boxes = |listed: Vec<Bytes>| listed.iter().map(|one| box_of(one)).collect();
+                let accept = command::Accept {
+                    box_id: caller()?.box_id,
+                    contacts_only: request.contacts_only,
+                    allow: boxes(request.allow),
+                    disallow: boxes(request.disallow),
+                };
+                match self.apply(Command::Accept(accept)) {
+                    Ok(Outcome::AcceptChanged { contacts_only }) => {
+                        v1::AcceptResponse { contacts_only }.encode_to_vec()
+                    }
+                    _ => return Err(refused("TOO_MANY_ALLOWED", Retry::No)),
+                }
+            }
             other => panic!("{other}"),
         })
     }

@@ -1,0 +1,77 @@
+//! From whom this box takes messages: from anyone, or from its contacts only.
+
+use bytes::Bytes;
+use rossby_domain::ids::BoxId;
+use rossby_proto::v1;
+
+use super::{Device, DeviceError};
+use crate::connection::Accept;
+use crate::store::{AcceptRow, ContactRow, StoreError};
+
+/// From whom a box takes messages. To everybody else it does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptFrom {
+    /// From anyone who is not blocked.
+    Anyone,
+    /// From contacts only, and from the box's own devices.
+    Contacts,
+}
+
+impl Device {
+    /// Takes messages from anyone, or from contacts only: from those that this device's owner has added, those that
+    /// other devices of the box have named, and `more`. Who is added later is a contact at once
+    /// ([`Self::add_contact`]). How many contacts were named.
+    ///
+    /// # Errors
+    /// [`DeviceError::Call`], with `TOO_MANY_ALLOWED` for more contacts than the service keeps.
+    pub async fn accept(&self, from: AcceptFrom, more: &[BoxId]) -> Result<usize, DeviceError> {
+        let contacts_only = from == AcceptFrom::Contacts;
+        let mut allow = more.to_vec();
+        if contacts_only {
+            let contacts = self.store.all::<ContactRow>()?.into_iter();
+            allow.extend(contacts.filter(|(_, row)| row.added).map(|(id, _)| id));
+        }
+        allow.sort_unstable();
+        allow.dedup();
+        self.tell_accepted(Some(contacts_only), &allow, &[]).await?;
+        Ok(allow.len())
+    }
+
+    /// Tells the service of a new contact. It keeps that only while contacts only are accepted, which another
+    /// device may have asked for.
+    pub(super) async fn allow_contact(&self, box_id: &BoxId) -> Result<(), DeviceError> {
+        self.tell_accepted(None, &[*box_id], &[]).await
+    }
+
+    /// Tells the service of a contact who is no more, if it has been told of contacts, as far as this device knows.
+    pub(super) async fn disallow_contact(&self, box_id: &BoxId) -> Result<(), DeviceError> {
+        match self.store.get::<AcceptRow>(&())? {
+            Some(_) => self.tell_accepted(None, &[], &[*box_id]).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn tell_accepted(
+        &self,
+        contacts_only: Option<bool>,
+        allow: &[BoxId],
+        disallow: &[BoxId],
+    ) -> Result<(), DeviceError> {
+        let bytes = |box_id: &BoxId| Bytes::copy_from_slice(box_id.as_bytes());
+        let request = v1::AcceptRequest {
+            contacts_only,
+            allow: allow.iter().map(bytes).collect(),
+            disallow: disallow.iter().map(bytes).collect(),
+        };
+        let signer = self.signer()?;
+        let calling = self.connection.call::<Accept>(&request, Some(&signer));
+        let holds = calling.await?.contacts_only;
+        if holds != self.store.get::<AcceptRow>(&())?.is_some() {
+            self.store.write::<_, StoreError>(|batch| match holds {
+                true => batch.put(&(), &AcceptRow),
+                false => batch.remove::<AcceptRow>(&()),
+            })?;
+        }
+        Ok(())
+    }
+}
