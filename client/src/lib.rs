@@ -7,6 +7,7 @@
 //!      └──────────────── store/       everything kept, encrypted, in one directory
 //!                        crypto/, identity.rs: keys and the primitives under all of it
 //!                        registering.rs: what a new identity says and is told
+//!                        group/: who is in a group, by a rule that all devices share
 //!                        linking/: what a further device of a box shows, says and is told
 //! ```
 //!
@@ -14,11 +15,13 @@
 //! `proto`, and in `docs/PROTOCOL.md`.
 
 pub mod connection;
+pub mod conversation;
 pub mod crypto;
 pub mod device;
 pub mod envelope;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod group;
 pub mod identity;
 pub mod linking;
 pub mod registering;

@@ -143,7 +143,7 @@ pub trait Wire: Send + Sync + 'static {
 }
 
 /// Why a call did not succeed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum CallError {
     /// No server was reached, or none could serve: nothing happened.
     #[error("the service can not be reached: {0}")]

@@ -1,10 +1,11 @@
 //! Doing something with an earlier message: answering, reacting, changing it, taking it back.
 //!
-//! Each is a message of its own to the same person. It takes effect here when it is stored in their box,
+//! Each is a message of its own to the same person, or group. It takes effect here when it is stored in their box,
 //! as it does there: what this device shows is what they are shown.
 
 use super::messages::{Message, Status};
 use super::{Device, DeviceError, Sent};
+use crate::conversation::Conversation;
 use crate::envelope::{Content, Edit, MessageId, Reaction, Reply};
 
 impl Device {
@@ -35,19 +36,27 @@ impl Device {
     /// Answers a message. The content is a text, a picture, a location, a file or a voice message.
     ///
     /// # Errors
-    /// [`DeviceError::Unfit`] if there is nothing to answer; as [`Device::send`].
-    pub async fn reply(&self, message: &Message, content: Content) -> Result<Sent, DeviceError> {
+    /// [`DeviceError::Unfit`] if there is nothing to answer; as [`Device::send`] or [`Device::send_to_group`].
+    pub async fn reply(
+        &self,
+        message: &Message,
+        content: Content,
+    ) -> Result<Vec<Sent>, DeviceError> {
         let reply = Content::Reply(Reply::new(named(message)?, content)?);
-        self.send(&message.peer(), &reply).await
+        self.say_in(&message.conversation(), &reply).await
     }
 
     /// Reacts to a message, in place of an earlier reaction; `None` takes that back.
     ///
     /// # Errors
-    /// [`DeviceError::Unfit`] if there is nothing to react to; as [`Device::send`].
-    pub async fn react(&self, message: &Message, emoji: Option<&str>) -> Result<Sent, DeviceError> {
+    /// [`DeviceError::Unfit`] if there is nothing to react to; as [`Device::send`] or [`Device::send_to_group`].
+    pub async fn react(
+        &self,
+        message: &Message,
+        emoji: Option<&str>,
+    ) -> Result<Vec<Sent>, DeviceError> {
         let reaction = Reaction::new(named(message)?, emoji.unwrap_or_default())?;
-        self.send(&message.peer(), &Content::Reaction(reaction))
+        self.say_in(&message.conversation(), &Content::Reaction(reaction))
             .await
     }
 
@@ -55,8 +64,8 @@ impl Device {
     ///
     /// # Errors
     /// [`DeviceError::NotTheAuthor`]; [`DeviceError::Unfit`] if it has no text, or not this much room
-    /// for one; as [`Device::send`].
-    pub async fn edit(&self, message: &Message, text: &str) -> Result<Sent, DeviceError> {
+    /// for one; as [`Device::send`] or [`Device::send_to_group`].
+    pub async fn edit(&self, message: &Message, text: &str) -> Result<Vec<Sent>, DeviceError> {
         let id = self.own(message)?;
         let content = message.content.clone();
         if content.and_then(|old| old.with_text(text)).is_none() {
@@ -64,7 +73,7 @@ impl Device {
         }
         let text = text.to_owned();
         let edit = Content::Edit(Edit { message: id, text });
-        self.send(&message.peer(), &edit).await
+        self.say_in(&message.conversation(), &edit).await
     }
 
     /// Takes an own message back: who has it shows it no more. Nobody can know who has seen it before.
@@ -72,14 +81,15 @@ impl Device {
     ///
     /// # Errors
     /// [`DeviceError::NotTheAuthor`]; [`DeviceError::Unfit`] if it is gone already; as
-    /// [`Device::send`].
-    pub async fn delete(&self, message: &Message) -> Result<Sent, DeviceError> {
+    /// [`Device::send`] or [`Device::send_to_group`].
+    pub async fn delete(&self, message: &Message) -> Result<Vec<Sent>, DeviceError> {
         let id = match (message.id(), &message.status) {
             // A reply may have been lost: it may be there nonetheless.
             (Some(id), Status::Withdrawn) => id,
             _ => self.own(message)?,
         };
-        self.send(&message.peer(), &Content::Delete(id)).await
+        self.say_in(&message.conversation(), &Content::Delete(id))
+            .await
     }
 
     /// The id of a message of this box's own that others can refer to.
@@ -89,6 +99,17 @@ impl Device {
             Ok(id)
         } else {
             Err(DeviceError::NotTheAuthor)
+        }
+    }
+
+    async fn say_in(
+        &self,
+        conversation: &Conversation,
+        content: &Content,
+    ) -> Result<Vec<Sent>, DeviceError> {
+        match conversation {
+            Conversation::With(to) => Ok(vec![self.send(to, content).await?]),
+            Conversation::In(group) => self.send_to_group(group, content).await,
         }
     }
 }

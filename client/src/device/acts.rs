@@ -17,9 +17,12 @@ use std::fmt;
 use rossby_domain::ids::BoxId;
 
 use super::{Device, DeviceError, Message};
+use crate::conversation::Conversation;
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Content, MessageId};
-use crate::store::{ActsRow, Batch, LastAct, MessageKey, MessageRow, MessageState, StoreError};
+use crate::store::{
+    ActsRow, Batch, LastAct, MessageKey, MessageRow, MessageState, Outcome, StoreError,
+};
 
 /// What was done to a message since it was written. `Debug` does not show the reactions.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -41,24 +44,40 @@ impl fmt::Debug for Acts {
     }
 }
 
-/// What a row says that counts for the conversation: with whom, as which message, what. Nothing before it
+/// What a row says that counts for the conversation: for which, as which message, what. Nothing before it
 /// is stored where it goes: what a device shows is what the others are shown.
 pub(super) fn said_by(
     ((envelope, recipient), row): &(MessageKey, MessageRow),
-) -> Option<(BoxId, MessageId, Content)> {
+) -> Option<(Conversation, MessageId, Content)> {
     let sender = envelope.sender;
-    let (peer, written_at, content) = match &row.state {
+    let (conversation, written_at, content) = match &row.state {
         MessageState::Received {
             content,
+            conversation,
             written_at,
-            ..
-        } => (sender.box_id, *written_at, content),
+        } => {
+            let conversation = Conversation::of(*conversation, recipient, &sender.box_id);
+            (conversation, *written_at, content)
+        }
         // By this device, or by another one of its box.
-        MessageState::Sent { content } => (*recipient, row.at, content),
+        MessageState::Sent { content } => (Conversation::With(*recipient), row.at, content),
+        MessageState::ToGroup {
+            group,
+            content,
+            outcomes,
+        } if is_anywhere(outcomes) => (Conversation::In(*group), row.at, content),
         _ => return None,
     };
     let content = Content::decode(content.expose()).ok()?;
-    Some((peer, MessageId { sender, written_at }, content))
+    Some((conversation, MessageId { sender, written_at }, content))
+}
+
+/// Whether a message to a group is stored with any member, or another device says so.
+pub(super) fn is_anywhere(outcomes: &BTreeMap<BoxId, Outcome>) -> bool {
+    outcomes.is_empty()
+        || outcomes
+            .values()
+            .any(|outcome| outcome.sequence().is_some())
 }
 
 /// Whether a row does something to an earlier message, other than saying more.
@@ -78,15 +97,15 @@ pub(super) fn note_row(
     row: &(MessageKey, MessageRow),
 ) -> Result<(), StoreError> {
     match said_by(row) {
-        Some((peer, id, content)) => note(batch, &peer, &id, &content),
+        Some((conversation, id, content)) => note(batch, &conversation, &id, &content),
         None => Ok(()),
     }
 }
 
-/// Notes what a message does to an earlier one of the conversation with `peer`. `id` is its own.
+/// Notes what a message does to an earlier one of the conversation. `id` is its own.
 fn note(
     batch: &mut Batch<'_>,
-    peer: &BoxId,
+    conversation: &Conversation,
     id: &MessageId,
     content: &Content,
 ) -> Result<(), StoreError> {
@@ -97,7 +116,7 @@ fn note(
         return Ok(());
     }
     for about in content.about() {
-        let key = (*peer, *about);
+        let key = (*conversation, *about);
         let mut row = batch.get::<ActsRow>(&key)?.unwrap_or_default();
         if row.take(id, content) {
             batch.put(&key, &row)?;
@@ -182,10 +201,12 @@ impl Device {
         let Some(id) = message.id() else {
             return Ok(message);
         };
-        Ok(match self.store.get::<ActsRow>(&(message.peer(), id))? {
-            Some(row) => message.after(&row),
-            None => message,
-        })
+        Ok(
+            match self.store.get::<ActsRow>(&(message.conversation(), id))? {
+                Some(row) => message.after(&row),
+                None => message,
+            },
+        )
     }
 }
 

@@ -239,14 +239,15 @@ impl Device {
         self.contact(box_id)?.ok_or(DeviceError::NoUser)?;
         self.check_confirmed(box_id)?;
         self.disallow_contact(box_id).await?;
-        let waiting = self.waiting(box_id, false)?;
+        let waiting = self.waiting(&[*box_id], false)?.remove(box_id);
+        let waiting = waiting.unwrap_or_default();
         let signer = match waiting.is_empty() {
             true => None,
             false => Some(self.signer()?),
         };
         Ok(self.store.write(|batch| {
             if let Some(signer) = &signer {
-                withdrawing::withdraw(batch, signer, &waiting)?;
+                withdrawing::withdraw(batch, signer, waiting)?;
             }
             batch.remove::<ContactRow>(box_id)
         })?)

@@ -139,7 +139,10 @@ impl Device {
             return Err(DeviceError::NoSuchDevice);
         }
         self.extend_chain(Change::RemoveDevice { device: *device })
-            .await
+            .await?;
+        // It is removed, whoever may still have to be told.
+        let _ = self.take_over_pages(device).await;
+        Ok(())
     }
 
     /// Calls a device of this box so, and tells the others. Whether they could be told now.

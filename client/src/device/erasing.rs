@@ -5,12 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use rossby_domain::ids::BoxId;
-
 use super::{Device, DeviceError, Message, acts};
+use crate::conversation::Conversation;
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Content, Edit, MessageId};
-use crate::store::{ActsRow, Batch, MessageKey, MessageRow, MessageState, StoreError};
+use crate::store::{ActsRow, Batch, MessageKey, MessageRow, MessageState, Outcome, StoreError};
 
 impl Device {
     /// The rows here that deletions among these new ones are about. All messages are read for that, but
@@ -32,10 +31,12 @@ impl Device {
 }
 
 /// The message that a row takes back, if it may.
-fn deletion(row: &(MessageKey, MessageRow)) -> Option<(BoxId, MessageId)> {
+fn deletion(row: &(MessageKey, MessageRow)) -> Option<(Conversation, MessageId)> {
     match acts::said_by(row)? {
-        (peer, id, act @ Content::Delete(message)) if act.counts_from(&id.sender.box_id) => {
-            Some((peer, message))
+        (conversation, id, act @ Content::Delete(message))
+            if act.counts_from(&id.sender.box_id) =>
+        {
+            Some((conversation, message))
         }
         _ => None,
     }
@@ -71,7 +72,7 @@ pub(super) fn blank_if_deleted(
 }
 
 /// The message whose deletion takes away what a row says: itself, or the one that it edits.
-fn subject(row: &(MessageKey, MessageRow)) -> Option<(BoxId, MessageId)> {
+fn subject(row: &(MessageKey, MessageRow)) -> Option<(Conversation, MessageId)> {
     let message = Message::of_row(row.clone());
     let subject = match &message.content {
         Some(edit @ Content::Edit(Edit { message: about, .. }))
@@ -81,7 +82,7 @@ fn subject(row: &(MessageKey, MessageRow)) -> Option<(BoxId, MessageId)> {
         }
         _ => message.id()?,
     };
-    Some((message.peer(), subject))
+    Some((message.conversation(), subject))
 }
 
 /// An edit stays one, of nothing.
@@ -92,6 +93,14 @@ fn blank(state: &mut MessageState) {
         | MessageState::Refused { content, .. }
         | MessageState::Doubtful { content } => content,
         // What is still to be sent says what it says until then; what is not readable says nothing.
+        MessageState::ToGroup { outcomes, .. }
+            if outcomes
+                .values()
+                .any(|outcome| *outcome == Outcome::Pending) =>
+        {
+            return;
+        }
+        MessageState::ToGroup { content, .. } => content,
         MessageState::Pending { .. }
         | MessageState::Unreadable { .. }
         | MessageState::Withdrawn => {

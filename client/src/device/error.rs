@@ -7,6 +7,7 @@ use rossby_seams::random::RandomError;
 use crate::connection::{AddressError, CallError};
 use crate::crypto::kem::KemError;
 use crate::envelope::{ContentError, SealError};
+use crate::group::GroupError;
 use crate::identity::IdentityError;
 use crate::linking::JoiningError;
 use crate::registering::RegisteringError;
@@ -102,6 +103,9 @@ pub enum DeviceError {
     /// That can not be done with this message.
     #[error("that can't be done with this message: {0}")]
     Unfit(&'static str),
+    /// That can not be done with this group.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// The service's answer contradicts itself or what was asked.
     #[error("the service's answer can not be true: {0}")]
     Untrue(&'static str),

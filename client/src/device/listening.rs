@@ -201,6 +201,8 @@ impl Listener<'_> {
             self.unacknowledged_pages += 1;
         }
         self.failed = received.interrupted;
+        // What is left of it is done the next time.
+        let _ = self.device.settle_groups().await;
         // What was known already needs no word.
         let heard = (!received.messages.is_empty()).then_some(received.messages);
         Ok(heard.map(Heard::Received))

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use rossby_domain::ids::{BoxId, DeviceAddress, Sequence};
 use rossby_domain::time::Timestamp;
 
-use super::{Acts, Device, DeviceError};
+use super::{Acts, Device, DeviceError, acts};
+use crate::conversation::Conversation;
 use crate::envelope::{Content, ContentError, MessageId};
-use crate::store::{ActsRow, MarksRow, MessageKey, MessageRow, MessageState, ShownRow};
+use crate::group::GroupId;
+use crate::store::{ActsRow, MarksRow, MessageKey, MessageRow, MessageState, Outcome, ShownRow};
 
 /// Which way a message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +58,13 @@ pub struct Message {
     pub direction: Direction,
     /// The device that sent it.
     pub sender: DeviceAddress,
-    /// The box that it went to.
+    /// The box that it went to; of what this box sent to a group, its own.
     pub recipient: BoxId,
-    /// The sender device's counter for that box.
+    /// The group that it was said in, if it was.
+    pub group: Option<GroupId>,
+    /// What became of it for each member, if this device sent it to a group.
+    pub outcomes: BTreeMap<BoxId, Outcome>,
+    /// The sender device's counter for that box; of what was sent to a group, when it was written.
     pub counter: u64,
     /// Its place in that box, where it is known.
     pub sequence: Option<Sequence>,
@@ -78,13 +84,23 @@ impl Message {
     /// A stored message. One whose content can not be read is shown as such: it must not hide the others.
     pub(super) fn of_row((key, row): (MessageKey, MessageRow)) -> Self {
         let (id, recipient) = key;
+        let mut outcomes = BTreeMap::new();
+        let mut group = None;
         let written_at = match &row.state {
             MessageState::Received { written_at, .. } => Some(*written_at),
             MessageState::Unreadable { .. } => None,
             _ => Some(row.at),
         };
         let (direction, content, status) = match row.state {
-            MessageState::Received { content, .. } => {
+            MessageState::Received {
+                content,
+                conversation,
+                ..
+            } => {
+                let conversation = Conversation::of(conversation, &recipient, &id.sender.box_id);
+                if let Conversation::In(id) = conversation {
+                    group = Some(id);
+                }
                 (Direction::In, Some(content), Status::Received)
             }
             MessageState::Unreadable { code, reason, .. } => {
@@ -103,6 +119,15 @@ impl Message {
             ),
             MessageState::Doubtful { content } => (Direction::Out, Some(content), Status::Doubtful),
             MessageState::Withdrawn => (Direction::Out, None, Status::Withdrawn),
+            MessageState::ToGroup {
+                group: id,
+                content,
+                outcomes: of_each,
+            } => {
+                let status = of_all(&of_each);
+                (group, outcomes) = (Some(id), of_each);
+                (Direction::Out, Some(content), status)
+            }
         };
         // Of what was erased, nothing is left.
         let content = content.filter(|bytes| !bytes.expose().is_empty());
@@ -116,6 +141,8 @@ impl Message {
             direction,
             sender: id.sender,
             recipient,
+            group,
+            outcomes,
             counter: id.counter.0,
             sequence: row.sequence,
             at: row.at,
@@ -134,6 +161,15 @@ impl Message {
         self.written_at.map(named)
     }
 
+    /// The conversation that it is of.
+    #[must_use]
+    pub fn conversation(&self) -> Conversation {
+        match self.group {
+            Some(group) => Conversation::In(group),
+            None => Conversation::With(self.peer()),
+        }
+    }
+
     /// The other person's box.
     #[must_use]
     pub fn peer(&self) -> BoxId {
@@ -141,6 +177,25 @@ impl Message {
             Direction::In => self.sender.box_id,
             Direction::Out => self.recipient,
         }
+    }
+}
+
+/// What became of a message to several, in one word: what is left to do, or else the best of it.
+fn of_all(outcomes: &BTreeMap<BoxId, Outcome>) -> Status {
+    let has = |wanted: fn(&Outcome) -> bool| outcomes.values().any(wanted);
+    if has(|outcome| *outcome == Outcome::Pending) {
+        return Status::Pending;
+    }
+    if acts::is_anywhere(outcomes) {
+        return Status::Sent;
+    }
+    match outcomes.values().next() {
+        Some(Outcome::Refused { code, reason }) => Status::Refused {
+            code: code.clone(),
+            reason: reason.clone(),
+        },
+        Some(Outcome::Withdrawn) => Status::Withdrawn,
+        _ => Status::Doubtful,
     }
 }
 
@@ -160,7 +215,7 @@ impl Device {
         let acts: BTreeMap<_, _> = self.store.all::<ActsRow>()?.into_iter().collect();
         let dressed = |row| {
             let message = Message::of_row(row);
-            let key = message.id().map(|id| (message.peer(), id));
+            let key = message.id().map(|id| (message.conversation(), id));
             match key.and_then(|key| acts.get(&key)) {
                 Some(row) => message.after(row),
                 None => message,

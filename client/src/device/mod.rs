@@ -16,7 +16,8 @@
 //!   accepting.rs: from whom messages are taken
 //!   linking.rs: a further device, until it has its place    devices.rs: add, name and revoke devices
 //!   own_box.rs: the box's own chain, as this device knows it    identifiers.rs: its phones and emails
-//!   words.rs: what the box's devices tell each other: copies of what they send, and names
+//!   words.rs: what the box's devices tell each other: copies of what they send, names, groups
+//!   groups.rs: making and changing groups, and what others say of them
 //! ```
 //!
 //! Invariants. A counter is stored before anything is sent under it, so no two texts of this home
@@ -36,6 +37,7 @@ mod contacts;
 mod devices;
 mod erasing;
 mod error;
+mod groups;
 mod identifiers;
 mod key_times;
 mod linking;
@@ -55,6 +57,7 @@ mod words;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::RwLock;
 
@@ -69,6 +72,7 @@ pub use self::acts::Acts;
 pub use self::contacts::{Contact, Found, LookupBy};
 pub use self::devices::{OwnDevice, Standing};
 pub use self::error::DeviceError;
+pub use self::groups::GroupInfo;
 pub use self::identifiers::OwnIdentifier;
 pub use self::key_times::{KeyState, PastKey};
 pub use self::linking::{Linking, Welcome};
@@ -156,6 +160,8 @@ pub struct Device {
     receiving: tokio::sync::Mutex<()>,
     /// Two that rotate at once would both store a new key.
     rotating: tokio::sync::Mutex<()>,
+    /// Something was heard of groups, or may have been before this start, that is still to be acted on.
+    unsettled: AtomicBool,
 }
 
 impl Device {
@@ -243,6 +249,7 @@ impl Device {
             sending: tokio::sync::Mutex::new(()),
             receiving: tokio::sync::Mutex::new(()),
             rotating: tokio::sync::Mutex::new(()),
+            unsettled: AtomicBool::new(true),
         })
     }
 

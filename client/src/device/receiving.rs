@@ -12,7 +12,7 @@ use super::contacts::LookupBy;
 use super::{Device, DeviceError, Message, acts, box_from_wire, erasing, safety};
 use crate::connection::{Acknowledge, Fetch, Signer};
 use crate::crypto::secret::SecretBytes;
-use crate::envelope::{Arrival, Between, OpenError, Opened, Recipient, open};
+use crate::envelope::{Arrival, Between, Control, OpenError, Opened, Recipient, open};
 use crate::store::{MarksRow, MessageKey, MessageRow, MessageState, WhatChanged};
 
 /// The state of this box's queue, by the service's account.
@@ -76,6 +76,13 @@ impl Device {
     /// [`Received::interrupted`].
     pub async fn receive(&self) -> Result<Received, DeviceError> {
         let _one_at_a_time = self.receiving.lock().await;
+        let received = self.receive_waiting().await?;
+        // What is left of it is done the next time.
+        let _ = self.settle_groups().await;
+        Ok(received)
+    }
+
+    async fn receive_waiting(&self) -> Result<Received, DeviceError> {
         let mut signer = self.signer()?;
         let mut received = Received {
             messages: Vec::new(),
@@ -214,6 +221,13 @@ impl Device {
                         {
                             fresh.push((key, row));
                         }
+                    }
+                    Ok(MessageState::Received {
+                        content,
+                        conversation,
+                        ..
+                    }) if Control::is_about_groups(content.expose()) => {
+                        self.hear_of_group_in(signer, conversation, content.expose())?;
                     }
                     Ok(state) => {
                         let (sequence, at) = (Some(came.sequence), came.at);

@@ -7,7 +7,7 @@ use rossby_domain::chain::KeyRecord;
 use rossby_domain::ids::{BoxId, Counter, EnvelopeId};
 
 use super::contacts::LookupBy;
-use super::sending::Outgoing;
+use super::sending::{Draft, Outgoing};
 use super::{Device, DeviceError, Found};
 use crate::connection::{Refusal, Signer};
 use crate::envelope::{Between, Content};
@@ -81,7 +81,7 @@ impl Device {
         self.reseal(signer, outgoing, counter, &record)
     }
 
-    fn reseal(
+    pub(super) fn reseal(
         &self,
         signer: &Signer,
         outgoing: &mut Outgoing,
@@ -90,14 +90,13 @@ impl Device {
     ) -> Result<(), DeviceError> {
         let to = outgoing.recipient;
         let content = Content::decode(outgoing.row.content.expose())?;
-        let body = self.seal(
-            signer,
-            &to,
-            record,
-            counter,
-            outgoing.row.written_at,
-            &content,
-        )?;
+        let draft = Draft {
+            content: &content,
+            written_at: outgoing.row.written_at,
+            order: outgoing.row.order,
+            group: outgoing.row.group,
+        };
+        let body = self.seal(signer, &to, record, counter, &draft)?;
         let row = PendingRow {
             body: body.to_vec(),
             chain_version: record.version(),
@@ -159,7 +158,8 @@ pub(super) fn put_pending(
         state,
     };
     batch.put(&(*to, counter), row)?;
-    if Between::is(row.content.expose()) {
+    // A message to a group has one row for all.
+    if row.group.is_some() || Between::is(row.content.expose()) {
         return Ok(());
     }
     batch.put(&(id, *to), &message)

@@ -2,36 +2,49 @@
 //! known.
 //!
 //! ```text
-//!   send ──► counter + 1, sealed, stored as pending ──► flush, oldest first, one at a time
-//!                                                          │
+//!   send ──► for each recipient: counter + 1, sealed, stored as pending
+//!                 │
+//!               flush: the oldest of each box, all in one request, then the next ones
+//!                 │      who was never met is looked up first, and the envelope sealed then
+//!                 │
 //!     sequence           -> sent                           │
 //!     STALE_KEY_RECORD   -> verify, pin, seal for the new keys; same counter (none was consumed)
 //!     COUNTER_REUSED,    -> this text is not stored under that counter and never will be:
 //!     NOT_ACCEPTED          seal under the next free one
 //!     COUNTER_FORGOTTEN  -> nobody can tell: if it was surely never sent before, seal under the
 //!                           next; otherwise doubtful, and its owner decides
-//!     may pass           -> stays pending, and so does all behind it, to keep the order
+//!     may pass           -> stays pending, and so does all behind it in that box, to keep the order
 //!     any other no       -> refused
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
 use bytes::Bytes;
+use prost::Message as _;
 use rossby_domain::chain::KeyRecord;
-use rossby_domain::ids::{BoxId, Counter, EnvelopeId, Sequence};
+use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Sequence};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1::{self, send_outcome};
 
 use super::contacts::LookupBy;
 use super::resealing::{put_pending, take_counter};
+use super::words::is_word;
 use super::{Device, DeviceError, acts, box_from_wire, erasing};
-use crate::connection::{Refusal, Retry, SendRpc, Signer};
+use crate::connection::{CallError, Refusal, Retry, SendRpc, Signer};
+use crate::conversation::Conversation;
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{
     Between, Content, ContentError, ConversationId, Letter, MAX_COPIED_BYTES, Sender, seal,
 };
+use crate::group::GroupId;
 use crate::store::{
-    Batch, CounterRow, MarksRow, MessageRow, MessageState, PendingRow, StoreError, WrittenRow,
+    Batch, CounterRow, MarksRow, MessageKey, MessageRow, MessageState, Outcome, PendingRow,
+    StoreError, WrittenRow,
 };
 
+/// Envelopes in one request, and bytes of them: what the service takes, less some room.
+const MAX_ENVELOPES: usize = 256;
+const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// How often one envelope is sealed anew in one go before it is left for later.
 const MAX_RESEALS: u32 = 8;
 /// A counter that was compared with the service's this recently is not compared again.
@@ -58,7 +71,7 @@ pub enum Delivery {
 pub struct Sent {
     /// Its place among all messages of this device.
     pub order: u64,
-    /// The box that it went to.
+    /// The box that it went to: one of several, if it was said in a group.
     pub recipient: BoxId,
     /// What became of it.
     pub delivery: Delivery,
@@ -72,6 +85,14 @@ pub(super) struct Outgoing {
     pub(super) row: PendingRow,
     /// Whether it has surely never been sent before.
     untried: bool,
+}
+
+/// What is to be sealed, for one box or several.
+pub(super) struct Draft<'a> {
+    pub(super) content: &'a Content,
+    pub(super) written_at: Timestamp,
+    pub(super) order: u64,
+    pub(super) group: Option<GroupId>,
 }
 
 /// What the service answered about one envelope.
@@ -93,8 +114,8 @@ impl Device {
         let _one_at_a_time = self.sending.lock().await;
         let signer = self.signer()?;
         self.check_confirmed(to)?;
-        let (record, unreachable) = self.recipient(to).await?;
-        let order = self.enqueue(&signer, to, &record, content)?;
+        let unreachable = self.recipient(to).await?;
+        let order = self.enqueue(&signer, &Conversation::With(*to), &[*to], content)?;
         if let Some(error) = unreachable {
             // Nobody was there a moment ago: it would only make them wait.
             return Ok(Sent {
@@ -103,24 +124,33 @@ impl Device {
                 delivery: Delivery::Pending(error),
             });
         }
-        let mut sent = self.flush(&signer, to, Some(order)).await?;
+        let mut sent = self.flush(&signer, &[*to], Some(order)).await?;
         // Whatever becomes of the copies, the message is sent: they go out with what is sent next.
         let _ = self.flush_words(&signer).await;
-        match sent.iter().position(|sent| sent.order == order) {
-            Some(index) => Ok(sent.swap_remove(index)),
-            // Something before it is stuck.
-            None => match sent.pop() {
-                Some(Sent {
-                    delivery: Delivery::Pending(error),
-                    ..
-                }) => Ok(Sent {
-                    order,
-                    recipient: *to,
-                    delivery: Delivery::Pending(error),
-                }),
-                _ => Err(DeviceError::Damaged("list of pending messages")),
-            },
-        }
+        of_message(&mut sent, order, to)
+    }
+
+    /// Sends a message to all other members of a group: one request, an envelope for each, and for each what became
+    /// of it. As with [`Device::send`], it is stored here first; what is pending for one member does not hold up the
+    /// others.
+    ///
+    /// # Errors
+    /// Before it is stored: [`DeviceError::Group`], [`DeviceError::Seal`]. Afterwards: [`DeviceError::Store`].
+    pub async fn send_to_group(
+        &self,
+        group: &GroupId,
+        content: &Content,
+    ) -> Result<Vec<Sent>, DeviceError> {
+        check_content(content)?;
+        let _one_at_a_time = self.sending.lock().await;
+        let signer = self.signer()?;
+        let to = self.others_in(group, &signer)?;
+        let order = self.enqueue(&signer, &Conversation::In(*group), &to, content)?;
+        let mut sent = self.flush(&signer, &to, Some(order)).await?;
+        let _ = self.flush_words(&signer).await;
+        to.iter()
+            .map(|to| of_message(&mut sent, order, to))
+            .collect()
     }
 
     /// Sends everything that is pending, oldest first in each box.
@@ -131,19 +161,9 @@ impl Device {
     pub async fn resend(&self) -> Result<Vec<Sent>, DeviceError> {
         let _one_at_a_time = self.sending.lock().await;
         let signer = self.signer()?;
-        let mut boxes: Vec<BoxId> = self
-            .store
-            .all::<PendingRow>()?
-            .into_iter()
-            .filter(|(_, row)| !Between::is(row.content.expose()))
-            .map(|((to, _), _)| to)
-            .collect();
-        boxes.sort_unstable();
-        boxes.dedup();
-        let mut sent = Vec::new();
-        for to in &boxes {
-            sent.extend(self.flush(&signer, to, None).await?);
-        }
+        let rows = self.store.all::<PendingRow>()?.into_iter();
+        let boxes: Vec<BoxId> = rows.map(|((to, _), _)| to).collect();
+        let mut sent = self.flush(&signer, &boxes, None).await?;
         let _ = self.flush_words(&signer).await;
         sent.sort_by_key(|sent| sent.order);
         Ok(sent)
@@ -154,9 +174,11 @@ impl Device {
     /// # Errors
     /// [`DeviceError::Store`].
     pub fn pending(&self) -> Result<usize, DeviceError> {
-        let mut pending = self.store.all::<PendingRow>()?;
-        pending.retain(|(_, row)| !Between::is(row.content.expose()));
-        Ok(pending.len())
+        let pending = self.store.all::<PendingRow>()?.into_iter();
+        let messages = pending.filter(|(_, row)| !is_word(row.content.expose()));
+        // One to a group is one.
+        let orders: BTreeSet<u64> = messages.map(|(_, row)| row.order).collect();
+        Ok(orders.len())
     }
 
     /// Sends what waits to be told to the box's other devices, until something has to wait.
@@ -165,88 +187,139 @@ impl Device {
     /// [`DeviceError`]; the next time makes up for it.
     pub(super) async fn flush_words(&self, signer: &Signer) -> Result<(), DeviceError> {
         let own = signer.address.box_id;
-        for outgoing in self.waiting(&own, true)? {
-            if let Delivery::Pending(error) = self.deliver(signer, outgoing).await? {
-                return Err(error);
+        let words = self.waiting(&[own], true)?.remove(&own);
+        for outgoing in words.unwrap_or_default() {
+            for (_, delivery) in self.deliver(signer, vec![outgoing]).await? {
+                if let Delivery::Pending(error) = delivery {
+                    return Err(error);
+                }
             }
         }
         Ok(())
     }
 
-    /// What is pending for a box, oldest first: messages, or words to the box's own devices.
-    pub(super) fn waiting(&self, to: &BoxId, words: bool) -> Result<Vec<Outgoing>, DeviceError> {
-        let rows = self.store.all::<PendingRow>()?.into_iter();
-        let rows = rows.filter(|((recipient, _), row)| {
-            recipient == to && Between::is(row.content.expose()) == words
+    /// What is pending for each of these boxes, oldest first: messages, or words to the box's own devices.
+    pub(super) fn waiting(
+        &self,
+        to: &[BoxId],
+        words: bool,
+    ) -> Result<BTreeMap<BoxId, VecDeque<Outgoing>>, DeviceError> {
+        let to: BTreeSet<_> = to.iter().collect();
+        let mut rows = self.store.all::<PendingRow>()?;
+        rows.retain(|((recipient, _), row)| {
+            to.contains(recipient) && Between::is(row.content.expose()) == words
         });
-        let mut waiting: Vec<_> = rows
-            .map(|((recipient, counter), row)| Outgoing {
+        rows.sort_by_key(|((_, counter), row)| (row.order, *counter));
+        let mut waiting: BTreeMap<_, VecDeque<_>> = BTreeMap::new();
+        for ((recipient, counter), row) in rows {
+            waiting.entry(recipient).or_default().push_back(Outgoing {
                 recipient,
                 counter,
                 row,
                 untried: false,
-            })
-            .collect();
-        waiting.sort_by_key(|outgoing| (outgoing.row.order, outgoing.counter));
+            });
+        }
         Ok(waiting)
     }
 
-    /// The recipient's record, with our counter for them compared with the service's, unless that
-    /// was done lately. Beside it: why the service could not be reached for that, if it could not.
-    async fn recipient(&self, to: &BoxId) -> Result<(KeyRecord, Option<DeviceError>), DeviceError> {
+    /// Makes sure that the recipient is known, with our counter for them compared with the service's, unless that was
+    /// done lately. Why the service could not be reached for that, if it could not.
+    async fn recipient(&self, to: &BoxId) -> Result<Option<DeviceError>, DeviceError> {
         let compared_at = self
             .store
             .get::<CounterRow>(to)?
             .map(|row| row.compared_at)
             .unwrap_or_default();
         let age_ms = self.environment.clock.now().millis_since(compared_at);
-        let pinned = match self.pinned_record(to)? {
-            Some(record) if age_ms < COMPARE_AGAIN_MS => return Ok((record, None)),
-            pinned => pinned,
-        };
-        match (self.lookup(&LookupBy::Box(*to)).await, pinned) {
-            (Ok(found), _) => {
+        let is_known = self.pinned_record(to)?.is_some();
+        if is_known && age_ms < COMPARE_AGAIN_MS {
+            return Ok(None);
+        }
+        match self.lookup(&LookupBy::Box(*to)).await {
+            Ok(found) => {
                 self.hold(&found)?;
                 self.compare_counter(&found)?;
-                Ok((found.record, None))
+                Ok(None)
             }
-            (Err(error), Some(record)) if error.is_unreachable() => Ok((record, Some(error))),
+            Err(error) if is_known && error.is_unreachable() => Ok(Some(error)),
             // Lookups are rationed, and this one is for comfort: a taken counter is refused anyway.
-            (Err(error), Some(record)) if error.may_pass() => Ok((record, None)),
+            Err(error) if is_known && error.may_pass() => Ok(None),
             // They may have blocked us: the message's own refusal will say the same.
-            (Err(DeviceError::NoUser), Some(record)) => Ok((record, None)),
-            (Err(error), _) => Err(error),
+            Err(DeviceError::NoUser) if is_known => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    /// Counts, seals and stores, in one transaction. Nothing has been sent when it returns.
+    /// Counts, seals and stores a message, in one transaction. Nothing has been sent when it returns.
     fn enqueue(
         &self,
         signer: &Signer,
-        to: &BoxId,
-        record: &KeyRecord,
+        conversation: &Conversation,
+        to: &[BoxId],
         content: &Content,
     ) -> Result<u64, DeviceError> {
         let now = self.environment.clock.now();
         self.store.write(|batch| {
             let written_at = take_instant(batch, now)?;
-            let counter = take_counter(batch, to, Counter(0))?;
             let mut marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
             let order = marks.next_order;
             marks.next_order += 1;
             batch.put(&(), &marks)?;
-            let bytes = SecretBytes::new(content.encode()?.to_vec());
-            let body = self.seal(signer, to, record, counter, written_at, content)?;
-            let row = PendingRow {
-                content: bytes,
-                written_at,
-                body: body.to_vec(),
-                chain_version: record.version(),
-                order,
+            let group = match conversation {
+                Conversation::With(_) => None,
+                Conversation::In(group) => Some(*group),
             };
-            put_pending(batch, signer, to, counter, &row)?;
+            let draft = Draft {
+                content,
+                written_at,
+                order,
+                group,
+            };
+            for to in to {
+                self.post(batch, signer, to, &draft)?;
+            }
+            if let Some(group) = group {
+                let outcomes = to.iter().map(|to| (*to, Outcome::Pending)).collect();
+                let content = SecretBytes::new(content.encode()?.to_vec());
+                let state = MessageState::ToGroup {
+                    group,
+                    content,
+                    outcomes,
+                };
+                let row = MessageRow {
+                    order,
+                    sequence: None,
+                    at: written_at,
+                    state,
+                };
+                batch.put(&group_key(signer.address, written_at), &row)?;
+            }
             Ok(order)
         })
+    }
+
+    /// Counts and stores an envelope for one box as pending; sealed, if its keys are known.
+    pub(super) fn post(
+        &self,
+        batch: &mut Batch<'_>,
+        signer: &Signer,
+        to: &BoxId,
+        draft: &Draft<'_>,
+    ) -> Result<(), DeviceError> {
+        let counter = take_counter(batch, to, Counter(0))?;
+        let mut row = PendingRow {
+            content: SecretBytes::new(draft.content.encode()?.to_vec()),
+            written_at: draft.written_at,
+            body: Vec::new(),
+            chain_version: 0,
+            order: draft.order,
+            group: draft.group,
+        };
+        if let Some(record) = self.pinned_record(to)? {
+            row.body = self.seal(signer, to, &record, counter, draft)?.to_vec();
+            row.chain_version = record.version();
+        }
+        Ok(put_pending(batch, signer, to, counter, &row)?)
     }
 
     pub(super) fn seal(
@@ -255,8 +328,7 @@ impl Device {
         to: &BoxId,
         record: &KeyRecord,
         counter: Counter,
-        written_at: Timestamp,
-        content: &Content,
+        draft: &Draft<'_>,
     ) -> Result<Bytes, DeviceError> {
         let identity = self.identity();
         let sender = Sender {
@@ -264,101 +336,174 @@ impl Device {
             signing_key: identity.signing_key(),
             record: identity.record(),
         };
+        let direct = || ConversationId::direct(&signer.address.box_id, to);
         let letter = Letter {
             recipient: *to,
             recipient_record: record,
             counter,
-            conversation: ConversationId::direct(&signer.address.box_id, to),
-            written_at,
-            content,
+            conversation: draft
+                .group
+                .map_or_else(direct, |group| group.conversation()),
+            written_at: draft.written_at,
+            content: draft.content,
         };
         Ok(seal(self.environment.random.as_ref(), &sender, &letter)?)
     }
 
-    /// Sends what is pending for a box, oldest first, until something has to wait.
-    async fn flush(
+    /// Sends what is pending for these boxes, for each oldest first, until something has to wait. What became of messages,
+    /// and of whatever else has to wait.
+    pub(super) async fn flush(
         &self,
         signer: &Signer,
-        to: &BoxId,
+        to: &[BoxId],
         untried: Option<u64>,
     ) -> Result<Vec<Sent>, DeviceError> {
+        let mut waiting = self.waiting(to, false)?;
         let mut sent = Vec::new();
-        for mut outgoing in self.waiting(to, false)? {
-            let order = outgoing.row.order;
-            outgoing.untried = untried == Some(order);
-            let confirmed = self.check_confirmed(to);
-            let delivery = match confirmed {
-                Ok(()) => self.deliver(signer, outgoing).await,
-                Err(error) => Err(error),
-            };
-            let delivery = match delivery {
-                Ok(delivery) => delivery,
-                Err(error @ DeviceError::Store(_)) => return Err(error),
-                // Of this box only: what waits for other boxes is not held up.
-                Err(error) => Delivery::Pending(error),
-            };
-            let stuck = matches!(delivery, Delivery::Pending(_));
-            sent.push(Sent {
-                order,
-                recipient: *to,
-                delivery,
-            });
-            if stuck {
-                break;
+        loop {
+            // One in flight for each box: that keeps their order.
+            let oldest = waiting.values_mut().filter_map(VecDeque::pop_front);
+            let mut round: Vec<_> = oldest.collect();
+            if round.is_empty() {
+                return Ok(sent);
+            }
+            for outgoing in &mut round {
+                outgoing.untried = untried == Some(outgoing.row.order);
+            }
+            for (outgoing, delivery) in self.deliver(signer, round).await? {
+                let is_stuck = matches!(delivery, Delivery::Pending(_));
+                if is_stuck {
+                    waiting.remove(&outgoing.recipient);
+                }
+                if is_stuck || !is_word(outgoing.row.content.expose()) {
+                    sent.push(Sent {
+                        order: outgoing.row.order,
+                        recipient: outgoing.recipient,
+                        delivery,
+                    });
+                }
             }
         }
-        Ok(sent)
     }
 
-    /// Sends one envelope until it is known what became of it, or it has to wait.
+    /// Sends envelopes to different boxes until it is known what became of each, or it has to wait.
     async fn deliver(
         &self,
         signer: &Signer,
-        mut outgoing: Outgoing,
-    ) -> Result<Delivery, DeviceError> {
+        outgoing: Vec<Outgoing>,
+    ) -> Result<Vec<(Outgoing, Delivery)>, DeviceError> {
+        let (mut going, mut done) = self.make_ready(signer, outgoing).await?;
         for _ in 0..MAX_RESEALS {
-            let answer = match self.send_one(signer, &outgoing).await {
-                Ok(answer) => answer,
-                Err(error) => return Ok(Delivery::Pending(error)),
+            let answers = self.send_all(signer, &going).await;
+            let mut again = Vec::new();
+            for (mut outgoing, answer) in going.into_iter().zip(answers) {
+                let delivery = match answer {
+                    Ok(answer) => self.take_answer(signer, &mut outgoing, answer).await,
+                    Err(error) => Ok(Some(Delivery::Pending(error))),
+                };
+                match of_this_box(delivery)? {
+                    Some(delivery) => done.push((outgoing, delivery)),
+                    None => again.push(outgoing),
+                }
+            }
+            going = again;
+        }
+        let refused = || {
+            Delivery::Pending(DeviceError::Untrue(
+                "every key record and counter is refused",
+            ))
+        };
+        done.extend(going.into_iter().map(|outgoing| (outgoing, refused())));
+        Ok(done)
+    }
+
+    /// Those that can be sent now, sealed; and what became of the others.
+    async fn make_ready(
+        &self,
+        signer: &Signer,
+        all: Vec<Outgoing>,
+    ) -> Result<(Vec<Outgoing>, Vec<(Outgoing, Delivery)>), DeviceError> {
+        let (mut ready, mut done) = (Vec::new(), Vec::new());
+        // Once one lookup has to wait, the others are not tried.
+        let mut wait = None;
+        for mut outgoing in all {
+            let delivery = match self.check_confirmed(&outgoing.recipient) {
+                Ok(()) if outgoing.row.body.is_empty() => {
+                    self.seal_late(signer, &mut outgoing, &mut wait).await
+                }
+                Ok(()) => Ok(None),
+                Err(error) => Err(error),
             };
-            let refusal = match answer {
-                Answer::Stored(sequence) => {
-                    let content = outgoing.row.content.clone();
-                    self.settle(
-                        signer,
-                        &outgoing,
-                        Some(sequence),
-                        MessageState::Sent { content },
-                    )?;
-                    return Ok(Delivery::Delivered(sequence));
-                }
-                Answer::Refused(refusal) => refusal,
-            };
-            match refusal.code.as_str() {
-                "STALE_KEY_RECORD" => {
-                    self.reseal_for_new_keys(signer, &mut outgoing, &refusal)
-                        .await?
-                }
-                "COUNTER_REUSED" | "NOT_ACCEPTED" => {
-                    self.renumber(signer, &mut outgoing, &refusal)?
-                }
-                // A word may come twice: it says the same again.
-                "COUNTER_FORGOTTEN"
-                    if outgoing.untried || Between::is(outgoing.row.content.expose()) =>
-                {
-                    self.renumber(signer, &mut outgoing, &refusal)?;
-                }
-                "COUNTER_FORGOTTEN" => {
-                    let content = outgoing.row.content.clone();
-                    self.settle(signer, &outgoing, None, MessageState::Doubtful { content })?;
-                    return Ok(Delivery::Doubtful);
-                }
-                _ => return self.refused(signer, &outgoing, refusal),
+            match of_this_box(delivery)? {
+                Some(delivery) => done.push((outgoing, delivery)),
+                None => ready.push(outgoing),
             }
         }
-        Ok(Delivery::Pending(DeviceError::Untrue(
-            "every key record and counter is refused",
-        )))
+        Ok((ready, done))
+    }
+
+    /// Looks somebody up who was not known when the message was written, and seals it for them.
+    async fn seal_late(
+        &self,
+        signer: &Signer,
+        outgoing: &mut Outgoing,
+        wait: &mut Option<CallError>,
+    ) -> Result<Option<Delivery>, DeviceError> {
+        let to = outgoing.recipient;
+        if self.pinned_record(&to)?.is_none() {
+            if let Some(error) = wait {
+                return Err(error.clone().into());
+            }
+            match self.lookup(&LookupBy::Box(to)).await {
+                Ok(found) => {
+                    self.hold(&found)?;
+                    self.compare_counter(&found)?;
+                }
+                Err(DeviceError::NoUser) => {
+                    let refusal = no_user();
+                    return self.refused(signer, outgoing, refusal).map(Some);
+                }
+                Err(DeviceError::Call(error)) => {
+                    *wait = error.may_pass().then(|| error.clone());
+                    return Err(error.into());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let record = self.pinned_record(&to)?;
+        let record = record.ok_or(DeviceError::Damaged("contact"))?;
+        self.reseal(signer, outgoing, outgoing.counter, &record)?;
+        Ok(None)
+    }
+
+    /// What an answer means for an envelope; `None` if it was sealed anew and is to be sent again.
+    async fn take_answer(
+        &self,
+        signer: &Signer,
+        outgoing: &mut Outgoing,
+        answer: Answer,
+    ) -> Result<Option<Delivery>, DeviceError> {
+        let refusal = match answer {
+            Answer::Stored(sequence) => {
+                self.settle(signer, outgoing, Outcome::Sent(sequence))?;
+                return Ok(Some(Delivery::Delivered(sequence)));
+            }
+            Answer::Refused(refusal) => refusal,
+        };
+        match refusal.code.as_str() {
+            "STALE_KEY_RECORD" => self.reseal_for_new_keys(signer, outgoing, &refusal).await?,
+            "COUNTER_REUSED" | "NOT_ACCEPTED" => self.renumber(signer, outgoing, &refusal)?,
+            // A word may come twice: it says the same again.
+            "COUNTER_FORGOTTEN" if outgoing.untried || is_word(outgoing.row.content.expose()) => {
+                self.renumber(signer, outgoing, &refusal)?;
+            }
+            "COUNTER_FORGOTTEN" => {
+                self.settle(signer, outgoing, Outcome::Doubtful)?;
+                return Ok(Some(Delivery::Doubtful));
+            }
+            _ => return self.refused(signer, outgoing, refusal).map(Some),
+        }
+        Ok(None)
     }
 
     fn refused(
@@ -368,78 +513,67 @@ impl Device {
         refusal: Box<Refusal>,
     ) -> Result<Delivery, DeviceError> {
         if refusal.retry == Retry::Same {
-            let error = crate::connection::CallError::Refused(refusal);
+            let error = CallError::Refused(refusal);
             return Ok(Delivery::Pending(DeviceError::Call(error)));
         }
-        let state = MessageState::Refused {
-            content: outgoing.row.content.clone(),
+        let outcome = Outcome::Refused {
             code: refusal.code.clone(),
             reason: refusal.message.clone(),
         };
-        self.settle(signer, outgoing, None, state)?;
+        self.settle(signer, outgoing, outcome)?;
         Ok(Delivery::Refused(refusal))
     }
 
-    async fn send_one(&self, signer: &Signer, outgoing: &Outgoing) -> Result<Answer, DeviceError> {
-        let envelope = v1::OutgoingEnvelope {
-            recipient_box_id: Bytes::copy_from_slice(outgoing.recipient.as_bytes()),
-            counter: outgoing.counter.0,
-            chain_version: outgoing.row.chain_version,
-            ttl_ms: None,
-            body: Bytes::copy_from_slice(&outgoing.row.body),
-        };
-        let request = v1::SendRequest {
-            envelopes: vec![envelope],
-        };
-        let response = self
-            .connection
-            .call::<SendRpc>(&request, Some(signer))
-            .await?;
-        let untrue = || DeviceError::Untrue("the outcome is not that of the envelope sent");
-        let [outcome] =
-            <[v1::SendOutcome; 1]>::try_from(response.outcomes).map_err(|_| untrue())?;
-        let about = (
-            box_from_wire(&outcome.recipient_box_id)?,
-            Counter(outcome.counter),
-        );
-        if about != (outgoing.recipient, outgoing.counter) {
-            return Err(untrue());
-        }
-        match outcome.result.ok_or_else(untrue)? {
-            send_outcome::Result::Sequence(sequence) => Ok(Answer::Stored(Sequence(sequence))),
-            send_outcome::Result::Refusal(refusal) => {
-                Ok(Answer::Refused(Box::new(Refusal::of_outcome(refusal))))
+    /// Sends envelopes in as few requests as they fit; what was answered about each.
+    async fn send_all(
+        &self,
+        signer: &Signer,
+        going: &[Outgoing],
+    ) -> Vec<Result<Answer, DeviceError>> {
+        let mut answers = Vec::new();
+        let mut away: Option<CallError> = None;
+        for request in requests_of(going) {
+            if let Some(error) = &away {
+                answers.extend(request.envelopes.iter().map(|_| Err(error.clone().into())));
+                continue;
+            }
+            let asked = &request.envelopes;
+            match self
+                .connection
+                .call::<SendRpc>(&request, Some(signer))
+                .await
+            {
+                Ok(response) => match answers_of(asked, response) {
+                    Ok(of_these) => answers.extend(of_these.into_iter().map(Ok)),
+                    Err(_) => answers.extend(asked.iter().map(|_| Err(untrue()))),
+                },
+                Err(error) => {
+                    answers.extend(asked.iter().map(|_| Err(error.clone().into())));
+                    away = error.may_pass().then_some(error);
+                }
             }
         }
+        answers
     }
 
-    /// Ends the sending of a message.
+    /// Ends the sending of a message to one box.
     fn settle(
         &self,
         signer: &Signer,
         outgoing: &Outgoing,
-        sequence: Option<Sequence>,
-        state: MessageState,
+        outcome: Outcome,
     ) -> Result<(), DeviceError> {
         let to = outgoing.recipient;
-        let id = EnvelopeId {
-            sender: signer.address,
-            counter: outgoing.counter,
-        };
-        let row = MessageRow {
-            order: outgoing.row.order,
-            sequence,
-            at: outgoing.row.written_at,
-            state,
-        };
-        let mut settled = ((id, to), row);
+        if is_word(outgoing.row.content.expose()) {
+            let gone = |batch: &mut Batch<'_>| batch.remove::<PendingRow>(&(to, outgoing.counter));
+            return Ok(self.store.write(gone)?);
+        }
+        let sequence = outcome.sequence();
+        let (mut settled, is_first) = self.settled(signer, outgoing, outcome)?;
         let erased = self.erased_by(std::slice::from_ref(&settled))?;
         self.store.write(|batch| {
             batch.remove::<PendingRow>(&(to, outgoing.counter))?;
-            if Between::is(outgoing.row.content.expose()) {
-                return Ok(());
-            }
-            if let Some(sequence) = sequence {
+            if let Some(sequence) = sequence.filter(|_| is_first) {
                 // That there can be no copy does not undo the message.
                 let copied = self.copy_sent(batch, signer, outgoing, sequence);
                 if let Err(error @ DeviceError::Store(_)) = copied {
@@ -452,12 +586,149 @@ impl Device {
             Ok(erasing::erase(batch, &erased)?)
         })
     }
+
+    /// The message's row with the outcome, and whether it is the first place where it is stored.
+    fn settled(
+        &self,
+        signer: &Signer,
+        outgoing: &Outgoing,
+        outcome: Outcome,
+    ) -> Result<((MessageKey, MessageRow), bool), DeviceError> {
+        let row = &outgoing.row;
+        if row.group.is_some() {
+            let key = group_key(signer.address, row.written_at);
+            let mut message = self
+                .store
+                .get::<MessageRow>(&key)?
+                .ok_or(DeviceError::Damaged("message"))?;
+            let MessageState::ToGroup { outcomes, .. } = &mut message.state else {
+                return Err(DeviceError::Damaged("message"));
+            };
+            let is_first = outcomes
+                .values()
+                .all(|outcome| outcome.sequence().is_none());
+            outcomes.insert(outgoing.recipient, outcome);
+            return Ok(((key, message), is_first));
+        }
+        let id = EnvelopeId {
+            sender: signer.address,
+            counter: outgoing.counter,
+        };
+        let message = MessageRow {
+            order: row.order,
+            sequence: outcome.sequence(),
+            at: row.written_at,
+            state: outcome.of(row.content.clone()),
+        };
+        Ok((((id, outgoing.recipient), message), true))
+    }
+}
+
+/// What a message to a group is kept under: it has another counter for each member. No device comes to so many envelopes
+/// as milliseconds have passed.
+pub(super) fn group_key(sender: DeviceAddress, written_at: Timestamp) -> MessageKey {
+    let counter = Counter(written_at.as_millis());
+    (EnvelopeId { sender, counter }, sender.box_id)
+}
+
+/// What became of a message to one box, among all that was sent. It waits if something before it does.
+fn of_message(sent: &mut Vec<Sent>, order: u64, to: &BoxId) -> Result<Sent, DeviceError> {
+    let of_box = |sent: &Sent| sent.recipient == *to;
+    let itself = sent
+        .iter()
+        .position(|sent| of_box(sent) && sent.order == order);
+    let stuck = |sent: &Sent| matches!(sent.delivery, Delivery::Pending(_));
+    let index = itself.or_else(|| sent.iter().position(|sent| of_box(sent) && stuck(sent)));
+    let index = index.ok_or(DeviceError::Damaged("list of pending messages"))?;
+    Ok(Sent {
+        order,
+        ..sent.swap_remove(index)
+    })
+}
+
+/// What went wrong for one box, as what became of its envelope: what goes to other boxes is not held up. Unless it is this
+/// device itself.
+fn of_this_box(
+    delivery: Result<Option<Delivery>, DeviceError>,
+) -> Result<Option<Delivery>, DeviceError> {
+    match delivery {
+        Err(error @ DeviceError::Store(_)) => Err(error),
+        Err(error) => Ok(Some(Delivery::Pending(error))),
+        delivery => delivery,
+    }
+}
+
+/// Envelopes in requests that the service takes, in their order.
+fn requests_of(going: &[Outgoing]) -> Vec<v1::SendRequest> {
+    let mut requests: Vec<v1::SendRequest> = Vec::new();
+    let mut room = 0;
+    for outgoing in going {
+        let envelope = v1::OutgoingEnvelope {
+            recipient_box_id: Bytes::copy_from_slice(outgoing.recipient.as_bytes()),
+            counter: outgoing.counter.0,
+            chain_version: outgoing.row.chain_version,
+            ttl_ms: None,
+            body: Bytes::copy_from_slice(&outgoing.row.body),
+        };
+        // With what stands around each.
+        let bytes = envelope.encoded_len() + 8;
+        match requests.last_mut() {
+            Some(request) if request.envelopes.len() < MAX_ENVELOPES && bytes <= room => {
+                request.envelopes.push(envelope);
+                room -= bytes;
+            }
+            _ => {
+                let envelopes = vec![envelope];
+                requests.push(v1::SendRequest { envelopes });
+                room = MAX_REQUEST_BYTES.saturating_sub(bytes);
+            }
+        }
+    }
+    requests
+}
+
+/// Somebody can't be found who is to be written to.
+fn no_user() -> Box<Refusal> {
+    Box::new(Refusal::of_outcome(v1::Refusal {
+        code: "NO_USER".to_owned(),
+        message: DeviceError::NoUser.to_string(),
+        retry: v1::Retry::No.into(),
+        ..Default::default()
+    }))
+}
+
+fn untrue() -> DeviceError {
+    DeviceError::Untrue("the outcome is not that of the envelope sent")
+}
+
+/// The answers about these envelopes, each to the one that it is about.
+fn answers_of(
+    asked: &[v1::OutgoingEnvelope],
+    response: v1::SendResponse,
+) -> Result<Vec<Answer>, DeviceError> {
+    if asked.len() != response.outcomes.len() {
+        return Err(untrue());
+    }
+    let mut answers = Vec::new();
+    for (asked, outcome) in asked.iter().zip(response.outcomes) {
+        let about = (box_from_wire(&outcome.recipient_box_id)?, outcome.counter);
+        if about != (box_from_wire(&asked.recipient_box_id)?, asked.counter) {
+            return Err(untrue());
+        }
+        answers.push(match outcome.result.ok_or_else(untrue)? {
+            send_outcome::Result::Sequence(sequence) => Answer::Stored(Sequence(sequence)),
+            send_outcome::Result::Refusal(refusal) => {
+                Answer::Refused(Box::new(Refusal::of_outcome(refusal)))
+            }
+        });
+    }
+    Ok(answers)
 }
 
 /// Whether a person can send this, and the box's other devices can be given a copy.
 fn check_content(content: &Content) -> Result<(), DeviceError> {
     let encoded = content.encode()?;
-    if Between::is(&encoded) {
+    if is_word(&encoded) {
         return Err(DeviceError::NotForOthers);
     }
     let (bytes, limit) = (encoded.len(), MAX_COPIED_BYTES);

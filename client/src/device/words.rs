@@ -1,9 +1,10 @@
-//! What the devices of a box tell each other: copies of what they send, and what they are called.
+//! What the devices of a box tell each other: copies of what they send, what they are called, and groups.
 //!
 //! ```text
 //!   a message is stored in the recipient's box ──► a copy is pending for the own box, in the transaction
 //!                                                  that says so ──► flush_words, after the message
-//!   a device of the box has a key and was not greeted yet ──► names
+//!   a device of the box has a key and was not greeted yet ──► names, groups
+//!   a group is changed here ──► what is known of it (groups.rs)
 //! ```
 //!
 //! A copy is made only once the message is stored, and under which counter: it never says that something
@@ -11,26 +12,35 @@
 //! message is sent; what can not go out now goes out with what is sent next. A device that is alone in its
 //! box says nothing. A copy is no message of its own: nothing is copied of it.
 
+use std::collections::BTreeMap;
+
 use rossby_domain::chain::{KeyRecord, MAX_DEVICES};
-use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Sequence};
+use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, EnvelopeId, Sequence};
 use rossby_domain::time::Timestamp;
 
 use super::contacts::{LookupBy, OTHER_THAN_OWN_DEVICES};
-use super::resealing::{put_pending, take_counter};
-use super::sending::Outgoing;
+use super::sending::{Draft, Outgoing, group_key};
 use super::{Device, DeviceError, acts};
 use crate::connection::Signer;
-use crate::crypto::secret::SecretBytes;
-use crate::envelope::{Between, ChainPoint, ConversationId, MAX_LABEL_BYTES, Named, SentCopy};
+use crate::conversation::Conversation;
+use crate::envelope::{
+    Between, ChainPoint, Control, ConversationId, MAX_LABEL_BYTES, Named, SentCopy,
+};
+use crate::group::Word;
 use crate::linking::DeviceName;
 use crate::store::{
-    Batch, ContactRow, DeviceNameRow, ExpectedRow, GreetedRow, GrowingRow, MarksRow, MessageKey,
-    MessageRow, MessageState, PendingRow, StoreError, WhatChanged,
+    Batch, ContactRow, DeviceNameRow, ExpectedRow, GreetedRow, GroupRow, GrowingRow, MarksRow,
+    MessageKey, MessageRow, MessageState, StoreError, WhatChanged,
 };
+
+/// Whether these are the bytes of content that is no message of a person, but word between devices.
+pub(super) fn is_word(content: &[u8]) -> bool {
+    Between::is(content) || Control::is_about_groups(content)
+}
 
 impl Device {
     /// Whether the box has other devices, here or to come, as far as is known.
-    fn has_others(&self) -> bool {
+    pub(super) fn has_others(&self) -> bool {
         self.identity().record().live_devices().count() > 1
     }
 
@@ -71,7 +81,10 @@ impl Device {
             counter: outgoing.counter,
             sequence,
             written_at: row.written_at,
-            conversation: ConversationId::direct(&own, &to),
+            conversation: row.group.map_or_else(
+                || ConversationId::direct(&own, &to),
+                |group| group.conversation(),
+            ),
             recipient_chain: contact.pinned,
             label,
             content: row.content.clone(),
@@ -80,29 +93,20 @@ impl Device {
     }
 
     /// Seals a word and stores it as pending for the own box.
-    fn say(
+    pub(super) fn say(
         &self,
         batch: &mut Batch<'_>,
         signer: &Signer,
         word: &Between,
         order: u64,
     ) -> Result<(), DeviceError> {
-        let own = signer.address.box_id;
-        let written_at = self.environment.clock.now();
-        let content = word.to_content();
-        let bytes = SecretBytes::new(content.encode()?.to_vec());
-        let counter = take_counter(batch, &own, Counter(0))?;
-        let identity = self.identity();
-        let record = identity.record();
-        let body = self.seal(signer, &own, record, counter, written_at, &content)?;
-        let row = PendingRow {
-            content: bytes,
-            written_at,
-            body: body.to_vec(),
-            chain_version: record.version(),
+        let draft = Draft {
+            content: &word.to_content(),
+            written_at: self.environment.clock.now(),
             order,
+            group: None,
         };
-        Ok(put_pending(batch, signer, &own, counter, &row)?)
+        self.post(batch, signer, &signer.address.box_id, &draft)
     }
 
     /// Tells the box's devices what they are called, if one of them was not told before.
@@ -125,6 +129,7 @@ impl Device {
         }
         if !strangers.is_empty() {
             self.tell_names(&signer, &strangers)?;
+            self.tell_groups(&signer)?;
         }
         self.flush_words(&signer).await
     }
@@ -153,6 +158,20 @@ impl Device {
         })
     }
 
+    /// Has all that this device knows of groups go to the own box.
+    fn tell_groups(&self, signer: &Signer) -> Result<(), DeviceError> {
+        let rows = self.store.all::<GroupRow>()?;
+        self.store.write(|batch| {
+            let marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
+            for (_, row) in &rows {
+                for word in Word::all_of(&row.group()?, false) {
+                    self.say(batch, signer, &Between::Group(word), marks.next_order)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Takes what another device of this box says. A copy of a message that is not here yet is a
     /// message here.
     pub(super) async fn hear(
@@ -172,6 +191,7 @@ impl Device {
             Between::Names(names) => self.learn_names(names).map(|()| None),
             // What is said to the own box comes to all of its devices anyway.
             Between::Copy(copy) if copy.recipient == signer.address.box_id => Ok(None),
+            Between::Group(word) => self.hear_of_group(signer, word).map(|()| None),
             Between::Copy(copy) => {
                 let row = message_of(from, copy.clone());
                 let is_live = self.identity().record().signing_key(&from.device).is_some();
@@ -275,13 +295,28 @@ fn message_of(from: DeviceAddress, copy: SentCopy) -> (MessageKey, MessageRow) {
         sender: from,
         counter: copy.counter,
     };
+    let content = copy.content;
+    let (key, sequence, state) =
+        match Conversation::of(copy.conversation, &from.box_id, &copy.recipient) {
+            Conversation::With(to) => (
+                (id, to),
+                Some(copy.sequence),
+                MessageState::Sent { content },
+            ),
+            Conversation::In(group) => {
+                let state = MessageState::ToGroup {
+                    group,
+                    content,
+                    outcomes: BTreeMap::new(),
+                };
+                (group_key(from, copy.written_at), None, state)
+            }
+        };
     let row = MessageRow {
         order: 0,
-        sequence: Some(copy.sequence),
+        sequence,
         at: copy.written_at,
-        state: MessageState::Sent {
-            content: copy.content,
-        },
+        state,
     };
-    ((id, copy.recipient), row)
+    (key, row)
 }

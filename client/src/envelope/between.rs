@@ -10,6 +10,7 @@
 //!                   u32+bytes what the sender calls the recipient, u32+bytes the content
 //!   u16 257, u8 1   what devices are called: u8 how many; of each: 16 device,
 //!                   u64 when it was called so, u32+bytes the name
+//!   u16 258, u8 1   pages of a group: u32+bytes, as group/word.rs has them
 //! ```
 
 use rossby_domain::chain::MAX_DEVICES;
@@ -21,10 +22,12 @@ use super::content::Content;
 use super::layout::MAX_CONTENT_BYTES;
 use super::statement::{ChainPoint, ConversationId};
 use crate::crypto::secret::SecretBytes;
+use crate::group::Word;
 use crate::linking::DeviceName;
 
 const KIND_COPY: u16 = 256;
 const KIND_NAMES: u16 = 257;
+const KIND_GROUP: u16 = 258;
 const VERSION: u8 = 1;
 /// Kinds of content that are for the box's own devices.
 const KINDS: std::ops::RangeInclusive<u16> = KIND_COPY..=511;
@@ -75,6 +78,8 @@ pub enum Between {
     Copy(SentCopy),
     /// What devices are called.
     Names(Vec<Named>),
+    /// What it knows of a group.
+    Group(Word),
 }
 
 impl Between {
@@ -91,6 +96,7 @@ impl Between {
         let (kind, writer) = match self {
             Self::Copy(copy) => (KIND_COPY, write_copy(copy)),
             Self::Names(names) => (KIND_NAMES, write_names(names)),
+            Self::Group(word) => (KIND_GROUP, Writer::default().bytes(&word.encode())),
         };
         Content::Unknown {
             kind,
@@ -109,6 +115,12 @@ impl Between {
         let word = match (kind, version) {
             (KIND_COPY, VERSION) => Self::Copy(read_copy(&mut reader)?),
             (KIND_NAMES, VERSION) => Self::Names(read_names(&mut reader)?),
+            (KIND_GROUP, VERSION) => {
+                match Word::decode(reader.bytes(MAX_CONTENT_BYTES, "pages")?)? {
+                    Some(word) => Self::Group(word),
+                    None => return Ok(None),
+                }
+            }
             _ => return Ok(None),
         };
         reader.finish()?;

@@ -12,6 +12,7 @@ use super::seal::seal_inner;
 use super::statement::{ConversationId, Inner};
 use super::{Arrival, Content, Letter, Recipient, Sender, open, seal};
 use crate::crypto::secret::Secret;
+use crate::group::Word;
 use crate::identity::Identity;
 
 struct Person {
@@ -99,6 +100,11 @@ fn content(bytes: &[u8]) -> bool {
         written.map_or(bytes.len() > layout::MAX_CONTENT_BYTES, |written| *written
             == bytes)
     );
+    if let Content::Control(control) = &content
+        && let Ok(Some(word)) = Word::decode(&control.body)
+    {
+        assert_eq!(word.encode(), control.body);
+    }
     true
 }
 
@@ -164,6 +170,7 @@ mod tests {
     use super::super::open::{decrypt, unwrap_key};
     use super::*;
     use crate::fuzz::replay::{replay, seed, with};
+    use crate::group::{Author, Group, GroupName, Origin};
 
     #[test]
     fn the_corpus_of_envelopes_holds() {
@@ -186,6 +193,33 @@ mod tests {
         let file = File::new("a.txt", "text/plain", b"abc".to_vec()).unwrap();
         let file = Content::File(file).encode().unwrap();
         seed("envelope", "seed-file", &with(2, &file), envelope);
+    }
+
+    #[test]
+    fn pages_of_a_group_are_accepted() {
+        let (alice, bob) = people().unwrap();
+        let origin = Origin {
+            maker: alice.address.box_id,
+            nonce: [7; 16],
+        };
+        let name = GroupName::new("Friends").unwrap();
+        let author = Author {
+            address: alice.address,
+            key: alice.identity.signing_key(),
+            now: Timestamp::from_millis(1_700_000_000_000),
+        };
+        let group = Group::create(origin, &author, name, &[bob.address.box_id]).unwrap();
+        for (index, word) in Word::all_of(&group, true).iter().enumerate() {
+            let page = &word.pages[0];
+            assert!(page.is_signed(&origin.id(), alice.identity.record()));
+            let body = word.encode();
+            assert_eq!(Word::decode(&body), Ok(Some(word.clone())));
+            let topic = Control::GROUPS;
+            let content = Content::Control(Control { topic, body });
+            let bytes = content.encode().unwrap();
+            let name = format!("seed-group-{index}");
+            seed("envelope", &name, &with(2, &bytes), envelope);
+        }
     }
 
     #[test]

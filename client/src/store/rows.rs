@@ -9,7 +9,7 @@
 //! | counters | box -> the last counter used for it |
 //! | pending | box + counter -> an envelope whose fate is not known yet |
 //! | messages | envelope id + recipient -> what was received or sent |
-//! | acts | box + message -> what was done to that message since (device/acts.rs) |
+//! | acts | conversation + message -> what was done to that message since (device/acts.rs) |
 //! | written | () -> the instant that was put on a message last |
 //! | expected | box -> the chain that another device of this box holds somebody to who is not known here |
 //! | marks | () -> how far reading has come |
@@ -21,6 +21,7 @@
 //! | linking | () -> the keys of a device that belongs to no box yet |
 //! | devices | device -> what it is called |
 //! | greeted | device -> that it was told what this device knows |
+//! | groups | group -> what each of its devices said (group/) |
 
 use std::collections::BTreeMap;
 
@@ -30,8 +31,10 @@ use rossby_domain::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Row;
+use crate::conversation::Conversation;
 use crate::crypto::secret::{Secret, SecretBytes};
 use crate::envelope::{ChainPoint, ConversationId, MessageId};
+use crate::group::{GroupId, GroupName};
 use crate::linking::DeviceName;
 
 macro_rules! row {
@@ -356,14 +359,64 @@ pub struct PendingRow {
     pub content: SecretBytes,
     /// When it was written.
     pub written_at: Timestamp,
-    /// The sealed body.
+    /// The sealed body; empty while the recipient's keys are not known.
     pub body: Vec<u8>,
     /// The version of the recipient's chain that it is sealed for.
     pub chain_version: u64,
     /// Its place among the messages.
     pub order: u64,
+    /// The group that it is said in; `None` if it is for the recipient alone.
+    pub group: Option<GroupId>,
 }
-row!(PendingRow, "pending", (BoxId, Counter));
+
+impl Row for PendingRow {
+    const TABLE: &'static str = "pending";
+    const VERSION: u8 = 2;
+    type Key = (BoxId, Counter);
+
+    fn of_earlier(version: u8, value: &[u8]) -> Option<Self> {
+        let earlier = (version == 1).then(|| super::decode::<Self, PendingRowV1>(value));
+        let earlier = earlier?.ok()?;
+        Some(Self {
+            content: earlier.content,
+            written_at: earlier.written_at,
+            body: earlier.body,
+            chain_version: earlier.chain_version,
+            order: earlier.order,
+            group: None,
+        })
+    }
+}
+
+/// The same as version 1 had it: there were no groups.
+#[derive(Serialize, Deserialize)]
+pub(super) struct PendingRowV1 {
+    pub(super) content: SecretBytes,
+    pub(super) written_at: Timestamp,
+    pub(super) body: Vec<u8>,
+    pub(super) chain_version: u64,
+    pub(super) order: u64,
+}
+
+/// What this device knows of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRow {
+    /// The box of who made it.
+    pub maker: BoxId,
+    /// Random bytes: with the maker, the group's id is of these.
+    pub nonce: [u8; 16],
+    /// The verified pages.
+    pub pages: Vec<Vec<u8>>,
+    /// Pages whose devices' keys are still to be looked up.
+    pub unverified: Vec<Vec<u8>>,
+    /// Up to which version of this device's page each box was told.
+    pub told: BTreeMap<BoxId, u64>,
+    /// Whether this box ever was in it.
+    pub joined: bool,
+    /// The members and the name as they were shown last.
+    pub shown: Option<(Vec<BoxId>, Option<GroupName>)>,
+}
+row!(GroupRow, "groups", GroupId);
 
 /// What names a message: the envelope's id and the box that it went to.
 pub type MessageKey = (EnvelopeId, BoxId);
@@ -382,8 +435,8 @@ pub struct MessageRow {
 }
 row!(MessageRow, "messages", MessageKey);
 
-/// What was done to a message since it was written. Found by the other person's box and the message's
-/// id; it may be there before the message is.
+/// What was done to a message since it was written. Found by the conversation and the message's id; it may
+/// be there before the message is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ActsRow {
     /// Whether it was taken back.
@@ -393,7 +446,7 @@ pub struct ActsRow {
     /// The last reaction of each person, by their box. An empty text is one that was taken back.
     pub reactions: BTreeMap<BoxId, LastAct>,
 }
-row!(ActsRow, "acts", (BoxId, MessageId));
+row!(ActsRow, "acts", (Conversation, MessageId));
 
 /// The last of several acts of one person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -462,6 +515,62 @@ pub enum MessageState {
     },
     /// Taken back before it was known to be stored. What it said is erased.
     Withdrawn,
+    /// Sent to a group, by a device of this box.
+    ToGroup {
+        /// The group.
+        group: GroupId,
+        /// The content's bytes.
+        content: SecretBytes,
+        /// What became of it for each member. Another device's are not known.
+        outcomes: BTreeMap<BoxId, Outcome>,
+    },
+}
+
+/// What became of what was sent to one box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Not yet known to be stored.
+    Pending,
+    /// Stored, at this place.
+    Sent(Sequence),
+    /// Refused for good; it will not be sent again.
+    Refused {
+        /// The service's code.
+        code: String,
+        /// Its words.
+        reason: String,
+    },
+    /// It may have been stored, and nobody can tell any more. Not sent again by itself.
+    Doubtful,
+    /// Taken back before it was known to be stored.
+    Withdrawn,
+}
+
+impl Outcome {
+    /// The state of a message to one person with this outcome.
+    #[must_use]
+    pub fn of(self, content: SecretBytes) -> MessageState {
+        match self {
+            Self::Pending => MessageState::Pending { content },
+            Self::Sent(_) => MessageState::Sent { content },
+            Self::Refused { code, reason } => MessageState::Refused {
+                content,
+                code,
+                reason,
+            },
+            Self::Doubtful => MessageState::Doubtful { content },
+            Self::Withdrawn => MessageState::Withdrawn,
+        }
+    }
+
+    /// Its place in the box, if it is stored there.
+    #[must_use]
+    pub fn sequence(&self) -> Option<Sequence> {
+        match self {
+            Self::Sent(sequence) => Some(*sequence),
+            _ => None,
+        }
+    }
 }
 
 /// How far this device has come.

@@ -23,7 +23,7 @@ pub async fn react(args: &ReactArgs) -> Result<(), Failure> {
     let device = open(&args.device)?;
     let message = find_message(&device, &args.message)?;
     let sent = device.react(&message, args.emoji.as_deref()).await?;
-    report(sent, args.device.json)
+    report(&device, &message.conversation(), sent, args.device.json)
 }
 
 /// Gives a message another text.
@@ -32,7 +32,7 @@ pub async fn edit(args: &EditArgs) -> Result<(), Failure> {
     let device = open(&args.device)?;
     let message = find_message(&device, &args.message)?;
     let sent = device.edit(&message, &text).await?;
-    report(sent, args.device.json)
+    report(&device, &message.conversation(), sent, args.device.json)
 }
 
 /// Takes a message back.
@@ -41,9 +41,15 @@ pub async fn delete(args: &DeleteArgs) -> Result<(), Failure> {
     let message = find_message(&device, &args.message)?;
     if message.status != Status::Pending {
         let sent = device.delete(&message).await?;
-        return report(sent, args.device.json);
+        return report(&device, &message.conversation(), sent, args.device.json);
     }
     device.withdraw(&message).await?;
+    let message = device.message(message.order)?;
+    if message.status == Status::Sent {
+        // Said in a group, of which some have it.
+        let sent = device.delete(&message).await?;
+        return report(&device, &message.conversation(), sent, args.device.json);
+    }
     if args.device.json {
         let (message, to) = (message.order, message.recipient.to_string());
         return output::json(&json!({ "message": message, "to": to, "status": "withdrawn" }));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use rossby_client::envelope::{MessageId, PER_DEGREE};
+use rossby_client::group::{GroupError, GroupName};
 use rossby_client::linking::{
     Challenge, ChallengeError, DeviceName, DeviceNameError, LinkCode, LinkCodeError,
 };
@@ -134,7 +135,7 @@ pub enum ContactsCommand {
 
 /// `rossby send`.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("attached"), after_help = "\
+#[command(after_help = "\
 Examples:
   rossby send Bob 'See you at eight'
   rossby send Bob 'At nine, then' --reply-to 12
@@ -159,6 +160,19 @@ pub struct SendArgs {
         required_unless_present_any = ["file", "picture", "voice", "location", "retry"]
     )]
     pub text: Option<String>,
+    #[command(flatten)]
+    pub what: WhatArgs,
+    /// Send again what is waiting to be sent.
+    #[arg(long, conflicts_with_all = ["to", "text", "attached", "location", "reply_to"])]
+    pub retry: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// What is sent beside a text or instead of one.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("attached"))]
+pub struct WhatArgs {
     /// A small file to send instead of a text.
     #[arg(long, value_name = "FILE", group = "attached", conflicts_with = "text")]
     pub file: Option<PathBuf>,
@@ -209,11 +223,95 @@ pub struct SendArgs {
     /// The number of the message that this answers.
     #[arg(long, value_name = "MESSAGE", value_parser = which)]
     pub reply_to: Option<Which>,
-    /// Send again what is waiting to be sent.
-    #[arg(long, conflicts_with_all = ["to", "text", "attached", "location", "reply_to"])]
-    pub retry: bool,
+}
+
+/// `rossby groups`.
+#[derive(Debug, Subcommand)]
+pub enum GroupsCommand {
+    /// Makes a group of you and these people.
+    Create {
+        /// What to call it.
+        #[arg(value_name = "NAME", value_parser = group_name)]
+        name: GroupName,
+        /// Names of contacts, phones, emails or box ids.
+        #[arg(value_name = "PERSON", required = true)]
+        people: Vec<String>,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Shows the groups that you are in, and their members.
+    List {
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Gives a group another name.
+    Rename {
+        /// Name of a group, or how its id begins.
+        #[arg(value_name = "GROUP")]
+        group: String,
+        /// What to call it.
+        #[arg(value_name = "NAME", value_parser = group_name)]
+        name: GroupName,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Puts people into a group.
+    Add(GroupPeopleArgs),
+    /// Puts people out of a group: those whom you added, whom those added, and so on.
+    Remove(GroupPeopleArgs),
+    /// Leaves a group.
+    Leave {
+        /// Name of a group, or how its id begins.
+        #[arg(value_name = "GROUP")]
+        group: String,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Sends something to all members of a group, to each sealed for them alone.
+    Send(GroupSendArgs),
+}
+
+/// `rossby groups add`, `rossby groups remove`.
+#[derive(Debug, Args)]
+pub struct GroupPeopleArgs {
+    /// Name of a group, or how its id begins.
+    #[arg(value_name = "GROUP")]
+    pub group: String,
+    /// Names of contacts, phones, emails or box ids.
+    #[arg(value_name = "PERSON", required = true)]
+    pub people: Vec<String>,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// `rossby groups send`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rossby groups create Friends Bob carol@example.org
+  rossby groups send Friends 'Dinner at eight?'
+  rossby groups send Friends --picture menu.jpg
+
+What became of it is shown for each member. What can not be sent to one of them now is kept, and sent with the next
+message to them, by rossby send --retry, or by rossby inbox; never twice.")]
+pub struct GroupSendArgs {
+    /// Name of a group, or how its id begins.
+    #[arg(value_name = "GROUP")]
+    pub group: String,
+    /// The text; - reads it from standard input. With --picture, what is written below it.
+    #[arg(
+        value_name = "TEXT",
+        required_unless_present_any = ["file", "picture", "voice", "location"]
+    )]
+    pub text: Option<String>,
+    #[command(flatten)]
+    pub what: WhatArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+fn group_name(text: &str) -> Result<GroupName, GroupError> {
+    GroupName::new(text)
 }
 
 /// Milliseconds of a number of seconds.

@@ -2,6 +2,7 @@
 
 use rossby_client::DeviceError;
 use rossby_client::connection::{CallError, Refusal, Retry};
+use rossby_client::group::GroupError;
 use rossby_client::linking::LinkCodeError;
 use rossby_client::store::StoreError;
 
@@ -59,6 +60,7 @@ impl From<DeviceError> for Failure {
             DeviceError::NoMessage => Self::new(Exit::NotFound, message)
                 .help("rossby inbox --all shows all messages with their numbers"),
             DeviceError::NotTheAuthor | DeviceError::Unfit(_) => Self::new(Exit::Refused, message),
+            DeviceError::Group(error) => of_group(error, message),
             DeviceError::Seal(_) => Self::new(Exit::Refused, message),
             DeviceError::Damaged(_) => Self::new(Exit::Storage, message),
             DeviceError::Untrue(_)
@@ -66,6 +68,19 @@ impl From<DeviceError> for Failure {
             | DeviceError::Token(_)
             | DeviceError::Identity(_) => Self::new(Exit::Failure, message),
         }
+    }
+}
+
+fn of_group(error: GroupError, message: String) -> Failure {
+    match error {
+        GroupError::Name => Failure::new(Exit::Usage, message),
+        GroupError::Unknown => Failure::new(Exit::NotFound, message)
+            .help("rossby groups list shows those that there are"),
+        GroupError::NotYours(_) => Failure::new(Exit::Refused, message).help(
+            "those can do it who added them, or added whoever did, up to who made the group; who left a group comes \
+             back if the same people add them",
+        ),
+        _ => Failure::new(Exit::Refused, message),
     }
 }
 

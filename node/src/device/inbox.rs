@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use rossby_client::conversation::Conversation;
 use rossby_client::device::{Message, Status};
 use rossby_client::envelope::{Content, MessageId};
-use rossby_domain::ids::BoxId;
 use serde_json::json;
 
 use super::args::InboxArgs;
@@ -38,6 +38,7 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
         None => Default::default(),
     };
     let around = Around::of(&device, &messages)?;
+    let changed = device.changed_groups()?;
     if args.device.json {
         let messages: Vec<_> = messages
             .iter()
@@ -46,11 +47,15 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
         output::json(&json!({
             "messages": messages,
             "expired_unread": expired,
+            "changed_groups": changed.iter().map(|group| show::group(group, &around)).collect::<Vec<_>>(),
             "interrupted": interrupted.as_ref().map(ToString::to_string),
         }))?;
     } else {
-        if messages.is_empty() && interrupted.is_none() {
+        if messages.is_empty() && changed.is_empty() && interrupted.is_none() {
             output::note("nothing new");
+        }
+        for group in &changed {
+            output::note(show::group_line(group, &around));
         }
         let shown: BTreeMap<_, _> = messages.iter().filter_map(named).collect();
         for message in &messages {
@@ -80,10 +85,12 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
     }
 }
 
-type Shown<'a> = BTreeMap<(BoxId, MessageId), &'a Message>;
+type Shown<'a> = BTreeMap<(Conversation, MessageId), &'a Message>;
 
-fn named(message: &Message) -> Option<((BoxId, MessageId), &Message)> {
-    message.id().map(|id| ((message.peer(), id), message))
+fn named(message: &Message) -> Option<((Conversation, MessageId), &Message)> {
+    message
+        .id()
+        .map(|id| ((message.conversation(), id), message))
 }
 
 /// Whether what a message does is seen from another one that is shown: it is a line too many then.
@@ -95,7 +102,7 @@ fn is_seen_elsewhere(message: &Message, shown: &Shown<'_>) -> bool {
         return false;
     };
     let is_shown = |about: &MessageId| {
-        let subject = shown.get(&(message.peer(), *about));
+        let subject = shown.get(&(message.conversation(), *about));
         subject.is_some_and(|subject| match act {
             _ if subject.acts.deleted => true,
             Content::Edit(_) => subject.acts.edited,

@@ -165,6 +165,9 @@ impl<'a> Screen<'a> {
             None => Default::default(),
         };
         let around = Around::of(self.device, &messages)?;
+        for group in self.device.changed_groups()? {
+            output::note(show::group_line(&group, &around));
+        }
         for message in &messages {
             let file = saved.get(&message.order);
             let line = if self.args.device.json {

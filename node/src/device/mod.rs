@@ -13,6 +13,7 @@ mod args;
 mod contacts;
 mod devices;
 mod failure;
+mod groups;
 mod identifiers;
 mod inbox;
 mod keys;
@@ -34,8 +35,8 @@ use clap::Subcommand;
 
 use self::args::{
     AcceptArgs, AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs,
-    IdentifiersCommand, InboxArgs, KeysCommand, ListenArgs, ReactArgs, RegisterArgs, SafetyCommand,
-    SendArgs, WhoAmIArgs,
+    GroupsCommand, IdentifiersCommand, InboxArgs, KeysCommand, ListenArgs, ReactArgs, RegisterArgs,
+    SafetyCommand, SendArgs, WhoAmIArgs,
 };
 pub use self::failure::of_call;
 use crate::exit::Failure;
@@ -53,6 +54,9 @@ pub enum DeviceCommand {
     Contacts(ContactsCommand),
     /// Sends a text, a picture, a place, a voice message or a small file, sealed for its recipient alone.
     Send(SendArgs),
+    /// Groups of people: create, list, rename, add, remove, leave, send.
+    #[command(subcommand)]
+    Groups(GroupsCommand),
     /// Reacts to a message with an emoji.
     React(ReactArgs),
     /// Gives a message of your own another text.
@@ -96,6 +100,7 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::Authorize(args) => register::authorize(&args).await,
             DeviceCommand::Contacts(command) => contacts::run(&command).await,
             DeviceCommand::Send(args) => send::run(&args).await,
+            DeviceCommand::Groups(command) => groups::run(&command).await,
             DeviceCommand::React(args) => acting::react(&args).await,
             DeviceCommand::Edit(args) => acting::edit(&args).await,
             DeviceCommand::Delete(args) => acting::delete(&args).await,

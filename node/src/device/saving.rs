@@ -233,6 +233,8 @@ mod tests {
                 device: DeviceId::from_bytes([1; 16]),
             },
             recipient: box_id,
+            group: None,
+            outcomes: BTreeMap::new(),
             counter: 1,
             sequence: None,
             at: rossby_domain::time::Timestamp::default(),

@@ -3,17 +3,20 @@
 use std::io::Read;
 use std::path::Path;
 
+use rossby_client::conversation::Conversation;
 use rossby_client::device::{Delivery, Sent};
 use rossby_client::envelope::{Content, File, Location, layout};
+use rossby_client::group::GroupId;
 use rossby_client::{Device, DeviceError};
 use serde_json::{Value, json};
 
 use super::acting::find_message;
-use super::args::SendArgs;
+use super::args::{SendArgs, WhatArgs};
 use super::failure::of_refusal;
 use super::media::{picture_of, voice_of};
 use super::open::open;
 use super::person::find_box;
+use super::show;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -23,34 +26,87 @@ pub async fn run(args: &SendArgs) -> Result<(), Failure> {
         return retry(args).await;
     }
     let to = args.to.as_deref().unwrap_or_default();
-    let content = content_of(args)?;
+    let content = content_of(args.text.as_deref(), &args.what)?;
     let device = open(&args.device)?;
-    let recipient = find_box(&device, to).await?;
-    let sent = match &args.reply_to {
-        None => device.send(&recipient, &content).await?,
-        Some(which) => {
-            let message = find_message(&device, which)?;
-            if message.peer() != recipient {
-                let what = "the message to answer is of another conversation";
-                return Err(Failure::new(Exit::Usage, what));
-            }
-            device.reply(&message, content).await?
-        }
-    };
-    report(sent, args.device.json)
+    let recipient = Conversation::With(find_box(&device, to).await?);
+    let sent = say(&device, &recipient, content, &args.what).await?;
+    report(&device, &recipient, sent, args.device.json)
 }
 
-/// Says what became of a message.
-pub fn report(sent: Sent, as_json: bool) -> Result<(), Failure> {
-    if as_json {
-        output::json(&json_of(&sent))?;
-    } else if let Delivery::Delivered(_) = &sent.delivery {
-        output::line(format!("delivered to their box as #{}", sent.order));
+/// Sends something in a conversation, or answers with it.
+pub async fn say(
+    device: &Device,
+    conversation: &Conversation,
+    content: Content,
+    what: &WhatArgs,
+) -> Result<Vec<Sent>, Failure> {
+    if let Some(which) = &what.reply_to {
+        let message = find_message(device, which)?;
+        if message.conversation() != *conversation {
+            let what = "the message to answer is of another conversation";
+            return Err(Failure::new(Exit::Usage, what));
+        }
+        return Ok(device.reply(&message, content).await?);
     }
-    match failure_of(sent.delivery) {
+    Ok(match conversation {
+        Conversation::With(to) => vec![device.send(to, &content).await?],
+        Conversation::In(group) => device.send_to_group(group, &content).await?,
+    })
+}
+
+/// Says what became of a message, for each whom it went to.
+pub fn report(
+    device: &Device,
+    conversation: &Conversation,
+    sent: Vec<Sent>,
+    as_json: bool,
+) -> Result<(), Failure> {
+    match (conversation, &sent[..]) {
+        (Conversation::In(group), _) => report_of_group(device, group, &sent, as_json)?,
+        (_, [sent]) if as_json => output::json(&json_of(sent))?,
+        (_, [sent]) => {
+            if let Delivery::Delivered(_) = &sent.delivery {
+                output::line(format!("delivered to their box as #{}", sent.order));
+            }
+        }
+        _ => {}
+    }
+    // The first thing that went wrong decides the exit code.
+    match sent.into_iter().find_map(|sent| failure_of(sent.delivery)) {
         None => Ok(()),
         Some(failure) => Err(failure),
     }
+}
+
+fn report_of_group(
+    device: &Device,
+    group: &GroupId,
+    sent: &[Sent],
+    as_json: bool,
+) -> Result<(), Failure> {
+    let order = sent.first().map(|sent| sent.order);
+    if as_json {
+        let outcomes: Vec<_> = sent.iter().map(json_of).collect();
+        let group = group.to_string();
+        return output::json(&json!({ "message": order, "group": group, "outcomes": outcomes }));
+    }
+    let around = show::Around::of(device, &[])?;
+    for sent in sent {
+        let what = match &sent.delivery {
+            Delivery::Delivered(_) => "delivered to their box".to_owned(),
+            Delivery::Pending(error) => {
+                format!("waiting to be sent: {}", show::safe(&error.to_string()))
+            }
+            Delivery::Refused(refusal) => format!("refused: {}", show::safe(&refusal.message)),
+            Delivery::Doubtful => "nobody can tell whether it arrived".to_owned(),
+        };
+        output::line(format!(
+            "#{} {}: {what}",
+            sent.order,
+            around.label_of(&sent.recipient)
+        ));
+    }
+    Ok(())
 }
 
 async fn retry(args: &SendArgs) -> Result<(), Failure> {
@@ -102,8 +158,9 @@ pub async fn resend_quietly(device: &Device) -> Result<(), Failure> {
     Ok(())
 }
 
-fn content_of(args: &SendArgs) -> Result<Content, Failure> {
-    let text = match args.text.as_deref() {
+/// What is to be sent.
+pub fn content_of(text: Option<&str>, args: &WhatArgs) -> Result<Content, Failure> {
+    let text = match text {
         Some(text) => given_text(text)?,
         None => String::new(),
     };

@@ -100,7 +100,7 @@ async fn a_name_outlasts_another_counter() {
     alice.say(&bob, "two").await;
     assert_eq!(last(&alice).counter, 3);
     let edited = alice.device.edit(&last(&alice), "two again").await.unwrap();
-    assert!(matches!(edited.delivery, Delivery::Delivered(_)));
+    assert!(matches!(edited[0].delivery, Delivery::Delivered(_)));
     let heard = fetch(&bob).await;
     let texts: Vec<_> = heard.iter().filter_map(text_of).collect();
     assert_eq!(texts, ["zero", "one", "two again"]);
@@ -225,7 +225,7 @@ async fn what_is_not_delivered_has_no_effect_yet() {
         Fault::Refused("QUEUE_FULL", crate::connection::Retry::Same),
     );
     let sent = alice.device.edit(&written, "new").await.unwrap();
-    assert!(matches!(sent.delivery, Delivery::Pending(_)));
+    assert!(matches!(sent[0].delivery, Delivery::Pending(_)));
     assert_eq!(text_of(&alice.device.message(0).unwrap()), Some("old"));
     alice.device.resend().await.unwrap();
     assert_eq!(text_of(&alice.device.message(0).unwrap()), Some("new"));

@@ -3,9 +3,19 @@
 use rossby_domain::ids::Sequence;
 use rossby_seams::clock::Clock as _;
 
+use super::super::sending::Draft;
 use super::*;
 use crate::connection::Retry;
 use crate::linking::{DeviceName, LinkCode};
+
+fn draft(content: &Content, written_at: rossby_domain::time::Timestamp) -> Draft<'_> {
+    Draft {
+        content,
+        written_at,
+        order: 0,
+        group: None,
+    }
+}
 
 fn name(text: &str) -> DeviceName {
     DeviceName::new(text).unwrap()
@@ -27,7 +37,7 @@ fn newcomer(office: &Arc<Office>, home: &Path, seed: u64) -> Linking {
 }
 
 /// A further device of a person, in its place.
-pub(super) async fn linked(office: &Arc<Office>, first: &Person, seed: u64) -> Person {
+pub async fn linked(office: &Arc<Office>, first: &Person, seed: u64) -> Person {
     let home = tempfile::tempdir().unwrap();
     let new = newcomer(office, home.path(), seed);
     first.device.approve(&new.code()).await.unwrap();
@@ -538,7 +548,7 @@ async fn what_others_send_under_the_kind_of_a_copy_is_only_shown_as_unknown() {
     let counter = rossby_domain::ids::Counter(1);
     let body = alice
         .device
-        .seal(&signer, &to, &record, counter, now, &content);
+        .seal(&signer, &to, &record, counter, &draft(&content, now));
     office.inject(alice.address, to, 1, &body.unwrap());
     let received = bob.device.receive().await.unwrap();
     let [message] = &received.messages[..] else {
@@ -577,7 +587,7 @@ async fn what_one_of_the_own_devices_says_can_not_hide_any_message_from_the_othe
         let at = rossby_domain::ids::Counter(counter);
         let body = laptop
             .device
-            .seal(&signer, &own, &record, at, now, &content)
+            .seal(&signer, &own, &record, at, &draft(&content, now))
             .unwrap();
         office.inject(laptop.address, own, counter, &body);
     }

@@ -2,6 +2,7 @@
 
 mod accepting;
 mod acting;
+mod groups;
 mod identifiers;
 mod linking;
 mod listening;
@@ -166,6 +167,9 @@ fn a_device_and_its_futures_can_cross_threads() {
         is_send(&device);
         is_send(&device.send(to, content));
         is_send(&device.receive());
+        is_send(&device.leave_group(&crate::group::GroupId::of(
+            crate::envelope::ConversationId::from_bytes([0; 16]),
+        )));
         is_send(&device.resend());
         is_send(&device.rotate_keys());
         is_send(&device.rejoin());

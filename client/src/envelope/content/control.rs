@@ -6,7 +6,7 @@ use rossby_domain::wire::{Reader, Writer};
 
 use super::{ContentError, fields};
 
-/// Word between devices, of some topic. This version knows none; what it gets is kept for a later one.
+/// Word between devices, of some topic. What is of a topic that is not known is kept for a later version.
 /// `Debug` shows its topic and size only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Control {
@@ -17,6 +17,16 @@ pub struct Control {
 }
 
 impl Control {
+    /// The topic of groups: their pages ([`crate::group::Word`]).
+    pub const GROUPS: u16 = 1;
+
+    /// Whether these are the bytes of content that is about groups.
+    #[must_use]
+    pub fn is_about_groups(content: &[u8]) -> bool {
+        let head = Writer::default().u16(super::CONTROL.0).u8(super::CONTROL.1);
+        content.starts_with(&head.u16(Self::GROUPS).finish())
+    }
+
     pub(super) fn write(&self, writer: Writer) -> Writer {
         writer.u16(self.topic).bytes(&self.body)
     }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use rossby_client::Device;
-use rossby_client::device::{Contact, Message};
+use rossby_client::conversation::Conversation;
+use rossby_client::device::{Contact, GroupInfo, Message};
 use rossby_client::envelope::{Content, MessageId};
+use rossby_client::group::{GroupId, GroupName};
 use rossby_domain::ids::BoxId;
 
 use super::safe;
@@ -19,8 +21,9 @@ pub struct Around {
     contacts: Vec<Contact>,
     /// This device's own box.
     own: Option<BoxId>,
-    /// Messages by the box of the other person and their id. Without an own number if they are not here.
-    named: BTreeMap<(BoxId, MessageId), (u64, String)>,
+    groups: Vec<GroupInfo>,
+    /// Messages by their conversation and id. Without an own number if they are not here.
+    named: BTreeMap<(Conversation, MessageId), (u64, String)>,
 }
 
 impl Around {
@@ -36,6 +39,7 @@ impl Around {
         let mut around = Self {
             contacts: device.contacts()?,
             own: device.who_am_i()?.box_id,
+            groups: device.groups()?,
             named: BTreeMap::new(),
         };
         // Reading all of them is for nothing most of the time.
@@ -55,6 +59,17 @@ impl Around {
         safe(&known.unwrap_or_else(|| box_id.to_string()))
     }
 
+    /// A group that is known.
+    pub fn group(&self, id: &GroupId) -> Option<&GroupInfo> {
+        self.groups.iter().find(|group| group.id == *id)
+    }
+
+    /// What to call a group.
+    pub fn label_of_group(&self, id: &GroupId) -> String {
+        let name = self.group(id).and_then(|group| group.name.as_ref());
+        safe(name.map_or("a group without a name", GroupName::as_str))
+    }
+
     /// Somebody known.
     pub fn contact(&self, box_id: &BoxId) -> Option<&Contact> {
         self.contacts
@@ -62,14 +77,16 @@ impl Around {
             .find(|contact| contact.box_id == *box_id)
     }
 
-    /// The number on this device of a message in the conversation with `peer`.
-    pub fn number_of(&self, peer: &BoxId, id: &MessageId) -> Option<u64> {
-        self.named.get(&(*peer, *id)).map(|(order, _)| *order)
+    /// The number on this device of a message in a conversation.
+    pub fn number_of(&self, conversation: &Conversation, id: &MessageId) -> Option<u64> {
+        self.named
+            .get(&(*conversation, *id))
+            .map(|(order, _)| *order)
     }
 
     /// The same in words, with how the message begins.
-    pub fn quote(&self, peer: &BoxId, id: &MessageId) -> String {
-        match self.named.get(&(*peer, *id)) {
+    pub fn quote(&self, conversation: &Conversation, id: &MessageId) -> String {
+        match self.named.get(&(*conversation, *id)) {
             Some((order, excerpt)) if excerpt.is_empty() => format!("#{order}"),
             Some((order, excerpt)) => format!("#{order} \"{excerpt}\""),
             None => "a message that is not here".to_owned(),
@@ -77,8 +94,8 @@ impl Around {
     }
 }
 
-fn named(message: &Message) -> Option<((BoxId, MessageId), (u64, String))> {
-    let key = (message.peer(), message.id()?);
+fn named(message: &Message) -> Option<((Conversation, MessageId), (u64, String))> {
+    let key = (message.conversation(), message.id()?);
     let excerpt = message.content.as_ref().map(excerpt).unwrap_or_default();
     Some((key, (message.order, excerpt)))
 }

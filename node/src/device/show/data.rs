@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rossby_client::device::{Contact, Direction, Message, Status};
+use rossby_client::device::{Direction, GroupInfo, Message, Status};
 use rossby_client::envelope::{Content, MessageId, PER_DEGREE, ReceiptState};
+use rossby_client::group::{GroupId, GroupName};
+use rossby_client::store::Outcome;
 use rossby_domain::ids::BoxId;
 use serde_json::{Value, json};
 
@@ -13,7 +15,11 @@ use super::Around;
 
 /// A message as JSON. What a file, a picture or a voice message is made of is in base64.
 pub fn message(message: &Message, around: &Around, saved: Option<&PathBuf>) -> Value {
-    let peer = message.peer();
+    // What was sent to a group went to several.
+    let peer = match (message.direction, message.group) {
+        (Direction::Out, Some(_)) => None,
+        _ => Some(message.peer()),
+    };
     let name_of = |box_id: &BoxId| around.contact(box_id).and_then(|known| known.name.clone());
     let reactions: Vec<_> = message
         .acts
@@ -28,8 +34,10 @@ pub fn message(message: &Message, around: &Around, saved: Option<&PathBuf>) -> V
             Direction::In => "in",
             Direction::Out => "out",
         },
-        "box": peer.to_string(),
-        "name": around.contact(&peer).and_then(|Contact { name, .. }| name.clone()),
+        "box": peer.map(|peer| peer.to_string()),
+        "name": peer.and_then(|peer| name_of(&peer)),
+        "group": message.group.map(|id| group_of(message, &id, around)),
+        "outcomes": outcomes(message),
         "sender_device": message.sender.device.to_string(),
         "counter": message.counter,
         "sequence": message.sequence.map(|sequence| sequence.0),
@@ -47,6 +55,50 @@ pub fn message(message: &Message, around: &Around, saved: Option<&PathBuf>) -> V
     value
 }
 
+fn group_of(message: &Message, id: &GroupId, around: &Around) -> Value {
+    let known = around.group(id);
+    json!({
+        "id": id.to_string(),
+        "name": known.and_then(|group| group.name.as_ref()).map(GroupName::as_str),
+        "sender_is_member": known.is_some_and(|group| group.members.contains(&message.sender.box_id)),
+    })
+}
+
+/// What became of a message for each member of a group.
+fn outcomes(message: &Message) -> Value {
+    let outcomes = message.outcomes.iter().map(|(who, outcome)| {
+        let mut value = json!({ "box": who.to_string() });
+        join(
+            &mut value,
+            match outcome {
+                Outcome::Pending => json!({ "status": "pending" }),
+                Outcome::Sent(sequence) => json!({ "status": "sent", "sequence": sequence.0 }),
+                Outcome::Refused { code, reason } => {
+                    json!({ "status": "refused", "code": code, "reason": reason })
+                }
+                Outcome::Doubtful => json!({ "status": "doubtful" }),
+                Outcome::Withdrawn => json!({ "status": "withdrawn" }),
+            },
+        );
+        value
+    });
+    outcomes.collect()
+}
+
+/// A group as JSON.
+pub fn group(group: &GroupInfo, around: &Around) -> Value {
+    let member = |who: &BoxId| {
+        let name = around.contact(who).and_then(|known| known.name.clone());
+        json!({ "box": who.to_string(), "name": name })
+    };
+    json!({
+        "group": group.id.to_string(),
+        "name": group.name.as_ref().map(GroupName::as_str),
+        "is_member": group.is_member,
+        "members": group.members.iter().map(member).collect::<Vec<_>>(),
+    })
+}
+
 /// Puts the fields of one object into another.
 fn join(value: &mut Value, part: Value) {
     if let (Some(value), Value::Object(part)) = (value.as_object_mut(), part) {
@@ -61,7 +113,7 @@ fn content(
     saved: Option<&PathBuf>,
 ) -> Value {
     let kept = saved.map(|path| path.display().to_string());
-    let named = |id: &MessageId| json!({ "id": id.to_string(), "message": around.number_of(&message.peer(), id) });
+    let named = |id: &MessageId| json!({ "id": id.to_string(), "message": around.number_of(&message.conversation(), id) });
     let act = |id: &MessageId, more: Value| {
         let mut value = named(id);
         join(&mut value, more);

@@ -15,8 +15,8 @@ use rossby_domain::ids::BoxId;
 use serde_json::{Value, json};
 
 pub use self::around::Around;
-pub use self::data::message;
-pub use self::words::message_line;
+pub use self::data::{group, message};
+pub use self::words::{group_line, message_line};
 use crate::output::hex;
 
 /// A contact as JSON.

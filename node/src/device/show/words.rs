@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use rossby_client::device::{Direction, Message, Status};
+use rossby_client::device::{Direction, GroupInfo, Message, Status};
 use rossby_client::envelope::{Content, MessageId, ReceiptState};
+use rossby_client::store::Outcome;
 
 use super::data::degrees;
 use super::{Around, safe};
@@ -11,11 +12,7 @@ use crate::output::utc;
 
 /// A message for a terminal: when, its number, who, what.
 pub fn message_line(message: &Message, around: &Around, saved: Option<&PathBuf>) -> String {
-    let label = around.label_of(&message.peer());
-    let who = match message.direction {
-        Direction::In => label,
-        Direction::Out => format!("you to {label}"),
-    };
+    let who = who(message, around);
     let what = match &message.content {
         _ if message.acts.deleted => "[deleted]".to_owned(),
         Some(content) => words(content, message, around, saved),
@@ -27,16 +24,71 @@ pub fn message_line(message: &Message, around: &Around, saved: Option<&PathBuf>)
         Status::Unreadable { code, reason } => {
             format!("[not readable: {} ({})]", safe(reason), safe(code))
         }
-        Status::Pending => " [waiting to be sent]".to_owned(),
+        Status::Pending if message.group.is_none() => " [waiting to be sent]".to_owned(),
+        Status::Pending => String::new(),
         Status::Refused { code, reason } => {
             format!(" [refused: {} ({})]", safe(reason), safe(code))
         }
         Status::Doubtful => " [nobody can tell whether it arrived]".to_owned(),
         Status::Withdrawn => " [withdrawn]".to_owned(),
     };
+    let fate = fate + &outcomes(message, around);
     let reactions = reactions(message, around);
     let (at, number) = (utc(message.at.as_millis()), message.order);
     format!("{at}  #{number}  {who}: {what}{edited}{fate}{reactions}")
+}
+
+fn who(message: &Message, around: &Around) -> String {
+    let label = around.label_of(&message.peer());
+    match (message.direction, &message.group) {
+        (Direction::In, None) => label,
+        (Direction::Out, None) => format!("you to {label}"),
+        (Direction::Out, Some(group)) => format!("you to {}", around.label_of_group(group)),
+        (Direction::In, Some(id)) => {
+            let name = around.label_of_group(id);
+            let is_member = around
+                .group(id)
+                .is_some_and(|group| group.members.contains(&message.peer()));
+            // What they say may have been said before they left.
+            let standing = if is_member { "" } else { ", not a member now," };
+            format!("{label}{standing} in {name}")
+        }
+    }
+}
+
+/// For whom of a group a message is not stored.
+fn outcomes(message: &Message, around: &Around) -> String {
+    let outcomes = message.outcomes.iter();
+    let words = outcomes.filter_map(|(who, outcome)| {
+        let label = around.label_of(who);
+        match outcome {
+            Outcome::Sent(_) => None,
+            Outcome::Pending => Some(format!(" [waiting to be sent to {label}]")),
+            Outcome::Refused { code, .. } => {
+                Some(format!(" [refused for {label} ({})]", safe(code)))
+            }
+            Outcome::Doubtful => Some(format!(" [nobody can tell whether {label} has it]")),
+            Outcome::Withdrawn => Some(format!(" [withdrawn for {label}]")),
+        }
+    });
+    words.collect()
+}
+
+/// A group for a terminal: its name, how its id begins, its members.
+pub fn group_line(group: &GroupInfo, around: &Around) -> String {
+    let members: Vec<_> = group
+        .members
+        .iter()
+        .map(|who| around.label_of(who))
+        .collect();
+    let (name, id) = (around.label_of_group(&group.id), group.id.to_string());
+    let id = id.get(..8).unwrap_or_default().to_owned();
+    let left = if group.is_member {
+        ""
+    } else {
+        "  (you are not in it any more)"
+    };
+    format!("{name}  {id}  {}{left}", members.join(", "))
 }
 
 fn reactions(message: &Message, around: &Around) -> String {
@@ -47,7 +99,7 @@ fn reactions(message: &Message, around: &Around) -> String {
 }
 
 fn words(content: &Content, message: &Message, around: &Around, saved: Option<&PathBuf>) -> String {
-    let quote = |id: &MessageId| around.quote(&message.peer(), id);
+    let quote = |id: &MessageId| around.quote(&message.conversation(), id);
     // What a person who wants it has to do, or need not do.
     let kept = match saved {
         Some(path) => format!("saved as {}", safe(&path.display().to_string())),
@@ -131,7 +183,7 @@ fn words(content: &Content, message: &Message, around: &Around, saved: Option<&P
 }
 
 fn number(around: &Around, message: &Message, id: &MessageId) -> String {
-    match around.number_of(&message.peer(), id) {
+    match around.number_of(&message.conversation(), id) {
         Some(order) => format!("#{order}"),
         None => "a message that is not here".to_owned(),
     }
@@ -161,6 +213,8 @@ mod tests {
                 device: DeviceId::from_bytes([1; 16]),
             },
             recipient: box_id,
+            group: None,
+            outcomes: std::collections::BTreeMap::new(),
             counter: 1,
             sequence: None,
             at: Timestamp::default(),

@@ -1,6 +1,7 @@
 //! People and their devices: the real commands against real nodes.
 
 mod devices;
+mod groups;
 mod identifiers;
 mod messages;
 mod registration;
