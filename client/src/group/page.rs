@@ -65,7 +65,7 @@ impl Page {
     pub fn is_signed(&self, group: &GroupId, record: &KeyRecord) -> bool {
         let box_is_its = self.by.box_id.is_of_genesis(&record.genesis_hash());
         let key = record.signing_key(&self.by.device).filter(|_| box_is_its);
-        key.is_some_and(|key| verify_signature(&key, &self.signed_bytes(group), &self.signature))
+        key.is_some_and(|key| verify_signature(key, &self.signed_bytes(group), &self.signature))
     }
 
     fn signed_bytes(&self, group: &GroupId) -> Vec<u8> {
