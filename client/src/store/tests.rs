@@ -9,7 +9,7 @@ use rossby_seams::random::{OsRandom, SeededRandom};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::rows::ContactRowV1;
+use super::rows::{ContactRowV1, PendingRowV1};
 use super::*;
 
 fn passphrase() -> Passphrase {
@@ -308,6 +308,38 @@ fn a_contact_that_an_earlier_version_wrote_is_read_as_not_verified() {
     // A later one is not guessed at.
     assert!(decode_value::<ContactRow>(&[3, 0]).is_err());
     assert!(decode_value::<ContactRow>(&[1, 0]).is_err());
+}
+
+/// A pending envelope as earlier versions wrote it.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+struct EarlierPending(PendingRowV1);
+
+impl Row for EarlierPending {
+    const TABLE: &'static str = PendingRow::TABLE;
+    const VERSION: u8 = 1;
+    type Key = (BoxId, Counter);
+}
+
+#[test]
+fn what_was_pending_before_there_were_groups_still_goes_to_its_recipient_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let store = create(home.path());
+    let earlier = EarlierPending(PendingRowV1 {
+        content: crate::crypto::secret::SecretBytes::new(vec![0, 1, 1, 7]),
+        written_at: Timestamp::from_millis(5),
+        body: vec![1, 2, 3],
+        chain_version: 4,
+        order: 6,
+    });
+    let key = (a_box(1), Counter(2));
+    store.write(|batch| batch.put(&key, &earlier)).unwrap();
+    let row: PendingRow = store.get(&key).unwrap().unwrap();
+    assert_eq!(
+        (row.body, row.chain_version, row.order),
+        (vec![1, 2, 3], 4, 6)
+    );
+    assert_eq!(row.group, None);
 }
 
 #[test]
