@@ -45,7 +45,7 @@ async fn what_one_device_wrote_the_other_can_edit_and_delete() {
         .edit(&last(&laptop), "see you at eight")
         .await
         .unwrap();
-    assert!(matches!(edited.delivery, Delivery::Delivered(_)));
+    assert!(matches!(edited[0].delivery, Delivery::Delivered(_)));
     alice
         .device
         .react(&alice.device.message_by_id(&id).unwrap(), Some("👍"))

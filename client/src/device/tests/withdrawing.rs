@@ -52,7 +52,7 @@ async fn what_was_withdrawn_too_late_is_taken_back_where_it_arrived() {
     alice.device.withdraw(&waiting).await.unwrap();
     let withdrawn = alice.device.message(1).unwrap();
     while !matches!(
-        alice.device.delete(&withdrawn).await.unwrap().delivery,
+        alice.device.delete(&withdrawn).await.unwrap()[0].delivery,
         Delivery::Delivered(_)
     ) {}
     bob.device.receive().await.unwrap();
@@ -88,4 +88,38 @@ async fn nothing_that_waits_goes_to_somebody_who_was_forgotten() {
     assert!(alice.device.resend().await.unwrap().is_empty());
     assert_eq!(office.calls("Send"), sends);
     assert_eq!(bob.hear().await, ["zero"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_in_a_group_is_withdrawn_from_those_who_do_not_have_it() {
+    use crate::group::GroupName;
+    use crate::store::Outcome;
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let carol = person(&office, 3).await;
+    for other in [&bob, &carol] {
+        let by = LookupBy::Box(other.box_id());
+        alice.device.add_contact(&by, None, false).await.unwrap();
+    }
+    let (name, to) = (
+        GroupName::new("three").unwrap(),
+        [bob.box_id(), carol.box_id()],
+    );
+    let (group, _) = alice.device.create_group(name, &to).await.unwrap();
+    // Carol's identity is in doubt: what is for her waits.
+    alice.device.verify(&carol.box_id(), None).unwrap();
+    let doubt = crate::store::WhatChanged::OwnChain;
+    alice.device.note_change(&carol.box_id(), doubt).unwrap();
+    let content = Content::Text("regretted".to_owned());
+    alice.device.send_to_group(&group, &content).await.unwrap();
+    let sent = alice.device.messages().unwrap().pop().unwrap();
+    assert_eq!(sent.status, Status::Pending);
+    alice.device.withdraw(&sent).await.unwrap();
+    let withdrawn = alice.device.message(sent.order).unwrap();
+    assert_eq!(withdrawn.status, Status::Sent, "Bob has it");
+    assert_eq!(withdrawn.outcomes[&carol.box_id()], Outcome::Withdrawn);
+    alice.device.accept_change(&carol.box_id()).unwrap();
+    alice.device.resend().await.unwrap();
+    assert_eq!(bob.hear().await, ["regretted"]);
+    assert_eq!(carol.hear().await, [""; 0]);
 }
