@@ -7,6 +7,7 @@
 //!                                                        │         and only then acknowledge;
 //!                                                        │         listening.rs: as it comes
 //!                       sending.rs: count and store, then send; the same bytes until it is known;
+//!                                    requests.rs: many in one request
 //!                                    resealing.rs: anew, where those can never be stored
 //!                       acting.rs: answers, edits and the like; acts.rs: what they do to a message;
 //!                                  erasing.rs: what was taken back
@@ -46,6 +47,7 @@ mod messages;
 mod own_box;
 mod receiving;
 mod registration;
+mod requests;
 mod resealing;
 mod rotating;
 mod safety;

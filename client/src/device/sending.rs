@@ -20,17 +20,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use prost::Message as _;
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Sequence};
 use rossby_domain::time::Timestamp;
-use rossby_proto::v1::{self, send_outcome};
+use rossby_proto::v1;
 
 use super::contacts::LookupBy;
+use super::requests::Answer;
 use super::resealing::{put_pending, take_counter};
 use super::words::is_word;
-use super::{Device, DeviceError, acts, box_from_wire, erasing};
-use crate::connection::{CallError, Refusal, Retry, SendRpc, Signer};
+use super::{Device, DeviceError, acts, erasing};
+use crate::connection::{CallError, Refusal, Retry, Signer};
 use crate::conversation::Conversation;
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{
@@ -42,9 +42,6 @@ use crate::store::{
     StoreError, WrittenRow,
 };
 
-/// Envelopes in one request, and bytes of them: what the service takes, less some room.
-const MAX_ENVELOPES: usize = 256;
-const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// How often one envelope is sealed anew in one go before it is left for later.
 const MAX_RESEALS: u32 = 8;
 /// A counter that was compared with the service's this recently is not compared again.
@@ -87,18 +84,23 @@ pub(super) struct Outgoing {
     untried: bool,
 }
 
+impl Outgoing {
+    pub(super) fn new(recipient: BoxId, counter: Counter, row: PendingRow) -> Self {
+        Self {
+            recipient,
+            counter,
+            row,
+            untried: false,
+        }
+    }
+}
+
 /// What is to be sealed, for one box or several.
 pub(super) struct Draft<'a> {
     pub(super) content: &'a Content,
     pub(super) written_at: Timestamp,
     pub(super) order: u64,
     pub(super) group: Option<GroupId>,
-}
-
-/// What the service answered about one envelope.
-enum Answer {
-    Stored(Sequence),
-    Refused(Box<Refusal>),
 }
 
 impl Device {
@@ -212,12 +214,10 @@ impl Device {
         rows.sort_by_key(|((_, counter), row)| (row.order, *counter));
         let mut waiting: BTreeMap<_, VecDeque<_>> = BTreeMap::new();
         for ((recipient, counter), row) in rows {
-            waiting.entry(recipient).or_default().push_back(Outgoing {
-                recipient,
-                counter,
-                row,
-                untried: false,
-            });
+            waiting
+                .entry(recipient)
+                .or_default()
+                .push_back(Outgoing::new(recipient, counter, row));
         }
         Ok(waiting)
     }
@@ -524,38 +524,6 @@ impl Device {
         Ok(Delivery::Refused(refusal))
     }
 
-    /// Sends envelopes in as few requests as they fit; what was answered about each.
-    async fn send_all(
-        &self,
-        signer: &Signer,
-        going: &[Outgoing],
-    ) -> Vec<Result<Answer, DeviceError>> {
-        let mut answers = Vec::new();
-        let mut away: Option<CallError> = None;
-        for request in requests_of(going) {
-            if let Some(error) = &away {
-                answers.extend(request.envelopes.iter().map(|_| Err(error.clone().into())));
-                continue;
-            }
-            let asked = &request.envelopes;
-            match self
-                .connection
-                .call::<SendRpc>(&request, Some(signer))
-                .await
-            {
-                Ok(response) => match answers_of(asked, response) {
-                    Ok(of_these) => answers.extend(of_these.into_iter().map(Ok)),
-                    Err(_) => answers.extend(asked.iter().map(|_| Err(untrue()))),
-                },
-                Err(error) => {
-                    answers.extend(asked.iter().map(|_| Err(error.clone().into())));
-                    away = error.may_pass().then_some(error);
-                }
-            }
-        }
-        answers
-    }
-
     /// Ends the sending of a message to one box.
     fn settle(
         &self,
@@ -658,35 +626,6 @@ fn of_this_box(
     }
 }
 
-/// Envelopes in requests that the service takes, in their order.
-fn requests_of(going: &[Outgoing]) -> Vec<v1::SendRequest> {
-    let mut requests: Vec<v1::SendRequest> = Vec::new();
-    let mut room = 0;
-    for outgoing in going {
-        let envelope = v1::OutgoingEnvelope {
-            recipient_box_id: Bytes::copy_from_slice(outgoing.recipient.as_bytes()),
-            counter: outgoing.counter.0,
-            chain_version: outgoing.row.chain_version,
-            ttl_ms: None,
-            body: Bytes::copy_from_slice(&outgoing.row.body),
-        };
-        // With what stands around each.
-        let bytes = envelope.encoded_len() + 8;
-        match requests.last_mut() {
-            Some(request) if request.envelopes.len() < MAX_ENVELOPES && bytes <= room => {
-                request.envelopes.push(envelope);
-                room -= bytes;
-            }
-            _ => {
-                let envelopes = vec![envelope];
-                requests.push(v1::SendRequest { envelopes });
-                room = MAX_REQUEST_BYTES.saturating_sub(bytes);
-            }
-        }
-    }
-    requests
-}
-
 /// Somebody can't be found who is to be written to.
 fn no_user() -> Box<Refusal> {
     Box::new(Refusal::of_outcome(v1::Refusal {
@@ -695,34 +634,6 @@ fn no_user() -> Box<Refusal> {
         retry: v1::Retry::No.into(),
         ..Default::default()
     }))
-}
-
-fn untrue() -> DeviceError {
-    DeviceError::Untrue("the outcome is not that of the envelope sent")
-}
-
-/// The answers about these envelopes, each to the one that it is about.
-fn answers_of(
-    asked: &[v1::OutgoingEnvelope],
-    response: v1::SendResponse,
-) -> Result<Vec<Answer>, DeviceError> {
-    if asked.len() != response.outcomes.len() {
-        return Err(untrue());
-    }
-    let mut answers = Vec::new();
-    for (asked, outcome) in asked.iter().zip(response.outcomes) {
-        let about = (box_from_wire(&outcome.recipient_box_id)?, outcome.counter);
-        if about != (box_from_wire(&asked.recipient_box_id)?, asked.counter) {
-            return Err(untrue());
-        }
-        answers.push(match outcome.result.ok_or_else(untrue)? {
-            send_outcome::Result::Sequence(sequence) => Answer::Stored(Sequence(sequence)),
-            send_outcome::Result::Refusal(refusal) => {
-                Answer::Refused(Box::new(Refusal::of_outcome(refusal)))
-            }
-        });
-    }
-    Ok(answers)
 }
 
 /// Whether a person can send this, and the box's other devices can be given a copy.
