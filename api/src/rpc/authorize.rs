@@ -3,7 +3,7 @@
 //! Two idempotent commands: the claim is verified in the identifier's partition, then the box is
 //! activated in its own. They may be in two groups; it runs at the node where it arrives. If the second
 //! is lost, a retry at any node or the finisher does it. A box that is active has one more identifier then
-//! ([`super::add_identifier`]); its devices' tokens stay what they are.
+//! ([`super::add_identifier()`]); its devices' tokens stay what they are.
 
 use bytes::Bytes;
 use rossby_domain::chain::{KeyRecord, verify_signature};

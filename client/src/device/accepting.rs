@@ -43,6 +43,34 @@ impl Device {
         self.tell_accepted(None, &[*box_id], &[]).await
     }
 
+    /// Whom this device writes to is a contact from then on, should it take messages from contacts only: otherwise
+    /// they could not look up who writes to them, nor answer.
+    pub(super) async fn allow_recipients(&self, to: &[BoxId]) -> Result<(), DeviceError> {
+        if self.store.get::<AcceptRow>(&())?.is_none() {
+            return Ok(());
+        }
+        let mut strangers = Vec::new();
+        for box_id in to {
+            let contact = self.store.get::<ContactRow>(box_id)?;
+            if !contact.is_some_and(|row| row.added) && !self.is_own(box_id)? {
+                strangers.push(*box_id);
+            }
+        }
+        if strangers.is_empty() {
+            return Ok(());
+        }
+        self.tell_accepted(None, &strangers, &[]).await?;
+        Ok(self.store.write::<_, StoreError>(|batch| {
+            for box_id in &strangers {
+                if let Some(mut row) = batch.get::<ContactRow>(box_id)? {
+                    row.added = true;
+                    batch.put(box_id, &row)?;
+                }
+            }
+            Ok(())
+        })?)
+    }
+
     /// Tells the service of a contact who is no more, if it has been told of contacts, as far as this device knows.
     pub(super) async fn disallow_contact(&self, box_id: &BoxId) -> Result<(), DeviceError> {
         match self.store.get::<AcceptRow>(&())? {

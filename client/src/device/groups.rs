@@ -16,8 +16,9 @@ use rossby_domain::ids::{BoxId, DeviceId};
 use rossby_seams::random::bytes;
 
 use super::contacts::LookupBy;
-use super::sending::Draft;
-use super::{Delivery, Device, DeviceError, Sent};
+use super::sending::{Draft, Outgoing};
+use super::words::is_word;
+use super::{Delivery, Device, DeviceError, Sent, withdrawing};
 use crate::connection::Signer;
 use crate::envelope::{Between, Content, Control, ConversationId};
 use crate::group::{
@@ -238,6 +239,7 @@ impl Device {
             row.joined = true;
             // Who does it knows it.
             let view = group.view();
+            self.withdraw_from_others(batch, &signer, id, &view)?;
             row.shown = Some((view.members, view.name));
             batch.put(id, &row)?;
             Ok(told)
@@ -381,14 +383,37 @@ impl Device {
         let heard = group.hear(word, &signer.address);
         let view = group.view();
         if !group.names(&signer.address.box_id) {
-            batch.remove::<GroupRow>(&id)?;
+            match earlier {
+                // What waits may name this box.
+                Some(row) if !row.unverified.is_empty() => {
+                    batch.put(&id, &GroupRow::of(&group, Some(row)))?;
+                }
+                _ => batch.remove::<GroupRow>(&id)?,
+            }
             return Ok(false);
         }
         let mut row = GroupRow::of(&group, earlier);
         row.joined |= view.has(&signer.address.box_id);
+        self.withdraw_from_others(batch, signer, &id, &view)?;
         self.announce(batch, signer, &group, false, &heard.tell)?;
         batch.put(&id, &row)?;
         Ok(!heard.tell.is_empty())
+    }
+
+    /// Does not send any more what waits for somebody who is not in the group now.
+    fn withdraw_from_others(
+        &self,
+        batch: &mut Batch<'_>,
+        signer: &Signer,
+        id: &GroupId,
+        view: &View,
+    ) -> Result<(), DeviceError> {
+        let rows = self.store.all::<PendingRow>()?.into_iter();
+        let gone = rows.filter(|((to, _), row)| {
+            row.group.as_ref() == Some(id) && !view.has(to) && !is_word(row.content.expose())
+        });
+        let gone = gone.map(|((to, counter), row)| Outgoing::new(to, counter, row));
+        Ok(withdrawing::withdraw(batch, signer, gone)?)
     }
 
     /// Looks up whose pages wait, takes them in, and tells who is to be told.
@@ -411,21 +436,28 @@ impl Device {
 
     async fn settle_with(&self, signer: &Signer) -> Result<(), DeviceError> {
         let mut lookups = MAX_LOOKUPS;
+        let mut later = None;
         for (id, row) in self.store.all::<GroupRow>()? {
-            let mut pages = Vec::new();
-            for page in decode_all(&row.unverified)? {
-                if self.is_signed(&id, &page, &mut lookups).await? {
-                    pages.push(page);
-                }
-            }
             if row.unverified.is_empty() {
                 continue;
+            }
+            // A page that has to wait holds up neither the others nor other groups.
+            let (mut pages, mut settled) = (Vec::new(), BTreeSet::new());
+            for page in decode_all(&row.unverified)? {
+                match self.is_signed(&id, &page, &mut lookups).await {
+                    Err(error @ DeviceError::Store(_)) => return Err(error),
+                    Err(error) => later = Some(error),
+                    Ok(is_signed) => {
+                        settled.insert(page.encode());
+                        pages.extend(is_signed.then_some(page));
+                    }
+                }
             }
             self.store.write::<_, DeviceError>(|batch| {
                 let Some(mut now) = batch.get::<GroupRow>(&id)? else {
                     return Ok(());
                 };
-                now.unverified.retain(|page| !row.unverified.contains(page));
+                now.unverified.retain(|page| !settled.contains(page));
                 let word = Word {
                     origin: now.origin(),
                     to_all: false,
@@ -441,7 +473,10 @@ impl Device {
         if waiting(&sent) > 0 {
             self.unsettled.store(true, Ordering::Relaxed);
         }
-        Ok(())
+        match later {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Whether a page is signed by a device of its box, as the service and what is known of the box show it. What was looked up

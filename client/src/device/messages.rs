@@ -189,13 +189,16 @@ fn of_all(outcomes: &BTreeMap<BoxId, Outcome>) -> Status {
     if acts::is_anywhere(outcomes) {
         return Status::Sent;
     }
-    match outcomes.values().next() {
-        Some(Outcome::Refused { code, reason }) => Status::Refused {
-            code: code.clone(),
-            reason: reason.clone(),
-        },
-        Some(Outcome::Withdrawn) => Status::Withdrawn,
-        _ => Status::Doubtful,
+    if has(|outcome| *outcome == Outcome::Doubtful) {
+        return Status::Doubtful;
+    }
+    let refused = outcomes.values().find_map(|outcome| match outcome {
+        Outcome::Refused { code, reason } => Some((code.clone(), reason.clone())),
+        _ => None,
+    });
+    match refused {
+        Some((code, reason)) => Status::Refused { code, reason },
+        None => Status::Withdrawn,
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Device, DeviceError, Message, acts, box_from_wire, erasing, safety};
 use crate::connection::{Acknowledge, Fetch, Signer};
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Arrival, Between, Control, OpenError, Opened, Recipient, open};
-use crate::store::{MarksRow, MessageKey, MessageRow, MessageState, WhatChanged};
+use crate::store::{MarksRow, MessageKey, MessageRow, MessageState, StoreError, WhatChanged};
 
 /// The state of this box's queue, by the service's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -227,7 +227,8 @@ impl Device {
                         conversation,
                         ..
                     }) if Control::is_about_groups(content.expose()) => {
-                        self.hear_of_group_in(signer, conversation, content.expose())?;
+                        let heard = self.hear_of_group_in(signer, conversation, content.expose());
+                        unless_damaged(heard)?;
                     }
                     Ok(state) => {
                         let (sequence, at) = (Some(came.sequence), came.at);
@@ -368,6 +369,16 @@ impl Device {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// What one group's row is like holds up no mail.
+pub(super) fn unless_damaged(heard: Result<(), DeviceError>) -> Result<(), DeviceError> {
+    match heard {
+        Err(DeviceError::Store(error)) if !matches!(error, StoreError::Damaged { .. }) => {
+            Err(error.into())
+        }
+        _ => Ok(()),
     }
 }
 

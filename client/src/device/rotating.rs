@@ -101,19 +101,22 @@ impl Device {
         found: &Found,
     ) -> Result<(), DeviceError> {
         let shown = found.record.device(&signer.address.device);
-        let shown = shown.map(|keys| keys.kem.counter);
-        if shown.is_some_and(|shown| shown >= key.counter) {
-            return Ok(());
-        }
-        let request = v1::UpdateKeyRequest {
-            kem_key: Bytes::from(key.encode()),
+        let current = shown.map(|keys| keys.kem.counter);
+        let before = if current.is_some_and(|current| current >= key.counter) {
+            shown.and_then(|keys| Some(keys.previous_kem.as_ref()?.counter))
+        } else {
+            let request = v1::UpdateKeyRequest {
+                kem_key: Bytes::from(key.encode()),
+            };
+            let again = self.connection.call::<UpdateKey>(&request, Some(signer));
+            again.await?;
+            // The key that was shown counts as the one before now.
+            current
         };
-        let again = self.connection.call::<UpdateKey>(&request, Some(signer));
-        again.await?;
-        // The key that was shown counts as the one before now. If it is erased, it must go too.
+        // If it is erased, it must go too. This may be another go at it.
         let identity = self.identity();
         let is_kept = |counter| identity.kem_keys().iter().any(|(of, _)| *of == counter);
-        if shown.is_some_and(|shown| !is_kept(shown)) {
+        if before.is_some_and(|counter| !is_kept(counter)) {
             self.rotate_keys().await?;
         }
         Ok(())

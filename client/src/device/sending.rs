@@ -393,6 +393,15 @@ impl Device {
         outgoing: Vec<Outgoing>,
     ) -> Result<Vec<(Outgoing, Delivery)>, DeviceError> {
         let (mut going, mut done) = self.make_ready(signer, outgoing).await?;
+        let to: Vec<_> = going.iter().map(|outgoing| outgoing.recipient).collect();
+        match self.allow_recipients(&to).await {
+            Err(DeviceError::Call(error)) => {
+                let waits = |outgoing| (outgoing, Delivery::Pending(error.clone().into()));
+                done.extend(going.into_iter().map(waits));
+                return Ok(done);
+            }
+            allowed => allowed?,
+        }
         for _ in 0..MAX_RESEALS {
             let answers = self.send_all(signer, &going).await;
             let mut again = Vec::new();
@@ -538,7 +547,11 @@ impl Device {
         }
         let sequence = outcome.sequence();
         let (mut settled, is_first) = self.settled(signer, outgoing, outcome)?;
-        let erased = self.erased_by(std::slice::from_ref(&settled))?;
+        // Once for all members: it is the same message.
+        let erased = match is_first {
+            true => self.erased_by(std::slice::from_ref(&settled))?,
+            false => Vec::new(),
+        };
         self.store.write(|batch| {
             batch.remove::<PendingRow>(&(to, outgoing.counter))?;
             if let Some(sequence) = sequence.filter(|_| is_first) {

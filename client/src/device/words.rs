@@ -19,6 +19,7 @@ use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, EnvelopeId, Sequence};
 use rossby_domain::time::Timestamp;
 
 use super::contacts::{LookupBy, OTHER_THAN_OWN_DEVICES};
+use super::receiving::unless_damaged;
 use super::sending::{Draft, Outgoing, group_key};
 use super::{Device, DeviceError, acts};
 use crate::connection::Signer;
@@ -191,7 +192,7 @@ impl Device {
             Between::Names(names) => self.learn_names(names).map(|()| None),
             // What is said to the own box comes to all of its devices anyway.
             Between::Copy(copy) if copy.recipient == signer.address.box_id => Ok(None),
-            Between::Group(word) => self.hear_of_group(signer, word).map(|()| None),
+            Between::Group(word) => unless_damaged(self.hear_of_group(signer, word)).map(|()| None),
             Between::Copy(copy) => {
                 let row = message_of(from, copy.clone());
                 let is_live = self.identity().record().signing_key(&from.device).is_some();

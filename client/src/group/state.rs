@@ -276,9 +276,18 @@ impl Group {
             return BTreeSet::new();
         };
         let page = self.page(&author.address);
-        for (who, count) in theirs.verdicts {
-            let word = page.verdicts.entry(who).or_insert(count);
-            *word = (*word).max(count);
+        // Who is in comes first, should there be no room for all.
+        let (inside, outside): (Vec<_>, Vec<_>) = theirs
+            .verdicts
+            .into_iter()
+            .partition(|(_, count)| count % 2 == 1);
+        for (who, count) in inside.into_iter().chain(outside) {
+            let room = page.verdicts.len() < MAX_VERDICTS;
+            match page.verdicts.get_mut(&who) {
+                Some(word) => *word = (*word).max(count),
+                None if room => drop(page.verdicts.insert(who, count)),
+                None => {}
+            }
         }
         page.name = page.name.take().max(theirs.name);
         let id = self.origin.id();

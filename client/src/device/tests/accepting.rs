@@ -47,3 +47,18 @@ async fn a_box_that_accepts_contacts_only_hears_those_that_its_devices_added() {
     bert.say(&anna, "from anyone").await;
     assert_eq!(anna.hear().await, ["from anyone"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_a_box_writes_to_can_read_it_although_it_accepts_contacts_only() {
+    let office = Office::new();
+    let (anna, bert) = (person(&office, 1).await, person(&office, 2).await);
+    anna.device.accept(AcceptFrom::Contacts, &[]).await.unwrap();
+    anna.say(&bert, "by the box alone").await;
+    assert_eq!(bert.hear().await, ["by the box alone"]);
+    bert.say(&anna, "an answer").await;
+    assert_eq!(anna.hear().await, ["an answer"]);
+    let told = office.calls("Accept");
+    anna.say(&bert, "once more").await;
+    anna.say(&bert, "and again").await;
+    assert!(office.calls("Accept") <= told + 1, "it is told once");
+}

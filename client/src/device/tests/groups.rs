@@ -447,3 +447,66 @@ async fn a_large_group_is_sent_to_in_as_few_requests_as_it_fits() {
     let refused = sent.iter().find(|sent| sent.recipient == nobody).unwrap();
     assert!(matches!(&refused.delivery, Delivery::Refused(refusal) if refusal.code == "NO_USER"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn pages_of_people_who_can_not_be_found_keep_no_group_from_changing() {
+    let office = Office::new();
+    let [alice, bob, mallory] = people(&office).await;
+    let id = alice.make("Friends", &[&bob]).await;
+    bob.sees(&id).await;
+    let row = bob.device.store.get::<crate::store::GroupRow>(&id).unwrap();
+    let origin = row.unwrap().group().unwrap().origin();
+    let nobody = |number: u8| {
+        let partition = rossby_domain::ids::PartitionId::new(1).unwrap();
+        let mut page = Page::blank(DeviceAddress {
+            box_id: BoxId::derive(partition, &[number; 32]),
+            ..mallory.address
+        });
+        page.verdicts.insert(mallory.box_id(), 1);
+        page
+    };
+    let word = Word {
+        origin,
+        to_all: false,
+        pages: (0..40).map(nobody).collect(),
+    };
+    let conversation = id.conversation();
+    inject(&office, &mallory, &bob, conversation, 1, word.encode());
+    bob.device.receive().await.unwrap();
+    alice
+        .device
+        .rename_group(&id, name("Friends all"))
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        office.clock.advance_millis(600_000);
+        bob.device.receive().await.unwrap();
+    }
+    assert_eq!(
+        bob.sees(&id).await,
+        group_of("Friends all", &[&alice, &bob])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_waits_goes_to_a_member_who_was_removed() {
+    let office = Office::new();
+    let [alice, bob, carol] = people(&office).await;
+    let id = alice.make("Friends", &[&bob, &carol]).await;
+    alice.device.verify(&carol.box_id(), None).unwrap();
+    let doubt = crate::store::WhatChanged::OwnChain;
+    alice.device.note_change(&carol.box_id(), doubt).unwrap();
+    alice.tell(&id, "not for her").await;
+    alice
+        .device
+        .remove_from_group(&id, &[carol.box_id()])
+        .await
+        .unwrap();
+    alice.device.accept_change(&carol.box_id()).unwrap();
+    alice.device.resend().await.unwrap();
+    assert_eq!(carol.hear().await, [""; 0]);
+    assert_eq!(bob.hear().await, ["not for her"]);
+    let sent = alice.device.messages().unwrap().pop().unwrap();
+    assert_eq!(sent.outcomes[&carol.box_id()], Outcome::Withdrawn);
+    assert_eq!(sent.status, Status::Sent);
+}
