@@ -11,6 +11,9 @@ use rossby_seams::random::{Random, RandomError, bytes};
 use crate::crypto::kem::{KemError, KemSecret};
 use crate::crypto::secret::Secret;
 
+/// The counter of a new device's first KEM key.
+pub(crate) const FIRST_COUNTER: u64 = 1;
+
 /// Why an identity could not be made or taken up again.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IdentityError {
@@ -40,7 +43,6 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`].
     pub fn generate(random: &dyn Random) -> Result<Self, IdentityError> {
-        const FIRST_COUNTER: u64 = 1;
         let signing_key = SigningKey::from_bytes(Secret::new(bytes(random)?).expose());
         let recovery_seed = Secret::new(bytes(random)?);
         let genesis = Genesis {

@@ -331,7 +331,6 @@ impl Device {
     /// Takes what somebody says about a group. Pages whose device is not known yet wait.
     pub(super) fn hear_of_group(&self, signer: &Signer, word: Word) -> Result<(), DeviceError> {
         let id = word.origin.id();
-        let groups = self.store.all::<GroupRow>()?.len();
         let mut is_verified = true;
         for page in &word.pages {
             let record = self.pinned_record(&page.by.box_id)?;
@@ -339,7 +338,7 @@ impl Device {
         }
         let has_to_settle = self.store.write::<_, DeviceError>(|batch| {
             let earlier = batch.get::<GroupRow>(&id)?;
-            if earlier.is_none() && groups >= MAX_GROUPS {
+            if earlier.is_none() && self.store.all::<GroupRow>()?.len() >= MAX_GROUPS {
                 return Ok(false);
             }
             let waits = |row: &GroupRow| !row.unverified.is_empty();

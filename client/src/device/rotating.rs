@@ -18,11 +18,8 @@ use rossby_proto::v1;
 use super::contacts::{Found, LookupBy};
 use super::{Device, DeviceError, identity_row, key_times};
 use crate::connection::{Signer, UpdateKey};
-use crate::identity::Identity;
+use crate::identity::{FIRST_COUNTER, Identity};
 use crate::store::{Batch, MarksRow, RetiringRow};
-
-/// The counter of a new device's key.
-const FIRST_COUNTER: u64 = 1;
 
 /// The device's KEM key after a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

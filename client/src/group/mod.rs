@@ -37,6 +37,7 @@ pub use self::state::{Group, Heard};
 pub use self::view::View;
 pub use self::word::Word;
 use crate::envelope::ConversationId;
+use crate::linking::is_name;
 
 /// Members of a group.
 pub const MAX_MEMBERS: usize = 256;
@@ -109,11 +110,7 @@ impl GroupName {
     /// # Errors
     /// [`GroupError::Name`].
     pub fn new(text: &str) -> Result<Self, GroupError> {
-        let is_name = !text.is_empty()
-            && text.len() <= Self::MAX_BYTES
-            && text.trim() == text
-            && !text.chars().any(char::is_control);
-        if is_name {
+        if is_name(text, Self::MAX_BYTES) {
             Ok(Self(text.to_owned()))
         } else {
             Err(GroupError::Name)

@@ -14,11 +14,8 @@ use crate::connection::Signer;
 use crate::crypto::kem::{KemError, KemSecret};
 use crate::crypto::secret::Secret;
 use crate::crypto::token::open_token;
-use crate::identity::{Identity, IdentityError, signed_kem};
+use crate::identity::{FIRST_COUNTER, Identity, IdentityError, signed_kem};
 use crate::registering::box_from_wire;
-
-/// The counter of a new device's first KEM key.
-const FIRST_COUNTER: u64 = 1;
 
 /// Why a service's answer gives no place.
 #[derive(Debug, thiserror::Error)]

@@ -22,4 +22,5 @@ mod name;
 pub use self::challenge::{Challenge, ChallengeError};
 pub use self::code::{LinkCode, LinkCodeError};
 pub use self::joining::{JoiningError, Newcomer, join_request, joined};
+pub(crate) use self::name::is_name;
 pub use self::name::{DeviceName, DeviceNameError};

@@ -24,11 +24,7 @@ impl DeviceName {
     /// # Errors
     /// [`DeviceNameError`].
     pub fn new(text: &str) -> Result<Self, DeviceNameError> {
-        let is_name = !text.is_empty()
-            && text.len() <= Self::MAX_BYTES
-            && text.trim() == text
-            && !text.chars().any(char::is_control);
-        if is_name {
+        if is_name(text, Self::MAX_BYTES) {
             Ok(Self(text.to_owned()))
         } else {
             Err(DeviceNameError)
@@ -40,6 +36,14 @@ impl DeviceName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a person can have called something so: it is read in one line, among others.
+pub(crate) fn is_name(text: &str, max_bytes: usize) -> bool {
+    !text.is_empty()
+        && text.len() <= max_bytes
+        && text.trim() == text
+        && !text.chars().any(char::is_control)
 }
 
 impl fmt::Debug for DeviceName {

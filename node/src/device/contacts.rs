@@ -78,18 +78,10 @@ pub async fn run(command: &ContactsCommand) -> Result<(), Failure> {
 
 fn show_one(who: &str, args: &DeviceArgs) -> Result<(), Failure> {
     let device = open(args)?;
-    let missing = || Failure::new(Exit::NotFound, "there is no such contact");
-    let Person::Known(box_id) = find(&device, who)? else {
-        return Err(missing());
-    };
-    let contact = device.contact(&box_id)?.ok_or_else(missing)?;
-    let number = device.safety_number(&box_id)?;
+    let contact = safety::find_contact(&device, who)?;
+    let number = device.safety_number(&contact.box_id)?;
     if args.json {
-        let mut value = show::contact(&contact);
-        if let Some(value) = value.as_object_mut() {
-            value.insert("safety_number".to_owned(), number.into());
-        }
-        return output::json(&value);
+        return output::json(&safety::data(&contact, &number));
     }
     output::line(show::contact_line(&contact));
     output::line(safety::number_in_lines(&number));

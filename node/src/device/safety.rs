@@ -67,7 +67,8 @@ pub fn number_in_lines(number: &str) -> String {
     )
 }
 
-fn find_contact(device: &Device, who: &str) -> Result<Contact, Failure> {
+/// The contact who is meant.
+pub fn find_contact(device: &Device, who: &str) -> Result<Contact, Failure> {
     let missing = || Failure::new(Exit::NotFound, "there is no such contact");
     let Person::Known(box_id) = find(device, who)? else {
         return Err(missing().help("rossby contacts add comes first"));
@@ -97,7 +98,8 @@ fn show_number(device: &Device, contact: &Contact, args: &DeviceArgs) -> Result<
     Ok(())
 }
 
-fn data(contact: &Contact, number: &str) -> Value {
+/// A contact with their safety number, as JSON.
+pub fn data(contact: &Contact, number: &str) -> Value {
     let mut value = show::contact(contact);
     if let Some(value) = value.as_object_mut() {
         value.insert("safety_number".to_owned(), number.into());
