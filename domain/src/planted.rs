@@ -26,11 +26,15 @@ pub enum Bug {
     SkippedEpochCheck,
     /// A replica that is added gets its vote before it has what the others have.
     PromotedBeforeCaughtUp,
+    /// A join token lets every try in that shows it.
+    TokenUsedTwice,
+    /// A new group gets partitions that others own.
+    OwnedPartitionGiven,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::AckBeforeFsync,
         Self::ManifestBeforeDrain,
         Self::DedupeOff,
@@ -41,6 +45,8 @@ impl Bug {
         Self::LeaseNeverEnds,
         Self::SkippedEpochCheck,
         Self::PromotedBeforeCaughtUp,
+        Self::TokenUsedTwice,
+        Self::OwnedPartitionGiven,
     ];
 
     /// Its name, as a command line gives it.
@@ -57,6 +63,8 @@ impl Bug {
             Self::LeaseNeverEnds => "lease-never-ends",
             Self::SkippedEpochCheck => "skipped-epoch-check",
             Self::PromotedBeforeCaughtUp => "promoted-before-caught-up",
+            Self::TokenUsedTwice => "token-used-twice",
+            Self::OwnedPartitionGiven => "owned-partition-given",
         }
     }
 }

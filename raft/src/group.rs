@@ -357,6 +357,16 @@ impl Group {
         self.core.service_time_by(deadline).await
     }
 
+    /// Whether the group has come to life, as this replica's log and vote show. [`Self::status`] may not show its members
+    /// yet while the replica starts.
+    ///
+    /// # Errors
+    /// [`InitializeError::Stopped`].
+    pub async fn is_initialized(&self) -> Result<bool, InitializeError> {
+        let initialized = self.core.raft.is_initialized().await;
+        initialized.map_err(|_| InitializeError::Stopped)
+    }
+
     /// Brings the group to life with these members, all of them voters. Once, on one replica.
     ///
     /// # Errors

@@ -1,13 +1,15 @@
 //! What the clients did and know: the calls under way, the letters of each box with all their
 //! tries, and what the devices have let go of. The invariants of the mailbox judge by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rossby_domain::ids::{BoxId, DeviceAddress, EnvelopeId, Sequence};
 use rossby_domain::limits::Limits;
 use rossby_domain::time::Timestamp;
 
-use crate::observe::{CallId, Digest, Failure, Observation, Request, Response, SimTime, What, Who};
+use crate::observe::{
+    CallId, Digest, Failure, Observation, ReplicaEvent, Request, Response, SimTime, What, Who,
+};
 
 /// The place of an observation in the history. Finer than [`SimTime`]: no two are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -66,8 +68,10 @@ pub struct Letter {
 /// What a device of a box has asked to let go.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DeviceStory {
-    /// The highest sequence that it asked to acknowledge, whatever became of that.
+    /// The highest sequence that it asked to acknowledge, whatever became of that; at first, where it joined.
     pub asked: Sequence,
+    /// Whether its removal was asked for: it holds nothing any more, and nothing is kept for it.
+    pub revoked: bool,
 }
 
 /// Everything known of one box.
@@ -94,14 +98,17 @@ pub struct Oracle {
 /// How far a clock may be from a quorum's and still stamp, in milliseconds.
 const SKEW_MS: i64 = 10_000;
 
-/// How far what a majority's clocks agree on may ever have been from the world's time. One clock alone
-/// expires nothing, however wrong it is.
+/// How far what a quorum's clocks agree on may ever have been from the world's time. One clock alone
+/// expires nothing, however wrong it is, but where it is the only voter's. Two may: of three or five voters, two or three
+/// that are heard are a quorum.
 #[derive(Debug, Clone, Default)]
 struct Clocks {
     wall: Timestamp,
     /// How long a letter waits at most; the design's limit if the world did not say.
     envelope_ttl_ms: Option<u64>,
     offsets: BTreeMap<Who, i64>,
+    /// The nodes that have been the only voter of a group.
+    alone: BTreeSet<Who>,
     lowest_ms: i64,
     highest_ms: i64,
 }
@@ -113,12 +120,21 @@ impl Clocks {
         *offset = offset_ms.unwrap_or(*offset);
         let mut offsets: Vec<i64> = self.offsets.values().copied().collect();
         offsets.sort_unstable();
-        // At least so many clocks are below, or above, what a majority shows.
-        let minority = offsets.len().saturating_sub(1) / 2;
-        let low = offsets.get(minority).copied().unwrap_or(0);
-        let high = offsets.iter().rev().nth(minority).copied().unwrap_or(0);
-        self.lowest_ms = self.lowest_ms.min(low - SKEW_MS);
-        self.highest_ms = self.highest_ms.max(high + SKEW_MS);
+        // At least so many clocks are below, or above, what a quorum shows.
+        let outvoted = usize::from(offsets.len() > 1);
+        let low = offsets.get(outvoted).copied().unwrap_or(0);
+        let high = offsets.iter().rev().nth(outvoted).copied().unwrap_or(0);
+        let alone = self.alone.iter().filter_map(|who| self.offsets.get(who));
+        for offset in alone.copied().chain([low, high]) {
+            self.lowest_ms = self.lowest_ms.min(offset - SKEW_MS);
+            self.highest_ms = self.highest_ms.max(offset + SKEW_MS);
+        }
+    }
+
+    /// Notes a node that is the only voter of a group.
+    fn note_alone(&mut self, node: Who) {
+        self.alone.insert(node);
+        self.note(node, None);
     }
 
     fn shown(&self, at: SimTime, offset_ms: i64) -> u64 {
@@ -146,8 +162,15 @@ impl BoxStory {
     /// lowest of them nothing may be purged.
     #[must_use]
     pub fn lowest_asked(&self) -> Sequence {
-        let asked = self.devices.values().map(|device| device.asked);
-        asked.min().unwrap_or_default()
+        let kept = self.devices.values().filter(|device| !device.revoked);
+        kept.map(|device| device.asked).min().unwrap_or_default()
+    }
+
+    /// Whether a device's removal was asked for.
+    #[must_use]
+    pub fn is_revoked(&self, device: &DeviceAddress) -> bool {
+        let device = self.devices.get(device);
+        device.is_some_and(|device| device.revoked)
     }
 
     /// What a device has asked to acknowledge.
@@ -202,6 +225,11 @@ impl Oracle {
             What::ClockSet { offset_ms } => {
                 self.clocks.note(observation.who, Some(*offset_ms));
             }
+            What::Replica {
+                replica,
+                event: ReplicaEvent::Members { voters, .. },
+                ..
+            } if *voters == [BTreeSet::from([*replica])] => self.clocks.note_alone(observation.who),
             What::Healed => self.healed = Some(self.now),
             _ => {}
         }
@@ -276,6 +304,10 @@ impl Oracle {
                 let device = mailbox.devices.entry(*device).or_default();
                 device.asked = device.asked.max(*upto);
             }
+            Request::Revoke { device } => {
+                let mailbox = self.boxes.entry(device.box_id).or_default();
+                mailbox.devices.entry(*device).or_default().revoked = true;
+            }
             _ => {}
         }
         let begun = Call {
@@ -303,6 +335,11 @@ impl Oracle {
                 letter.place.get_or_insert((*sequence, now));
                 letter.delivered.get_or_insert((*text, *ttl_ms, now));
                 mailbox.places.entry(*sequence).or_insert(*id);
+            }
+            (Request::Join { .. }, Ok(Response::Joined { device, cursor })) => {
+                let mailbox = self.boxes.entry(device.box_id).or_default();
+                let device = mailbox.devices.entry(*device).or_default();
+                device.asked = device.asked.max(*cursor);
             }
             (Request::Fetch { device, .. }, Ok(Response::Page { envelopes, .. })) => {
                 let mailbox = self.boxes.entry(device.box_id).or_default();

@@ -8,6 +8,7 @@ use super::RegionName;
 use super::check::InvalidMap;
 use super::map::{ClusterMap, GroupEntry, NodeEntry, NodeState, Owner, Successor, SurvivalGoal};
 use crate::ids::{Epoch, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId};
+use crate::planted::{Bug, planted};
 use crate::time::Timestamp;
 
 /// The ownership epoch of a partition that had no owner before.
@@ -383,7 +384,10 @@ impl ClusterMap {
         if count == 0 {
             return Err(PlacementRefusal::Zero);
         }
-        let mut spare: Vec<PartitionId> = self.spare().collect();
+        let mut spare: Vec<PartitionId> = match planted(Bug::OwnedPartitionGiven) {
+            true => self.owners.keys().copied().collect(),
+            false => self.spare().collect(),
+        };
         let Some(kept) = spare.len().checked_sub(usize::from(count)) else {
             let left = u16::try_from(spare.len()).unwrap_or(u16::MAX);
             return Err(PlacementRefusal::NotEnoughSpare { left });

@@ -205,7 +205,9 @@ impl Node {
 
     /// Gives a new group its first members, if that was not done before.
     async fn initialize(&self, membership: &Membership, group: &Group) -> Result<(), NodeError> {
-        if !group.status().members.is_empty() {
+        // Before anything is asked of the map: it forgets founders that have left since.
+        let initialized = group.is_initialized().await;
+        if initialized.map_err(|error| NodeError::Initialize(group.id(), error))? {
             return Ok(());
         }
         let founding = membership.founding.as_ref();

@@ -8,7 +8,7 @@ use rossby_domain::command::Outcome;
 use rossby_domain::ids::{NodeId, PartitionId};
 use rossby_domain::{Query, Rejection};
 use rossby_raft::{InitializeError, Leadership, ProposeError, ReadError};
-use rossby_seams::disk::PowerLoss;
+use rossby_seams::disk::{MemoryDisk, PowerLoss};
 use tokio::time::{Instant, timeout_at};
 
 use super::world::{
@@ -196,6 +196,18 @@ async fn a_group_is_brought_to_life_once() {
     let again = node.group.initialize(members).await;
     assert_eq!(again, Err(InitializeError::AlreadyInitialized));
     assert_eq!(node.group.replica(), replica(NodeId(2)));
+}
+
+/// Its figures may show no members for a moment; who goes by them takes the group for a new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_starts_again_knows_at_once_that_its_group_has_come_to_life() {
+    let mut world = World::three().await;
+    let disk = world.kill(NodeId(1), PowerLoss::DropUnsynced);
+    world.start(NodeId(1), disk).await;
+    world.start(NodeId(4), MemoryDisk::default()).await;
+    let knows = async |node| world.nodes[&NodeId(node)].group.is_initialized().await;
+    assert_eq!(knows(1).await, Ok(true));
+    assert_eq!(knows(4).await, Ok(false));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -255,7 +255,7 @@ impl Birth {
 
 /// Gives a new group its first members, if that was not done before. Twin of `initialize` in `rossby_node`.
 async fn initialize(group: &Group, keeper: Option<&MapKeeper>) -> Result<(), LifeError> {
-    if !group.status().members.is_empty() {
+    if group.is_initialized().await? {
         return Ok(());
     }
     let members = keeper.and_then(|keeper| first_members(&keeper.newest(), group.id()));

@@ -132,13 +132,15 @@ impl World {
         lives.filter_map(|life| life.replicas.get(group)).collect()
     }
 
-    /// Who votes in each group, as far as one of its replicas knows that is in the latest term.
+    /// Who votes in each group, by the leader, or else by who has most of the latest term's log: one that was removed
+    /// unawares is in that term too.
     fn memberships(&self) -> BTreeMap<GroupId, Membership> {
         let mut known = BTreeMap::new();
         for group in self.operator.groups() {
             let replicas = self.replicas_outside(group, &|_| false);
             let statuses = replicas.iter().map(|replica| replica.status());
-            let latest = statuses.max_by_key(|status| (status.role == "leader", status.term));
+            let latest = statuses
+                .max_by_key(|status| (status.role == "leader", status.term, status.last_log_index));
             let Some(status) = latest.filter(|status| !status.joint) else {
                 continue;
             };
