@@ -86,11 +86,7 @@ impl Message {
         let (id, recipient) = key;
         let mut outcomes = BTreeMap::new();
         let mut group = None;
-        let written_at = match &row.state {
-            MessageState::Received { written_at, .. } => Some(*written_at),
-            MessageState::Unreadable { .. } => None,
-            _ => Some(row.at),
-        };
+        let written_at = written_at(&row);
         let (direction, content, status) = match row.state {
             MessageState::Received {
                 content,
@@ -180,6 +176,15 @@ impl Message {
     }
 }
 
+/// When a message was written, by its sender's clock; `None` if it is not readable.
+pub(super) fn written_at(row: &MessageRow) -> Option<Timestamp> {
+    match &row.state {
+        MessageState::Received { written_at, .. } => Some(*written_at),
+        MessageState::Unreadable { .. } => None,
+        _ => Some(row.at),
+    }
+}
+
 /// What became of a message to several, in one word: what is left to do, or else the best of it.
 fn of_all(outcomes: &BTreeMap<BoxId, Outcome>) -> Status {
     let has = |wanted: fn(&Outcome) -> bool| outcomes.values().any(wanted);
@@ -227,6 +232,19 @@ impl Device {
         let rows = self.store.all::<MessageRow>()?.into_iter();
         let mut messages: Vec<_> = rows.map(dressed).collect();
         messages.sort_by_key(|message| message.order);
+        Ok(messages)
+    }
+
+    /// What was said in a conversation, oldest first. All devices that have the same messages show them in the same order: that
+    /// of the instants that their writers put on them, where an answer comes after what it answers, then of their devices. What
+    /// can not be read stands where it came in.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn history(&self, conversation: &Conversation) -> Result<Vec<Message>, DeviceError> {
+        let mut messages = self.messages()?;
+        messages.retain(|message| message.conversation() == *conversation);
+        messages.sort_by_key(|message| (message.written_at.unwrap_or(message.at), message.sender));
         Ok(messages)
     }
 

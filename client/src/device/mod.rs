@@ -7,11 +7,12 @@
 //!                                                        │         and only then acknowledge;
 //!                                                        │         listening.rs: as it comes
 //!                       sending.rs: count and store, then send; the same bytes until it is known;
-//!                                    requests.rs: many in one request
+//!                                    requests.rs: many in one request; settling.rs: what came of them
 //!                                    resealing.rs: anew, where those can never be stored
 //!                       acting.rs: answers, edits and the like; acts.rs: what they do to a message;
 //!                                  erasing.rs: what was taken back
 //!                       withdrawing.rs: not sending what waits
+//!                       instants.rs: what orders a conversation    messages.rs: how it is shown
 //!                       safety.rs: who is verified, and what stops when their identity changes
 //!
 //!   accepting.rs: from whom messages are taken
@@ -40,6 +41,7 @@ mod erasing;
 mod error;
 mod groups;
 mod identifiers;
+mod instants;
 mod key_times;
 mod linking;
 mod listening;
@@ -52,6 +54,7 @@ mod resealing;
 mod rotating;
 mod safety;
 mod sending;
+mod settling;
 #[cfg(test)]
 mod tests;
 mod withdrawing;

@@ -9,7 +9,8 @@ use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 
 use super::contacts::LookupBy;
-use super::{Device, DeviceError, Message, acts, box_from_wire, erasing, safety};
+use super::messages::written_at;
+use super::{Device, DeviceError, Message, acts, box_from_wire, erasing, instants, safety};
 use crate::connection::{Acknowledge, Fetch, Signer};
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Arrival, Between, Control, OpenError, Opened, Recipient, open};
@@ -258,6 +259,8 @@ impl Device {
                     acts::note_row(batch, row)?;
                 }
                 erasing::erase(batch, &erased)?;
+                let heard = fresh.iter().filter_map(|(_, row)| written_at(row));
+                instants::follow(batch, heard, self.environment.clock.now())?;
                 let mut marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
                 for fresh in &mut fresh {
                     erasing::blank_if_deleted(batch, fresh)?;

@@ -21,15 +21,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use rossby_domain::chain::KeyRecord;
-use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Sequence};
+use rossby_domain::ids::{BoxId, Counter, Sequence};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 
 use super::contacts::LookupBy;
 use super::requests::Answer;
 use super::resealing::{put_pending, take_counter};
+use super::settling::{Next, Sorted, group_key};
 use super::words::is_word;
-use super::{Device, DeviceError, acts, erasing};
+use super::{Device, DeviceError, instants};
 use crate::connection::{CallError, Refusal, Retry, Signer};
 use crate::conversation::Conversation;
 use crate::crypto::secret::SecretBytes;
@@ -37,17 +38,12 @@ use crate::envelope::{
     Between, Content, ContentError, ConversationId, Letter, MAX_COPIED_BYTES, Sender, seal,
 };
 use crate::group::GroupId;
-use crate::store::{
-    Batch, CounterRow, MarksRow, MessageKey, MessageRow, MessageState, Outcome, PendingRow,
-    StoreError, WrittenRow,
-};
+use crate::store::{Batch, CounterRow, MarksRow, MessageRow, MessageState, Outcome, PendingRow};
 
 /// How often one envelope is sealed anew in one go before it is left for later.
 const MAX_RESEALS: u32 = 8;
 /// A counter that was compared with the service's this recently is not compared again.
 const COMPARE_AGAIN_MS: u64 = 10 * 60 * 1000;
-/// A clock that was ahead of the time by more than this is not followed any more.
-const LONGEST_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// What became of a message that was to be sent.
 #[derive(Debug)]
@@ -260,7 +256,7 @@ impl Device {
     ) -> Result<u64, DeviceError> {
         let now = self.environment.clock.now();
         self.store.write(|batch| {
-            let written_at = take_instant(batch, now)?;
+            let written_at = instants::take(batch, now)?;
             let mut marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
             let order = marks.next_order;
             marks.next_order += 1;
@@ -404,18 +400,15 @@ impl Device {
         }
         for _ in 0..MAX_RESEALS {
             let answers = self.send_all(signer, &going).await;
-            let mut again = Vec::new();
+            let mut sorted = Sorted::default();
             for (mut outgoing, answer) in going.into_iter().zip(answers) {
-                let delivery = match answer {
+                let next = match answer {
                     Ok(answer) => self.take_answer(signer, &mut outgoing, answer).await,
-                    Err(error) => Ok(Some(Delivery::Pending(error))),
+                    Err(error) => Err(error),
                 };
-                match of_this_box(delivery)? {
-                    Some(delivery) => done.push((outgoing, delivery)),
-                    None => again.push(outgoing),
-                }
+                sorted.put(outgoing, next)?;
             }
-            going = again;
+            going = self.settle(signer, sorted, &mut done)?;
         }
         let refused = || {
             Delivery::Pending(DeviceError::Untrue(
@@ -432,22 +425,20 @@ impl Device {
         signer: &Signer,
         all: Vec<Outgoing>,
     ) -> Result<(Vec<Outgoing>, Vec<(Outgoing, Delivery)>), DeviceError> {
-        let (mut ready, mut done) = (Vec::new(), Vec::new());
+        let (mut sorted, mut done) = (Sorted::default(), Vec::new());
         // Once one lookup has to wait, the others are not tried.
         let mut wait = None;
         for mut outgoing in all {
-            let delivery = match self.check_confirmed(&outgoing.recipient) {
+            let next = match self.check_confirmed(&outgoing.recipient) {
                 Ok(()) if outgoing.row.body.is_empty() => {
                     self.seal_late(signer, &mut outgoing, &mut wait).await
                 }
-                Ok(()) => Ok(None),
+                Ok(()) => Ok(Next::Send),
                 Err(error) => Err(error),
             };
-            match of_this_box(delivery)? {
-                Some(delivery) => done.push((outgoing, delivery)),
-                None => ready.push(outgoing),
-            }
+            sorted.put(outgoing, next)?;
         }
+        let ready = self.settle(signer, sorted, &mut done)?;
         Ok((ready, done))
     }
 
@@ -457,7 +448,7 @@ impl Device {
         signer: &Signer,
         outgoing: &mut Outgoing,
         wait: &mut Option<CallError>,
-    ) -> Result<Option<Delivery>, DeviceError> {
+    ) -> Result<Next, DeviceError> {
         let to = outgoing.recipient;
         if self.pinned_record(&to)?.is_none() {
             if let Some(error) = wait {
@@ -468,10 +459,7 @@ impl Device {
                     self.hold(&found)?;
                     self.compare_counter(&found)?;
                 }
-                Err(DeviceError::NoUser) => {
-                    let refusal = no_user();
-                    return self.refused(signer, outgoing, refusal).map(Some);
-                }
+                Err(DeviceError::NoUser) => return refused(no_user()),
                 Err(DeviceError::Call(error)) => {
                     *wait = error.may_pass().then(|| error.clone());
                     return Err(error.into());
@@ -482,20 +470,20 @@ impl Device {
         let record = self.pinned_record(&to)?;
         let record = record.ok_or(DeviceError::Damaged("contact"))?;
         self.reseal(signer, outgoing, outgoing.counter, &record)?;
-        Ok(None)
+        Ok(Next::Send)
     }
 
-    /// What an answer means for an envelope; `None` if it was sealed anew and is to be sent again.
+    /// What an answer means for an envelope, which may have been sealed anew for it.
     async fn take_answer(
         &self,
         signer: &Signer,
         outgoing: &mut Outgoing,
         answer: Answer,
-    ) -> Result<Option<Delivery>, DeviceError> {
+    ) -> Result<Next, DeviceError> {
         let refusal = match answer {
             Answer::Stored(sequence) => {
-                self.settle(signer, outgoing, Outcome::Sent(sequence))?;
-                return Ok(Some(Delivery::Delivered(sequence)));
+                let delivery = Delivery::Delivered(sequence);
+                return Ok(Next::End(Outcome::Sent(sequence), delivery));
             }
             Answer::Refused(refusal) => refusal,
         };
@@ -506,110 +494,23 @@ impl Device {
             "COUNTER_FORGOTTEN" if outgoing.untried || is_word(outgoing.row.content.expose()) => {
                 self.renumber(signer, outgoing, &refusal)?;
             }
-            "COUNTER_FORGOTTEN" => {
-                self.settle(signer, outgoing, Outcome::Doubtful)?;
-                return Ok(Some(Delivery::Doubtful));
-            }
-            _ => return self.refused(signer, outgoing, refusal).map(Some),
+            "COUNTER_FORGOTTEN" => return Ok(Next::End(Outcome::Doubtful, Delivery::Doubtful)),
+            _ => return refused(refusal),
         }
-        Ok(None)
-    }
-
-    fn refused(
-        &self,
-        signer: &Signer,
-        outgoing: &Outgoing,
-        refusal: Box<Refusal>,
-    ) -> Result<Delivery, DeviceError> {
-        if refusal.retry == Retry::Same {
-            let error = CallError::Refused(refusal);
-            return Ok(Delivery::Pending(DeviceError::Call(error)));
-        }
-        let outcome = Outcome::Refused {
-            code: refusal.code.clone(),
-            reason: refusal.message.clone(),
-        };
-        self.settle(signer, outgoing, outcome)?;
-        Ok(Delivery::Refused(refusal))
-    }
-
-    /// Ends the sending of a message to one box.
-    fn settle(
-        &self,
-        signer: &Signer,
-        outgoing: &Outgoing,
-        outcome: Outcome,
-    ) -> Result<(), DeviceError> {
-        let to = outgoing.recipient;
-        if is_word(outgoing.row.content.expose()) {
-            let gone = |batch: &mut Batch<'_>| batch.remove::<PendingRow>(&(to, outgoing.counter));
-            return Ok(self.store.write(gone)?);
-        }
-        let sequence = outcome.sequence();
-        let (mut settled, is_first) = self.settled(signer, outgoing, outcome)?;
-        // Once for all members: it is the same message.
-        let erased = match is_first {
-            true => self.erased_by(std::slice::from_ref(&settled))?,
-            false => Vec::new(),
-        };
-        self.store.write(|batch| {
-            batch.remove::<PendingRow>(&(to, outgoing.counter))?;
-            if let Some(sequence) = sequence.filter(|_| is_first) {
-                // That there can be no copy does not undo the message.
-                let copied = self.copy_sent(batch, signer, outgoing, sequence);
-                if let Err(error @ DeviceError::Store(_)) = copied {
-                    return Err(error);
-                }
-            }
-            acts::note_row(batch, &settled)?;
-            erasing::blank_if_deleted(batch, &mut settled)?;
-            batch.put(&settled.0, &settled.1)?;
-            Ok(erasing::erase(batch, &erased)?)
-        })
-    }
-
-    /// The message's row with the outcome, and whether it is the first place where it is stored.
-    fn settled(
-        &self,
-        signer: &Signer,
-        outgoing: &Outgoing,
-        outcome: Outcome,
-    ) -> Result<((MessageKey, MessageRow), bool), DeviceError> {
-        let row = &outgoing.row;
-        if row.group.is_some() {
-            let key = group_key(signer.address, row.written_at);
-            let mut message = self
-                .store
-                .get::<MessageRow>(&key)?
-                .ok_or(DeviceError::Damaged("message"))?;
-            let MessageState::ToGroup { outcomes, .. } = &mut message.state else {
-                return Err(DeviceError::Damaged("message"));
-            };
-            let is_first = outcomes
-                .values()
-                .all(|outcome| outcome.sequence().is_none());
-            outcomes.insert(outgoing.recipient, outcome);
-            return Ok(((key, message), is_first));
-        }
-        let id = EnvelopeId {
-            sender: signer.address,
-            counter: outgoing.counter,
-        };
-        let message = MessageRow {
-            order: row.order,
-            sequence: outcome.sequence(),
-            at: row.written_at,
-            state: outcome.of(row.content.clone()),
-        };
-        Ok((((id, outgoing.recipient), message), true))
+        Ok(Next::Send)
     }
 }
 
-/// What a message to a group is kept under: it has another counter for each member. No device comes to so many envelopes
-/// as milliseconds have passed.
-pub(super) fn group_key(sender: DeviceAddress, written_at: Timestamp) -> MessageKey {
-    let counter = Counter(written_at.as_millis());
-    (EnvelopeId { sender, counter }, sender.box_id)
+/// What a refusal means that no other envelope would change.
+fn refused(refusal: Box<Refusal>) -> Result<Next, DeviceError> {
+    if refusal.retry == Retry::Same {
+        return Err(CallError::Refused(refusal).into());
+    }
+    let outcome = Outcome::Refused {
+        code: refusal.code.clone(),
+        reason: refusal.message.clone(),
+    };
+    Ok(Next::End(outcome, Delivery::Refused(refusal)))
 }
 
 /// What became of a message to one box, among all that was sent. It waits if something before it does.
@@ -625,18 +526,6 @@ fn of_message(sent: &mut Vec<Sent>, order: u64, to: &BoxId) -> Result<Sent, Devi
         order,
         ..sent.swap_remove(index)
     })
-}
-
-/// What went wrong for one box, as what became of its envelope: what goes to other boxes is not held up. Unless it is this
-/// device itself.
-fn of_this_box(
-    delivery: Result<Option<Delivery>, DeviceError>,
-) -> Result<Option<Delivery>, DeviceError> {
-    match delivery {
-        Err(error @ DeviceError::Store(_)) => Err(error),
-        Err(error) => Ok(Some(Delivery::Pending(error))),
-        delivery => delivery,
-    }
 }
 
 /// Somebody can't be found who is to be written to.
@@ -660,17 +549,4 @@ fn check_content(content: &Content) -> Result<(), DeviceError> {
         return Err(ContentError::TooLarge { bytes, limit }.into());
     }
     Ok(())
-}
-
-/// The instant of a new message: now, and never that of another one, which it would be taken for
-/// ([`MessageId`](crate::envelope::MessageId)). A clock that was set back a little does not turn the order of edits around either.
-fn take_instant(batch: &mut Batch<'_>, now: Timestamp) -> Result<Timestamp, StoreError> {
-    let next = match batch.get::<WrittenRow>(&())? {
-        Some(WrittenRow { last }) if last.millis_since(now) < LONGEST_AHEAD_MS => {
-            now.max(last.plus_millis(1))
-        }
-        _ => now,
-    };
-    batch.put(&(), &WrittenRow { last: next })?;
-    Ok(next)
 }

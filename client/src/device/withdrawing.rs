@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use rossby_domain::ids::{BoxId, EnvelopeId};
 
 use super::messages::{Message, Status};
-use super::sending::{Outgoing, group_key};
+use super::sending::Outgoing;
+use super::settling::group_key;
 use super::words::is_word;
 use super::{Device, DeviceError};
 use crate::connection::Signer;

@@ -20,7 +20,8 @@ use rossby_domain::time::Timestamp;
 
 use super::contacts::{LookupBy, OTHER_THAN_OWN_DEVICES};
 use super::receiving::unless_damaged;
-use super::sending::{Draft, Outgoing, group_key};
+use super::sending::{Draft, Outgoing};
+use super::settling::group_key;
 use super::{Device, DeviceError, acts};
 use crate::connection::Signer;
 use crate::conversation::Conversation;

@@ -457,6 +457,26 @@ pub struct InboxArgs {
     pub device: DeviceArgs,
 }
 
+/// `rossby history`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rossby history Bob --last 20
+  rossby history Family
+
+It shows what this device has; rossby inbox fetches what is new. What others wrote stands where they say that they
+wrote it, and an answer always after what its writer had seen.")]
+pub struct HistoryArgs {
+    /// Name of a contact or a group, phone, email, box id, or how the id of a group begins.
+    #[arg(value_name = "WITH")]
+    pub with: String,
+    /// Only the last N messages.
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
 /// `rossby listen`.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -37,7 +37,7 @@ pub async fn run(command: &GroupsCommand) -> Result<(), Failure> {
             device: args,
         } => {
             let device = open(args)?;
-            let id = find(&device, group)?;
+            let id = find_group(&device, group)?;
             let untold = device.rename_group(&id, name.clone()).await?;
             changed(&device, &id, untold, args)
         }
@@ -56,7 +56,7 @@ pub async fn run(command: &GroupsCommand) -> Result<(), Failure> {
             device: args,
         } => {
             let device = open(args)?;
-            let id = find(&device, group)?;
+            let id = find_group(&device, group)?;
             let untold = device.leave_group(&id).await?;
             changed(&device, &id, untold, args)
         }
@@ -87,7 +87,7 @@ fn list(args: &DeviceArgs) -> Result<(), Failure> {
 async fn send(args: &GroupSendArgs) -> Result<(), Failure> {
     let content = content_of(args.text.as_deref(), &args.what)?;
     let device = open(&args.device)?;
-    let group = Conversation::In(find(&device, &args.group)?);
+    let group = Conversation::In(find_group(&device, &args.group)?);
     let sent = say(&device, &group, content, &args.what).await?;
     report(&device, &group, sent, args.device.json)
 }
@@ -96,7 +96,7 @@ async fn group_and_people(
     args: &GroupPeopleArgs,
 ) -> Result<(Device, GroupId, Vec<BoxId>), Failure> {
     let device = open(&args.device)?;
-    let id = find(&device, &args.group)?;
+    let id = find_group(&device, &args.group)?;
     let people = boxes(&device, &args.people).await?;
     Ok((device, id, people))
 }
@@ -130,7 +130,7 @@ fn changed(device: &Device, id: &GroupId, untold: usize, args: &DeviceArgs) -> R
 }
 
 /// The group that is meant: by a name that only one has, or by how its id begins.
-fn find(device: &Device, text: &str) -> Result<GroupId, Failure> {
+pub fn find_group(device: &Device, text: &str) -> Result<GroupId, Failure> {
     let groups = device.groups()?;
     let wanted = text.to_lowercase();
     let named = |group: &&GroupInfo| {

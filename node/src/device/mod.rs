@@ -14,6 +14,7 @@ mod contacts;
 mod devices;
 mod failure;
 mod groups;
+mod history;
 mod identifiers;
 mod inbox;
 mod keys;
@@ -35,8 +36,8 @@ use clap::Subcommand;
 
 use self::args::{
     AcceptArgs, AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs,
-    GroupsCommand, IdentifiersCommand, InboxArgs, KeysCommand, ListenArgs, ReactArgs, RegisterArgs,
-    SafetyCommand, SendArgs, WhoAmIArgs,
+    GroupsCommand, HistoryArgs, IdentifiersCommand, InboxArgs, KeysCommand, ListenArgs, ReactArgs,
+    RegisterArgs, SafetyCommand, SendArgs, WhoAmIArgs,
 };
 pub use self::failure::of_call;
 use crate::exit::Failure;
@@ -65,6 +66,8 @@ pub enum DeviceCommand {
     Delete(DeleteArgs),
     /// Fetches what has come in and shows it.
     Inbox(InboxArgs),
+    /// Shows a conversation, in the order that all devices of those in it show.
+    History(HistoryArgs),
     /// Safety numbers: whether nobody stands between you and somebody.
     #[command(subcommand)]
     Safety(SafetyCommand),
@@ -106,6 +109,7 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::Delete(args) => acting::delete(&args).await,
             DeviceCommand::Safety(command) => safety::run(&command),
             DeviceCommand::Inbox(args) => inbox::run(&args).await,
+            DeviceCommand::History(args) => history::run(&args),
             DeviceCommand::Listen(args) => listen::run(&args).await,
             DeviceCommand::Devices(command) => devices::run(&command).await,
             DeviceCommand::Identifiers(command) => identifiers::run(&command).await,

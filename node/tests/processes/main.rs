@@ -21,6 +21,7 @@ mod couriers;
 mod direct;
 mod disk;
 mod durability;
+mod everywhere;
 #[expect(dead_code, reason = "what else gateways do, api's own tests try")]
 #[path = "../../../api/tests/doors/gateway/mod.rs"]
 mod gateway;

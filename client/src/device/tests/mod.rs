@@ -3,6 +3,7 @@
 mod accepting;
 mod acting;
 mod groups;
+mod history;
 mod identifiers;
 mod linking;
 mod listening;

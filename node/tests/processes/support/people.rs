@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rossby_client::connection::Patience;
-use rossby_client::device::LookupBy;
-use rossby_client::device::Servers;
+use rossby_client::device::{Linking, LookupBy, Servers};
 use rossby_client::envelope::Content;
+use rossby_client::linking::DeviceName;
 use rossby_client::store::{KdfCost, Passphrase};
 use rossby_client::{Device, Environment};
 use rossby_domain::identifier::Identifier;
@@ -45,18 +45,11 @@ impl Person {
         let home = cluster
             .path()
             .join(format!("home-{}", file_name(&identifier)));
-        let mut nodes: Vec<_> = cluster.nodes().iter().collect();
-        let count = nodes.len();
-        nodes.rotate_left(first % count);
-        let addresses: Vec<_> = nodes
-            .iter()
-            .map(|node| format!("http://{}", node.client_address()))
-            .collect();
         let device = Device::create(
             &home,
             &Passphrase::none(),
             KdfCost::NONE,
-            &servers(&addresses),
+            &servers(&addresses(cluster, first)),
             environment(&witness, Patience::default()),
         );
         Self {
@@ -72,6 +65,31 @@ impl Person {
         let person = Self::new(cluster, identifier, first);
         person.join(cluster).await;
         person
+    }
+
+    /// A further device of the person, linked by this one; it too asks the node at `first` before the others.
+    pub async fn linked(&self, cluster: &Cluster, first: usize) -> Self {
+        let home = self.home.with_extension("further");
+        let witness = Witness::new();
+        let linking = Linking::create(
+            &home,
+            &Passphrase::none(),
+            KdfCost::NONE,
+            &servers(&addresses(cluster, first)),
+            DeviceName::new("further").expect("not a name"),
+            environment(&witness, Patience::default()),
+        );
+        let linking = linking.expect("no device");
+        let approved = self.device.approve(&linking.code()).await;
+        approved.expect("not approved");
+        let welcome = linking.ask().await.expect("no answer");
+        let device = linking.accept(welcome.expect("no welcome")).await;
+        Self {
+            device: device.expect("not linked"),
+            witness,
+            home,
+            identifier: self.identifier.clone(),
+        }
     }
 
     /// Registers and authorises the device.
@@ -147,6 +165,16 @@ impl Person {
         }
         texts
     }
+}
+
+/// The addresses of a cluster's nodes, that of the node at `first` before the others.
+fn addresses(cluster: &Cluster, first: usize) -> Vec<String> {
+    let nodes = cluster.nodes();
+    let (before, from) = nodes.split_at(first % nodes.len());
+    let nodes = from.iter().chain(before);
+    nodes
+        .map(|node| format!("http://{}", node.client_address()))
+        .collect()
 }
 
 /// The addresses, as a device takes them.

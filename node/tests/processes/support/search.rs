@@ -1,10 +1,13 @@
 //! Looks for things that must not be on a disk, in every form in which they might be there.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use rustix::process::Pid;
 
 /// A secret in one of its forms.
 struct Needle {
@@ -74,6 +77,30 @@ impl Secrets {
     /// The names of what is in a piece of bytes.
     pub fn in_bytes(&self, hay: &[u8]) -> BTreeSet<String> {
         Starts::of(self).search(hay)
+    }
+
+    /// The names of what a process has in the memory that it can write, as a core dump would show it.
+    pub fn in_memory(&self, process: Pid) -> BTreeSet<String> {
+        let of = format!("/proc/{}", process.as_raw_nonzero());
+        let maps = std::fs::read_to_string(format!("{of}/maps")).expect("no maps");
+        let memory = File::open(format!("{of}/mem")).expect("no memory");
+        let starts = Starts::of(self);
+        let mut found = BTreeSet::new();
+        for line in maps.lines() {
+            let mut fields = line.split_whitespace();
+            let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
+            if !rights.starts_with("rw") {
+                continue;
+            }
+            let (from, to) = range.split_once('-').unwrap();
+            let [from, to] = [from, to].map(|end| u64::from_str_radix(end, 16).unwrap());
+            let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+            memory
+                .read_exact_at(&mut bytes, from)
+                .expect("can't read its memory");
+            found.extend(starts.search(&without_empty_pages(&bytes)));
+        }
+        found
     }
 
     /// What is in which file of a folder, and all below it.
