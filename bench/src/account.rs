@@ -1,8 +1,10 @@
-//! Boxes with one device each, which are kept in memory only.
+//! Boxes, mostly with one device each, which are kept in memory only.
 
-use rossby_client::connection::{Authorize, Connection, Register, Signer};
+use rossby_client::connection::{Authorize, Connection, ExtendChain, JoinBox, Register, Signer};
 use rossby_client::identity::Identity;
+use rossby_client::linking::{DeviceName, Newcomer};
 use rossby_client::registering;
+use rossby_domain::chain::Change;
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::BoxId;
 use rossby_proto::v1;
@@ -65,6 +67,30 @@ pub struct Account {
     pub identity: Identity,
     /// What it signs requests with.
     pub signer: Signer,
+}
+
+impl Account {
+    /// Links a further device to the box, which takes its place in it and does nothing else.
+    ///
+    /// # Errors
+    /// If the service refuses.
+    pub async fn link(&mut self, connection: &Connection) -> Result<(), BenchError> {
+        let newcomer = Newcomer::generate(&OsRandom)?;
+        let key = newcomer.code(DeviceName::new("further")?).key;
+        let link = self.identity.sign_link(Change::AddDevice { key });
+        let request = v1::ExtendChainRequest {
+            link: link.encode().into(),
+        };
+        connection
+            .call::<ExtendChain>(&request, Some(&self.signer))
+            .await?;
+        let record = self.identity.record().extend(link)?;
+        self.identity = self.identity.with_record(record);
+        connection
+            .call::<JoinBox>(&newcomer.request()?, None)
+            .await?;
+        Ok(())
+    }
 }
 
 /// Addresses that nobody has used before, not even an earlier run at the same service.

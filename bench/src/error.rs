@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use rossby_client::DeviceError;
 use rossby_client::connection::CallError;
 use rossby_client::identity::IdentityError;
+use rossby_client::linking::DeviceNameError;
 use rossby_client::registering::RegisteringError;
+use rossby_domain::chain::ChainError;
 use rossby_domain::identifier::IdentifierError;
 
 /// Why load could not be made.
@@ -19,6 +22,15 @@ pub enum BenchError {
     /// The service's answer to a registration is not to be used.
     #[error(transparent)]
     Registering(#[from] RegisteringError),
+    /// A made-up name of a device is none.
+    #[error(transparent)]
+    Name(#[from] DeviceNameError),
+    /// A device can not be linked to a box of the load.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The device that speaks to the group can not.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A made-up address is none.
     #[error(transparent)]
     Identifier(#[from] IdentifierError),

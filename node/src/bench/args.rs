@@ -43,6 +43,9 @@ Examples:
   rossby bench idle --local 3 --groups 64             what many groups at rest cost
   rossby bench idle --local 3 --groups 64 --awake     and what they would cost if none rested")]
     Idle(IdleArgs),
+    /// Group: a device says something to a large group, an envelope for each other member.
+    #[command(after_help = "Example:\n  rossby bench group --local 3 --members 256 --devices 3")]
+    Group(GroupArgs),
     /// Fills boxes with envelopes that wait, and says what that takes of memory and how fast it went.
     #[command(after_help = "Example:\n  rossby bench fill --local 3 --boxes 1000000 --waiting 10")]
     Fill(FillArgs),
@@ -144,6 +147,28 @@ pub struct IdleArgs {
     pub awake: bool,
     #[command(flatten)]
     pub time: TimeArgs,
+    /// The report as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rossby bench group`.
+#[derive(Debug, Args)]
+pub struct GroupArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Members of the group, the one who speaks among them.
+    #[arg(long, value_name = "NUMBER", default_value_t = 256, value_parser = clap::value_parser!(u16).range(2..=256))]
+    pub members: u16,
+    /// Devices of each other member: each envelope is sealed for all of them.
+    #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub devices: u8,
+    /// Texts that are said to the group, one after the other.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub texts: u16,
+    /// Bytes of each text.
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub bytes: u32,
     /// The report as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -311,7 +336,7 @@ impl BenchCommand {
             Self::Fetch(args) => &args.load,
             Self::Lookup(args) => &args.load,
             Self::Register(args) => &args.load,
-            Self::Idle(_) | Self::Fill(_) | Self::Floor(_) => return 1,
+            Self::Idle(_) | Self::Group(_) | Self::Fill(_) | Self::Floor(_) => return 1,
         };
         load.threads.into()
     }

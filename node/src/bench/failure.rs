@@ -21,7 +21,10 @@ impl From<BenchError> for Failure {
             BenchError::TooLarge { .. } => Self::new(Exit::Usage, message).help("give fewer --bytes"),
             BenchError::Echo { .. } => Self::new(Exit::Failure, message)
                 .help("fewer --clients, or no measure of this machine (--no-floor)"),
+            BenchError::Device(error) => error.into(),
             BenchError::Identity(_)
+            | BenchError::Name(_)
+            | BenchError::Chain(_)
             | BenchError::Registering(_)
             | BenchError::Identifier(_)
             | BenchError::BrokeOff => Self::new(Exit::Failure, message),

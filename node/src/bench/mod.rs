@@ -11,6 +11,7 @@ mod disk_use;
 mod failure;
 mod fill;
 mod floor;
+mod group;
 mod http;
 mod local;
 mod prepare;
@@ -63,6 +64,7 @@ async fn carry_out(command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Lookup(args) => run::lookup(args).await,
         BenchCommand::Register(args) => run::register(args).await,
         BenchCommand::Idle(args) => run::idle(args).await,
+        BenchCommand::Group(args) => group::run(args).await,
         BenchCommand::Fill(args) => fill::run(args).await,
         BenchCommand::Floor(args) => floor::run(args).await,
     }

@@ -270,6 +270,28 @@ fn figure(node: &Node, name: &str) -> Option<u64> {
 }
 
 #[test]
+fn a_device_speaks_to_a_group_and_what_that_takes_is_told() {
+    let report = report(&[
+        "group",
+        "--local=1",
+        "--members=5",
+        "--devices=2",
+        "--texts=3",
+        "--json",
+    ]);
+    assert_eq!(report["members"], 5);
+    // All members in one.
+    assert_eq!(report["requests"], 1.0);
+    let (bytes, each) = (&report["sent_bytes"], &report["sent_bytes_per_member"]);
+    assert_eq!(bytes.as_u64().unwrap() / 4, each.as_u64().unwrap());
+    // A content of 256 bytes once it is padded, and a content key wrapped for two devices, each above 1,120 bytes.
+    assert!(each.as_u64().unwrap() > 2 * 1_120, "{report}");
+    let said = &report["said_ms"];
+    let at = |name: &str| said[name].as_f64().unwrap();
+    assert!(at("least") <= at("median") && at("median") <= at("most") && at("least") > 0.0);
+}
+
+#[test]
 fn the_floor_is_told_alone_and_beside_a_load() {
     let floor = report(&["floor", "--clients=4", "--json"]);
     let beside = report_of_load(&[
