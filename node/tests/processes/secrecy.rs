@@ -47,6 +47,7 @@ fn nothing_secret_is_on_the_disks_or_in_the_logs() {
     let mut secrets = secrets_of_people(said);
     add_cluster_keys(&mut secrets, &cluster.node(1).secrets());
 
+    assert_memory_holds_no_mail(&mut cluster, &secrets);
     // In the log and in checkpoints, and, after an end in good order, in the base.
     for id in 1..=3 {
         let pages = ["/metrics", "/readyz"].map(|page| cluster.node(id).page(page).unwrap().1);
@@ -191,6 +192,27 @@ fn assert_only_what_is_planted(secrets: &Secrets, folder: &Path) {
     let ours: BTreeSet<_> = ours.into_iter().map(|(_, name)| name).collect();
     assert_eq!(ours, secrets.names());
     std::fs::remove_file(planted).unwrap();
+}
+
+/// Nodes know people's phones, emails, codes and tokens for as long as a request takes that needs them, and the keys of their
+/// cluster; never what is in a letter, nor a key of a device.
+fn assert_memory_holds_no_mail(cluster: &mut Cluster, secrets: &Secrets) {
+    let passing = ["phone", "email", "code", "token"];
+    let is_key = |name: &String| name.contains("of the cluster");
+    for id in 1..=3 {
+        let node = cluster.node(id);
+        node.pause();
+        let found = secrets.in_memory(node.pid());
+        node.resume();
+        let (keys, others): (Vec<_>, Vec<_>) = found.into_iter().partition(is_key);
+        assert!(
+            !keys.is_empty(),
+            "the search does not see the cluster's keys"
+        );
+        let is_passing = |name: &&String| passing.iter().any(|passing| name.starts_with(passing));
+        let mail: Vec<_> = others.iter().filter(|name| !is_passing(name)).collect();
+        assert!(mail.is_empty(), "in the memory of node {id}: {mail:?}");
+    }
 }
 
 /// The search sees what is rightly there, in each kind of file: so nothing hides by compression.
