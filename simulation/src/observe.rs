@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use rossby_domain::Rejection;
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{
-    BoxId, Counter, DeviceAddress, EnvelopeId, Epoch, GroupId, MapVersion, NodeId, PartitionId,
-    ReplicaId, Sequence,
+    BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, MapVersion, NodeId,
+    PartitionId, ReplicaId, Sequence,
 };
 use rossby_domain::query::QueueStatus;
 use rossby_domain::time::Timestamp;
@@ -284,6 +284,16 @@ pub enum Request {
         /// Who asks.
         sender: DeviceAddress,
     },
+    /// Take the place of a further device in the box that has linked it.
+    Join {
+        /// The device.
+        device: DeviceId,
+    },
+    /// Remove a device from its box, for ever. Whoever has it uses it no more.
+    Revoke {
+        /// The device.
+        device: DeviceAddress,
+    },
     /// Any other call, of which only the fact that it is answered is judged.
     Other(String),
 }
@@ -316,6 +326,13 @@ pub enum Response {
     Verified {
         /// The claim's generation.
         generation: u64,
+    },
+    /// To [`Request::Join`]: the device has its place.
+    Joined {
+        /// Where.
+        device: DeviceAddress,
+        /// Its cursor, as the service's replicas have it: it gets what comes after.
+        cursor: Sequence,
     },
     /// To [`Request::Lookup`].
     Found(Option<BoxId>),

@@ -100,6 +100,11 @@ impl Linearizable {
             (Request::Acknowledge { device, .. }, Response::Acknowledged { cursor, .. }) => {
                 self.read(finished, Key::Cursor(*device), cursor.0)
             }
+            (Request::Join { .. }, Response::Joined { device, cursor }) => {
+                let object = self.objects.entry(Key::Cursor(*device)).or_default();
+                object.asks(cursor.0, finished.call.began);
+                self.read(finished, Key::Cursor(*device), cursor.0)
+            }
             (Request::KeyRecord { box_id, sender }, Response::KeyRecord { found }) => found
                 .map_or(Ok(()), |(_, next)| {
                     self.counter(finished, (box_id, sender), next)

@@ -57,6 +57,9 @@ impl<'a> Covered<'a> {
         since: impl Fn(&Letter) -> Option<Moment>,
     ) -> Option<Sequence> {
         let mailbox = oracle.mailbox(&self.device.box_id)?;
+        if mailbox.is_revoked(self.device) {
+            return None;
+        }
         let from = self.after.max(mailbox.asked(self.device)).next();
         if from > self.upto {
             return None;
@@ -111,11 +114,11 @@ impl NoSendLost {
                 "letters up to {last} were delivered to a box that nobody read"
             ));
         }
-        let behind = mailbox.devices.keys().find(|device| {
+        let behind = mailbox.devices.iter().find(|(device, story)| {
             let read = self.read_upto.get(device).copied().unwrap_or_default();
-            read < last
+            read < last && !story.revoked
         });
-        behind.map(|device| {
+        behind.map(|(device, _)| {
             format!(
                 "letters up to {last} were delivered, but device {} has not read that far since \
                  all faults were over",
@@ -152,12 +155,14 @@ impl Invariant for NoSendLost {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
+    use rossby_domain::ids::ReplicaId;
 
     use super::*;
-    use crate::invariants::story::{Story, caught, legal, mutate_page, node};
-    use crate::observe::{What, Who};
+    use crate::invariants::story::{Story, at, caught, legal, mutate_page, node};
+    use crate::observe::{ReplicaEvent, What, Who};
 
     proptest! {
         #[test]
@@ -222,6 +227,30 @@ mod tests {
         assert!(caught(NoSendLost::default(), &alone).is_some());
         story.push(node(2), What::ClockSet { offset_ms });
         story.page(1, 0, vec![], 1);
+        assert_eq!(caught(NoSendLost::default(), &story), None);
+    }
+
+    #[test]
+    fn the_clock_of_a_group_s_only_voter_may_have_expired_a_letter() {
+        let mut story = Story::default();
+        for number in 1..=3 {
+            story.push(node(number), What::ClockSet { offset_ms: 0 });
+        }
+        story.sent_for(1, 1, "text", Some(60_000), 1);
+        let mut one_of_two = story.clone();
+        for (story, voters) in [(&mut one_of_two, vec![1, 2]), (&mut story, vec![1])] {
+            let voters = voters.into_iter().map(ReplicaId).collect();
+            let members = ReplicaEvent::Members {
+                at: at(1, 1),
+                voters: vec![voters],
+                learners: BTreeSet::new(),
+            };
+            story.replica(1, members);
+            let offset_ms = 60_000;
+            story.push(node(1), What::ClockSet { offset_ms });
+            story.page(1, 0, vec![], 1);
+        }
+        assert!(caught(NoSendLost::default(), &one_of_two).is_some());
         assert_eq!(caught(NoSendLost::default(), &story), None);
     }
 

@@ -180,6 +180,8 @@ impl fmt::Display for Request {
             Self::KeyRecord { box_id, sender } => {
                 write!(f, "key record of {} for {}", Box(box_id), Device(sender))
             }
+            Self::Join { device } => write!(f, "join as {device}"),
+            Self::Revoke { device } => write!(f, "revoke {}", Device(device)),
             Self::Other(what) => f.write_str(what),
         }
     }
@@ -208,6 +210,9 @@ impl fmt::Display for Response {
             }
             Self::Acknowledged { cursor, purged } => {
                 write!(f, "acknowledged up to {cursor}, {purged} purged")
+            }
+            Self::Joined { device, cursor } => {
+                write!(f, "joined as {} behind {cursor}", Device(device))
             }
             Self::Verified { generation } => write!(f, "verified, generation {generation}"),
             Self::Found(None) => f.write_str("nobody"),

@@ -14,6 +14,7 @@
 pub mod birth;
 mod clock;
 pub mod courier;
+mod devices;
 pub mod dice;
 pub mod door;
 pub mod faults;
@@ -276,7 +277,7 @@ impl World {
             );
             Person::new(PersonParts {
                 id,
-                home: homes.join(number.to_string()),
+                homes: homes.to_owned(),
                 wire: Arc::new(wire),
                 clock: Arc::new(clock()),
                 nodes: known.clone(),

@@ -1,4 +1,4 @@
-//! A person of the world: a real device, what its owner does with it, and what becomes of it.
+//! A person of the world: real devices, what their owner does with them, and what becomes of it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,18 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rossby_client::connection::Patience;
+use rossby_client::DeviceError;
 use rossby_client::device::{LookupBy, Servers};
 use rossby_client::envelope::Content;
-use rossby_client::store::{KdfCost, Passphrase};
-use rossby_client::{Device, DeviceError, Environment};
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, NodeId};
-use rossby_seams::random::SeededRandom;
 use rossby_seams::watch;
 use tokio::time::sleep;
 
 use super::clock::WorldClock;
+use super::devices::{Devices, Owned};
 use super::dice::Dice;
 use super::node::Common;
 use super::wire::{DeviceWire, address};
@@ -26,6 +24,9 @@ use crate::observe::ClientId;
 /// So many of 1,000 people read seldom: so many of 1,000 times that others do.
 const SELDOM_READ_PERMILLE: u64 = 250;
 const READ_PERMILLE: u64 = 60;
+
+/// Between two tries to bring something to its end.
+const SETTLE_AGAIN: Duration = Duration::from_millis(500);
 
 /// What people do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +76,7 @@ pub type PersonError = DeviceError;
 pub struct Person {
     /// Which.
     pub id: ClientId,
-    device: Device,
-    wire: Arc<DeviceWire>,
+    devices: Devices,
     identifier: Identifier,
     common: Arc<Common>,
     directory: Arc<Directory>,
@@ -93,9 +93,9 @@ pub struct Person {
 pub struct PersonParts {
     /// Which.
     pub id: ClientId,
-    /// Where the device keeps its files.
-    pub home: PathBuf,
-    /// Their wire.
+    /// Where the devices keep their files.
+    pub homes: PathBuf,
+    /// The wire of the first device.
     pub wire: Arc<DeviceWire>,
     /// Their wall clock.
     pub clock: Arc<WorldClock>,
@@ -120,14 +120,6 @@ impl Person {
         let dice = parts.common.dice.stream(&format!("person {}", parts.id.0));
         let identifier = Identifier::email(&format!("person{}@example.org", parts.id.0))
             .map_err(|_| DeviceError::Damaged("identifier"))?;
-        let random = Arc::new(SeededRandom::new(dice.seed_of("device")));
-        let environment = Environment {
-            clock: parts.clock,
-            random,
-            wire: Some(parts.wire.clone()),
-            patience: Patience::default(),
-            learns_map: false,
-        };
         let mut addresses = Vec::new();
         for node in parts.nodes {
             addresses.push(address(node).parse()?);
@@ -138,17 +130,16 @@ impl Person {
             addresses,
             ca_pem: None,
         };
-        let device = Device::create(
-            &parts.home,
-            &Passphrase::none(),
-            KdfCost::NONE,
-            &servers,
-            environment,
+        let devices = Devices::first(
+            (parts.id, parts.wire),
+            parts.homes,
+            parts.clock,
+            servers,
+            parts.common.dice.stream(&format!("devices {}", parts.id.0)),
         )?;
         Ok(Self {
             id: parts.id,
-            device,
-            wire: parts.wire,
+            devices,
             identifier,
             common: parts.common,
             directory: parts.directory,
@@ -196,9 +187,10 @@ impl Person {
     /// Asks for a box, and for another code, until there is one.
     async fn register(&self) -> Result<(), PersonError> {
         self.does("registers");
+        let Owned { device, wire } = self.devices.eldest()?;
         loop {
             self.steps.take();
-            match self.device.register(&self.identifier, true).await {
+            match device.register(&self.identifier, true).await {
                 Ok(_) | Err(DeviceError::Call(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -208,10 +200,10 @@ impl Person {
                 let Some(code) = self.common.codes.take(&self.identifier) else {
                     continue;
                 };
-                match self.device.authorize(&code).await {
+                match device.authorize(&code).await {
                     Ok(address) => {
                         // Nobody but this sets it.
-                        let _ = self.wire.address.set(address);
+                        let _ = wire.address.set(address);
                         let entry = (self.id, address.box_id, self.identifier.clone());
                         self.directory.0.lock().push(entry);
                         return Ok(());
@@ -237,9 +229,21 @@ impl Person {
             }
             55..=79 => self.receive().await,
             80..=89 => self.look_up().await,
+            90..=92 => {
+                self.does("links a device");
+                self.devices.add().await
+            }
+            93 => {
+                self.does("loses a device");
+                self.devices.lose().await
+            }
+            94 => {
+                self.does("rotates the keys of a device");
+                expected(self.devices.any()?.rotate_keys().await)
+            }
             _ => {
                 self.does("sends again what is pending");
-                self.device.resend().await.map(|_| ())
+                self.devices.any()?.resend().await.map(|_| ())
             }
         }
     }
@@ -259,12 +263,12 @@ impl Person {
         self.written += 1;
         let size = usize::try_from(self.dice.between(1, 6000)).unwrap_or(1);
         let text = format!("{} of {}: {}", self.written, self.id.0, "x".repeat(size));
-        expected(self.device.send(&to, &Content::Text(text)).await)
+        expected(self.devices.any()?.send(&to, &Content::Text(text)).await)
     }
 
     async fn receive(&self) -> Result<(), PersonError> {
         self.does("receives");
-        expected(self.device.receive().await)
+        expected(self.devices.any()?.receive().await)
     }
 
     async fn look_up(&self) -> Result<(), PersonError> {
@@ -277,40 +281,55 @@ impl Person {
         } else {
             LookupBy::Box(box_id)
         };
-        match self.device.lookup(&by).await {
+        match self.devices.any()?.lookup(&by).await {
             Ok(found) if found.box_id != box_id => Err(DeviceError::Untrue("another box")),
             other => expected(other),
         }
     }
 
-    /// Sends until nothing is pending.
-    async fn settle(&self) -> Result<(), PersonError> {
+    /// Goes on until no device is half-way in or out, and nothing is pending on any.
+    async fn settle(&mut self) -> Result<(), PersonError> {
         self.does("settles");
-        while self.device.pending()? > 0 {
-            expected(self.device.resend().await)?;
-            sleep(Duration::from_millis(500)).await;
+        while !self.devices.are_settled() {
+            self.devices.go_on().await?;
+            sleep(SETTLE_AGAIN).await;
+        }
+        for device in self.devices.used() {
+            while device.pending()? > 0 {
+                expected(device.resend().await)?;
+                sleep(SETTLE_AGAIN).await;
+            }
         }
         Ok(())
     }
 
-    /// Receives until nothing is left.
+    /// Receives on all devices until nothing is left.
     async fn read(&self) -> Result<(), PersonError> {
         self.does("reads what is left");
         loop {
-            match self.device.receive().await {
-                Ok(received) if received.interrupted.is_none() && received.status.depth == 0 => {
-                    return Ok(());
+            let mut is_empty = true;
+            for device in self.devices.used() {
+                match device.receive().await {
+                    Ok(received) if received.interrupted.is_none() => {
+                        is_empty &= received.status.depth == 0;
+                    }
+                    other => {
+                        is_empty = false;
+                        expected(other)?;
+                    }
                 }
-                other => expected(other)?,
             }
-            sleep(Duration::from_millis(500)).await;
+            if is_empty {
+                return Ok(());
+            }
+            sleep(SETTLE_AGAIN).await;
         }
     }
 }
 
 /// What a faulty world may do to a person: the service can not be reached, or says no for now.
 /// Anything else is its owner's data damaged, or the service lying.
-fn expected<T>(result: Result<T, DeviceError>) -> Result<(), PersonError> {
+pub(super) fn expected<T>(result: Result<T, DeviceError>) -> Result<(), PersonError> {
     match result {
         Ok(_) => Ok(()),
         Err(DeviceError::Call(error)) if error.may_pass() => Ok(()),

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use rossby_api::{Call, CallReply, RpcPath};
 use rossby_client::connection::{Exchange, Refusal, ServerAddress, Wire, WireError, WireReply};
-use rossby_domain::chain::KeyRecord;
+use rossby_domain::chain::{Change, KeyRecord, Link};
 use rossby_domain::identifier::{Identifier, IdentifierHash};
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, NodeId, Sequence};
 use rossby_domain::placement::{PLACEMENT_GROUP, RegionName};
@@ -31,6 +31,9 @@ use crate::observe::{CallId, ClientId, Digest, Failure, Request, Response, Seen,
 const FIRST_PORT: u16 = 7000;
 /// How long a way between a device and a node takes, at least and at most, in milliseconds.
 const WAY_MS: (u64, u64) = (1, 15);
+
+/// Between two looks for what an answer does not tell.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The address under which devices know a node.
 #[must_use]
@@ -98,6 +101,14 @@ impl DeviceWire {
             dice,
             unplugged: AtomicBool::new(false),
         }
+    }
+
+    /// The wire of a further device of the same person.
+    #[must_use]
+    pub fn beside(&self, client: ClientId) -> Self {
+        let (common, doors) = (Arc::clone(&self.common), Arc::clone(&self.doors));
+        let (ways, ids) = (Arc::clone(&self.ways), Arc::clone(&self.ids));
+        Self::new((client, self.region.clone()), common, doors, ways, ids)
     }
 
     /// Nothing goes over it any more: its device is gone.
@@ -171,7 +182,17 @@ impl DeviceWire {
             return lost("the connection broke");
         }
         match answer {
-            Ok(reply) => Ok(Carried { reply, node }),
+            Ok(reply) => {
+                let joined = match path {
+                    RpcPath::JoinBox => Some(self.joined(exchange, &reply).await?),
+                    _ => None,
+                };
+                Ok(Carried {
+                    reply,
+                    node,
+                    joined,
+                })
+            }
             Err(error) => match Refusal::of_status(&error.into()) {
                 Some(refusal) => Err(WireError::Refused(Box::new(refusal))),
                 None => lost("a status that is none of the service's"),
@@ -184,6 +205,16 @@ impl DeviceWire {
 struct Carried {
     reply: CallReply,
     node: NodeId,
+    /// Who has joined, and behind which sequence, if that was asked for.
+    joined: Option<(DeviceAddress, Sequence)>,
+}
+
+fn join(message: &Bytes) -> Option<Request> {
+    let request = v1::JoinBoxRequest::decode(message.clone()).ok()?;
+    let key = request.signing_key[..].try_into().ok()?;
+    Some(Request::Join {
+        device: DeviceId::of_key(&key),
+    })
 }
 
 fn node_of(server: &ServerAddress) -> NodeId {
@@ -265,6 +296,8 @@ impl DeviceWire {
             RpcPath::Acknowledge => self.acknowledge(message).map(|request| vec![request]),
             RpcPath::Authorize => self.verify(message).map(|request| vec![request]),
             RpcPath::LookupKey => self.lookup(message).map(|request| vec![request]),
+            RpcPath::JoinBox => join(message).map(|request| vec![request]),
+            RpcPath::ExtendChain => self.revoke(message).map(|request| vec![request]),
             _ => None,
         };
         read.unwrap_or_else(|| vec![Request::Other(path.name().to_owned())])
@@ -326,6 +359,20 @@ impl DeviceWire {
         }
     }
 
+    /// A link that removes a device.
+    fn revoke(&self, message: &Bytes) -> Option<Request> {
+        let request = v1::ExtendChainRequest::decode(message.clone()).ok()?;
+        match Link::decode(&request.link).ok()?.change {
+            Change::RemoveDevice { device } => Some(Request::Revoke {
+                device: DeviceAddress {
+                    box_id: self.address.get()?.box_id,
+                    device,
+                },
+            }),
+            Change::AddDevice { .. } => None,
+        }
+    }
+
     fn identifier(&self, identifier: v1::Identifier) -> Option<IdentifierHash> {
         use v1::identifier::Kind;
         let identifier = match identifier.kind? {
@@ -361,9 +408,53 @@ impl DeviceWire {
                 Some(vec![Ok(Response::Verified { generation })])
             }
             RpcPath::LookupKey => found(request, message).map(|response| vec![Ok(response)]),
+            RpcPath::JoinBox => carried
+                .joined
+                .map(|(device, cursor)| vec![Ok(Response::Joined { device, cursor })]),
             _ => None,
         };
         read.unwrap_or_else(|| vec![Ok(Response::Done)])
+    }
+
+    /// Who has joined a box, and where in its queue, which the answer does not tell: as soon as any replica tells. Nobody but
+    /// that device moves its cursor.
+    async fn joined(
+        &self,
+        exchange: &Exchange<'_>,
+        reply: &CallReply,
+    ) -> Result<(DeviceAddress, Sequence), WireError> {
+        let none = || WireError::Lost("an answer that is none".to_owned());
+        let response = v1::JoinBoxResponse::decode(reply.message.clone()).map_err(|_| none())?;
+        let Some(Request::Join { device }) = join(&exchange.message) else {
+            return Err(none());
+        };
+        let box_id = box_id(&response.box_id).ok_or_else(none)?;
+        let device = DeviceAddress { box_id, device };
+        let query = Query::Fetch {
+            device,
+            after: Sequence(0),
+            max_envelopes: 1,
+            max_bytes: 1,
+        };
+        let partition = box_id.partition();
+        let until = Instant::now() + exchange.timeout;
+        loop {
+            let replicas = self.doors.lives().flat_map(|life| life.replicas.all());
+            let mut owners = replicas.filter(|replica| {
+                replica.id() != PLACEMENT_GROUP && replica.epoch(partition).is_some()
+            });
+            let cursor = owners.find_map(|owner| match owner.read_local(partition, &query) {
+                Ok(Answer::Page(Some(page))) => Some(page.status.cursor),
+                _ => None,
+            });
+            if let Some(cursor) = cursor {
+                return Ok((device, cursor));
+            }
+            if Instant::now() >= until {
+                return Err(WireError::Lost("no answer in time".to_owned()));
+            }
+            sleep(ASK_AGAIN).await;
+        }
     }
 
     /// The generation of a claim that was just verified, which the answer does not tell: asked of

@@ -1,0 +1,207 @@
+//! The devices of a person: one at first, at times another beside it, which the first has linked. One of two may be lost; the
+//! other removes it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rossby_client::connection::Patience;
+use rossby_client::device::{Linking, Servers};
+use rossby_client::linking::DeviceName;
+use rossby_client::store::{KdfCost, Passphrase};
+use rossby_client::{Device, DeviceError, Environment};
+use rossby_domain::ids::DeviceId;
+use rossby_seams::random::SeededRandom;
+
+use super::clock::WorldClock;
+use super::dice::Dice;
+use super::person::{PersonError, expected};
+use super::wire::DeviceWire;
+use crate::observe::ClientId;
+
+/// The clients of a person's further devices have this added to the number of the one before.
+const FURTHER: u32 = 100;
+
+/// A device and its wire.
+pub struct Owned {
+    pub device: Device,
+    pub wire: Arc<DeviceWire>,
+}
+
+/// The devices of a person.
+pub struct Devices {
+    id: ClientId,
+    homes: PathBuf,
+    clock: Arc<WorldClock>,
+    servers: Servers,
+    dice: Dice,
+    /// How many there ever were.
+    made: u32,
+    /// Those that are used: one or two.
+    used: Vec<Owned>,
+    /// One that is being linked, and its wire.
+    linking: Option<(Linking, Arc<DeviceWire>)>,
+    /// One that is lost, and not removed yet.
+    lost: Option<DeviceId>,
+}
+
+impl Devices {
+    /// A first device, with this wire; it and all others keep their files in a folder each of `homes`.
+    ///
+    /// # Errors
+    /// [`PersonError`] if there can be no device.
+    pub fn first(
+        (id, wire): (ClientId, Arc<DeviceWire>),
+        homes: PathBuf,
+        clock: Arc<WorldClock>,
+        servers: Servers,
+        dice: Dice,
+    ) -> Result<Self, PersonError> {
+        let mut devices = Self {
+            id,
+            homes,
+            clock,
+            servers,
+            dice,
+            made: 0,
+            used: Vec::new(),
+            linking: None,
+            lost: None,
+        };
+        let environment = devices.environment(&wire);
+        let device = Device::create(
+            &devices.home(),
+            &Passphrase::none(),
+            KdfCost::NONE,
+            &devices.servers,
+            environment,
+        )?;
+        devices.used.push(Owned { device, wire });
+        Ok(devices)
+    }
+
+    fn home(&self) -> PathBuf {
+        self.homes.join(format!("{}-{}", self.id.0, self.made))
+    }
+
+    fn environment(&self, wire: &Arc<DeviceWire>) -> Environment {
+        let seed = self.dice.seed_of(&format!("device {}", self.made));
+        Environment {
+            clock: self.clock.clone(),
+            random: Arc::new(SeededRandom::new(seed)),
+            wire: Some(wire.clone()),
+            patience: Patience::default(),
+            learns_map: false,
+        }
+    }
+
+    /// All that are used.
+    pub fn used(&self) -> impl Iterator<Item = &Device> {
+        self.used.iter().map(|owned| &owned.device)
+    }
+
+    /// The one that has been used for longest.
+    ///
+    /// # Errors
+    /// Never: there is one.
+    pub fn eldest(&self) -> Result<&Owned, PersonError> {
+        self.used.first().ok_or(DeviceError::Damaged("person"))
+    }
+
+    /// Any of them.
+    ///
+    /// # Errors
+    /// Never: there is one.
+    pub fn any(&self) -> Result<&Device, PersonError> {
+        let any = self.dice.pick(&self.used);
+        let any = any.ok_or(DeviceError::Damaged("person"))?;
+        Ok(&any.device)
+    }
+
+    /// Whether none is half-way in or out.
+    pub fn are_settled(&self) -> bool {
+        self.linking.is_none() && self.lost.is_none()
+    }
+
+    /// Goes on with what is half-way.
+    ///
+    /// # Errors
+    /// [`PersonError`].
+    pub async fn go_on(&mut self) -> Result<(), PersonError> {
+        if self.lost.is_some() {
+            self.remove_lost().await
+        } else if self.linking.is_some() {
+            self.link().await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Begins with another device, if there is but one, and goes on with what is half-way.
+    ///
+    /// # Errors
+    /// [`PersonError`].
+    pub async fn add(&mut self) -> Result<(), PersonError> {
+        if self.are_settled() && self.used.len() == 1 {
+            self.made += 1;
+            let client = ClientId(self.id.0 + FURTHER * self.made);
+            let wire = Arc::new(self.eldest()?.wire.beside(client));
+            let linking = Linking::create(
+                &self.home(),
+                &Passphrase::none(),
+                KdfCost::NONE,
+                &self.servers,
+                DeviceName::new("further").map_err(|_| DeviceError::Damaged("name"))?,
+                self.environment(&wire),
+            )?;
+            self.linking = Some((linking, wire));
+        }
+        self.go_on().await
+    }
+
+    /// Loses one of two, with all that waits on it, and goes on with what is half-way.
+    ///
+    /// # Errors
+    /// [`PersonError`].
+    pub async fn lose(&mut self) -> Result<(), PersonError> {
+        if self.are_settled() && self.used.len() > 1 {
+            let which = usize::from(self.dice.permille(500));
+            let lost = self.used.remove(which);
+            lost.wire.unplug();
+            self.lost = Some(lost.device.who_am_i()?.device);
+        }
+        self.go_on().await
+    }
+
+    async fn link(&mut self) -> Result<(), PersonError> {
+        let Some((linking, wire)) = &self.linking else {
+            return Ok(());
+        };
+        match self.eldest()?.device.approve(&linking.code()).await {
+            Ok(_) | Err(DeviceError::LinkedAlready) => {}
+            other => return expected(other),
+        }
+        let welcome = match linking.ask().await {
+            Ok(Some(welcome)) => welcome,
+            other => return expected(other),
+        };
+        // Nobody but this sets it.
+        let _ = wire.address.set(welcome.address());
+        if let Some((linking, wire)) = self.linking.take() {
+            let device = linking.accept(welcome).await?;
+            self.used.push(Owned { device, wire });
+        }
+        Ok(())
+    }
+
+    async fn remove_lost(&mut self) -> Result<(), PersonError> {
+        let Some(lost) = self.lost else {
+            return Ok(());
+        };
+        match self.eldest()?.device.revoke(&lost).await {
+            // An earlier try had done it.
+            Ok(()) | Err(DeviceError::NoSuchDevice) => self.lost = None,
+            other => expected(other)?,
+        }
+        Ok(())
+    }
+}
