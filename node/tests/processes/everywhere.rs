@@ -53,7 +53,7 @@ fn every_device_ends_with_the_same_conversation_though_a_region_is_lost_while_th
         // An answer stands after what it answers, and a device's texts as it wrote them.
         for (place, message) in history.iter().enumerate() {
             for about in message.content.iter().flat_map(Content::about) {
-                assert!(all[..place].contains(&about), "{message:?}");
+                assert!(all[..place].contains(about), "{message:?}");
             }
         }
         for writer in 0..devices.len() {
