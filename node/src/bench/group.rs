@@ -21,6 +21,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use super::args::GroupArgs;
+use super::local::temporary_folder;
 use super::prepare::boxes;
 use super::progress::Step;
 use super::target::Target;
@@ -62,7 +63,7 @@ pub(super) async fn run(args: &GroupArgs) -> Result<(), Failure> {
     Target::check_arguments(&args.target)?;
     let mut target = Target::find(&args.target).await?;
     let people = members(&target, args).await?;
-    let home = home(args)?;
+    let home = temporary_folder(args.target.data.as_deref(), "rossby-bench-device-")?;
     let wire = Counted::new(&target);
     let device = speaker(&target, &home, &wire).await?;
     let step = Step::open("Making the group");
@@ -139,14 +140,6 @@ async fn members(target: &Target, args: &GroupArgs) -> Result<Vec<BoxId>, Failur
     };
     let linked = stream::iter(members.into_iter().enumerate().map(link));
     Ok(linked.buffer_unordered(LINKING).try_collect().await?)
-}
-
-fn home(args: &GroupArgs) -> Result<TempDir, Failure> {
-    let parent = args.target.data.clone().unwrap_or_else(std::env::temp_dir);
-    let made = tempfile::Builder::new()
-        .prefix("rossby-bench-device-")
-        .tempdir_in(&parent);
-    made.map_err(|error| Failure::new(Exit::Config, format!("{}: {error}", parent.display())))
 }
 
 /// The device that speaks, registered.

@@ -367,13 +367,15 @@ impl LocalCluster {
     }
 }
 
-fn make_folder(parent: Option<&Path>, keep: bool) -> Result<Folder, Failure> {
+/// A folder of its own, in this one or where the system has such; gone with what is returned.
+pub(super) fn temporary_folder(parent: Option<&Path>, prefix: &str) -> Result<TempDir, Failure> {
     let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
-    let made = tempfile::Builder::new()
-        .prefix("rossby-bench-")
-        .tempdir_in(&parent);
-    let made =
-        made.map_err(|error| Failure::new(Exit::Config, format!("{}: {error}", parent.display())))?;
+    let made = tempfile::Builder::new().prefix(prefix).tempdir_in(&parent);
+    made.map_err(|error| Failure::new(Exit::Config, format!("{}: {error}", parent.display())))
+}
+
+fn make_folder(parent: Option<&Path>, keep: bool) -> Result<Folder, Failure> {
+    let made = temporary_folder(parent, "rossby-bench-")?;
     if !keep {
         return Ok(Folder::Temporary(made));
     }

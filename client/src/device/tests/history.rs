@@ -17,22 +17,10 @@ fn history(person: &Person, with: &BoxId) -> Vec<String> {
 impl Person {
     /// The same device, by a clock of its own.
     fn by(self, clock: &ManualClock, office: &Arc<Office>, seed: u64) -> Self {
-        let Self {
-            home,
-            device,
-            address,
-        } = self;
-        drop(device);
-        let environment = Environment {
+        self.reopen_in(Environment {
             clock: Arc::new(clock.clone()),
             ..environment(office, seed)
-        };
-        let device = Device::open(home.path(), &passphrase(), environment).unwrap();
-        Self {
-            home,
-            device,
-            address,
-        }
+        })
     }
 }
 

@@ -87,13 +87,18 @@ impl Person {
 
     /// Closes the device and opens it again, as the next command does.
     pub fn reopen(self, office: &Arc<Office>, seed: u64) -> Self {
+        self.reopen_in(environment(office, seed))
+    }
+
+    /// The same, with other surroundings.
+    pub fn reopen_in(self, environment: Environment) -> Self {
         let Self {
             home,
             device,
             address,
         } = self;
         drop(device);
-        let device = Device::open(home.path(), &passphrase(), environment(office, seed)).unwrap();
+        let device = Device::open(home.path(), &passphrase(), environment).unwrap();
         Self {
             home,
             device,

@@ -164,5 +164,5 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
 fn without_empty_pages(bytes: &[u8]) -> Vec<u8> {
     const EMPTY: [u8; 4096] = [0; 4096];
     let pages = bytes.chunks(EMPTY.len()).filter(|page| **page != EMPTY[..]);
-    pages.flatten().copied().collect()
+    pages.collect::<Vec<_>>().concat()
 }
