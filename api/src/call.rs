@@ -50,11 +50,13 @@ pub enum RpcPath {
     Subscribe,
     /// Tells which node leads which boxes.
     GetMap,
+    /// Sets how long envelopes may wait in the caller's box.
+    SetTtl,
 }
 
 impl RpcPath {
     /// Every method, in the order of the `.proto` file.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Register,
         Self::Authorize,
         Self::LookupKey,
@@ -71,6 +73,7 @@ impl RpcPath {
         Self::ListIdentifiers,
         Self::Subscribe,
         Self::GetMap,
+        Self::SetTtl,
     ];
 
     /// The gRPC path, as it stands in the request and in the Hawk MAC.
@@ -93,6 +96,7 @@ impl RpcPath {
             Self::ListIdentifiers => "/rossby.v1.Mailbox/ListIdentifiers",
             Self::Subscribe => "/rossby.v1.Mailbox/Subscribe",
             Self::GetMap => "/rossby.v1.Mailbox/GetMap",
+            Self::SetTtl => "/rossby.v1.Mailbox/SetTtl",
         }
     }
 
@@ -116,6 +120,7 @@ impl RpcPath {
             Self::ListIdentifiers => "ListIdentifiers",
             Self::Subscribe => "Subscribe",
             Self::GetMap => "GetMap",
+            Self::SetTtl => "SetTtl",
         }
     }
 

@@ -118,6 +118,7 @@ pub fn queue_status(status: &QueueStatus) -> v1::QueueStatus {
         expired_total: status.expired_total,
         cursor: status.cursor.0,
         last: status.last.0,
+        ttl_ms: status.ttl_ms,
     }
 }
 

@@ -147,7 +147,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 27 {
+    match kind % 28 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -215,6 +215,9 @@ pub fn request(data: &[u8]) -> bool {
             })
         }
         25 => message(&bytes, |_: v1::ListIdentifiersRequest| Ok::<_, ()>(())),
+        27 => message(&bytes, |request: v1::SetTtlRequest| {
+            request.ttl_ms.ok_or(())
+        }),
         14 => message(&bytes, |request: v1::SubscribeRequest| {
             Ok::<_, ()>(request.after)
         }),
@@ -562,6 +565,8 @@ mod tests {
             disallow: Vec::new(),
         };
         check(26, "accept", &accept);
+        let ttl_ms = Some(86_400_000);
+        check(27, "set-ttl", &v1::SetTtlRequest { ttl_ms });
         let init = v1::InitClusterRequest {
             cluster_name: "rossby".to_owned(),
             partition_count: 256,

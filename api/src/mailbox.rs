@@ -188,7 +188,8 @@ impl MailboxService {
             | RpcPath::ExtendChain
             | RpcPath::AddIdentifier
             | RpcPath::RemoveIdentifier
-            | RpcPath::ListIdentifiers => self.answer_caller(call).await,
+            | RpcPath::ListIdentifiers
+            | RpcPath::SetTtl => self.answer_caller(call).await,
             RpcPath::Subscribe => Err(ApiError::invalid("this call is a stream").into()),
         }
     }
@@ -209,6 +210,7 @@ impl MailboxService {
             RpcPath::AddIdentifier => Box::pin(rpc::add_identifier(self, from, call)).await?,
             RpcPath::RemoveIdentifier => Box::pin(rpc::remove_identifier(self, from, call)).await?,
             RpcPath::ListIdentifiers => Box::pin(rpc::list_identifiers(self, from, call)).await?,
+            RpcPath::SetTtl => Box::pin(rpc::set_ttl(self, from, call)).await?,
             RpcPath::Register
             | RpcPath::Authorize
             | RpcPath::JoinBox

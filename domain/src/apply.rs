@@ -56,7 +56,8 @@ pub fn apply<T: Tables>(
         Command::MarkCodeUnsent(command) => command.execute(tables),
         Command::VerifyClaim(command) => command.execute(tables, &mut meta),
         Command::ActivateBox(command) => command.execute(tables, &meta),
-        Command::Enqueue(command) => command.execute(tables, &meta),
+        Command::Enqueue(command) => command.execute(tables, &meta, false),
+        Command::EnqueueOfContact(command) => command.execute(tables, &meta, true),
         Command::Acknowledge(command) => command.execute(tables, &meta),
         Command::Block(command) => command.execute(tables, &meta),
         Command::Expire(command) => command.execute(tables, &meta),
@@ -73,6 +74,7 @@ pub fn apply<T: Tables>(
         Command::ReleaseClaim(command) => command.execute(tables),
         Command::DropIdentifier(command) => command.execute(tables),
         Command::Accept(command) => command.execute(tables, &meta),
+        Command::SetTtl(command) => command.execute(tables, &meta),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;

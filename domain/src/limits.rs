@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::DAY_MS;
 
+/// How much of a queue only contacts may fill, in hundredths. Others are refused once the rest is taken.
+pub const CONTACTS_PERCENT: u8 = 10;
+
 /// The limits of a partition. [`Limits::default`] gives the design's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceId, Sequence};
+use crate::limits::Limits;
 use crate::tables::Meta;
 use crate::time::Timestamp;
 
@@ -76,6 +77,8 @@ pub struct Profile {
     pub leaving: BTreeSet<IdentifierHash>,
     /// Its contacts, if only they may send to it and see it; `None` for anyone.
     pub allowed: Option<BTreeSet<BoxId>>,
+    /// The longest that an envelope may wait in it, in milliseconds, if its owner wants it shorter than the cluster does.
+    pub longest_ttl_ms: Option<u64>,
 }
 
 impl Profile {
@@ -97,6 +100,13 @@ impl Profile {
     pub fn receives_from(&self, own: &BoxId, sender: &BoxId) -> bool {
         let is_heard = |contacts: &BTreeSet<BoxId>| sender == own || contacts.contains(sender);
         self.active && !self.blocked.contains(sender) && self.allowed.as_ref().is_none_or(is_heard)
+    }
+
+    /// How long an envelope may wait in the box, in milliseconds.
+    #[must_use]
+    pub fn ttl_ms(&self, limits: &Limits) -> u64 {
+        let wanted = self.longest_ttl_ms.unwrap_or(u64::MAX);
+        wanted.min(limits.envelope_ttl_ms)
     }
 
     /// An identifier that the box lists.

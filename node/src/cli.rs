@@ -9,6 +9,7 @@ use rossby_domain::placement::{RegionName, SurvivalGoal};
 
 use crate::backup::{BackupArgs, RestoreArgs};
 use crate::bench::BenchCommand;
+use crate::boxes::BoxCommand;
 use crate::config::ConfigArgs;
 use crate::courier::CourierCommand;
 use crate::device::DeviceCommand;
@@ -81,6 +82,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What holds for a box as a whole.
+    #[command(subcommand)]
+    Box(BoxCommand),
     #[command(flatten)]
     Device(DeviceCommand),
 }

@@ -10,6 +10,7 @@
 //!        ├──► cert/       certificates
 //!        ├──► courier/    trying out mail and SMS
 //!        ├──► bench/      load on a cluster, and what it costs
+//!        ├──► boxes.rs    what holds for a box as a whole
 //!        └──► device/     a person's side: keys, contacts, messages
 //! ```
 //!
@@ -18,6 +19,7 @@
 
 mod backup;
 mod bench;
+mod boxes;
 mod cert;
 mod cli;
 mod cluster;
@@ -89,6 +91,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Recover(args) => recover::run(&args),
         Command::Version { json } => version(json),
         Command::Bench(command) => bench::run(&command),
+        Command::Box(command) => boxes::run(&command),
         Command::Device(command) => device::run(command),
     }
 }

@@ -219,32 +219,45 @@ impl From<PendingClaimV1> for PendingClaim {
 }
 
 impl Versioned for Profile {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     /// Version 1 ended before the identifiers that are on their way out, as if there were none, and as if anyone
-    /// could send to every box.
+    /// could send to every box. Version 2 ended before how long its owner lets envelopes wait, as if that were as
+    /// long as the cluster does.
     fn upgrade(version: u8, body: &[u8]) -> Result<Self, CodecError> {
-        if version != 1 {
-            return Err(CodecError::Version {
-                found: version,
-                supported: Self::VERSION,
-            });
-        }
-        decode_body(&[body, &NOTHING_MORE].concat())
+        let missing = match version {
+            1 => PROFILE_BEYOND_1,
+            2 => PROFILE_BEYOND_2,
+            found => {
+                return Err(CodecError::Version {
+                    found,
+                    supported: Self::VERSION,
+                });
+            }
+        };
+        decode_body(&[body, missing].concat())
     }
 
     fn downgrade(&self) -> Option<Result<Vec<u8>, CodecError>> {
-        let is_plain = self.leaving.is_empty() && self.allowed.is_none();
-        is_plain.then(|| {
-            let mut bytes = encode_as(1, self)?;
-            bytes.truncate(bytes.len().saturating_sub(NOTHING_MORE.len()));
-            Ok(bytes)
-        })
+        let says_2 = self.longest_ttl_ms.is_none();
+        let says_1 = says_2 && self.leaving.is_empty() && self.allowed.is_none();
+        let (version, missing) = match (says_1, says_2) {
+            (true, _) => (1, PROFILE_BEYOND_1),
+            (_, true) => (2, PROFILE_BEYOND_2),
+            _ => return None,
+        };
+        let shortened = encode_as(version, self).map(|mut bytes| {
+            bytes.truncate(bytes.len().saturating_sub(missing.len()));
+            bytes
+        });
+        Some(shortened)
     }
 }
 
-/// An empty set and nothing, which stand last in a [`Profile`].
-const NOTHING_MORE: [u8; 2] = [0, 0];
+/// What stands in a [`Profile`] behind what version 1 has, if it says nothing: an empty set, and nothing twice.
+const PROFILE_BEYOND_1: &[u8] = &[0, 0, 0];
+/// The same behind what version 2 has.
+const PROFILE_BEYOND_2: &[u8] = &[0];
 
 impl Versioned for Meta {
     const VERSION: u8 = 2;
@@ -621,8 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_says_the_old_way_that_nothing_leaves_and_anyone_may_send_and_both_ways_come_back()
-    {
+    fn a_profile_says_the_oldest_way_what_it_can_and_all_ways_come_back() {
         let profile = Profile {
             active: true,
             blocked: [box_id(1)].into(),
@@ -644,18 +656,27 @@ mod tests {
             leaving: [].into(),
             ..for_contacts.clone()
         };
-        for changed in [for_contacts, for_nobody] {
+        for changed in [for_contacts.clone(), for_nobody] {
             let bytes = encode_value(&changed).unwrap();
             assert_eq!(bytes[0], 2);
             assert_eq!(decode_value::<Profile>(&bytes), Ok(changed));
         }
+        for plain in [for_contacts, Profile::default()] {
+            let newest = Profile {
+                longest_ttl_ms: Some(7),
+                ..plain
+            };
+            let bytes = encode_value(&newest).unwrap();
+            assert_eq!(bytes[0], 3);
+            assert_eq!(decode_value::<Profile>(&bytes), Ok(newest));
+        }
         let bytes = encode_value(&changing).unwrap();
         assert_eq!(bytes[0], 2);
         assert_eq!(decode_value::<Profile>(&bytes), Ok(changing));
-        let newer = [&[3], &bytes[1..]].concat();
+        let newer = [&[4], &bytes[1..]].concat();
         assert!(matches!(
             decode_value::<Profile>(&newer),
-            Err(CodecError::Version { found: 3, .. })
+            Err(CodecError::Version { found: 4, .. })
         ));
     }
 

@@ -19,6 +19,7 @@ mod register;
 mod releasing;
 mod remove_identifier;
 mod send;
+mod set_ttl;
 mod subscribe;
 mod token;
 mod update_key;
@@ -45,6 +46,7 @@ pub(crate) use register::register;
 pub(crate) use releasing::Leaving;
 pub(crate) use remove_identifier::remove_identifier;
 pub(crate) use send::send;
+pub(crate) use set_ttl::set_ttl;
 pub(crate) use subscribe::subscribe;
 pub(crate) use update_key::update_key;
 

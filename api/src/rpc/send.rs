@@ -4,6 +4,9 @@
 //! sender's envelopes keep their order; the proposals to several groups go out at once, and the failure
 //! of one is no matter of the others. That a recipient has blocked the sender and that there is no such
 //! recipient are one answer, byte for byte.
+//!
+//! The last tenth of a queue is for contacts. Whether the recipient has written to the sender stands in the sender's
+//! own box, which is here; it is looked at only once there is no other room.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +15,7 @@ use futures_util::future::join_all;
 use rossby_domain::command::{Enqueue, EnvelopeDigest};
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, GroupId, PartitionId};
 use rossby_domain::time::Timestamp;
-use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
+use rossby_domain::{Answer, Command, Outcome, Query, Rejection, Reply};
 use rossby_proto::v1;
 use rossby_proto::v1::send_outcome::Result as WireResult;
 
@@ -104,6 +107,11 @@ impl Parcel<'_> {
         self.positions.iter().filter_map(at)
     }
 
+    /// The envelope at a place in the parcel.
+    fn envelope(&self, place: usize) -> Option<&Outgoing> {
+        self.envelopes.get(*self.positions.get(place)?)
+    }
+
     fn commands(&self, sender: DeviceAddress) -> Vec<(PartitionId, Command)> {
         let command = |envelope: &Outgoing| {
             let command = Command::Enqueue(enqueue(sender, envelope));
@@ -191,24 +199,103 @@ async fn fates(
 ) -> Result<Vec<Fate>, ApiError> {
     let replies = std::mem::take(&mut proposed.replies);
     let mut fates = Vec::with_capacity(replies.len());
-    let mut stale = Vec::new();
+    let (mut stale, mut full) = (Vec::new(), Vec::new());
     for (reply, envelope) in replies.into_iter().zip(parcel.envelopes()) {
         match reply {
-            Ok(Outcome::Enqueued { sequence }) => fates.push(Ok(sequence.0)),
-            Ok(other) => return Err(unexpected_outcome(&other)),
-            Err(rejection) => {
-                if let Rejection::StaleKeyRecord { .. } = rejection {
-                    stale.push((fates.len(), envelope.recipient));
-                }
-                fates.push(Err(proposed.refusal(&rejection, Code::UnknownRecipient)));
-            }
+            Err(Rejection::StaleKeyRecord { .. }) => stale.push((fates.len(), envelope.recipient)),
+            Err(Rejection::QueueFull) => full.push((fates.len(), envelope.recipient)),
+            _ => {}
         }
+        fates.push(fate(&proposed, reply)?);
+    }
+    if !full.is_empty() {
+        let again = Box::pin(as_contact(service, caller, call, parcel, full)).await;
+        settle_places(&mut fates, again);
     }
     if !stale.is_empty() {
         let answers = current_records(service, caller, call, parcel.group, &proposed, stale);
         add_records(&mut fates, Box::pin(answers).await);
     }
     Ok(fates)
+}
+
+/// What became of one envelope, by the reply to its command.
+fn fate(proposed: &Proposed, reply: Reply) -> Result<Fate, ApiError> {
+    match reply {
+        Ok(Outcome::Enqueued { sequence }) => Ok(Ok(sequence.0)),
+        Ok(other) => Err(unexpected_outcome(&other)),
+        Err(rejection) => Ok(Err(proposed.refusal(&rejection, Code::UnknownRecipient))),
+    }
+}
+
+/// Asks once more for room, as a contact of those who have written to the sender. What became of their envelopes, by
+/// their places; what is not among them stays refused.
+async fn as_contact(
+    service: &MailboxService,
+    sender: DeviceAddress,
+    call: &Call,
+    parcel: &Parcel<'_>,
+    full: Vec<(usize, BoxId)>,
+) -> Vec<(usize, Fate)> {
+    let known = written_by(service, sender.box_id, call, full).await;
+    if known.is_empty() {
+        return Vec::new();
+    }
+    let command = |envelope: &Outgoing| {
+        let command = Command::EnqueueOfContact(enqueue(sender, envelope));
+        (envelope.recipient.partition(), command)
+    };
+    let envelopes = || known.iter().filter_map(|place| parcel.envelope(*place));
+    let commands = || envelopes().map(command).collect();
+    let router = &service.config.router;
+    let proposed = router.propose(parcel.group, commands, call.deadline).await;
+    let fates = proposed.and_then(|mut proposed| {
+        let replies = std::mem::take(&mut proposed.replies).into_iter();
+        let fates = replies.map(|reply| fate(&proposed, reply));
+        fates.collect::<Result<Vec<Fate>, _>>()
+    });
+    match fates {
+        Ok(fates) => known.into_iter().zip(fates).collect(),
+        // Some may be stored by now.
+        Err(error) => {
+            let shared = |place| (place, Err(error.clone()));
+            known.into_iter().map(shared).collect()
+        }
+    }
+}
+
+/// The places of those boxes that have written to the sender: it has their envelopes, or remembers them.
+async fn written_by(
+    service: &MailboxService,
+    own: BoxId,
+    call: &Call,
+    boxes: Vec<(usize, BoxId)>,
+) -> Vec<usize> {
+    let Ok(Some((partition, group))) = service.home(&own) else {
+        return Vec::new();
+    };
+    let query = |sender: &BoxId| Query::HasHeardFrom {
+        box_id: own,
+        sender: *sender,
+    };
+    let queries = boxes.iter().map(|(_, sender)| (partition, query(sender)));
+    let router = &service.config.router;
+    let asked = router
+        .ask_all(group, queries.collect(), call.deadline)
+        .await;
+    // Who can't be asked for leaves it as it was: the envelope is refused, and comes again.
+    let answers = asked.unwrap_or_default();
+    let places = boxes.into_iter().map(|(place, _)| place).zip(answers);
+    let places = places.filter(|(_, answer)| *answer == Answer::HasHeardFrom(true));
+    places.map(|(place, _)| place).collect()
+}
+
+fn settle_places(fates: &mut [Fate], settled: Vec<(usize, Fate)>) {
+    for (place, fate) in settled {
+        if let Some(slot) = fates.get_mut(place) {
+            *slot = fate;
+        }
+    }
 }
 
 /// The records that the sender should have sealed for, each with its place in the parcel.

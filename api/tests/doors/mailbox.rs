@@ -432,6 +432,71 @@ async fn a_counter_that_was_used_for_another_text_is_refused_with_the_next_free_
 }
 
 #[tokio::test]
+async fn the_last_tenth_of_a_queue_is_for_those_whom_the_box_has_written_to() {
+    let limits = Limits {
+        queue_envelopes: 10,
+        sender_share_percent: 100,
+        ..Limits::default()
+    };
+    let world = World::with_limits(limits).await;
+    let (anna, bert) = anna_and_bert(&world).await;
+    let carl = world.resident(3, CARL, true).await;
+    let ten = (1..=10).map(|counter| envelope(&bert, counter, b"text"));
+    let outcomes = world.send(&anna, ten.collect()).await.unwrap();
+    assert_eq!(sequence(&outcomes[8]), 9);
+    let full = refusal(&outcomes[9]).clone();
+    assert_eq!(
+        (full.code.as_str(), full.retry()),
+        ("QUEUE_FULL", v1::Retry::Same)
+    );
+    // That he wrote to somebody makes them a contact, and nobody else.
+    let heard = world.send(&bert, vec![envelope(&carl, 1, b"hello")]).await;
+    assert_eq!(sequence(&heard.unwrap()[0]), 1);
+    let tenth = || vec![envelope(&bert, 10, b"text")];
+    let outcomes = world.send(&anna, tenth()).await.unwrap();
+    assert_eq!(refusal(&outcomes[0]), &full);
+    let outcomes = world.send(&carl, tenth()).await.unwrap();
+    assert_eq!(sequence(&outcomes[0]), 10);
+    // Full is full, in the same words.
+    let eleventh = vec![envelope(&bert, 11, b"text")];
+    let outcomes = world.send(&carl, eleventh).await.unwrap();
+    assert_eq!(refusal(&outcomes[0]), &full);
+}
+
+#[tokio::test]
+async fn how_long_an_envelope_waits_is_for_its_sender_and_its_recipient_to_say() {
+    const HOUR_MS: u64 = 3_600_000;
+    const DAY_MS: u64 = 24 * HOUR_MS;
+    let world = World::new().await;
+    let (anna, bert) = anna_and_bert(&world).await;
+    let set = async |ttl_ms| {
+        let request = v1::SetTtlRequest { ttl_ms };
+        let set = world.signed::<_, v1::SetTtlResponse>(&bert, RpcPath::SetTtl, &request);
+        set.await.map(|set| set.ttl_ms)
+    };
+    assert_eq!(code_of(set(Some(59_999)).await), Code::InvalidArgument);
+    assert_eq!(set(Some(DAY_MS)).await.unwrap(), DAY_MS);
+    let wanted = [Some(HOUR_MS), Some(2 * DAY_MS), None];
+    let envelopes = (1..)
+        .zip(wanted)
+        .map(|(counter, ttl_ms)| v1::OutgoingEnvelope {
+            ttl_ms,
+            ..envelope(&bert, counter, b"text")
+        });
+    world.send(&anna, envelopes.collect()).await.unwrap();
+    let page = world.fetch(&bert).await;
+    let lives = page.envelopes.iter();
+    let lives: Vec<_> = lives
+        .map(|it| it.expires_at_ms - it.enqueued_at_ms)
+        .collect();
+    assert_eq!(lives, [HOUR_MS, DAY_MS, DAY_MS]);
+    let status = page.status.unwrap();
+    assert_eq!((status.depth, status.bytes, status.ttl_ms), (3, 12, DAY_MS));
+    assert_eq!(status.oldest_at_ms, Some(page.envelopes[0].enqueued_at_ms));
+    assert_eq!(set(None).await.unwrap(), 30 * DAY_MS);
+}
+
+#[tokio::test]
 async fn a_sender_has_a_share_of_the_queue_and_the_queue_an_end() {
     let limits = Limits {
         queue_envelopes: 4,

@@ -61,4 +61,6 @@ rpcs! {
     Subscribe: SubscribeRequest -> SubscribeResponse;
     /// Tells which node leads which boxes.
     GetMap: GetMapRequest -> GetMapResponse;
+    /// Sets how long envelopes may wait in the box.
+    SetTtl: SetTtlRequest -> SetTtlResponse;
 }

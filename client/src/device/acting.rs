@@ -3,6 +3,8 @@
 //! Each is a message of its own to the same person, or group. It takes effect here when it is stored in their box,
 //! as it does there: what this device shows is what they are shown.
 
+use std::time::Duration;
+
 use super::messages::{Message, Status};
 use super::{Device, DeviceError, Sent};
 use crate::conversation::Conversation;
@@ -42,8 +44,24 @@ impl Device {
         message: &Message,
         content: Content,
     ) -> Result<Vec<Sent>, DeviceError> {
+        self.reply_for(message, content, None).await
+    }
+
+    /// The same, with an answer that waits no longer than `ttl` ([`Device::send_for`]).
+    ///
+    /// # Errors
+    /// As [`Device::reply`].
+    pub async fn reply_for(
+        &self,
+        message: &Message,
+        content: Content,
+        ttl: Option<Duration>,
+    ) -> Result<Vec<Sent>, DeviceError> {
         let reply = Content::Reply(Reply::new(named(message)?, content)?);
-        self.say_in(&message.conversation(), &reply).await
+        match message.conversation() {
+            Conversation::With(to) => Ok(vec![self.send_for(&to, &reply, ttl).await?]),
+            Conversation::In(group) => self.send_to_group_for(&group, &reply, ttl).await,
+        }
     }
 
     /// Reacts to a message, in place of an earlier reaction; `None` takes that back.

@@ -279,6 +279,7 @@ impl Device {
                 written_at: self.environment.clock.now(),
                 order,
                 group: Some(group.origin().id()),
+                ttl_ms: None,
             };
             for to in to {
                 self.post(batch, signer, to, &draft)?;

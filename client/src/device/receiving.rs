@@ -3,6 +3,8 @@
 //! An envelope that can not be opened is kept as it came, with the reason, and acknowledged like
 //! any other: it must not block the queue, and nothing is thrown away.
 
+use std::time::Duration;
+
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Sequence};
 use rossby_domain::time::Timestamp;
@@ -11,7 +13,7 @@ use rossby_proto::v1;
 use super::contacts::LookupBy;
 use super::messages::written_at;
 use super::{Device, DeviceError, Message, acts, box_from_wire, erasing, instants, safety};
-use crate::connection::{Acknowledge, Fetch, Signer};
+use crate::connection::{Acknowledge, Fetch, SetTtl, Signer};
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Arrival, Between, Control, OpenError, Opened, Recipient, open};
 use crate::store::{MarksRow, MessageKey, MessageRow, MessageState, StoreError, WhatChanged};
@@ -19,7 +21,7 @@ use crate::store::{MarksRow, MessageKey, MessageRow, MessageState, StoreError, W
 /// The state of this box's queue, by the service's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueStatus {
-    /// Envelopes that wait.
+    /// Envelopes that wait, for whichever device of the box. One that has expired counts until it is purged.
     pub depth: u64,
     /// Bytes of them.
     pub bytes: u64,
@@ -29,6 +31,10 @@ pub struct QueueStatus {
     pub expired_total: u64,
     /// The sequence given out last.
     pub last: Sequence,
+    /// Up to here this device has acknowledged.
+    pub cursor: Sequence,
+    /// How long an envelope that comes in now may wait.
+    pub ttl: Duration,
 }
 
 /// What receiving brought.
@@ -81,6 +87,32 @@ impl Device {
         // What is left of it is done the next time.
         let _ = self.settle_groups().await;
         Ok(received)
+    }
+
+    /// The state of this box's queue. Fetches no message and moves nothing.
+    ///
+    /// # Errors
+    /// [`DeviceError::Call`].
+    pub async fn queue_status(&self) -> Result<QueueStatus, DeviceError> {
+        let signer = self.signer()?;
+        // Nothing comes after it.
+        let page = self.fetch(&signer, Sequence(u64::MAX)).await?;
+        Ok(status_of(page.status))
+    }
+
+    /// Sets how long messages may wait in this box, from the next one on; `None` for as long as the service allows. How
+    /// long they may wait now.
+    ///
+    /// # Errors
+    /// [`DeviceError::Call`], with `INVALID_ARGUMENT` for less than a minute.
+    pub async fn set_ttl(&self, longest: Option<Duration>) -> Result<Duration, DeviceError> {
+        let millis = |longest: Duration| u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+        let request = v1::SetTtlRequest {
+            ttl_ms: longest.map(millis),
+        };
+        let signer = self.signer()?;
+        let set = self.connection.call::<SetTtl>(&request, Some(&signer));
+        Ok(Duration::from_millis(set.await?.ttl_ms))
     }
 
     async fn receive_waiting(&self) -> Result<Received, DeviceError> {
@@ -393,5 +425,7 @@ pub(super) fn status_of(status: Option<v1::QueueStatus>) -> QueueStatus {
         oldest: status.oldest_at_ms.map(Timestamp::from_millis),
         expired_total: status.expired_total,
         last: Sequence(status.last),
+        cursor: Sequence(status.cursor),
+        ttl: Duration::from_millis(status.ttl_ms),
     }
 }

@@ -62,7 +62,7 @@ fn requests_of(going: &[Outgoing]) -> Vec<v1::SendRequest> {
             recipient_box_id: Bytes::copy_from_slice(outgoing.recipient.as_bytes()),
             counter: outgoing.counter.0,
             chain_version: outgoing.row.chain_version,
-            ttl_ms: None,
+            ttl_ms: outgoing.row.ttl_ms,
             body: Bytes::copy_from_slice(&outgoing.row.body),
         };
         // With what stands around each.
@@ -127,6 +127,7 @@ mod tests {
             chain_version: 0,
             order: 0,
             group: None,
+            ttl_ms: None,
         };
         let recipient = BoxId::derive(PartitionId::new(1).unwrap(), &seed);
         Outgoing::new(recipient, Counter(1), row)

@@ -95,6 +95,7 @@ impl Device {
             written_at: outgoing.row.written_at,
             order: outgoing.row.order,
             group: outgoing.row.group,
+            ttl_ms: outgoing.row.ttl_ms,
         };
         let body = self.seal(signer, &to, record, counter, &draft)?;
         let row = PendingRow {

@@ -18,6 +18,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rossby_domain::chain::KeyRecord;
@@ -97,6 +98,8 @@ pub(super) struct Draft<'a> {
     pub(super) written_at: Timestamp,
     pub(super) order: u64,
     pub(super) group: Option<GroupId>,
+    /// How long it may wait in a box, in milliseconds; `None` for as long as may be.
+    pub(super) ttl_ms: Option<u64>,
 }
 
 impl Device {
@@ -108,12 +111,27 @@ impl Device {
     /// [`DeviceError::NotConfirmed`], [`DeviceError::Seal`], [`DeviceError::Call`]. Afterwards:
     /// [`DeviceError::Store`].
     pub async fn send(&self, to: &BoxId, content: &Content) -> Result<Sent, DeviceError> {
+        self.send_for(to, content, None).await
+    }
+
+    /// Sends a message as [`Device::send`] does, which the service shall not keep for longer than `ttl` if nobody
+    /// fetches it: counted from when it is stored there, and no longer than the service or its recipient keep it. How
+    /// long the recipient's devices keep it is their own matter, as is what a service does that does not keep to its word.
+    ///
+    /// # Errors
+    /// As [`Device::send`].
+    pub async fn send_for(
+        &self,
+        to: &BoxId,
+        content: &Content,
+        ttl: Option<Duration>,
+    ) -> Result<Sent, DeviceError> {
         check_content(content)?;
         let _one_at_a_time = self.sending.lock().await;
         let signer = self.signer()?;
         self.check_confirmed(to)?;
         let unreachable = self.recipient(to).await?;
-        let order = self.enqueue(&signer, &Conversation::With(*to), &[*to], content)?;
+        let order = self.enqueue(&signer, &Conversation::With(*to), &[*to], content, ttl)?;
         if let Some(error) = unreachable {
             // Nobody was there a moment ago: it would only make them wait.
             return Ok(Sent {
@@ -139,11 +157,24 @@ impl Device {
         group: &GroupId,
         content: &Content,
     ) -> Result<Vec<Sent>, DeviceError> {
+        self.send_to_group_for(group, content, None).await
+    }
+
+    /// The same, of a message that waits for each member no longer than `ttl` ([`Device::send_for`]).
+    ///
+    /// # Errors
+    /// As [`Device::send_to_group`].
+    pub async fn send_to_group_for(
+        &self,
+        group: &GroupId,
+        content: &Content,
+        ttl: Option<Duration>,
+    ) -> Result<Vec<Sent>, DeviceError> {
         check_content(content)?;
         let _one_at_a_time = self.sending.lock().await;
         let signer = self.signer()?;
         let to = self.others_in(group, &signer)?;
-        let order = self.enqueue(&signer, &Conversation::In(*group), &to, content)?;
+        let order = self.enqueue(&signer, &Conversation::In(*group), &to, content, ttl)?;
         let mut sent = self.flush(&signer, &to, Some(order)).await?;
         let _ = self.flush_words(&signer).await;
         to.iter()
@@ -253,7 +284,9 @@ impl Device {
         conversation: &Conversation,
         to: &[BoxId],
         content: &Content,
+        ttl: Option<Duration>,
     ) -> Result<u64, DeviceError> {
+        let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let now = self.environment.clock.now();
         self.store.write(|batch| {
             let written_at = instants::take(batch, now)?;
@@ -270,6 +303,7 @@ impl Device {
                 written_at,
                 order,
                 group,
+                ttl_ms,
             };
             for to in to {
                 self.post(batch, signer, to, &draft)?;
@@ -310,6 +344,7 @@ impl Device {
             chain_version: 0,
             order: draft.order,
             group: draft.group,
+            ttl_ms: draft.ttl_ms,
         };
         if let Some(record) = self.pinned_record(to)? {
             row.body = self.seal(signer, to, &record, counter, draft)?.to_vec();

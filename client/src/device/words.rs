@@ -107,6 +107,7 @@ impl Device {
             written_at: self.environment.clock.now(),
             order,
             group: None,
+            ttl_ms: None,
         };
         self.post(batch, signer, &signer.address.box_id, &draft)
     }

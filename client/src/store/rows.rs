@@ -367,26 +367,46 @@ pub struct PendingRow {
     pub order: u64,
     /// The group that it is said in; `None` if it is for the recipient alone.
     pub group: Option<GroupId>,
+    /// How long it may wait in the recipient's box, in milliseconds; `None` for as long as may be.
+    pub ttl_ms: Option<u64>,
 }
 
 impl Row for PendingRow {
     const TABLE: &'static str = "pending";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     type Key = (BoxId, Counter);
 
     fn of_earlier(version: u8, value: &[u8]) -> Option<Self> {
-        let earlier = (version == 1).then(|| super::decode::<Self, PendingRowV1>(value));
-        let earlier = earlier?.ok()?;
-        Some(Self {
+        match version {
+            1 => {
+                let earlier = super::decode::<Self, PendingRowV1>(value).ok()?;
+                Some(Self::of(earlier, None))
+            }
+            2 => {
+                let (earlier, group) = super::decode::<Self, PendingRowV2>(value).ok()?;
+                Some(Self::of(earlier, group))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl PendingRow {
+    fn of(earlier: PendingRowV1, group: Option<GroupId>) -> Self {
+        Self {
             content: earlier.content,
             written_at: earlier.written_at,
             body: earlier.body,
             chain_version: earlier.chain_version,
             order: earlier.order,
-            group: None,
-        })
+            group,
+            ttl_ms: None,
+        }
     }
 }
+
+/// The same as version 2 had it: nothing was to wait for less than may be.
+pub(super) type PendingRowV2 = (PendingRowV1, Option<GroupId>);
 
 /// The same as version 1 had it: there were no groups.
 #[derive(Serialize, Deserialize)]

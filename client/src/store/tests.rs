@@ -9,8 +9,10 @@ use rossby_seams::random::{OsRandom, SeededRandom};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::rows::{ContactRowV1, PendingRowV1};
+use super::rows::{ContactRowV1, PendingRowV1, PendingRowV2};
 use super::*;
+use crate::envelope::ConversationId;
+use crate::group::GroupId;
 
 fn passphrase() -> Passphrase {
     Passphrase::new("correct horse").unwrap()
@@ -339,7 +341,38 @@ fn what_was_pending_before_there_were_groups_still_goes_to_its_recipient_alone()
         (row.body, row.chain_version, row.order),
         (vec![1, 2, 3], 4, 6)
     );
-    assert_eq!(row.group, None);
+    assert_eq!((row.group, row.ttl_ms), (None, None));
+}
+
+/// The same as the version after that wrote it.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+struct PendingInGroup(PendingRowV2);
+
+impl Row for PendingInGroup {
+    const TABLE: &'static str = PendingRow::TABLE;
+    const VERSION: u8 = 2;
+    type Key = (BoxId, Counter);
+}
+
+#[test]
+fn what_was_pending_before_messages_had_a_time_still_goes_to_its_group() {
+    let home = tempfile::tempdir().unwrap();
+    let store = create(home.path());
+    let conversation = ConversationId::direct(&a_box(1), &a_box(2));
+    let group = Some(GroupId::of(conversation));
+    let earlier = PendingRowV1 {
+        content: crate::crypto::secret::SecretBytes::new(vec![0, 1, 1, 7]),
+        written_at: Timestamp::from_millis(5),
+        body: vec![1, 2, 3],
+        chain_version: 4,
+        order: 6,
+    };
+    let key = (a_box(1), Counter(2));
+    let earlier = PendingInGroup((earlier, group));
+    store.write(|batch| batch.put(&key, &earlier)).unwrap();
+    let row: PendingRow = store.get(&key).unwrap().unwrap();
+    assert_eq!((row.order, row.group, row.ttl_ms), (6, group, None));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::{EnvelopeDigest, Outcome, Reply};
 use crate::dedupe::{Accepted, SenderRow, Verdict};
 use crate::envelope::Envelope;
 use crate::ids::{BoxId, EnvelopeId, Sequence};
-use crate::limits::Limits;
+use crate::limits::{CONTACTS_PERCENT, Limits};
 use crate::outside::is_sealed_for;
 use crate::queue::{Purgeable, expiry_marker, purge};
 use crate::rejection::Rejection;
@@ -33,7 +33,12 @@ const SWEEP_BYTES: u64 = 1024 * 1024;
 ///    sealed for another version of the chain, or for a KEM key that is neither the device's
 ///    current one nor the one before.
 /// 4. `SenderShareFull`, `QueueFull`: what time mends. Expired envelopes at the front of the queue
-///    are purged first if that makes room.
+///    are purged first if that makes room. The last tenth of a queue is kept for contacts: those
+///    whom the box has written to, those whom alone it takes envelopes from, and its own devices.
+///    Only the proposer can tell the first of these ([`Command::EnqueueOfContact`]), so it asks for
+///    room like anybody first, and says so if there is none.
+///
+/// [`Command::EnqueueOfContact`]: super::Command::EnqueueOfContact
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enqueue {
     /// The box it is for.
@@ -42,7 +47,7 @@ pub struct Enqueue {
     pub id: EnvelopeId,
     /// The version of the recipient's chain that it was sealed for.
     pub chain_version: u64,
-    /// How long it may wait, in milliseconds; capped by the box's limit. `None` is that limit.
+    /// How long it may wait, in milliseconds; never longer than the box and the cluster allow. `None` is that.
     pub ttl_ms: Option<u64>,
     /// Tells two texts under one id apart. Computed by the proposer from the fields here.
     pub digest: EnvelopeDigest,
@@ -51,7 +56,13 @@ pub struct Enqueue {
 }
 
 impl Enqueue {
-    pub(crate) fn execute<T: Tables>(self, tables: &mut T, meta: &Meta) -> Result<Reply, T::Error> {
+    /// `written_to`: the recipient has written to the sender.
+    pub(crate) fn execute<T: Tables>(
+        self,
+        tables: &mut T,
+        meta: &Meta,
+        written_to: bool,
+    ) -> Result<Reply, T::Error> {
         let profile = tables.profile(&self.recipient)?;
         let (own, sender) = (&self.recipient, &self.id.sender.box_id);
         let Some(profile) = profile.filter(|p| p.receives_from(own, sender)) else {
@@ -84,7 +95,9 @@ impl Enqueue {
         }
         let mut state = tables.queue_state(&self.recipient)?.unwrap_or_default();
         let purgeable = Purgeable::of(&profile, meta.expiry_clock);
-        let leaving = match self.find_room(tables, &meta.limits, &state, &purgeable)? {
+        let is_contact = written_to || own == sender || profile.allowed.is_some();
+        let room = Room::of(&meta.limits, is_contact);
+        let leaving = match self.find_room(tables, &room, &state, &purgeable)? {
             Ok(leaving) => leaving,
             Err(rejection) => return Ok(Err(rejection)),
         };
@@ -95,7 +108,8 @@ impl Enqueue {
             let sender = tables.sender(&self.recipient, &self.id.sender)?;
             row = sender.unwrap_or_default();
         }
-        let sequence = self.append(tables, meta, state, row)?;
+        let longest_ms = profile.ttl_ms(&meta.limits);
+        let sequence = self.append(tables, meta, longest_ms, state, row)?;
         Ok(Ok(Outcome::Enqueued { sequence }))
     }
 
@@ -104,7 +118,7 @@ impl Enqueue {
     fn find_room<T: Tables>(
         &self,
         tables: &T,
-        limits: &Limits,
+        room: &Room,
         state: &QueueState,
         purgeable: &Purgeable,
     ) -> Result<Result<Vec<Envelope>, Rejection>, T::Error> {
@@ -112,10 +126,10 @@ impl Enqueue {
             envelopes: state.depth,
             bytes: state.bytes,
         };
-        let share = Usage::share_of(limits);
+        let Room { share, all } = room;
         let body = self.body.len() as u64;
         // A sender holds no more than the whole queue: most sends need no look at its other devices.
-        if queue.has_room(body, &share) {
+        if queue.has_room(body, share) && queue.has_room(body, all) {
             return Ok(Ok(Vec::new()));
         }
         let sender = self.id.sender.box_id;
@@ -123,11 +137,7 @@ impl Enqueue {
         for (_, row) in tables.senders_of(&self.recipient, &sender)? {
             own.add(u64::from(row.waiting), row.waiting_bytes);
         }
-        let whole = Usage {
-            envelopes: limits.queue_envelopes.into(),
-            bytes: limits.queue_bytes,
-        };
-        if own.has_room(body, &share) && queue.has_room(body, &whole) {
+        if own.has_room(body, share) && queue.has_room(body, all) {
             return Ok(Ok(Vec::new()));
         }
         let front = tables.envelopes(
@@ -147,9 +157,9 @@ impl Enqueue {
                 own.remove(1, bytes);
             }
         }
-        Ok(if !own.has_room(body, &share) {
+        Ok(if !own.has_room(body, share) {
             Err(Rejection::SenderShareFull)
-        } else if !queue.has_room(body, &whole) {
+        } else if !queue.has_room(body, all) {
             Err(Rejection::QueueFull)
         } else {
             Ok(leaving)
@@ -160,6 +170,7 @@ impl Enqueue {
         self,
         tables: &mut T,
         meta: &Meta,
+        longest_ms: u64,
         mut state: QueueState,
         mut row: SenderRow,
     ) -> Result<Sequence, T::Error> {
@@ -179,10 +190,8 @@ impl Enqueue {
         row.waiting_bytes = row.waiting_bytes.saturating_add(bytes);
         tables.put_sender(&self.recipient, &self.id.sender, &row)?;
 
-        let limit_ms = meta.limits.envelope_ttl_ms;
-        let expires_at = meta
-            .clock
-            .plus_millis(self.ttl_ms.unwrap_or(limit_ms).min(limit_ms));
+        let ttl_ms = self.ttl_ms.unwrap_or(longest_ms).min(longest_ms);
+        let expires_at = meta.clock.plus_millis(ttl_ms);
         let (due_at, due) = expiry_marker(&self.recipient, expires_at);
         tables.add_due(due_at, &due)?;
         let envelope = Envelope {
@@ -204,13 +213,32 @@ struct Usage {
     bytes: u64,
 }
 
+/// How far a sender may fill a queue.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// With all that its box holds of it.
+    share: Usage,
+    /// With all that is in it.
+    all: Usage,
+}
+
+impl Room {
+    fn of(limits: &Limits, is_contact: bool) -> Self {
+        let kept = if is_contact { 0 } else { CONTACTS_PERCENT };
+        Self {
+            share: Usage::part_of(limits, limits.sender_share_percent),
+            all: Usage::part_of(limits, 100 - kept),
+        }
+    }
+}
+
 impl Usage {
-    /// The most that one sender box may hold of a queue.
-    fn share_of(limits: &Limits) -> Self {
-        let percent = u64::from(limits.sender_share_percent.min(100));
+    /// So many hundredths of a queue.
+    fn part_of(limits: &Limits, percent: u8) -> Self {
+        let percent = u64::from(percent.min(100));
         let of = |whole: u64| {
-            let share = u128::from(whole) * u128::from(percent);
-            u64::try_from(share.div_ceil(100)).unwrap_or(whole)
+            let part = u128::from(whole) * u128::from(percent);
+            u64::try_from(part.div_ceil(100)).unwrap_or(whole)
         };
         Self {
             envelopes: of(limits.queue_envelopes.into()),

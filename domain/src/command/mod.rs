@@ -25,6 +25,7 @@ mod open_claim;
 mod place;
 mod release_claim;
 mod remove_identifier;
+mod set_ttl;
 mod update_key;
 mod verify_claim;
 
@@ -56,6 +57,7 @@ pub use open_claim::OpenClaim;
 pub use place::{HISTORY_ROWS, Place};
 pub use release_claim::ReleaseClaim;
 pub use remove_identifier::{DropIdentifier, RemoveIdentifier};
+pub use set_ttl::SetTtl;
 pub use update_key::UpdateKey;
 pub use verify_claim::VerifyClaim;
 
@@ -84,7 +86,9 @@ impl Routed {
         const BOX_ID: usize = 20;
         SMALL
             + match &self.command {
-                Command::Enqueue(enqueue) => enqueue.body.len(),
+                Command::Enqueue(enqueue) | Command::EnqueueOfContact(enqueue) => {
+                    enqueue.body.len()
+                }
                 Command::CreateBox(create) => KEY_RECORD + create.sealed_identifier.len(),
                 Command::UpdateKey(_) | Command::JoinBox(_) => KEY_RECORD,
                 Command::Place(place) => place.change.weight_bytes(),
@@ -149,6 +153,11 @@ pub enum Command {
     DropIdentifier(DropIdentifier),
     /// Takes envelopes from anyone, or from contacts only.
     Accept(Accept),
+    /// The same as [`Self::Enqueue`], from a sender whom the recipient has written to: it may use the room that is kept
+    /// for contacts. Whoever proposes it has seen so in the sender's own box ([`crate::Query::HasHeardFrom`]).
+    EnqueueOfContact(Enqueue),
+    /// Sets how long envelopes may wait in a box.
+    SetTtl(SetTtl),
 }
 
 impl Command {
@@ -159,7 +168,7 @@ impl Command {
         match self {
             Self::CreateBox(command) => Some(command.box_id),
             Self::ActivateBox(command) => Some(command.box_id),
-            Self::Enqueue(command) => Some(command.recipient),
+            Self::Enqueue(command) | Self::EnqueueOfContact(command) => Some(command.recipient),
             Self::Acknowledge(command) => Some(command.device.box_id),
             Self::Block(command) => Some(command.box_id),
             Self::UpdateKey(command) => Some(command.device.box_id),
@@ -169,6 +178,7 @@ impl Command {
             Self::RemoveIdentifier(command) => Some(command.device.box_id),
             Self::DropIdentifier(command) => Some(command.box_id),
             Self::Accept(command) => Some(command.box_id),
+            Self::SetTtl(command) => Some(command.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
             | Self::OfferDevice(_)
@@ -191,7 +201,7 @@ impl Command {
     pub fn awaited_by(&self) -> Option<BoxId> {
         match self {
             Self::ActivateBox(command) => Some(command.box_id),
-            Self::Enqueue(command) => Some(command.recipient),
+            Self::Enqueue(command) | Self::EnqueueOfContact(command) => Some(command.recipient),
             Self::ExtendChain(command) => Some(command.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
@@ -210,6 +220,7 @@ impl Command {
             | Self::ReleaseClaim(_)
             | Self::DropIdentifier(_)
             | Self::Accept(_)
+            | Self::SetTtl(_)
             | Self::Expire(_)
             | Self::Place(_)
             | Self::IssueToken(_)
@@ -320,6 +331,11 @@ pub enum Outcome {
     AcceptChanged {
         /// Whether those are contacts only.
         contacts_only: bool,
+    },
+    /// Envelopes may wait in the box for so long, from the next one on.
+    TtlSet {
+        /// In milliseconds: what was asked for, or what the cluster allows if that is shorter.
+        ttl_ms: u64,
     },
 }
 

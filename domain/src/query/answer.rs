@@ -58,7 +58,7 @@ pub fn answer<T: ReadTables>(
                 bytes: (*max_bytes).into(),
             };
             let expired_by = now.max(meta.expiry_clock);
-            Answer::Page(fetch(tables, expired_by, device, *after, &bounds)?)
+            Answer::Page(fetch(tables, &meta, expired_by, device, *after, &bounds)?)
         }
         Query::Outbox { after, limit, .. } => {
             let now = now.max(meta.clock);
@@ -96,6 +96,9 @@ pub fn answer<T: ReadTables>(
             let claim = tables.claim(&InboxKey::Identifier(*identifier))?;
             let own = claim.filter(|claim| claim.box_id == *box_id);
             Answer::Discoverable(own.map(|own| own.discoverable))
+        }
+        Query::HasHeardFrom { box_id, sender } => {
+            Answer::HasHeardFrom(!tables.senders_of(box_id, sender)?.is_empty())
         }
         Query::JoinTokens => {
             let now = now.max(meta.clock);
@@ -158,16 +161,15 @@ struct Bounds {
 
 fn fetch<T: ReadTables>(
     tables: &T,
+    meta: &Meta,
     expired_by: Timestamp,
     address: &DeviceAddress,
     after: Sequence,
     bounds: &Bounds,
 ) -> Result<Option<Page>, T::Error> {
     let profile = tables.profile(&address.box_id)?;
-    let Some(device) = profile
-        .as_ref()
-        .and_then(|profile| profile.authorised_device(&address.device))
-    else {
+    let profile = profile.unwrap_or_default();
+    let Some(device) = profile.authorised_device(&address.device) else {
         return Ok(None);
     };
     let state = tables.queue_state(&address.box_id)?.unwrap_or_default();
@@ -181,6 +183,7 @@ fn fetch<T: ReadTables>(
         expired_total: state.expired_total,
         cursor: device.cursor,
         last: state.last,
+        ttl_ms: profile.ttl_ms(&meta.limits),
     };
     Ok(Some(Page {
         envelopes,

@@ -90,6 +90,13 @@ pub enum Query {
         /// The box.
         box_id: BoxId,
     },
+    /// Whether a box has ever taken an envelope from another one. (Partition of the first.)
+    HasHeardFrom {
+        /// Whose box it is.
+        box_id: BoxId,
+        /// Who may have written to it.
+        sender: BoxId,
+    },
 }
 
 impl Query {
@@ -143,6 +150,8 @@ pub enum Answer {
     Identifiers(Vec<ProfileIdentifier>),
     /// To [`Query::Discoverable`]: `None` if the box does not have the identifier.
     Discoverable(Option<bool>),
+    /// To [`Query::HasHeardFrom`].
+    HasHeardFrom(bool),
 }
 
 /// A key record and where the asking device stands in the box's queue.
@@ -177,7 +186,7 @@ pub struct Page {
 /// The state of a box's queue, as one device sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct QueueStatus {
-    /// Envelopes in the queue.
+    /// Envelopes in the queue. One that has expired counts until it is purged.
     pub depth: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
@@ -189,6 +198,8 @@ pub struct QueueStatus {
     pub cursor: Sequence,
     /// The sequence given out last.
     pub last: Sequence,
+    /// How long an envelope that comes in now may wait, in milliseconds.
+    pub ttl_ms: u64,
 }
 
 /// A code that waits for the courier, sealed under the cluster's seal key.

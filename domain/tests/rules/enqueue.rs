@@ -1,16 +1,18 @@
 //! Enqueue: how an envelope gets into a queue, and each way in which it does not.
 
 use bytes::Bytes;
+use rossby_domain::command::{Accept, SetTtl};
 use rossby_domain::dedupe::WINDOW;
 use rossby_domain::ids::{Counter, DeviceAddress};
 use rossby_domain::limits::Limits;
 use rossby_domain::tables::Tables as _;
-use rossby_domain::{Answer, Command, Query, Rejection};
+use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
 
 use crate::common;
 use crate::common::device_id;
 use crate::common::world::{
-    DAY_MS, MINUTE_MS, address, box_id, enqueued, letter, short_lived, sized_letter, two_people,
+    DAY_MS, MINUTE_MS, World, address, box_id, enqueued, letter, short_lived, sized_letter,
+    two_people,
 };
 
 #[test]
@@ -208,6 +210,62 @@ fn a_full_queue_is_refused() {
 }
 
 #[test]
+fn the_last_tenth_of_a_queue_is_for_contacts() {
+    let ten = Limits {
+        queue_envelopes: 10,
+        sender_share_percent: 100,
+        ..Limits::default()
+    };
+    let mut world = two_people(ten);
+    world.register(3);
+    for counter in 1..=9 {
+        let sent = world.send(letter(address(1), box_id(2), counter, "hello"));
+        assert_eq!(sent, enqueued(counter));
+    }
+    for stranger in [1, 3] {
+        let tenth = Command::Enqueue(letter(address(stranger), box_id(2), 10, "more"));
+        assert_eq!(world.refused(tenth), Rejection::QueueFull);
+    }
+    // Whom the box has written to, its own devices, and everybody if it hears contacts only.
+    let tenth = || letter(address(3), box_id(2), 10, "an answer");
+    let sent = world.clone().apply(Command::EnqueueOfContact(tenth()));
+    assert_eq!(sent, enqueued(10));
+    let to_itself = letter(address(2), box_id(2), 1, "note");
+    assert_eq!(world.clone().send(to_itself), enqueued(10));
+    let only_3 = Accept {
+        box_id: box_id(2),
+        contacts_only: Some(true),
+        allow: vec![box_id(3)],
+        disallow: Vec::new(),
+    };
+    world.apply(Command::Accept(only_3)).unwrap();
+    assert_eq!(world.send(tenth()), enqueued(10));
+    // Then it is full for contacts too.
+    let eleventh = letter(address(3), box_id(2), 11, "more");
+    let eleventh = Command::EnqueueOfContact(eleventh);
+    assert_eq!(world.refused(eleventh), Rejection::QueueFull);
+}
+
+#[test]
+fn the_last_tenth_counts_bytes_too_and_no_contact_has_more_than_a_share() {
+    let mut world = two_people(Limits {
+        queue_bytes: 100,
+        sender_share_percent: 95,
+        ..Limits::default()
+    });
+    let body = |bytes| Bytes::from(vec![0; bytes]);
+    let first = sized_letter(address(1), box_id(2), 1, body(90));
+    assert_eq!(world.send(first), enqueued(1));
+    let beyond = |bytes| sized_letter(address(1), box_id(2), 2, body(bytes));
+    let refused = world.refused(Command::Enqueue(beyond(1)));
+    assert_eq!(refused, Rejection::QueueFull);
+    let refused = world.refused(Command::EnqueueOfContact(beyond(6)));
+    assert_eq!(refused, Rejection::SenderShareFull);
+    let sent = world.apply(Command::EnqueueOfContact(beyond(5)));
+    assert_eq!(sent, enqueued(2));
+}
+
+#[test]
 fn expired_envelopes_make_room_at_once() {
     let mut world = two_people(Limits {
         queue_envelopes: 4,
@@ -241,6 +299,53 @@ fn a_ttl_is_capped_by_the_limit() {
         envelope.expires_at.millis_since(envelope.enqueued_at),
         30 * DAY_MS
     );
+}
+
+#[test]
+fn the_shortest_of_what_cluster_box_and_sender_want_counts() {
+    let mut world = two_people(Limits::default());
+    let set = |longest_ms| {
+        Command::SetTtl(SetTtl {
+            box_id: box_id(2),
+            longest_ms,
+        })
+    };
+    let mut counter = 0;
+    let mut lives = |world: &mut World, wanted: Option<u64>| {
+        counter += 1;
+        let sent = letter(address(1), box_id(2), counter, "hello");
+        let sent = wanted.map_or(sent.clone(), |ttl_ms| short_lived(sent, ttl_ms));
+        world.send(sent).unwrap();
+        let page = world.page(address(2), counter - 1, 1).unwrap();
+        let life = page.envelopes[0].expires_at.millis_since(world.now);
+        (life, page.status.ttl_ms)
+    };
+    assert_eq!(lives(&mut world, None), (30 * DAY_MS, 30 * DAY_MS));
+    let ttl_ms = DAY_MS;
+    let reply = world.apply(set(Some(DAY_MS)));
+    assert_eq!(reply, Ok(Outcome::TtlSet { ttl_ms }));
+    assert_eq!(lives(&mut world, None), (DAY_MS, DAY_MS));
+    let longer = Some(2 * DAY_MS);
+    assert_eq!(lives(&mut world, longer), (DAY_MS, DAY_MS));
+    let shorter = Some(MINUTE_MS);
+    assert_eq!(lives(&mut world, shorter), (MINUTE_MS, DAY_MS));
+    // Nobody waits longer than the cluster lets them.
+    let ttl_ms = 30 * DAY_MS;
+    for longest_ms in [Some(31 * DAY_MS), None] {
+        let reply = world.apply(set(longest_ms));
+        assert_eq!(reply, Ok(Outcome::TtlSet { ttl_ms }));
+        assert_eq!(lives(&mut world, None), (ttl_ms, ttl_ms));
+    }
+    // What came before keeps what it was given.
+    world.wait(DAY_MS);
+    world.expire_all();
+    assert_eq!(world.inbox(address(2)).len(), 3);
+    let unknown = SetTtl {
+        box_id: box_id(9),
+        longest_ms: None,
+    };
+    let unknown = Command::SetTtl(unknown);
+    assert_eq!(world.refused(unknown), Rejection::UnknownBox);
 }
 
 #[test]

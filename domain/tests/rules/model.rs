@@ -21,7 +21,7 @@ use proptest::test_runner::Config;
 use rossby_domain::chain::{Change, Signer};
 use rossby_domain::command::{
     Accept, Acknowledge, ActivateBox, AddIdentifier, Block, DropIdentifier, Enqueue,
-    EnvelopeDigest, Expire, ExtendChain, JoinBox, ReleaseClaim, RemoveIdentifier,
+    EnvelopeDigest, Expire, ExtendChain, JoinBox, ReleaseClaim, RemoveIdentifier, SetTtl,
 };
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Sequence};
 use rossby_domain::limits::Limits;
@@ -45,7 +45,7 @@ struct Run {
     world: World,
     twin: World,
     model: Model,
-    sent: Vec<(u8, u8, Enqueue)>,
+    sent: Vec<(u8, u8, Enqueue, bool)>,
 }
 
 impl Run {
@@ -114,8 +114,8 @@ impl Run {
             Step::Burst(send, count) => (0..*count).for_each(|_| self.send(send)),
             Step::Retry(index) => {
                 if !self.sent.is_empty() {
-                    let (from, to, sent) = index.get(&self.sent).clone();
-                    self.deliver(from, to, sent);
+                    let (from, to, sent, written_to) = index.get(&self.sent).clone();
+                    self.deliver(from, to, sent, written_to);
                 }
             }
             Step::Acknowledge {
@@ -167,6 +167,18 @@ impl Run {
                     disallow: listed(!*allowed),
                 };
                 assert_eq!(self.apply(Command::Accept(accept)), expected);
+            }
+            Step::SetTtl { by, longest_ms } => {
+                let target = self.model.boxes.get_mut(by).unwrap();
+                target.longest_ttl_ms = *longest_ms;
+                let limit_ms = self.model.limits.envelope_ttl_ms;
+                let ttl_ms = longest_ms.unwrap_or(limit_ms).min(limit_ms);
+                let set = SetTtl {
+                    box_id: box_id(*by),
+                    longest_ms: *longest_ms,
+                };
+                let reply = self.apply(Command::SetTtl(set));
+                assert_eq!(reply, Ok(Outcome::TtlSet { ttl_ms }));
             }
             Step::OpenClaim {
                 seed,
@@ -253,14 +265,19 @@ impl Run {
             digest: EnvelopeDigest::of(&recipient, chain_version, send.ttl_ms, &body),
             body,
         };
-        self.sent.push((send.from, send.to, sent.clone()));
-        self.deliver(send.from, send.to, sent);
+        let again = (send.from, send.to, sent.clone(), send.written_to);
+        self.sent.push(again);
+        self.deliver(send.from, send.to, sent, send.written_to);
     }
 
-    fn deliver(&mut self, from: u8, to: u8, sent: Enqueue) {
+    fn deliver(&mut self, from: u8, to: u8, sent: Enqueue, written_to: bool) {
         self.carry_time();
-        let expected = self.model.send(from, to, &sent);
-        assert_eq!(self.apply(Command::Enqueue(sent)), expected);
+        let expected = self.model.send(from, to, &sent, written_to);
+        let command = match written_to {
+            true => Command::EnqueueOfContact(sent),
+            false => Command::Enqueue(sent),
+        };
+        assert_eq!(self.apply(command), expected);
     }
 
     fn acknowledge(&mut self, seed: u8, device: DeviceAddress, upto: &Index, beyond: u64) {

@@ -1,6 +1,7 @@
 //! The command line of the device side.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use rossby_client::envelope::{MessageId, PER_DEGREE};
@@ -142,6 +143,7 @@ Examples:
   rossby send bob@example.org --file map.png
   rossby send Bob 'The cat' --picture cat.jpg
   rossby send Bob --voice hello.ogg
+  rossby send Bob 'The door code is 4711' --ttl 1h
   rossby send Bob --location 52.5200066,13.404954 --label Alexanderplatz
   echo hello | rossby send Bob -
   rossby send --retry
@@ -149,7 +151,8 @@ Examples:
 Messages have the numbers that rossby inbox and rossby listen show.
 
 What can not be sent now is kept and sent with the next message to the same person, by
---retry, or by rossby inbox; never twice.")]
+--retry, or by rossby inbox; never twice. With --ttl the time counts from when it has reached their box: what nobody
+has fetched by then is gone. It takes nothing back from a device that has it.")]
 pub struct SendArgs {
     /// Name of a contact, phone, email or box id.
     #[arg(value_name = "TO", required_unless_present = "retry")]
@@ -163,7 +166,7 @@ pub struct SendArgs {
     #[command(flatten)]
     pub what: WhatArgs,
     /// Send again what is waiting to be sent.
-    #[arg(long, conflicts_with_all = ["to", "text", "attached", "location", "reply_to"])]
+    #[arg(long, conflicts_with_all = ["to", "text", "attached", "location", "reply_to", "ttl"])]
     pub retry: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -223,6 +226,10 @@ pub struct WhatArgs {
     /// The number of the message that this answers.
     #[arg(long, value_name = "MESSAGE", value_parser = which)]
     pub reply_to: Option<Which>,
+    /// How long it may wait for its recipient's devices: a number with s, m, h or d [default: as long as the service
+    /// and the recipient allow]
+    #[arg(long, value_name = "TIME", value_parser = some_time)]
+    pub ttl: Option<Duration>,
 }
 
 /// `rossby groups`.
@@ -312,6 +319,48 @@ pub struct GroupSendArgs {
 
 fn group_name(text: &str) -> Result<GroupName, GroupError> {
     GroupName::new(text)
+}
+
+/// A time that is not none.
+fn some_time(text: &str) -> Result<Duration, String> {
+    match crate::fleet::duration(text)? {
+        Duration::ZERO => Err("expected more than no time".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// How long messages may wait in a box: `None` for as long as the service allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Longest(pub Option<Duration>);
+
+fn longest(text: &str) -> Result<Longest, String> {
+    /// The service takes no less.
+    const SHORTEST: Duration = Duration::from_secs(60);
+    match text {
+        "default" => Ok(Longest(None)),
+        text => match crate::fleet::duration(text)? {
+            time if time < SHORTEST => Err("expected a minute or more, or default".to_owned()),
+            time => Ok(Longest(Some(time))),
+        },
+    }
+}
+
+/// `rossby box ttl`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rossby box ttl             how long messages may wait now
+  rossby box ttl 7d          no longer than a week
+  rossby box ttl default     as long as the service allows
+
+It holds for what comes from then on: what waits already keeps its time. A sender may ask for less (rossby send --ttl).
+What nobody has fetched in time is gone, and is counted (rossby inbox --status).")]
+pub struct TtlArgs {
+    /// The longest that a message may wait: a number with m, h or d, at least a minute, or default.
+    #[arg(value_name = "TIME", value_parser = longest)]
+    pub longest: Option<Longest>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// Milliseconds of a number of seconds.
@@ -446,6 +495,9 @@ Examples:
 /// `rossby inbox`.
 #[derive(Debug, Args)]
 pub struct InboxArgs {
+    /// Show the state of the queue instead: how much waits, since when, how much has expired. Fetches no message.
+    #[arg(long, conflicts_with_all = ["all", "save"])]
+    pub status: bool,
     /// Show all messages of this device, sent ones too, and not only what is new.
     #[arg(long)]
     pub all: bool,

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::args::InboxArgs;
 use super::open::open;
+use super::queue;
 use super::saving::save_files;
 use super::send::resend_quietly;
 use super::show::{self, Around};
@@ -18,6 +19,9 @@ use crate::output;
 /// Fetches what is new, and shows it.
 pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
     let device = open(&args.device)?;
+    if args.status {
+        return queue::status(&device, args.device.json).await;
+    }
     resend_quietly(&device).await?;
     // What a listener stored and did not come to show.
     let mut new = device.unshown()?;

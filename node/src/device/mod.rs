@@ -25,6 +25,7 @@ mod open;
 mod passphrase;
 mod person;
 mod qr;
+mod queue;
 mod register;
 mod safety;
 mod saving;
@@ -34,12 +35,14 @@ mod whoami;
 
 use clap::Subcommand;
 
+pub use self::args::TtlArgs;
 use self::args::{
     AcceptArgs, AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs,
     GroupsCommand, HistoryArgs, IdentifiersCommand, InboxArgs, KeysCommand, ListenArgs, ReactArgs,
     RegisterArgs, SafetyCommand, SendArgs, WhoAmIArgs,
 };
 pub use self::failure::of_call;
+pub use self::queue::ttl;
 use crate::exit::Failure;
 use crate::runtime;
 

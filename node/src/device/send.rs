@@ -46,11 +46,11 @@ pub async fn say(
             let what = "the message to answer is of another conversation";
             return Err(Failure::new(Exit::Usage, what));
         }
-        return Ok(device.reply(&message, content).await?);
+        return Ok(device.reply_for(&message, content, what.ttl).await?);
     }
     Ok(match conversation {
-        Conversation::With(to) => vec![device.send(to, &content).await?],
-        Conversation::In(group) => device.send_to_group(group, &content).await?,
+        Conversation::With(to) => vec![device.send_for(to, &content, what.ttl).await?],
+        Conversation::In(group) => device.send_to_group_for(group, &content, what.ttl).await?,
     })
 }
 

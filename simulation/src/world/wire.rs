@@ -530,6 +530,7 @@ fn page(message: &Bytes) -> Option<Response> {
             expired_total: status.expired_total,
             cursor: Sequence(status.cursor),
             last: Sequence(status.last),
+            ttl_ms: status.ttl_ms,
         },
     })
 }

@@ -14,6 +14,7 @@ fn draft(content: &Content, written_at: rossby_domain::time::Timestamp) -> Draft
         written_at,
         order: 0,
         group: None,
+        ttl_ms: None,
     }
 }
 

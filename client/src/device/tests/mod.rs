@@ -8,6 +8,7 @@ mod identifiers;
 mod linking;
 mod listening;
 mod office;
+mod queue;
 mod receiving;
 mod registration;
 mod rotating;

@@ -32,6 +32,7 @@ pub struct ModelBox {
     pub blocked: BTreeSet<u8>,
     pub contacts_only: bool,
     pub contacts: BTreeSet<u8>,
+    pub longest_ttl_ms: Option<u64>,
     pub chain_version: u64,
     /// Identifiers that it lists, with the generation of each, or 0.
     pub listed: BTreeMap<u8, u64>,
@@ -289,7 +290,7 @@ impl Model {
         }
     }
 
-    pub fn send(&mut self, from: u8, to: u8, sent: &Enqueue) -> Reply {
+    pub fn send(&mut self, from: u8, to: u8, sent: &Enqueue, written_to: bool) -> Reply {
         let now = self.now;
         let limits = self.limits;
         let target = match self.boxes.get_mut(&to) {
@@ -327,10 +328,15 @@ impl Model {
         if over_share {
             return Err(Rejection::SenderShareFull);
         }
-        if all > whole || all_bytes > limits.queue_bytes {
+        let is_contact = written_to || from == to || target.contacts_only;
+        let kept = |of: u64| if is_contact { 0 } else { of / 10 };
+        let bytes = limits.queue_bytes;
+        if all > whole - kept(whole) || all_bytes > bytes - kept(bytes) {
             return Err(Rejection::QueueFull);
         }
-        let ttl_ms = sent.ttl_ms.unwrap_or(u64::MAX).min(limits.envelope_ttl_ms);
+        let longest_ms = target.longest_ttl_ms.unwrap_or(u64::MAX);
+        let longest_ms = longest_ms.min(limits.envelope_ttl_ms);
+        let ttl_ms = sent.ttl_ms.unwrap_or(u64::MAX).min(longest_ms);
         target.log.push(Letter {
             sent: sent.clone(),
             expires_at: now.plus_millis(ttl_ms),

@@ -47,6 +47,8 @@ pub struct Send {
     pub length: usize,
     pub ttl_ms: Option<u64>,
     pub stale: bool,
+    /// Whether the recipient has written to the sender, as the proposer says.
+    pub written_to: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -86,6 +88,11 @@ pub enum Step {
         contacts_only: Option<bool>,
         other: u8,
         allowed: bool,
+    },
+    /// How long letters may wait.
+    SetTtl {
+        by: u8,
+        longest_ms: Option<u64>,
     },
     OpenClaim {
         seed: u8,
@@ -153,10 +160,10 @@ fn send() -> impl Strategy<Value = Send> {
         0..3_u8,
         length,
         ttl_ms,
-        stale,
+        (stale, any::<bool>()),
     )
         .prop_map(
-            |(from, second, to, step, text, length, ttl_ms, stale)| Send {
+            |(from, second, to, step, text, length, ttl_ms, (stale, written_to))| Send {
                 from,
                 second,
                 to,
@@ -165,6 +172,7 @@ fn send() -> impl Strategy<Value = Send> {
                 length,
                 ttl_ms,
                 stale,
+                written_to,
             },
         )
 }
@@ -191,8 +199,18 @@ pub fn mail() -> impl Strategy<Value = Step> {
                 other,
                 allowed
             }),
+        1 => (BOXES, longest()).prop_map(|(by, longest_ms)| Step::SetTtl { by, longest_ms }),
         2 => devices(),
         6 => time(),
+    ]
+}
+
+fn longest() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![
+        1 => Just(None),
+        1 => Just(Some(MINUTE_MS)),
+        1 => Just(Some(DAY_MS)),
+        1 => Just(Some(100 * DAY_MS)),
     ]
 }
 

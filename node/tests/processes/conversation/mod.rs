@@ -4,6 +4,7 @@ mod devices;
 mod groups;
 mod identifiers;
 mod messages;
+mod queue;
 mod registration;
 mod safety;
 mod trouble;

@@ -151,6 +151,21 @@ impl Cluster {
         cluster
     }
 
+    /// The same, with settings as in a file.
+    pub fn single_with_settings(settings: &str) -> Self {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            folder: folder(),
+        };
+        let file = cluster.path().join("rossby.toml");
+        std::fs::write(&file, settings).expect("no settings");
+        let flags = vec![format!("--config={}", file.display())];
+        cluster.nodes.push(Node::new(cluster.path(), 1, flags));
+        cluster.nodes[0].start();
+        cluster.nodes[0].wait_ready();
+        cluster
+    }
+
     /// A single node that was never started.
     pub fn unborn(id: u64) -> Self {
         let mut cluster = Self {

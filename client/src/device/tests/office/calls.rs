@@ -376,7 +376,8 @@ impl Office {
         let outcomes = request.envelopes.into_iter().map(|envelope| {
             let recipient = box_of(&envelope.recipient_box_id);
             let chain_version = envelope.chain_version;
-            let digest = EnvelopeDigest::of(&recipient, chain_version, None, &envelope.body);
+            let ttl_ms = envelope.ttl_ms;
+            let digest = EnvelopeDigest::of(&recipient, chain_version, ttl_ms, &envelope.body);
             let counter = Counter(envelope.counter);
             let enqueue = command::Enqueue {
                 recipient,
@@ -385,7 +386,7 @@ impl Office {
                     counter,
                 },
                 chain_version,
-                ttl_ms: None,
+                ttl_ms,
                 digest,
                 body: envelope.body,
             };
@@ -467,7 +468,10 @@ impl Office {
             depth: page.status.depth,
             last: page.status.last.0,
             cursor: page.status.cursor.0,
-            ..v1::QueueStatus::default()
+            bytes: page.status.bytes,
+            oldest_at_ms: page.status.oldest.map(|at| at.as_millis()),
+            expired_total: page.status.expired_total,
+            ttl_ms: page.status.ttl_ms,
         };
         let envelopes = envelopes.collect();
         v1::FetchResponse {
@@ -551,6 +555,17 @@ impl Office {
                 };
                 self.apply(Command::Block(block)).unwrap();
                 v1::BlockResponse {}.encode_to_vec()
+            }
+            "SetTtl" => {
+                let request = v1::SetTtlRequest::decode(message).unwrap();
+                let set = command::SetTtl {
+                    box_id: caller()?.box_id,
+                    longest_ms: request.ttl_ms,
+                };
+                match self.apply(Command::SetTtl(set)) {
+                    Ok(Outcome::TtlSet { ttl_ms }) => v1::SetTtlResponse { ttl_ms }.encode_to_vec(),
+                    other => panic!("{other:?}"),
+                }
             }
             "Accept" => {
                 let request = v1::AcceptRequest::decode(message).unwrap();
