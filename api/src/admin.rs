@@ -1,6 +1,7 @@
 //! What an operator may say to a node, over a Unix socket that only the node's user can open.
 
 pub(crate) mod backup;
+mod boxes;
 mod placement;
 mod token;
 mod wire;
@@ -15,9 +16,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 use rossby_domain::ids::{
-    ClusterId, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
+    BoxId, ClusterId, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
 };
 use rossby_domain::placement::{RegionName, SurvivalGoal, TokenWanted};
+use rossby_domain::query::BoxView;
 use rossby_proto::v1;
 use rossby_proto::v1::admin_server::{Admin, AdminServer};
 use rossby_raft::{ClockJump, GroupStatus};
@@ -133,6 +135,7 @@ pub enum MembersProgress {
 }
 
 pub use self::backup::BackupSource;
+pub use self::boxes::{box_view, suspend};
 pub use self::placement::{NewGroup, PlacementView};
 pub use self::token::{IssuedToken, KnownToken};
 pub use self::wire::{group_status, members_answer, members_request};
@@ -353,6 +356,18 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
     async fn revoke_token(&self, node: NodeId) -> Result<(), OperatorError>;
+
+    /// Suspends a box, or lets it send again; whether it was otherwise before.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn suspend_box(&self, box_id: BoxId, suspended: bool) -> Result<bool, OperatorError>;
+
+    /// What an operator may know of a box.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn show_box(&self, box_id: BoxId) -> Result<BoxView, OperatorError>;
 }
 
 /// The admin socket, bound.
@@ -620,5 +635,24 @@ impl Admin for AdminDoor {
         let node = NodeId(request.into_inner().node_id);
         self.0.revoke_token(node).await?;
         Ok(Response::new(v1::RevokeTokenResponse {}))
+    }
+
+    async fn set_suspended(
+        &self,
+        request: Request<v1::SetSuspendedRequest>,
+    ) -> Result<Response<v1::SetSuspendedResponse>, Status> {
+        let request = request.into_inner();
+        let box_id = boxes::named(&request.box_id)?;
+        let changed = self.0.suspend_box(box_id, request.suspended).await?;
+        Ok(Response::new(v1::SetSuspendedResponse { changed }))
+    }
+
+    async fn show_box(
+        &self,
+        request: Request<v1::ShowBoxRequest>,
+    ) -> Result<Response<v1::ShowBoxResponse>, Status> {
+        let box_id = boxes::named(&request.into_inner().box_id)?;
+        let view = self.0.show_box(box_id).await?;
+        Ok(Response::new(boxes::response(&view)))
     }
 }

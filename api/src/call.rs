@@ -52,11 +52,13 @@ pub enum RpcPath {
     GetMap,
     /// Sets how long envelopes may wait in the caller's box.
     SetTtl,
+    /// Reports a box whose mail was unwanted.
+    Report,
 }
 
 impl RpcPath {
     /// Every method, in the order of the `.proto` file.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Register,
         Self::Authorize,
         Self::LookupKey,
@@ -74,6 +76,7 @@ impl RpcPath {
         Self::Subscribe,
         Self::GetMap,
         Self::SetTtl,
+        Self::Report,
     ];
 
     /// The gRPC path, as it stands in the request and in the Hawk MAC.
@@ -97,6 +100,7 @@ impl RpcPath {
             Self::Subscribe => "/rossby.v1.Mailbox/Subscribe",
             Self::GetMap => "/rossby.v1.Mailbox/GetMap",
             Self::SetTtl => "/rossby.v1.Mailbox/SetTtl",
+            Self::Report => "/rossby.v1.Mailbox/Report",
         }
     }
 
@@ -121,6 +125,7 @@ impl RpcPath {
             Self::Subscribe => "Subscribe",
             Self::GetMap => "GetMap",
             Self::SetTtl => "SetTtl",
+            Self::Report => "Report",
         }
     }
 

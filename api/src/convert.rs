@@ -119,6 +119,7 @@ pub fn queue_status(status: &QueueStatus) -> v1::QueueStatus {
         cursor: status.cursor.0,
         last: status.last.0,
         ttl_ms: status.ttl_ms,
+        suspended: status.suspended,
     }
 }
 

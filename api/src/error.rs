@@ -177,6 +177,12 @@ codes! {
         "cannot acknowledge beyond the end of the queue";
     TooManyBlocked, "TOO_MANY_BLOCKED", ResourceExhausted, No,
         "too many blocked boxes";
+    RateLimited, "RATE_LIMITED", ResourceExhausted, Same,
+        "too often; try again later";
+    Suspended, "SUSPENDED", PermissionDenied, Same,
+        "the operator of the service has suspended this box: it can read, but not send";
+    NeverHeardFrom, "NEVER_HEARD_FROM", FailedPrecondition, No,
+        "that box has never written to this one";
     TooManyAllowed, "TOO_MANY_ALLOWED", ResourceExhausted, No,
         "too many contacts to accept from";
 

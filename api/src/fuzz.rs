@@ -147,7 +147,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 28 {
+    match kind % 29 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -215,6 +215,9 @@ pub fn request(data: &[u8]) -> bool {
             })
         }
         25 => message(&bytes, |_: v1::ListIdentifiersRequest| Ok::<_, ()>(())),
+        28 => message(&bytes, |request: v1::ReportRequest| {
+            convert::box_id(&request.box_id)
+        }),
         27 => message(&bytes, |request: v1::SetTtlRequest| {
             request.ttl_ms.ok_or(())
         }),
@@ -567,6 +570,11 @@ mod tests {
         check(26, "accept", &accept);
         let ttl_ms = Some(86_400_000);
         check(27, "set-ttl", &v1::SetTtlRequest { ttl_ms });
+        let report = v1::ReportRequest {
+            box_id: convert::id_bytes(address.box_id.as_bytes()),
+            block: true,
+        };
+        check(28, "report", &report);
         let init = v1::InitClusterRequest {
             cluster_name: "rossby".to_owned(),
             partition_count: 256,

@@ -32,6 +32,7 @@ pub mod mailbox;
 pub mod metrics;
 pub mod peer;
 pub mod placement;
+pub mod rates;
 pub mod reflection;
 pub mod relay;
 pub mod router;

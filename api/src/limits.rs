@@ -30,6 +30,19 @@ pub struct DoorLimits {
     pub hawk_ahead_ms: u64,
     /// Nonces remembered at a time, over all callers.
     pub hawk_nonces: u32,
+    /// Envelopes of one box to another at a time; 0 for no limit.
+    pub envelopes_burst: u32,
+    /// After how long there may be one more, in milliseconds.
+    pub envelopes_every_ms: u64,
+    /// Envelopes of one device in a minute, to whomever; 0 for no limit.
+    pub device_envelopes_per_minute: u32,
+    /// Lookups of one box, by anything but a box's id, at a time; 0 for no limit.
+    pub lookups_burst: u32,
+    /// After how long there may be one more, in milliseconds.
+    pub lookups_every_ms: u64,
+    /// Codes that a network (24 bits of an IPv4 address, 48 of an IPv6 one) may ask for in a day by Register at this node,
+    /// and a box by AddIdentifier; 0 for no limit.
+    pub codes_per_network_per_day: u32,
     /// Subscriptions that a node serves or relays at a time.
     pub subscriptions: u32,
     /// How long a subscription lasts before the device must open it again, in milliseconds. A tenth
@@ -59,6 +72,12 @@ impl Default for DoorLimits {
             // Up to 120 bytes each, 240 MB in all, for each group that the node leads: room for 30,000 calls a
             // second over the window. Devices that sign often take 40 bytes a nonce.
             hawk_nonces: 2_000_000,
+            envelopes_burst: 60,
+            envelopes_every_ms: 1_000,
+            device_envelopes_per_minute: 600,
+            lookups_burst: 6,
+            lookups_every_ms: 10_000,
+            codes_per_network_per_day: 200,
             subscriptions: 20_000,
             subscription_ms: 10 * 60_000,
             subscription_keepalive_ms: 10_000,
@@ -69,6 +88,18 @@ impl Default for DoorLimits {
 }
 
 impl DoorLimits {
+    /// The same, but without rates: for load, and for tests of something else.
+    #[must_use]
+    pub const fn unrated(self) -> Self {
+        Self {
+            envelopes_burst: 0,
+            device_envelopes_per_minute: 0,
+            lookups_burst: 0,
+            codes_per_network_per_day: 0,
+            ..self
+        }
+    }
+
     /// How long a call may take.
     #[must_use]
     pub const fn call_timeout(&self) -> Duration {

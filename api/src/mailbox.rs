@@ -27,6 +27,7 @@ use crate::hawk::{Guard, GuardConfig};
 use crate::limits::DoorLimits;
 use crate::metrics::Metrics;
 use crate::peer::PeerDoor;
+use crate::rates::{Rates, TooOften};
 use crate::router::{Execute, ExecuteError, Executed, Router};
 use crate::rpc;
 use crate::secrets::ClusterSecrets;
@@ -64,6 +65,7 @@ pub struct MailboxService {
     pub(crate) config: MailboxConfig,
     pub(crate) guard: Arc<Guard>,
     pub(crate) places: Places,
+    pub(crate) rates: Rates,
     confirmed: Confirmed,
 }
 
@@ -78,10 +80,12 @@ impl MailboxService {
             ahead_ms: config.limits.hawk_ahead_ms,
             nonces: config.limits.hawk_nonces,
         });
+        let rates = Rates::new(&config.limits);
         Self {
             config,
             guard: Arc::new(guard),
             places,
+            rates,
             confirmed: Confirmed::default(),
         }
     }
@@ -153,6 +157,12 @@ impl MailboxService {
         result
     }
 
+    /// Counts that somebody did something too often; what they are told.
+    pub(crate) fn too_often(&self, too_often: TooOften, code: Code) -> ApiError {
+        self.config.metrics.limited(too_often.limit);
+        ApiError::from(code).with_retry_after(too_often.wait)
+    }
+
     fn check_size(&self, call: &Call) -> Result<(), Failure> {
         let limit = self.config.limits.request_bytes;
         if call.message.len() > usize::try_from(limit).unwrap_or(usize::MAX) {
@@ -189,18 +199,19 @@ impl MailboxService {
             | RpcPath::AddIdentifier
             | RpcPath::RemoveIdentifier
             | RpcPath::ListIdentifiers
-            | RpcPath::SetTtl => self.answer_caller(call).await,
+            | RpcPath::SetTtl
+            | RpcPath::Report => self.answer_caller(call).await,
             RpcPath::Subscribe => Err(ApiError::invalid("this call is a stream").into()),
         }
     }
 
     /// A call that must prove who makes it.
     async fn answer_caller(&self, call: &Call) -> Result<CallReply, Failure> {
-        let caller = self.authenticate(call).await?;
+        let (caller, standing) = self.authenticate_at(call).await?;
         let from = caller.address();
         let message = match call.path {
             RpcPath::LookupKey => Box::pin(rpc::lookup_key(self, from, call)).await?,
-            RpcPath::Send => rpc::send(self, from, call).await?,
+            RpcPath::Send => rpc::send(self, from, &standing, call).await?,
             RpcPath::Fetch => rpc::fetch(self, from, call).await?,
             RpcPath::Acknowledge => rpc::acknowledge(self, from, call).await?,
             RpcPath::Block => Box::pin(rpc::block(self, from, call)).await?,
@@ -211,6 +222,7 @@ impl MailboxService {
             RpcPath::RemoveIdentifier => Box::pin(rpc::remove_identifier(self, from, call)).await?,
             RpcPath::ListIdentifiers => Box::pin(rpc::list_identifiers(self, from, call)).await?,
             RpcPath::SetTtl => Box::pin(rpc::set_ttl(self, from, call)).await?,
+            RpcPath::Report => Box::pin(rpc::report(self, from, call)).await?,
             RpcPath::Register
             | RpcPath::Authorize
             | RpcPath::JoinBox

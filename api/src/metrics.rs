@@ -13,6 +13,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use crate::call::RpcPath;
 use crate::error::Code;
+use crate::rates::Limit;
 
 /// What calls are told apart by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,6 +66,18 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
+/// What was done too often.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    limit: &'static str,
+}
+
+/// What an operator did.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ActLabel {
+    act: &'static str,
+}
+
 /// Where a method's usual calls are counted.
 #[derive(Debug)]
 struct Usual {
@@ -86,6 +99,9 @@ pub struct Metrics {
     subscriptions: Gauge,
     subscription_wakes: Counter,
     subscriptions_ended: Family<ReasonLabel, Counter>,
+    limited: Family<LimitLabel, Counter>,
+    spam_reports: Counter,
+    suspensions: Family<ActLabel, Counter>,
 }
 
 impl Metrics {
@@ -150,7 +166,42 @@ impl Metrics {
                 "Subscriptions that have ended, by reason",
                 Family::default(),
             ),
+            limited: figure(
+                registry,
+                "rossby_rate_limited",
+                "Envelopes, lookups and codes that were refused because of a rate at the doors, by limit",
+                Family::default(),
+            ),
+            spam_reports: figure(
+                registry,
+                "rossby_spam_reports",
+                "Reports of unwanted mail that were counted: one for each two boxes",
+                Counter::default(),
+            ),
+            suspensions: figure(
+                registry,
+                "rossby_suspensions",
+                "Orders of operators by which boxes were suspended, or not any more",
+                Family::default(),
+            ),
         })
+    }
+
+    /// Something was done too often.
+    pub fn limited(&self, limit: Limit) {
+        let limit = limit.as_str();
+        self.limited.get_or_create(&LimitLabel { limit }).inc();
+    }
+
+    /// A report of a box was counted.
+    pub fn reported(&self) {
+        self.spam_reports.inc();
+    }
+
+    /// A box was suspended, or lets send again.
+    pub fn suspension_set(&self, suspended: bool) {
+        let act = if suspended { "suspend" } else { "unsuspend" };
+        self.suspensions.get_or_create(&ActLabel { act }).inc();
     }
 
     /// A subscription began.

@@ -75,6 +75,8 @@ pub fn apply<T: Tables>(
         Command::DropIdentifier(command) => command.execute(tables),
         Command::Accept(command) => command.execute(tables, &meta),
         Command::SetTtl(command) => command.execute(tables, &meta),
+        Command::Suspend(command) => command.execute(tables),
+        Command::CountReport(command) => command.execute(tables),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;

@@ -33,6 +33,7 @@ pub mod profile;
 pub mod query;
 mod queue;
 pub mod rejection;
+pub mod report;
 pub mod restored;
 pub mod statement;
 pub mod tables;

@@ -79,6 +79,8 @@ pub struct Profile {
     pub allowed: Option<BTreeSet<BoxId>>,
     /// The longest that an envelope may wait in it, in milliseconds, if its owner wants it shorter than the cluster does.
     pub longest_ttl_ms: Option<u64>,
+    /// Whether the operator lets it send nothing.
+    pub suspended: bool,
 }
 
 impl Profile {

@@ -223,7 +223,7 @@ impl Versioned for Profile {
 
     /// Version 1 ended before the identifiers that are on their way out, as if there were none, and as if anyone
     /// could send to every box. Version 2 ended before how long its owner lets envelopes wait, as if that were as
-    /// long as the cluster does.
+    /// long as the cluster does, and as if no box were suspended.
     fn upgrade(version: u8, body: &[u8]) -> Result<Self, CodecError> {
         let missing = match version {
             1 => PROFILE_BEYOND_1,
@@ -239,7 +239,7 @@ impl Versioned for Profile {
     }
 
     fn downgrade(&self) -> Option<Result<Vec<u8>, CodecError>> {
-        let says_2 = self.longest_ttl_ms.is_none();
+        let says_2 = self.longest_ttl_ms.is_none() && !self.suspended;
         let says_1 = says_2 && self.leaving.is_empty() && self.allowed.is_none();
         let (version, missing) = match (says_1, says_2) {
             (true, _) => (1, PROFILE_BEYOND_1),
@@ -254,10 +254,10 @@ impl Versioned for Profile {
     }
 }
 
-/// What stands in a [`Profile`] behind what version 1 has, if it says nothing: an empty set, and nothing twice.
-const PROFILE_BEYOND_1: &[u8] = &[0, 0, 0];
+/// What stands in a [`Profile`] behind what version 1 has, if it says nothing: an empty set, nothing twice, and no.
+const PROFILE_BEYOND_1: &[u8] = &[0, 0, 0, 0];
 /// The same behind what version 2 has.
-const PROFILE_BEYOND_2: &[u8] = &[0];
+const PROFILE_BEYOND_2: &[u8] = &[0, 0];
 
 impl Versioned for Meta {
     const VERSION: u8 = 2;
@@ -661,9 +661,10 @@ mod tests {
             assert_eq!(bytes[0], 2);
             assert_eq!(decode_value::<Profile>(&bytes), Ok(changed));
         }
-        for plain in [for_contacts, Profile::default()] {
+        for (plain, longest_ttl_ms) in [(for_contacts, Some(7)), (Profile::default(), None)] {
             let newest = Profile {
-                longest_ttl_ms: Some(7),
+                longest_ttl_ms,
+                suspended: longest_ttl_ms.is_none(),
                 ..plain
             };
             let bytes = encode_value(&newest).unwrap();

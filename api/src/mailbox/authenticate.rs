@@ -42,12 +42,20 @@ pub(crate) struct Standing {
     pub generation: u64,
 }
 
-impl MailboxService {
-    /// Proves who makes a call.
-    pub(super) async fn authenticate(&self, call: &Call) -> Result<Caller, Failure> {
-        self.authenticate_at(call).await.map(|(caller, _)| caller)
+impl Standing {
+    /// Refuses if the caller's box is suspended, as this node knows it, which led its group a moment ago.
+    pub fn check_may_send(&self, caller: &DeviceAddress) -> Result<(), Failure> {
+        let query = Query::IsSuspended(caller.box_id);
+        match self.led.group.read_local(self.partition, &query) {
+            Ok(Answer::IsSuspended(false)) => Ok(()),
+            Ok(Answer::IsSuspended(true)) => Err(Code::Suspended.into()),
+            Ok(_) => Err(unexpected_answer("IsSuspended").into()),
+            Err(error) => Err(Failure::of_read(self.led.group.id(), error)),
+        }
     }
+}
 
+impl MailboxService {
     /// Proves who makes a call, and says where that was checked.
     pub(super) async fn authenticate_at(&self, call: &Call) -> Result<(Caller, Standing), Failure> {
         let header = call.authorization.as_deref().ok_or(Code::Unauthenticated)?;

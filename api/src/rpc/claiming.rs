@@ -12,6 +12,7 @@ use crate::call::Call;
 use crate::courier::Kind;
 use crate::error::{ApiError, Code};
 use crate::mailbox::{MailboxService, unexpected_outcome};
+use crate::rates::Asker;
 use crate::secrets::SealPurpose;
 
 /// Refuses an identifier that no courier reaches, before anything is promised.
@@ -28,6 +29,12 @@ pub(super) fn check_reach(
         Kind::Email => "this service can't send codes by email; register a phone number",
     };
     Err(ApiError::from(Code::NoCourier).with_detail(detail))
+}
+
+/// Counts that somebody asks for a code, in a box or from a network. Where a call comes from is not always known.
+pub(super) fn count_code(service: &MailboxService, asker: Option<Asker>) -> Result<(), ApiError> {
+    let counted = asker.map_or(Ok(()), |asker| service.rates.code(asker));
+    counted.map_err(|too_often| service.too_often(too_often, Code::TooManyCodes))
 }
 
 /// The identifier as a box lists it: the service can read it, its tables can't.

@@ -24,6 +24,7 @@ pub(crate) async fn lookup_key(
     call: &Call,
 ) -> Result<Bytes, Failure> {
     let request: v1::LookupKeyRequest = convert::decode(&call.message)?;
+    count(service, &caller.box_id, request.by.as_ref())?;
     let device = match &request.by {
         Some(By::DeviceId(bytes)) => Some(convert::device_id(bytes)?),
         _ => None,
@@ -42,6 +43,16 @@ pub(crate) async fn lookup_key(
         key_record: record.encode().into(),
         next_counter: next_counter.0,
     }))
+}
+
+/// Counts a lookup in the directory. A box id is nothing that can be guessed: who knows one was told it, by a letter, by
+/// a group or by its owner, and must be able to read and answer however many write at once.
+fn count(service: &MailboxService, caller: &BoxId, by: Option<&By>) -> Result<(), ApiError> {
+    if let Some(By::BoxId(_)) = by {
+        return Ok(());
+    }
+    let counted = service.rates.lookup(caller);
+    counted.map_err(|too_often| service.too_often(too_often, Code::RateLimited))
 }
 
 /// The box that is meant; where nobody is found, a box that nobody has, to be looked for in vain.

@@ -22,7 +22,7 @@ use rossby_proto::v1::send_outcome::Result as WireResult;
 use crate::call::Call;
 use crate::convert;
 use crate::error::{ApiError, Code};
-use crate::mailbox::{Failure, MailboxService, unexpected_outcome};
+use crate::mailbox::{Failure, MailboxService, Standing, unexpected_outcome};
 use crate::router::Proposed;
 
 /// The number of `envelopes` in `SendRequest`.
@@ -40,10 +40,18 @@ struct Outgoing {
 pub(crate) async fn send(
     service: &MailboxService,
     caller: DeviceAddress,
+    standing: &Standing,
     call: &Call,
 ) -> Result<Bytes, Failure> {
     let envelopes = parse(service, &call.message)?;
-    let mut fates: Vec<Option<Fate>> = envelopes.iter().map(|_| None).collect();
+    // What a box's devices tell each other harms nobody.
+    if envelopes.iter().any(|it| it.recipient != caller.box_id) {
+        standing.check_may_send(&caller)?;
+    }
+    let mut fates: Vec<Option<Fate>> = envelopes
+        .iter()
+        .map(|envelope| rated(service, caller, envelope))
+        .collect();
     let parcels = parcels(service, &envelopes, &mut fates);
     // With one group only, its failure is the call's.
     let sole = parcels.len() == 1;
@@ -94,6 +102,14 @@ fn parse(service: &MailboxService, message: &Bytes) -> Result<Vec<Outgoing>, Api
     request.envelopes.into_iter().map(parse_one).collect()
 }
 
+/// What becomes of an envelope that is one too many for now. That is its fate before anything of its recipient is looked
+/// at.
+fn rated(service: &MailboxService, caller: DeviceAddress, envelope: &Outgoing) -> Option<Fate> {
+    let counted = service.rates.envelope(&caller, &envelope.recipient);
+    let refused = |too_often| service.too_often(too_often, Code::RateLimited);
+    counted.err().map(|too_often| Err(refused(too_often)))
+}
+
 /// The envelopes for one group: where in the request each stands.
 struct Parcel<'a> {
     group: GroupId,
@@ -130,6 +146,9 @@ fn parcels(
     let limit_bytes = service.config.limits.envelope_bytes;
     let mut parcels: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
     for (position, (envelope, fate)) in envelopes.iter().zip(fates).enumerate() {
+        if fate.is_some() {
+            continue;
+        }
         let Outgoing { recipient, wire } = envelope;
         let home = service.home(recipient);
         let home = home.and_then(|home| home.ok_or_else(|| Code::UnknownRecipient.into()));

@@ -24,6 +24,7 @@ use rossby_domain::claim::CodeMac;
 use rossby_domain::identifier::{Identifier, IdentifierHash};
 use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_domain::mac::hmac_sha256;
+use rossby_domain::report::ReportMark;
 use rossby_domain::wire::Writer;
 use rossby_seams::random::{Random, RandomError};
 use zeroize::Zeroizing;
@@ -156,6 +157,12 @@ impl ClusterSecrets {
     #[must_use]
     pub fn code_mac(&self, identifier: &IdentifierHash, box_id: &BoxId, code: &str) -> CodeMac {
         CodeMac::of(self.pepper.current().bytes(), identifier, box_id, code)
+    }
+
+    /// What stands for one box's report of another.
+    #[must_use]
+    pub fn report_mark(&self, reported: &BoxId, reporter: &BoxId) -> ReportMark {
+        ReportMark::of(self.pepper.current().bytes(), reported, reporter)
     }
 
     /// The token that a device is given.

@@ -11,11 +11,12 @@ use rossby_api::admin::{
     AdminListener, BackupSource, InitPlan, IssuedToken, KnownToken, MadeCluster, MembersOrder,
     MembersProgress, NewGroup, NodeStatus, Operator, OperatorError, PlacementView, Standing,
 };
-use rossby_domain::ids::{GroupId, MapVersion, NodeId, PartitionId};
+use rossby_domain::ids::{BoxId, GroupId, MapVersion, NodeId, PartitionId};
 use rossby_domain::placement::{
     ClusterMap, JoinAttempt, JoinToken, RegionName, SurvivalGoal, TokenRegion, TokenUse,
     TokenWanted,
 };
+use rossby_domain::query::BoxView;
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 use rossby_proto::v1::admin_client::AdminClient;
@@ -185,6 +186,14 @@ impl Operator for Node {
             NodeId(5) => Ok(()),
             node => Err(OperatorError::Refused(format!("node {node} has joined"))),
         }
+    }
+
+    async fn suspend_box(&self, _: BoxId, suspended: bool) -> Result<bool, OperatorError> {
+        Ok(suspended)
+    }
+
+    async fn show_box(&self, _: BoxId) -> Result<BoxView, OperatorError> {
+        Err(OperatorError::Refused("there is no such box".to_owned()))
     }
 }
 

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod abuse;
 mod across;
 mod admin;
 mod attacks;

@@ -49,7 +49,7 @@ pub use self::refusal::{Refusal, Retry};
 use self::route::{Route, Tries};
 pub use self::rpc::{
     Accept, Acknowledge, AddIdentifier, Authorize, Block, ExtendChain, Fetch, GetMap, JoinBox,
-    ListIdentifiers, LookupKey, Register, RemoveIdentifier, Rpc, Send as SendRpc, SetTtl,
+    ListIdentifiers, LookupKey, Register, RemoveIdentifier, Report, Rpc, Send as SendRpc, SetTtl,
     Subscribe, UpdateKey,
 };
 pub use self::server::{AddressError, ServerAddress};

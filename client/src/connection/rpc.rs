@@ -63,4 +63,6 @@ rpcs! {
     GetMap: GetMapRequest -> GetMapResponse;
     /// Sets how long envelopes may wait in the box.
     SetTtl: SetTtlRequest -> SetTtlResponse;
+    /// Reports a box whose mail was unwanted.
+    Report: ReportRequest -> ReportResponse;
 }

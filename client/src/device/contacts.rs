@@ -8,7 +8,7 @@ use rossby_domain::time::Timestamp;
 use rossby_proto::v1::{self, lookup_key_request::By};
 
 use super::{Device, DeviceError, box_from_wire, withdrawing};
-use crate::connection::{Block, LookupKey};
+use crate::connection::{Block, LookupKey, Report};
 use crate::envelope::ChainPoint;
 use crate::registering;
 use crate::store::{
@@ -287,6 +287,30 @@ impl Device {
         self.connection
             .call::<Block>(&request, Some(&signer))
             .await?;
+        self.note_blocked(box_id, blocked)
+    }
+
+    /// Reports a box that has written to this one, and whose mail was unwanted; blocks it too, if so wanted. The service
+    /// counts it once, and its operator learns how many boxes have reported that one, but not what was written. The
+    /// box that is reported learns nothing.
+    ///
+    /// # Errors
+    /// [`DeviceError::Call`], with `NEVER_HEARD_FROM` for a box that never wrote to this one.
+    pub async fn report(&self, box_id: &BoxId, block: bool) -> Result<(), DeviceError> {
+        let signer = self.signer()?;
+        let request = v1::ReportRequest {
+            box_id: Bytes::copy_from_slice(box_id.as_bytes()),
+            block,
+        };
+        let reporting = self.connection.call::<Report>(&request, Some(&signer));
+        reporting.await?;
+        match block {
+            true => self.note_blocked(box_id, true),
+            false => Ok(()),
+        }
+    }
+
+    fn note_blocked(&self, box_id: &BoxId, blocked: bool) -> Result<(), DeviceError> {
         self.store.write(|batch| {
             if let Some(mut row) = batch.get::<ContactRow>(box_id)? {
                 row.blocked = blocked;

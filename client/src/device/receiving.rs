@@ -35,6 +35,8 @@ pub struct QueueStatus {
     pub cursor: Sequence,
     /// How long an envelope that comes in now may wait.
     pub ttl: Duration,
+    /// Whether the service's operator has suspended the box: it can read, but not send.
+    pub suspended: bool,
 }
 
 /// What receiving brought.
@@ -427,5 +429,6 @@ pub(super) fn status_of(status: Option<v1::QueueStatus>) -> QueueStatus {
         last: Sequence(status.last),
         cursor: Sequence(status.cursor),
         ttl: Duration::from_millis(status.ttl_ms),
+        suspended: status.suspended,
     }
 }

@@ -117,6 +117,7 @@ impl Device {
     /// Sends a message as [`Device::send`] does, which the service shall not keep for longer than `ttl` if nobody
     /// fetches it: counted from when it is stored there, and no longer than the service or its recipient keep it. How
     /// long the recipient's devices keep it is their own matter, as is what a service does that does not keep to its word.
+    /// The copy for this box's other devices waits as long as may be.
     ///
     /// # Errors
     /// As [`Device::send`].

@@ -12,6 +12,7 @@ mod admit;
 mod adopt;
 mod block;
 mod claim_device;
+mod count_report;
 mod create_box;
 mod enqueue;
 mod expire;
@@ -26,6 +27,7 @@ mod place;
 mod release_claim;
 mod remove_identifier;
 mod set_ttl;
+mod suspend;
 mod update_key;
 mod verify_claim;
 
@@ -45,6 +47,7 @@ pub use admit::{Admit, IssueToken, RevokeToken};
 pub use adopt::Adopt;
 pub use block::Block;
 pub use claim_device::ClaimDevice;
+pub use count_report::CountReport;
 pub use create_box::CreateBox;
 pub use enqueue::Enqueue;
 pub use expire::Expire;
@@ -58,6 +61,7 @@ pub use place::{HISTORY_ROWS, Place};
 pub use release_claim::ReleaseClaim;
 pub use remove_identifier::{DropIdentifier, RemoveIdentifier};
 pub use set_ttl::SetTtl;
+pub use suspend::Suspend;
 pub use update_key::UpdateKey;
 pub use verify_claim::VerifyClaim;
 
@@ -158,6 +162,10 @@ pub enum Command {
     EnqueueOfContact(Enqueue),
     /// Sets how long envelopes may wait in a box.
     SetTtl(SetTtl),
+    /// Suspends a box, or lets it send again.
+    Suspend(Suspend),
+    /// Counts a report of a box.
+    CountReport(CountReport),
 }
 
 impl Command {
@@ -179,6 +187,8 @@ impl Command {
             Self::DropIdentifier(command) => Some(command.box_id),
             Self::Accept(command) => Some(command.box_id),
             Self::SetTtl(command) => Some(command.box_id),
+            Self::Suspend(command) => Some(command.box_id),
+            Self::CountReport(command) => Some(command.box_id),
             Self::Adopt(_)
             | Self::ClaimDevice(_)
             | Self::OfferDevice(_)
@@ -221,6 +231,8 @@ impl Command {
             | Self::DropIdentifier(_)
             | Self::Accept(_)
             | Self::SetTtl(_)
+            | Self::Suspend(_)
+            | Self::CountReport(_)
             | Self::Expire(_)
             | Self::Place(_)
             | Self::IssueToken(_)
@@ -336,6 +348,16 @@ pub enum Outcome {
     TtlSet {
         /// In milliseconds: what was asked for, or what the cluster allows if that is shorter.
         ttl_ms: u64,
+    },
+    /// The box is suspended, or not, as asked.
+    SuspensionSet {
+        /// Whether it was otherwise before.
+        changed: bool,
+    },
+    /// The report is counted, by this or an earlier try.
+    ReportCounted {
+        /// Whether it was not before.
+        first: bool,
     },
 }
 

@@ -1,7 +1,8 @@
 //! Answering.
 
 use super::{
-    Answer, BoxStateAnswer, KeyRecordAnswer, OutboxItem, Page, PendingBox, Query, QueueStatus,
+    Answer, BoxStateAnswer, BoxView, KeyRecordAnswer, OutboxItem, Page, PendingBox, Query,
+    QueueStatus, REPORTS_COUNTED,
 };
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
@@ -100,6 +101,11 @@ pub fn answer<T: ReadTables>(
         Query::HasHeardFrom { box_id, sender } => {
             Answer::HasHeardFrom(!tables.senders_of(box_id, sender)?.is_empty())
         }
+        Query::IsSuspended(box_id) => {
+            let profile = tables.profile(box_id)?;
+            Answer::IsSuspended(profile.is_some_and(|profile| profile.suspended))
+        }
+        Query::BoxView(box_id) => Answer::BoxView(box_view(tables, &meta, box_id)?),
         Query::JoinTokens => {
             let now = now.max(meta.clock);
             Answer::JoinTokens(tables.admissions()?.tokens(now))
@@ -137,6 +143,34 @@ fn box_state<T: ReadTables>(
     Ok(Some(BoxStateAnswer {
         record,
         active: profile.active,
+    }))
+}
+
+fn box_view<T: ReadTables>(
+    tables: &T,
+    meta: &Meta,
+    box_id: &BoxId,
+) -> Result<Option<BoxView>, T::Error> {
+    let Some(profile) = tables.profile(box_id)? else {
+        return Ok(None);
+    };
+    let state = tables.queue_state(box_id)?.unwrap_or_default();
+    let front = tables.envelopes(box_id, state.purged_upto, 1, 0)?;
+    let count = |found: usize| u32::try_from(found).unwrap_or(u32::MAX);
+    let devices = profile.devices.values().filter(|it| it.authorised);
+    let verified = profile.identifiers.iter();
+    let verified = verified.filter(|it| it.generation.is_some());
+    Ok(Some(BoxView {
+        active: profile.active,
+        suspended: profile.suspended,
+        devices: count(devices.count()),
+        identifiers: count(verified.count()),
+        reports: tables.count_reports(box_id, REPORTS_COUNTED)?,
+        depth: state.depth,
+        bytes: state.bytes,
+        oldest: front.first().map(|envelope| envelope.enqueued_at),
+        expired_total: state.expired_total,
+        ttl_ms: profile.ttl_ms(&meta.limits),
     }))
 }
 
@@ -184,6 +218,7 @@ fn fetch<T: ReadTables>(
         cursor: device.cursor,
         last: state.last,
         ttl_ms: profile.ttl_ms(&meta.limits),
+        suspended: profile.suspended,
     };
     Ok(Some(Page {
         envelopes,

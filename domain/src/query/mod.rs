@@ -97,6 +97,10 @@ pub enum Query {
         /// Who may have written to it.
         sender: BoxId,
     },
+    /// Whether a box is suspended.
+    IsSuspended(BoxId),
+    /// What an operator may know of a box.
+    BoxView(BoxId),
 }
 
 impl Query {
@@ -152,7 +156,39 @@ pub enum Answer {
     Discoverable(Option<bool>),
     /// To [`Query::HasHeardFrom`].
     HasHeardFrom(bool),
+    /// To [`Query::IsSuspended`].
+    IsSuspended(bool),
+    /// To [`Query::BoxView`]: `None` for no such box.
+    BoxView(Option<BoxView>),
 }
+
+/// A box as an operator sees it: counts, and neither whose it is nor with whom it speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoxView {
+    /// Whether it is authorised.
+    pub active: bool,
+    /// Whether it may send nothing.
+    pub suspended: bool,
+    /// Devices that may use it.
+    pub devices: u32,
+    /// Verified identifiers.
+    pub identifiers: u32,
+    /// How many boxes have reported it, up to [`REPORTS_COUNTED`].
+    pub reports: u32,
+    /// Envelopes in its queue.
+    pub depth: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// When the oldest was enqueued.
+    pub oldest: Option<Timestamp>,
+    /// Envelopes that expired unread.
+    pub expired_total: u64,
+    /// How long an envelope that comes in now may wait, in milliseconds.
+    pub ttl_ms: u64,
+}
+
+/// More reports than these are not counted for a [`BoxView`].
+pub const REPORTS_COUNTED: u32 = 10_000;
 
 /// A key record and where the asking device stands in the box's queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,6 +236,8 @@ pub struct QueueStatus {
     pub last: Sequence,
     /// How long an envelope that comes in now may wait, in milliseconds.
     pub ttl_ms: u64,
+    /// Whether the box may send nothing.
+    pub suspended: bool,
 }
 
 /// A code that waits for the courier, sealed under the cluster's seal key.

@@ -12,6 +12,7 @@ use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, DeviceId, MapVersion, Sequence};
 use crate::placement::{Admissions, ClusterMap, MapHistoryRow};
 use crate::profile::{Intent, Profile};
+use crate::report::ReportMark;
 use crate::time::Timestamp;
 
 /// A partition's tables in memory.
@@ -32,6 +33,7 @@ pub struct MemoryTables {
     map: Option<ClusterMap>,
     map_changes: BTreeMap<MapVersion, MapHistoryRow>,
     admissions: Admissions,
+    reports: BTreeSet<(BoxId, ReportMark)>,
 }
 
 /// A rule of a table that its caller broke.
@@ -225,6 +227,16 @@ impl ReadTables for MemoryTables {
     fn admissions(&self) -> Result<Admissions, Self::Error> {
         Ok(self.admissions.clone())
     }
+
+    fn has_report(&self, box_id: &BoxId, mark: &ReportMark) -> Result<bool, Self::Error> {
+        Ok(self.reports.contains(&(*box_id, *mark)))
+    }
+
+    fn count_reports(&self, box_id: &BoxId, limit: u32) -> Result<u32, Self::Error> {
+        let of_box = self.reports.iter().filter(|(of, _)| of == box_id);
+        let found = of_box.take(count(limit)).count();
+        Ok(u32::try_from(found).unwrap_or(u32::MAX))
+    }
 }
 
 impl Tables for MemoryTables {
@@ -385,6 +397,11 @@ impl Tables for MemoryTables {
 
     fn put_admissions(&mut self, admissions: &Admissions) -> Result<(), Self::Error> {
         self.admissions = admissions.clone();
+        Ok(())
+    }
+
+    fn add_report(&mut self, box_id: &BoxId, mark: &ReportMark) -> Result<(), Self::Error> {
+        self.reports.insert((*box_id, *mark));
         Ok(())
     }
 }

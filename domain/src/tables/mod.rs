@@ -21,6 +21,7 @@
 //! | 13 | map | nothing | [`ClusterMap`] | read, put |
 //! | 14 | map history | version | [`MapHistoryRow`] | append, read, delete |
 //! | 15 | admissions | nothing | [`Admissions`] | read, put |
+//! | 16 | reports | box, [`ReportMark`] | nothing | read, insert, count |
 //!
 //! Prefixes, key encodings and the versions of values are in `storage` (`store/rows.rs`); keys sort
 //! as this table writes them, numbers big-endian.
@@ -39,6 +40,7 @@ use crate::ids::{BoxId, DeviceAddress, DeviceId, Epoch, MapVersion, Sequence};
 use crate::limits::Limits;
 use crate::placement::{Admissions, ClusterMap, MapHistoryRow};
 use crate::profile::{Intent, Profile};
+use crate::report::ReportMark;
 use crate::restored::Restored;
 use crate::time::Timestamp;
 
@@ -219,6 +221,10 @@ pub trait ReadTables {
     -> Result<Vec<MapHistoryRow>, Self::Error>;
     /// admissions: none if they were never put.
     fn admissions(&self) -> Result<Admissions, Self::Error>;
+    /// reports: whether a box has this report.
+    fn has_report(&self, box_id: &BoxId, mark: &ReportMark) -> Result<bool, Self::Error>;
+    /// reports: how many a box has, up to `limit`.
+    fn count_reports(&self, box_id: &BoxId, limit: u32) -> Result<u32, Self::Error>;
 }
 
 /// Changing a partition's tables.
@@ -303,4 +309,6 @@ pub trait Tables: ReadTables {
     fn delete_map_change(&mut self, version: MapVersion) -> Result<(), Self::Error>;
     /// admissions.
     fn put_admissions(&mut self, admissions: &Admissions) -> Result<(), Self::Error>;
+    /// reports: idempotent.
+    fn add_report(&mut self, box_id: &BoxId, mark: &ReportMark) -> Result<(), Self::Error>;
 }

@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod abuse;
 mod chain;
 mod common;
 mod devices;

@@ -14,6 +14,7 @@ use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, MapVersion, Sequence};
 use rossby_domain::limits::Limits;
 use rossby_domain::placement::{Admissions, ClusterMap, MapHistoryRow};
 use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::report::ReportMark;
 use rossby_domain::tables::{
     DueKey, InboxKey, MemoryTables, MemoryTablesError, Meta, OutboxRow, QueueState, ReadTables,
     Tables,
@@ -75,6 +76,8 @@ noting! {
         cluster_map() -> Option<ClusterMap>;
         map_changes(after: MapVersion, limit: u32) -> Vec<MapHistoryRow>;
         admissions() -> Admissions;
+        has_report(box_id: &BoxId, mark: &ReportMark) -> bool;
+        count_reports(box_id: &BoxId, limit: u32) -> u32;
     }
     write {
         insert_claim(key: &InboxKey, claim: &Claim);
@@ -103,6 +106,7 @@ noting! {
         add_map_change(row: &MapHistoryRow);
         delete_map_change(version: MapVersion);
         put_admissions(admissions: &Admissions);
+        add_report(box_id: &BoxId, mark: &ReportMark);
     }
 }
 

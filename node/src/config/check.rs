@@ -146,6 +146,8 @@ fn limits(config: &Config, findings: &mut Findings) {
         ("call_timeout_ms", doors.call_timeout_ms),
         ("hawk_window_ms", doors.hawk_window_ms),
         ("hawk_nonces", u64::from(doors.hawk_nonces)),
+        ("envelopes_every_ms", doors.envelopes_every_ms),
+        ("lookups_every_ms", doors.lookups_every_ms),
         ("subscription_ms", doors.subscription_ms),
         ("subscription_keepalive_ms", doors.subscription_keepalive_ms),
         ("subscription_unread_ms", doors.subscription_unread_ms),

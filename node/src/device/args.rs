@@ -767,6 +767,22 @@ pub struct BlockArgs {
     pub device: DeviceArgs,
 }
 
+/// `rossby report`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The operator of the service learns how many boxes have reported that one, once for each, and nothing of what was
+written. Whom you report learns nothing.")]
+pub struct ReportArgs {
+    /// Name of a contact, phone, email or box id: of somebody who has written to this box.
+    #[arg(value_name = "PERSON")]
+    pub who: String,
+    /// Block them too.
+    #[arg(long)]
+    pub block: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

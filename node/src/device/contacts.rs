@@ -1,6 +1,6 @@
-//! `rossby contacts`, `rossby block` and `rossby unblock`.
+//! `rossby contacts`, `rossby block`, `rossby unblock` and `rossby report`.
 
-use super::args::{BlockArgs, ContactsCommand, DeviceArgs};
+use super::args::{BlockArgs, ContactsCommand, DeviceArgs, ReportArgs};
 use super::open::open;
 use super::person::{Person, find, find_box, lookup_of};
 use super::{safety, show};
@@ -105,5 +105,21 @@ pub async fn block(args: &BlockArgs, blocked: bool) -> Result<(), Failure> {
         "no longer blocked"
     };
     output::line(format!("box {box_id} is {state}"));
+    Ok(())
+}
+
+/// Reports somebody, and blocks them if so wanted.
+pub async fn report(args: &ReportArgs) -> Result<(), Failure> {
+    let device = open(&args.device)?;
+    let box_id = find_box(&device, &args.who).await?;
+    device.report(&box_id, args.block).await?;
+    if args.device.json {
+        let (name, blocked) = (box_id.to_string(), args.block);
+        return output::json(
+            &serde_json::json!({ "box": name, "reported": true, "blocked": blocked }),
+        );
+    }
+    let more = if args.block { " and blocked" } else { "" };
+    output::line(format!("box {box_id} is reported{more}"));
     Ok(())
 }

@@ -39,7 +39,7 @@ pub use self::args::TtlArgs;
 use self::args::{
     AcceptArgs, AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs,
     GroupsCommand, HistoryArgs, IdentifiersCommand, InboxArgs, KeysCommand, ListenArgs, ReactArgs,
-    RegisterArgs, SafetyCommand, SendArgs, WhoAmIArgs,
+    RegisterArgs, ReportArgs, SafetyCommand, SendArgs, WhoAmIArgs,
 };
 pub use self::failure::of_call;
 pub use self::queue::ttl;
@@ -91,6 +91,8 @@ pub enum DeviceCommand {
     Block(BlockArgs),
     /// Lifts a block.
     Unblock(BlockArgs),
+    /// Reports somebody who has written to this box, and whose messages are unwanted, to the service's operator.
+    Report(ReportArgs),
     /// Takes messages from anyone, or from contacts only. To others, this box does not exist then.
     Accept(AcceptArgs),
 }
@@ -119,6 +121,7 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::Keys(command) => keys::run(&command).await,
             DeviceCommand::Whoami(args) => whoami::run(&args),
             DeviceCommand::Block(args) => contacts::block(&args, true).await,
+            DeviceCommand::Report(args) => contacts::report(&args).await,
             DeviceCommand::Accept(args) => accept::run(&args).await,
             DeviceCommand::Unblock(args) => contacts::block(&args, false).await,
         }

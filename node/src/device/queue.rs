@@ -22,6 +22,7 @@ pub async fn status(device: &Device, as_json: bool) -> Result<(), Failure> {
             "acknowledged": status.cursor.0,
             "last": status.last.0,
             "ttl_seconds": status.ttl.as_secs(),
+            "suspended": status.suspended,
         }));
     }
     output::line(match (status.depth, status.oldest) {
@@ -36,6 +37,11 @@ pub async fn status(device: &Device, as_json: bool) -> Result<(), Failure> {
     output::line(format!("this device has stored up to #{cursor} of #{last}"));
     output::line(format!("expired unread so far: {}", status.expired_total));
     output::line(format!("what comes now may wait {}", shown(status.ttl)));
+    if status.suspended {
+        output::line(
+            "the operator of the service has suspended this box: it can read, but not send",
+        );
+    }
     Ok(())
 }
 

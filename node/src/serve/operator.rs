@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::admin::{
     BackupSource, InitPlan, IssuedToken, KnownToken, MadeCluster, MembersOrder, MembersProgress,
-    NewGroup, NodeStatus, Operator, OperatorError, PlacementView, Standing,
+    NewGroup, NodeStatus, Operator, OperatorError, PlacementView, Standing, box_view, suspend,
 };
 use rossby_api::placement::grow;
 use rossby_api::workers::tell_time;
-use rossby_domain::ids::{GroupId, MapVersion, NodeId, PartitionId};
+use rossby_domain::ids::{BoxId, GroupId, MapVersion, NodeId, PartitionId};
 use rossby_domain::placement::{PLACEMENT_GROUP, RegionName, SurvivalGoal, TokenWanted};
+use rossby_domain::query::BoxView;
 use rossby_proto::v1;
 use rossby_raft::{
     BackupError, CheckpointError, ClockJump, Group, GroupStatus, ProposeError, ReadError,
@@ -20,6 +21,7 @@ use rossby_raft::{
 use rossby_storage::store::StoreError;
 use tokio::time::Instant;
 use tonic::Streaming;
+use tracing::info;
 
 use super::node::{Membership, Node};
 
@@ -223,6 +225,20 @@ impl Operator for Node {
 
     async fn revoke_token(&self, node: NodeId) -> Result<(), OperatorError> {
         self.revoke(node).await
+    }
+
+    async fn suspend_box(&self, box_id: BoxId, suspended: bool) -> Result<bool, OperatorError> {
+        let changed = suspend(&self.entered()?.router, box_id, suspended).await?;
+        if changed {
+            // Which box is in the order, not in the log.
+            info!(suspended, "an operator changed whether a box may send");
+            self.parts.metrics.suspension_set(suspended);
+        }
+        Ok(changed)
+    }
+
+    async fn show_box(&self, box_id: BoxId) -> Result<BoxView, OperatorError> {
+        box_view(&self.entered()?.router, box_id).await
     }
 }
 

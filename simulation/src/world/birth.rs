@@ -245,7 +245,8 @@ impl Birth {
             partitions: common.layout.partitions,
             cluster_name: CLUSTER_NAME.to_owned(),
             random: Arc::new(SeededRandom::new(self.dice.seed_of("mailbox"))),
-            limits: DoorLimits::default(),
+            // People here write as fast as the world turns.
+            limits: DoorLimits::default().unrated(),
             stored_limits: common.limits,
             courier: Arc::new(common.codes.clone()),
             metrics: metrics(),

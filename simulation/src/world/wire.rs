@@ -531,6 +531,7 @@ fn page(message: &Bytes) -> Option<Response> {
             cursor: Sequence(status.cursor),
             last: Sequence(status.last),
             ttl_ms: status.ttl_ms,
+            suspended: status.suspended,
         },
     })
 }

@@ -20,6 +20,8 @@
 //! | 12 | meta | |
 //! | 13 | map | |
 //! | 14 | map history | version u64 |
+//! | 15 | admissions | |
+//! | 16 | reports | box (16), mark (16) |
 //!
 //! Keys are never reused for another meaning: a new table gets a new prefix.
 
@@ -27,6 +29,7 @@ use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{
     BoxId, DeviceAddress, DeviceId, GroupId, MapVersion, PartitionId, Sequence,
 };
+use rossby_domain::report::ReportMark;
 use rossby_domain::tables::{DueKey, InboxKey};
 use rossby_domain::time::Timestamp;
 
@@ -72,6 +75,8 @@ pub(crate) enum Table {
     MapHistory = 14,
     /// Who may join the cluster: one row.
     Admissions = 15,
+    /// Box, report -> nothing.
+    Reports = 16,
 }
 
 impl Table {
@@ -93,6 +98,7 @@ impl Table {
             Self::Map,
             Self::MapHistory,
             Self::Admissions,
+            Self::Reports,
         ];
         all.into_iter().find(|table| *table as u8 == prefix)
     }
@@ -115,6 +121,7 @@ impl Table {
             Self::Map => "map",
             Self::MapHistory => "map history",
             Self::Admissions => "admissions",
+            Self::Reports => "reports",
         }
     }
 
@@ -303,6 +310,14 @@ pub(crate) fn admissions() -> Vec<u8> {
     Table::Admissions.key(&[])
 }
 
+pub(crate) fn report(box_id: &BoxId, mark: &ReportMark) -> Vec<u8> {
+    Table::Reports.key(&[box_id.as_bytes(), &mark.0])
+}
+
+pub(crate) fn reports_of(box_id: &BoxId) -> KeyRange {
+    KeyRange::of_prefix(of_box(Table::Reports, box_id))
+}
+
 pub(crate) fn map_change(version: MapVersion) -> Vec<u8> {
     Table::MapHistory.key(&[&version.0.to_be_bytes()])
 }
@@ -376,6 +391,12 @@ pub(crate) fn due_of(key: &[u8]) -> Option<(Timestamp, DueKey)> {
         _ => return None,
     };
     parts.end((at, key))
+}
+
+pub(crate) fn report_of(key: &[u8]) -> Option<(BoxId, ReportMark)> {
+    let mut parts = Parts::of(Table::Reports, key)?;
+    let value = (parts.box_id()?, ReportMark(parts.take()?));
+    parts.end(value)
 }
 
 /// What stands in front of a partition's rows in the base.

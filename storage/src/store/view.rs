@@ -12,6 +12,7 @@ use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, MapVersion, Sequence};
 use rossby_domain::placement::{Admissions, ClusterMap, MapHistoryRow};
 use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::report::ReportMark;
 use rossby_domain::tables::{DueKey, InboxKey, Meta, OutboxRow, QueueState, ReadTables, Tables};
 use rossby_domain::time::Timestamp;
 
@@ -400,6 +401,17 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
     fn admissions(&self) -> Result<Admissions, StoreError> {
         Ok(self.read(admissions())?.unwrap_or_default())
     }
+
+    fn has_report(&self, box_id: &BoxId, mark: &ReportMark) -> Result<bool, StoreError> {
+        let key = rows::report(box_id, mark);
+        Ok(self.layers.get(self.base, &key)?.is_some())
+    }
+
+    fn count_reports(&self, box_id: &BoxId, limit: u32) -> Result<u32, StoreError> {
+        let range = rows::reports_of(box_id);
+        let found = self.list_raw(Table::Reports, &range, limit, |_, _| Ok(()))?;
+        Ok(u32::try_from(found.len()).unwrap_or(u32::MAX))
+    }
 }
 
 impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
@@ -566,6 +578,11 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
         self.put_lasting(admissions(), value)?;
         Ok(())
     }
+
+    fn add_report(&mut self, box_id: &BoxId, mark: &ReportMark) -> Result<(), StoreError> {
+        let key = rows::report(box_id, mark);
+        self.layers.put(self.base, key, Bytes::new())
+    }
 }
 
 fn stop_if(enough: bool) -> ControlFlow<()> {
@@ -640,6 +657,12 @@ pub(crate) fn check_row(key: &[u8], value: &[u8]) -> Result<Option<Table>, Store
             decoded => decoded.map(drop),
         },
         Table::Admissions => decode_value::<Admissions>(value).map(drop),
+        Table::Reports => {
+            return match rows::report_of(key) {
+                Some(_) => Ok(Some(table)),
+                None => Err(damaged_key(table)),
+            };
+        }
     };
     decoded.map_err(|error| damaged(table, &error))?;
     Ok(Some(table))

@@ -211,7 +211,7 @@ impl World {
                 partitions,
                 cluster_name: HOST.to_owned(),
                 random: random.clone(),
-                limits: DoorLimits::default(),
+                limits: DoorLimits::default().unrated(),
                 stored_limits: Limits::default(),
                 courier: courier.clone(),
                 metrics: Arc::clone(&metrics),

@@ -201,7 +201,8 @@ impl World {
     /// This many nodes.
     pub async fn of_nodes(count: u64, limits: Limits) -> Self {
         let addresses = (1..=count).map(|number| format!("node-{number}:7000"));
-        Self::at_addresses(addresses.collect(), limits, DoorLimits::default()).await
+        let doors = DoorLimits::default().unrated();
+        Self::at_addresses(addresses.collect(), limits, doors).await
     }
 
     /// Nodes whose peers are told that they are at these addresses, and whose doors have these limits.
@@ -220,14 +221,14 @@ impl World {
                 ..in_memory(node, clock, network, Blocking::Threads)
             })
         };
-        let (limits, doors) = (Limits::default(), DoorLimits::default());
+        let (limits, doors) = (Limits::default(), DoorLimits::default().unrated());
         Self::start(addresses.collect(), limits, doors, groups).await
     }
 
     /// A node that does nothing on a thread of its own: for a paused clock.
     pub async fn in_virtual_time() -> Self {
         let address = vec!["node-1:7000".to_owned()];
-        let (limits, doors) = (Limits::default(), DoorLimits::default());
+        let (limits, doors) = (Limits::default(), DoorLimits::default().unrated());
         let groups =
             |node, clock: &_, network: &_| node_in_memory(node, clock, network, Blocking::Inline);
         Self::start(address, limits, doors, groups).await
@@ -321,6 +322,11 @@ impl World {
         // Past the time that a new leader refuses.
         world.clock.advance_millis(10_000);
         world
+    }
+
+    /// Reaches the group, as the first node does.
+    pub fn router(&self) -> &Router {
+        &self.workers[0].router
     }
 
     /// All nodes' workers rest, as in an outage.

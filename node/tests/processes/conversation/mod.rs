@@ -1,5 +1,6 @@
 //! People and their devices: the real commands against real nodes.
 
+mod abuse;
 mod devices;
 mod groups;
 mod identifiers;

@@ -151,7 +151,7 @@ impl Cluster {
         cluster
     }
 
-    /// The same, with settings as in a file.
+    /// The same, with settings as in a file, and with the rates of its doors.
     pub fn single_with_settings(settings: &str) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
@@ -160,9 +160,11 @@ impl Cluster {
         let file = cluster.path().join("rossby.toml");
         std::fs::write(&file, settings).expect("no settings");
         let flags = vec![format!("--config={}", file.display())];
-        cluster.nodes.push(Node::new(cluster.path(), 1, flags));
-        cluster.nodes[0].start();
-        cluster.nodes[0].wait_ready();
+        let mut node = Node::new(cluster.path(), 1, flags);
+        node.rated();
+        node.start();
+        node.wait_ready();
+        cluster.nodes.push(node);
         cluster
     }
 

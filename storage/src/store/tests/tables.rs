@@ -16,6 +16,7 @@ use rossby_domain::placement::{
     Admissions, ClusterMap, MapHistoryRow, TokenDigest, TokenRegion, TokenWanted,
 };
 use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::report::ReportMark;
 use rossby_domain::tables::{
     DueKey, InboxKey, MemoryTables, Meta, OutboxRow, QueueState, ReadTables, Tables,
 };
@@ -101,6 +102,7 @@ enum Step {
     MapChange(u8, u8),
     DropMapChange(u8),
     Admissions(u8),
+    Report(u8, u8),
     Freeze,
     Settle,
     Thaw,
@@ -136,6 +138,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => one.prop_map(|(a, v)| Step::MapChange(a, v)),
         1 => key.prop_map(Step::DropMapChange),
         1 => any::<u8>().prop_map(Step::Admissions),
+        2 => (0..KINDS, 0..3_u8).prop_map(|(a, v)| Step::Report(a, v)),
         3 => Just(Step::Freeze),
         2 => Just(Step::Settle),
         2 => Just(Step::Thaw),
@@ -202,6 +205,7 @@ fn run<T: Tables<Error: std::fmt::Debug>>(tables: &mut T, sequences: &[u64], ste
         }
         Step::DropMapChange(a) => tables.delete_map_change(map_change(a, 0).version),
         Step::Admissions(v) => tables.put_admissions(&admissions(v)),
+        Step::Report(a, v) => tables.add_report(&box_id(a), &ReportMark([v; 16])),
         Step::Freeze | Step::Settle | Step::Thaw => Ok(()),
     };
     done.unwrap();
@@ -342,6 +346,11 @@ fn shown<T: ReadTables<Error: std::fmt::Debug>>(tables: &T) -> Vec<String> {
     for limit in [0, 2, 100] {
         for after in [None, Some(&(identifier(1), box_id(1)))] {
             all.push(format!("{:?}", tables.outbox(after, limit).unwrap()));
+        }
+        for a in 0..KINDS {
+            let count = tables.count_reports(&box_id(a), limit).unwrap();
+            let has_one = tables.has_report(&box_id(a), &ReportMark([1; 16]));
+            all.push(format!("{count} {}", has_one.unwrap()));
         }
         for after in [None, Some(&box_id(0)), Some(&box_id(KINDS))] {
             all.push(format!("{:?}", tables.intents(after, limit).unwrap()));

@@ -472,6 +472,7 @@ impl Office {
             oldest_at_ms: page.status.oldest.map(|at| at.as_millis()),
             expired_total: page.status.expired_total,
             ttl_ms: page.status.ttl_ms,
+            suspended: page.status.suspended,
         };
         let envelopes = envelopes.collect();
         v1::FetchResponse {

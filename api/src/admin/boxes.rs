@@ -1,0 +1,104 @@
+//! Boxes, as an operator may look at them and suspend them, wherever they are led.
+//!
+//! An operator names a box by its id, as it stands in a report or is told by its owner; nothing here leads from a person
+//! to a box, or says with whom it speaks.
+
+use std::time::Duration;
+
+use rossby_domain::command::Suspend;
+use rossby_domain::ids::{BoxId, GroupId};
+use rossby_domain::query::BoxView;
+use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
+use rossby_proto::v1;
+use tokio::time::Instant;
+
+use super::OperatorError;
+use crate::convert;
+use crate::error::{ApiError, Code, Retry};
+use crate::router::Router;
+
+/// How long it may take until it is in the log of the box's group, or read from there.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Suspends a box, or lets it send again; whether it was otherwise before.
+///
+/// # Errors
+/// [`OperatorError`], saying what is to be done.
+pub async fn suspend(
+    router: &Router,
+    box_id: BoxId,
+    suspended: bool,
+) -> Result<bool, OperatorError> {
+    let group = group_of(router, &box_id)?;
+    let command = Command::Suspend(Suspend { box_id, suspended });
+    let commands = || vec![(box_id.partition(), command.clone())];
+    let proposed = router.propose(group, commands, Instant::now() + WITHIN);
+    let proposed = proposed.await.map_err(|error| of_group(group, &error))?;
+    match proposed.replies.into_iter().next() {
+        Some(Ok(Outcome::SuspensionSet { changed })) => Ok(changed),
+        Some(Err(Rejection::UnknownBox)) => Err(no_such_box()),
+        Some(Err(Rejection::NotOwner { .. })) => Err(OperatorError::Unavailable(format!(
+            "group {group} does not own the box's partition yet"
+        ))),
+        other => Err(OperatorError::Failed(format!(
+            "unexpected reply: {other:?}"
+        ))),
+    }
+}
+
+/// What an operator may know of a box.
+///
+/// # Errors
+/// [`OperatorError`], saying what is to be done.
+pub async fn box_view(router: &Router, box_id: BoxId) -> Result<BoxView, OperatorError> {
+    let group = group_of(router, &box_id)?;
+    let query = Query::BoxView(box_id);
+    let asked = router.ask(group, box_id.partition(), query, Instant::now() + WITHIN);
+    match asked.await.map_err(|error| of_group(group, &error))? {
+        Answer::BoxView(Some(view)) => Ok(view),
+        Answer::BoxView(None) => Err(no_such_box()),
+        other => Err(OperatorError::Failed(format!(
+            "unexpected answer: {other:?}"
+        ))),
+    }
+}
+
+fn group_of(router: &Router, box_id: &BoxId) -> Result<GroupId, OperatorError> {
+    router
+        .directory()
+        .owner(box_id.partition())
+        .ok_or_else(no_such_box)
+}
+
+fn no_such_box() -> OperatorError {
+    OperatorError::Refused("there is no such box".to_owned())
+}
+
+fn of_group(group: GroupId, error: &ApiError) -> OperatorError {
+    let text = format!("group {group}: {}", error.code().message());
+    match (error.code(), error.code().retry()) {
+        (Code::OutcomeUnknown, _) => OperatorError::Unknown(text),
+        (_, Retry::Same) => OperatorError::Unavailable(text),
+        _ => OperatorError::Failed(text),
+    }
+}
+
+/// The box that a request names.
+pub(super) fn named(bytes: &[u8]) -> Result<BoxId, OperatorError> {
+    convert::box_id(bytes).map_err(|_| OperatorError::Invalid("that is not a box id".to_owned()))
+}
+
+pub(super) fn response(view: &BoxView) -> v1::ShowBoxResponse {
+    v1::ShowBoxResponse {
+        active: view.active,
+        suspended: view.suspended,
+        devices: view.devices,
+        identifiers: view.identifiers,
+        reports: view.reports,
+        depth: view.depth,
+        bytes: view.bytes,
+        oldest_at_ms: view.oldest.map(|at| at.as_millis()),
+        expired_total: view.expired_total,
+        ttl_ms: view.ttl_ms,
+    }
+}

@@ -1,0 +1,84 @@
+//! Report: counts that the caller's box had unwanted mail from another, once, and blocks that one if it is asked to.
+//!
+//! Only who has mail of a box, or had, can report it: that stands in the reporter's own box, which is looked at here. The
+//! count is in the partition of the reported box. It learns nothing of it, and nothing follows but by the operator.
+
+use bytes::Bytes;
+use rossby_domain::command::{Block, CountReport};
+use rossby_domain::ids::{BoxId, DeviceAddress};
+use rossby_domain::{Answer, Command, Outcome, Query};
+use rossby_proto::v1;
+
+use crate::call::Call;
+use crate::convert;
+use crate::error::{ApiError, Code};
+use crate::mailbox::{Failure, MailboxService, unexpected_answer, unexpected_outcome};
+
+pub(crate) async fn report(
+    service: &MailboxService,
+    caller: DeviceAddress,
+    call: &Call,
+) -> Result<Bytes, Failure> {
+    let request: v1::ReportRequest = convert::decode(&call.message)?;
+    let other = convert::box_id(&request.box_id)?;
+    if other == caller.box_id {
+        return Err(ApiError::invalid("a box can't report itself").into());
+    }
+    check_heard_from(service, caller, call, other).await?;
+    if request.block {
+        let command = Command::Block(Block {
+            box_id: caller.box_id,
+            other,
+            blocked: true,
+        });
+        service.change_own(caller, command, call).await?;
+    }
+    if count(service, caller, call, other).await? {
+        service.config.metrics.reported();
+    }
+    Ok(convert::encode(&v1::ReportResponse {}))
+}
+
+async fn check_heard_from(
+    service: &MailboxService,
+    caller: DeviceAddress,
+    call: &Call,
+    sender: BoxId,
+) -> Result<(), Failure> {
+    let query = Query::HasHeardFrom {
+        box_id: caller.box_id,
+        sender,
+    };
+    match service.ask_own(caller, query, call).await? {
+        Answer::HasHeardFrom(true) => Ok(()),
+        Answer::HasHeardFrom(false) => Err(Code::NeverHeardFrom.into()),
+        _ => Err(unexpected_answer("HasHeardFrom").into()),
+    }
+}
+
+/// Counts the report; whether it is the first one of this box.
+async fn count(
+    service: &MailboxService,
+    caller: DeviceAddress,
+    call: &Call,
+    reported: BoxId,
+) -> Result<bool, Failure> {
+    let mark = service
+        .config
+        .secrets
+        .report_mark(&reported, &caller.box_id);
+    let command = CountReport {
+        box_id: reported,
+        mark,
+    };
+    let command = Command::CountReport(command);
+    let partition = reported.partition();
+    let counting = service.change(partition, command, Code::NoUser, call.deadline);
+    match counting.await {
+        Ok(Outcome::ReportCounted { first }) => Ok(first),
+        Ok(other) => Err(unexpected_outcome(&other).into()),
+        // It is gone, and can do no more harm.
+        Err(error) if error.code() == Code::NoUser => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,114 @@
+//! Boxes that are suspended, and boxes that others report.
+
+use rossby_domain::command::{CountReport, Suspend};
+use rossby_domain::ids::BoxId;
+use rossby_domain::limits::Limits;
+use rossby_domain::query::BoxView;
+use rossby_domain::report::ReportMark;
+use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
+
+use crate::common::world::{DAY_MS, World, address, box_id, letter, two_people};
+
+fn suspend(seed: u8, suspended: bool) -> Command {
+    let box_id = box_id(seed);
+    Command::Suspend(Suspend { box_id, suspended })
+}
+
+fn is_suspended(world: &World, seed: u8) -> bool {
+    world.query(&Query::IsSuspended(box_id(seed))) == Answer::IsSuspended(true)
+}
+
+fn view(world: &World, box_id: BoxId) -> Option<BoxView> {
+    match world.query(&Query::BoxView(box_id)) {
+        Answer::BoxView(view) => view,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_suspended_box_gets_mail_and_reads_it_and_its_devices_are_told() {
+    let mut world = two_people(Limits::default());
+    for changed in [true, false] {
+        let reply = world.apply(suspend(2, true));
+        assert_eq!(reply, Ok(Outcome::SuspensionSet { changed }));
+        assert!(is_suspended(&world, 2) && !is_suspended(&world, 1));
+    }
+    world
+        .send(letter(address(1), box_id(2), 1, "hello"))
+        .unwrap();
+    assert_eq!(world.inbox(address(2)), [(1, "hello".to_owned())]);
+    assert!(world.page(address(2), 0, 1).unwrap().status.suspended);
+    world.acknowledge(address(2), 1).unwrap();
+    for changed in [true, false] {
+        let reply = world.apply(suspend(2, false));
+        assert_eq!(reply, Ok(Outcome::SuspensionSet { changed }));
+        assert!(!is_suspended(&world, 2));
+    }
+    // Who is not there is not suspended either.
+    assert_eq!(world.refused(suspend(9, true)), Rejection::UnknownBox);
+    world.create_box(3, 3).unwrap();
+    assert_eq!(world.refused(suspend(3, true)), Rejection::UnknownBox);
+    assert!(!is_suspended(&world, 9));
+}
+
+#[test]
+fn a_report_is_counted_once_for_each_who_makes_it_and_shown_with_nothing_of_them() {
+    let mut world = two_people(Limits::default());
+    let mark = |reporter: u8| ReportMark::of(&[7; 32], &box_id(2), &box_id(reporter));
+    let report = |seed: u8, reporter: u8| {
+        Command::CountReport(CountReport {
+            box_id: box_id(seed),
+            mark: mark(reporter),
+        })
+    };
+    for (reporter, first) in [(1, true), (1, false), (3, true), (4, true), (3, false)] {
+        let reply = world.apply(report(2, reporter));
+        assert_eq!(reply, Ok(Outcome::ReportCounted { first }));
+    }
+    world
+        .send(letter(address(1), box_id(2), 1, "hello"))
+        .unwrap();
+    let expected = BoxView {
+        active: true,
+        suspended: false,
+        devices: 1,
+        identifiers: 1,
+        reports: 3,
+        depth: 1,
+        bytes: 5,
+        oldest: Some(world.now),
+        expired_total: 0,
+        ttl_ms: 30 * DAY_MS,
+    };
+    assert_eq!(view(&world, box_id(2)), Some(expected));
+    assert_eq!(view(&world, box_id(1)).unwrap().reports, 0);
+    assert_eq!(view(&world, box_id(9)), None);
+    assert_eq!(world.refused(report(9, 1)), Rejection::UnknownBox);
+    // The mark of a report is not that of the same two the other way round, nor of another cluster's.
+    let turned = ReportMark::of(&[7; 32], &box_id(1), &box_id(2));
+    let foreign = ReportMark::of(&[8; 32], &box_id(2), &box_id(1));
+    assert!(turned != mark(1) && foreign != mark(1));
+}
+
+#[test]
+fn a_box_has_heard_from_those_whose_mail_it_took_and_from_nobody_else() {
+    let mut world = two_people(Limits::default());
+    let heard = |world: &World, own: u8, sender: u8| {
+        let (box_id, sender) = (box_id(own), box_id(sender));
+        world.query(&Query::HasHeardFrom { box_id, sender }) == Answer::HasHeardFrom(true)
+    };
+    world.block(2, 1, true).unwrap();
+    let refused = world.send(letter(address(1), box_id(2), 1, "blocked"));
+    assert_eq!(refused, Err(Rejection::UnknownBox));
+    assert!(!heard(&world, 2, 1));
+    world.block(2, 1, false).unwrap();
+    world
+        .send(letter(address(1), box_id(2), 1, "hello"))
+        .unwrap();
+    assert!(heard(&world, 2, 1) && !heard(&world, 1, 2) && !heard(&world, 2, 3));
+    // Also once it is read, or too old.
+    world.acknowledge(address(2), 1).unwrap();
+    world.wait(31 * DAY_MS);
+    world.expire_all();
+    assert!(heard(&world, 2, 1));
+}
