@@ -40,12 +40,20 @@ pub enum RpcPath {
     ExtendChain,
     /// Gives a linked device its place in the box.
     JoinBox,
+    /// Shows a box's key record to who has its recovery key.
+    LookupRecovery,
+    /// Gives a device its place by the recovery key.
+    Recover,
     /// Asks for a code for another identifier of the caller's box.
     AddIdentifier,
     /// Takes an identifier from the caller's box.
     RemoveIdentifier,
+    /// Keeps an identifier of the caller's box that is to go to another.
+    KeepIdentifier,
     /// Tells the identifiers of the caller's box.
     ListIdentifiers,
+    /// Deletes the caller's box.
+    DeleteAccount,
     /// Brings what comes into the caller's box. The only stream.
     Subscribe,
     /// Tells which node leads which boxes.
@@ -58,7 +66,7 @@ pub enum RpcPath {
 
 impl RpcPath {
     /// Every method, in the order of the `.proto` file.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Register,
         Self::Authorize,
         Self::LookupKey,
@@ -70,9 +78,13 @@ impl RpcPath {
         Self::UpdateKey,
         Self::ExtendChain,
         Self::JoinBox,
+        Self::LookupRecovery,
+        Self::Recover,
         Self::AddIdentifier,
         Self::RemoveIdentifier,
+        Self::KeepIdentifier,
         Self::ListIdentifiers,
+        Self::DeleteAccount,
         Self::Subscribe,
         Self::GetMap,
         Self::SetTtl,
@@ -94,9 +106,13 @@ impl RpcPath {
             Self::UpdateKey => "/rossby.v1.Mailbox/UpdateKey",
             Self::ExtendChain => "/rossby.v1.Mailbox/ExtendChain",
             Self::JoinBox => "/rossby.v1.Mailbox/JoinBox",
+            Self::LookupRecovery => "/rossby.v1.Mailbox/LookupRecovery",
+            Self::Recover => "/rossby.v1.Mailbox/Recover",
             Self::AddIdentifier => "/rossby.v1.Mailbox/AddIdentifier",
             Self::RemoveIdentifier => "/rossby.v1.Mailbox/RemoveIdentifier",
+            Self::KeepIdentifier => "/rossby.v1.Mailbox/KeepIdentifier",
             Self::ListIdentifiers => "/rossby.v1.Mailbox/ListIdentifiers",
+            Self::DeleteAccount => "/rossby.v1.Mailbox/DeleteAccount",
             Self::Subscribe => "/rossby.v1.Mailbox/Subscribe",
             Self::GetMap => "/rossby.v1.Mailbox/GetMap",
             Self::SetTtl => "/rossby.v1.Mailbox/SetTtl",
@@ -119,9 +135,13 @@ impl RpcPath {
             Self::UpdateKey => "UpdateKey",
             Self::ExtendChain => "ExtendChain",
             Self::JoinBox => "JoinBox",
+            Self::LookupRecovery => "LookupRecovery",
+            Self::Recover => "Recover",
             Self::AddIdentifier => "AddIdentifier",
             Self::RemoveIdentifier => "RemoveIdentifier",
+            Self::KeepIdentifier => "KeepIdentifier",
             Self::ListIdentifiers => "ListIdentifiers",
+            Self::DeleteAccount => "DeleteAccount",
             Self::Subscribe => "Subscribe",
             Self::GetMap => "GetMap",
             Self::SetTtl => "SetTtl",
@@ -129,13 +149,19 @@ impl RpcPath {
         }
     }
 
-    /// Whether the call must carry Hawk authentication. Registration and joining can't: there is no
-    /// token yet; their requests are signed by the device's key instead. The map is nobody's secret.
+    /// Whether the call must carry Hawk authentication. Registration, joining and recovering can't: there is no
+    /// token yet; their requests are signed by the device's key instead, or by the recovery key. The map is
+    /// nobody's secret.
     #[must_use]
     pub const fn is_authenticated(self) -> bool {
         !matches!(
             self,
-            Self::Register | Self::Authorize | Self::JoinBox | Self::GetMap
+            Self::Register
+                | Self::Authorize
+                | Self::JoinBox
+                | Self::LookupRecovery
+                | Self::Recover
+                | Self::GetMap
         )
     }
 

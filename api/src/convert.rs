@@ -120,6 +120,7 @@ pub fn queue_status(status: &QueueStatus) -> v1::QueueStatus {
         last: status.last.0,
         ttl_ms: status.ttl_ms,
         suspended: status.suspended,
+        reset_at_ms: status.reset_at.map(|at| at.as_millis()),
     }
 }
 

@@ -127,6 +127,12 @@ codes! {
         "too many wrong verification codes; register again for another";
     WrongCode, "WRONG_CODE", PermissionDenied, Changed,
         "wrong verification code";
+    ResetWaits, "RESET_WAITS", FailedPrecondition, Same,
+        "the identifier is proven, and comes to this box once the delay is over";
+    ResetUnderWay, "RESET_UNDER_WAY", FailedPrecondition, Same,
+        "somebody else has proven this identifier, and waits for it";
+    ResetVetoed, "RESET_VETOED", PermissionDenied, Changed,
+        "a device of the box that has this identifier keeps it";
 
     // Who is asking.
     Unauthenticated, "UNAUTHENTICATED", Unauthenticated, Changed,
@@ -145,6 +151,10 @@ codes! {
         "no box has linked this device yet";
     DeviceRevoked, "DEVICE_REVOKED", PermissionDenied, No,
         "this device was removed from its box";
+    NotRecoverable, "NOT_RECOVERABLE", PermissionDenied, No,
+        "no box with this recovery key is found there";
+    BoxDeleted, "BOX_DELETED", PermissionDenied, No,
+        "this device's box was deleted";
 
     // The identifiers of a box.
     TooManyIdentifiers, "TOO_MANY_IDENTIFIERS", ResourceExhausted, No,
@@ -369,6 +379,8 @@ impl ApiError {
         let mut error = Self::from(code_of(rejection, unknown));
         match *rejection {
             Rejection::TooManyCodes { retry_at }
+            | Rejection::ResetUnderWay { retry_at }
+            | Rejection::ResetVetoed { retry_at }
             | Rejection::CodeNotSent {
                 retry_at: Some(retry_at),
                 ..
@@ -445,6 +457,9 @@ fn code_of(rejection: &Rejection, unknown: Code) -> Code {
         Rejection::LinkRefused(_) => Code::LinkNotAllowed,
         Rejection::ChainChanged { .. } => Code::ChainChanged,
         Rejection::DeviceRevoked => Code::DeviceRevoked,
+        Rejection::BoxDeleted => Code::BoxDeleted,
+        Rejection::ResetUnderWay { .. } => Code::ResetUnderWay,
+        Rejection::ResetVetoed { .. } => Code::ResetVetoed,
         Rejection::TooManyIdentifiers { .. } => Code::TooManyIdentifiers,
         Rejection::LastIdentifier => Code::LastIdentifier,
         Rejection::IdentifierChanged => Code::IdentifierChanged,

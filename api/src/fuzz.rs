@@ -20,7 +20,10 @@ use crate::hawk::{
     Credentials, Guard, GuardConfig, HawkRefusal, MAX_HEADER_BYTES, Presented, Reign, SignedRequest,
 };
 use crate::router::{Done, Work};
-use crate::rpc::{SealedCode, parse_acceptance, parse_contacts, parse_joining, parse_registration};
+use crate::rpc::{
+    SealedCode, parse_acceptance, parse_contacts, parse_joining, parse_recovery,
+    parse_recovery_lookup, parse_registration,
+};
 use crate::secrets::{ClusterSecrets, KEY_BYTES, SealPurpose, Token};
 use crate::{admin, convert, peer};
 
@@ -147,7 +150,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 29 {
+    match kind % 33 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -221,6 +224,18 @@ pub fn request(data: &[u8]) -> bool {
         27 => message(&bytes, |request: v1::SetTtlRequest| {
             request.ttl_ms.ok_or(())
         }),
+        31 => message(&bytes, |request: v1::DeleteAccountRequest| {
+            convert::fixed::<64>(&request.signature, "signature")
+        }),
+        32 => message(&bytes, |request: v1::KeepIdentifierRequest| {
+            convert::fixed::<64>(&request.signature, "signature")?;
+            convert::identifier(request.identifier.as_ref())
+        }),
+        29 => message(&bytes, parse_recovery_lookup),
+        30 => {
+            let parsed = parse_recovery(&bytes);
+            message(&bytes, |_: v1::RecoverRequest| parsed)
+        }
         14 => message(&bytes, |request: v1::SubscribeRequest| {
             Ok::<_, ()>(request.after)
         }),
@@ -426,6 +441,7 @@ mod tests {
             identifier: Some(wire_phone()),
             discoverable: true,
             signature: key.sign(&signed).to_bytes().to_vec().into(),
+            reset: false,
         }
     }
 
@@ -459,6 +475,53 @@ mod tests {
             signature: key.sign(&signed).to_bytes().to_vec().into(),
         };
         check(22, "join-box", &join);
+    }
+
+    fn check_recovery(address: DeviceAddress) {
+        let (device, recovery) = (
+            SigningKey::from_bytes(&[1; 32]),
+            SigningKey::from_bytes(&[2; 32]),
+        );
+        let box_id = convert::id_bytes(address.box_id.as_bytes());
+        let signed = statement::lookup_recovery(statement::Recoverable::Box(&address.box_id));
+        let lookup = v1::LookupRecoveryRequest {
+            by: Some(v1::lookup_recovery_request::By::BoxId(box_id.clone())),
+            recovery_key: recovery.verifying_key().to_bytes().to_vec().into(),
+            signature: recovery.sign(&signed).to_bytes().to_vec().into(),
+        };
+        check(29, "lookup-recovery", &lookup);
+        let key = device.verifying_key().to_bytes();
+        let (change, signer) = (Change::AddDevice { key }, Signer::Recovery);
+        let signed = Link::signed_bytes(1, &[3; 32], &change, &signer);
+        let link = Link {
+            version: 1,
+            previous: [3; 32],
+            change,
+            signer,
+            signature: recovery.sign(&signed).to_bytes(),
+        };
+        let id = DeviceId::of_key(&key);
+        let kem = kem_key(&id, 1);
+        let signed = statement::recover(&address.box_id, &id, &kem.public);
+        let recover = v1::RecoverRequest {
+            box_id,
+            links: vec![link.encode().into()],
+            signing_key: key.to_vec().into(),
+            kem_key: kem.encode().into(),
+            signature: device.sign(&signed).to_bytes().to_vec().into(),
+        };
+        check(30, "recover", &recover);
+        let signature = Bytes::from(vec![1; 64]);
+        let delete = v1::DeleteAccountRequest {
+            signature: signature.clone(),
+        };
+        check(31, "delete-account", &delete);
+        let keep = v1::KeepIdentifierRequest {
+            identifier: Some(wire_phone()),
+            reset_serial: 7,
+            signature,
+        };
+        check(32, "keep-identifier", &keep);
     }
 
     fn check(kind: u8, name: &str, message: &impl Message) {
@@ -518,6 +581,7 @@ mod tests {
             identifier: Some(wire_phone()),
             code: "12345678".to_owned(),
             signature: vec![1; 64].into(),
+            reset: false,
         };
         check(1, "authorize", &authorize);
         let (identifier, signature) = (Some(wire_phone()), Bytes::from(vec![1; 64]));
@@ -610,6 +674,7 @@ mod tests {
         let kem_key = kem_key(&address.device, 2).encode().into();
         check(13, "update-key", &v1::UpdateKeyRequest { kem_key });
         check_devices();
+        check_recovery(address);
         let subscribe = v1::SubscribeRequest {
             after: 7,
             max_envelopes: 16,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use rossby_domain::time::DAY_MS;
 use serde::{Deserialize, Serialize};
 
 /// Limits of the public service. [`DoorLimits::default`] gives the design's values.
@@ -56,6 +57,9 @@ pub struct DoorLimits {
     /// Bytes of bodies in one page of a subscription (a single larger envelope still fits): what a
     /// subscriber that does not read holds of the node's memory.
     pub subscription_page_bytes: u32,
+    /// How long the devices of a box have to say no before an identifier of theirs goes to somebody who has proven it,
+    /// in milliseconds. It goes into the commands, so that all nodes go by one.
+    pub reset_delay_ms: u64,
 }
 
 impl Default for DoorLimits {
@@ -83,6 +87,7 @@ impl Default for DoorLimits {
             subscription_keepalive_ms: 10_000,
             subscription_unread_ms: 30_000,
             subscription_page_bytes: 256 * 1024,
+            reset_delay_ms: 7 * DAY_MS,
         }
     }
 }

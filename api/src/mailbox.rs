@@ -3,8 +3,8 @@
 //! A call runs at the leader of the caller's group, since only there is it known whether the caller is
 //! still authorised and which of its requests were seen. Everywhere else [`MailboxService::handle`]
 //! names that leader and does nothing, and a relay takes the call there. What a call needs of other
-//! groups the router gets ([`crate::router`]); Register, Authorize and JoinBox, which have no caller yet,
-//! and GetMap run where they arrive.
+//! groups the router gets ([`crate::router`]); Register, Authorize, JoinBox, LookupRecovery and
+//! Recover, which have no caller yet, and GetMap run where they arrive.
 
 mod authenticate;
 mod lead;
@@ -187,6 +187,11 @@ impl MailboxService {
             RpcPath::Register => Box::pin(rpc::register(self, call)).await.map(unsigned),
             RpcPath::Authorize => Box::pin(rpc::authorize(self, call)).await.map(unsigned),
             RpcPath::JoinBox => Box::pin(rpc::join_box(self, call)).await.map(unsigned),
+            RpcPath::LookupRecovery => {
+                let looking = Box::pin(rpc::lookup_recovery(self, call));
+                looking.await.map(unsigned)
+            }
+            RpcPath::Recover => Box::pin(rpc::recover(self, call)).await.map(unsigned),
             RpcPath::GetMap => rpc::get_map(self, call).map(unsigned),
             RpcPath::LookupKey
             | RpcPath::Send
@@ -198,7 +203,9 @@ impl MailboxService {
             | RpcPath::ExtendChain
             | RpcPath::AddIdentifier
             | RpcPath::RemoveIdentifier
+            | RpcPath::KeepIdentifier
             | RpcPath::ListIdentifiers
+            | RpcPath::DeleteAccount
             | RpcPath::SetTtl
             | RpcPath::Report => self.answer_caller(call).await,
             RpcPath::Subscribe => Err(ApiError::invalid("this call is a stream").into()),
@@ -220,12 +227,16 @@ impl MailboxService {
             RpcPath::ExtendChain => Box::pin(rpc::extend_chain(self, from, call)).await?,
             RpcPath::AddIdentifier => Box::pin(rpc::add_identifier(self, from, call)).await?,
             RpcPath::RemoveIdentifier => Box::pin(rpc::remove_identifier(self, from, call)).await?,
+            RpcPath::KeepIdentifier => Box::pin(rpc::keep_identifier(self, from, call)).await?,
             RpcPath::ListIdentifiers => Box::pin(rpc::list_identifiers(self, from, call)).await?,
+            RpcPath::DeleteAccount => Box::pin(rpc::delete_account(self, from, call)).await?,
             RpcPath::SetTtl => Box::pin(rpc::set_ttl(self, from, call)).await?,
             RpcPath::Report => Box::pin(rpc::report(self, from, call)).await?,
             RpcPath::Register
             | RpcPath::Authorize
             | RpcPath::JoinBox
+            | RpcPath::LookupRecovery
+            | RpcPath::Recover
             | RpcPath::Subscribe
             | RpcPath::GetMap => {
                 return Err(ApiError::internal("not a call of a caller").into());

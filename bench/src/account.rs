@@ -34,11 +34,11 @@ impl NewBox {
         identifier: &Identifier,
         identity: Identity,
     ) -> Result<Self, BenchError> {
-        let request = registering::register_request(&identity, identifier, true)?;
+        let request = registering::register_request(&identity, identifier, true, false)?;
         let response = connection.call::<Register>(&request, None).await?;
         let box_id = registering::registered_box(&identity, &response)?;
         let code = codes.code_for(identifier.as_str()).await?;
-        let request = registering::authorize_request(&identity, &box_id, identifier, &code);
+        let request = registering::authorize_request(&identity, &box_id, identifier, &code, false);
         let answer = connection.call::<Authorize>(&request, None).await?;
         Ok(Self {
             identity,

@@ -132,6 +132,15 @@ impl Identity {
         self.recovery_seed.as_ref()
     }
 
+    /// The identity without the recovery key.
+    #[must_use]
+    pub fn without_recovery_seed(&self) -> Self {
+        Self {
+            recovery_seed: None,
+            ..self.clone()
+        }
+    }
+
     /// The device's KEM keys by counter, the newest last.
     #[must_use]
     pub fn kem_keys(&self) -> &[(u64, KemSecret)] {

@@ -33,7 +33,8 @@ pub enum RegisteringError {
     Token(#[source] KemError),
 }
 
-/// Asks for a box for this identifier; a code is sent there.
+/// Asks for a box for this identifier; a code is sent there. With `reset`, also if it is another box's, from which it
+/// comes after a delay.
 ///
 /// # Errors
 /// [`RegisteringError::NotWhole`].
@@ -41,6 +42,7 @@ pub fn register_request(
     identity: &Identity,
     identifier: &Identifier,
     discoverable: bool,
+    reset: bool,
 ) -> Result<v1::RegisterRequest, RegisteringError> {
     let record = first_record(identity)?;
     let keys = record
@@ -53,6 +55,7 @@ pub fn register_request(
         identifier: Some(identifier_to_wire(identifier)),
         discoverable,
         signature: sign(identity, &signed),
+        reset,
     })
 }
 
@@ -92,15 +95,22 @@ pub fn authorize_request(
     box_id: &BoxId,
     identifier: &Identifier,
     code: &str,
+    reset: bool,
 ) -> v1::AuthorizeRequest {
     let device = identity.device();
-    let signed = statement::authorize(box_id, &device, identifier, code);
+    let says = if reset {
+        statement::reset
+    } else {
+        statement::authorize
+    };
+    let signed = says(box_id, &device, identifier, code);
     v1::AuthorizeRequest {
         box_id: Bytes::copy_from_slice(box_id.as_bytes()),
         device_id: Bytes::copy_from_slice(device.as_bytes()),
         identifier: Some(identifier_to_wire(identifier)),
         code: code.to_owned(),
         signature: sign(identity, &signed),
+        reset,
     }
 }
 
@@ -165,6 +175,30 @@ pub fn remove_identifier_request(
         generation,
         signature: sign(identity, &signed),
     }
+}
+
+/// Keeps an identifier that another box is to get by the reset of this serial.
+#[must_use]
+pub fn keep_identifier_request(
+    identity: &Identity,
+    box_id: &BoxId,
+    identifier: &Identifier,
+    reset_serial: u64,
+) -> v1::KeepIdentifierRequest {
+    let device = identity.device();
+    let signed = statement::keep_identifier(box_id, &device, identifier, reset_serial);
+    v1::KeepIdentifierRequest {
+        identifier: Some(identifier_to_wire(identifier)),
+        reset_serial,
+        signature: sign(identity, &signed),
+    }
+}
+
+/// What the device signs to delete its box.
+#[must_use]
+pub fn delete_account_signature(identity: &Identity, box_id: &BoxId) -> [u8; 64] {
+    let signed = statement::delete_account(box_id, &identity.device());
+    identity.signing_key().sign(&signed).to_bytes()
 }
 
 /// The wire's identifier.

@@ -77,6 +77,16 @@ pub fn apply<T: Tables>(
         Command::SetTtl(command) => command.execute(tables, &meta),
         Command::Suspend(command) => command.execute(tables),
         Command::CountReport(command) => command.execute(tables),
+        Command::Recover(command) => command.execute(tables, &meta),
+        Command::DeleteBox(command) => command.execute(tables, &meta),
+        Command::OpenReset(command) => command.execute(tables, &mut meta),
+        Command::ProveReset(command) => command.execute(tables, &mut meta),
+        Command::StartReset(command) => command.execute(tables, &meta),
+        Command::VetoReset(command) => command.execute(tables, &meta),
+        Command::NoteReset(command) => command.execute(tables, &meta),
+        Command::ForgetReset(command) => command.execute(tables),
+        Command::AwaitReset(command) => command.execute(tables, &meta),
+        Command::LoseIdentifier(command) => command.execute(tables),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+use crate::contest::Contest;
 use crate::identifier::IdentifierHash;
 use crate::ids::BoxId;
 use crate::limits::Limits;
@@ -56,6 +57,8 @@ pub struct Claim {
     pub discoverable: bool,
     /// The code it was verified with, so that a retry gets the same answer. `None` for devices.
     pub code: Option<CodeMac>,
+    /// Who else wants the identifier. Nothing for devices.
+    pub contest: Contest,
 }
 
 impl Claim {
@@ -66,6 +69,7 @@ impl Claim {
             generation,
             discoverable: false,
             code: None,
+            contest: Contest::default(),
         }
     }
 

@@ -18,6 +18,7 @@ pub mod apply;
 pub mod chain;
 pub mod claim;
 pub mod command;
+pub mod contest;
 pub mod dedupe;
 pub mod envelope;
 #[cfg(any(test, fuzzing))]

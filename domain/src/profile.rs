@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::contest::ResetNote;
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceId, Sequence};
 use crate::limits::Limits;
@@ -81,6 +82,11 @@ pub struct Profile {
     pub longest_ttl_ms: Option<u64>,
     /// Whether the operator lets it send nothing.
     pub suspended: bool,
+    /// Whether it was deleted. Nothing of it is left then but identifiers that are not released yet, and no other
+    /// box of its id ever comes.
+    pub deleted: bool,
+    /// Those of its identifiers that are to go to another box, unless one of its devices says no.
+    pub resets: BTreeMap<IdentifierHash, ResetNote>,
 }
 
 impl Profile {
@@ -115,6 +121,13 @@ impl Profile {
     #[must_use]
     pub fn identifier(&self, hash: &IdentifierHash) -> Option<&ProfileIdentifier> {
         self.identifiers.iter().find(|known| known.hash == *hash)
+    }
+
+    /// When the first of its identifiers goes to another box, unless one of its devices says no.
+    #[must_use]
+    pub fn first_reset(&self, now: Timestamp) -> Option<Timestamp> {
+        let resets = self.resets.values().filter(|note| now < note.lapses_at);
+        resets.map(|note| note.completes_at).min()
     }
 
     /// Identifiers that are not verified yet.

@@ -177,4 +177,23 @@ pub enum Rejection {
         /// The most that a box may have.
         limit: u32,
     },
+
+    // Boxes that were.
+    /// The device's box was deleted. Only one of its devices is told.
+    #[error("this box was deleted")]
+    BoxDeleted,
+
+    // Resets. Told only to who has given the right code.
+    /// Another box has proven the identifier, and waits for it.
+    #[error("another reset of this identifier is under way")]
+    ResetUnderWay {
+        /// When it counts for nothing any more.
+        retry_at: Timestamp,
+    },
+    /// The box that has the identifier keeps it.
+    #[error("the devices of the box that has this identifier keep it")]
+    ResetVetoed {
+        /// When a reset may begin again.
+        retry_at: Timestamp,
+    },
 }

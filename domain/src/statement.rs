@@ -1,6 +1,6 @@
 //! What a device signs where a token is not there yet, or not enough: its registration, its
-//! authorisation, its joining of a box that it was linked to, and the changes of its box's identifiers. Canonical
-//! bytes, each under a label of its own ([`crate::wire`]).
+//! authorisation, its joining of a box that it was linked to or is let into by the recovery key, and the changes of
+//! its box's identifiers. Canonical bytes, each under a label of its own ([`crate::wire`]).
 
 use sha2::{Digest as _, Sha256};
 
@@ -43,6 +43,36 @@ pub fn authorize(
         .finish()
 }
 
+/// What the device signs to prove the same of an identifier that may be another box's: it is to come to this one
+/// after a delay.
+#[must_use]
+pub fn reset(box_id: &BoxId, device: &DeviceId, identifier: &Identifier, code: &str) -> Vec<u8> {
+    Writer::labelled("rossby reset v1")
+        .fixed(box_id.as_bytes())
+        .fixed(device.as_bytes())
+        .u8(identifier.kind())
+        .bytes(identifier.as_str().as_bytes())
+        .bytes(code.as_bytes())
+        .finish()
+}
+
+/// What a device signs to keep an identifier that another box is to get by the reset of this serial.
+#[must_use]
+pub fn keep_identifier(
+    box_id: &BoxId,
+    device: &DeviceId,
+    identifier: &Identifier,
+    serial: u64,
+) -> Vec<u8> {
+    Writer::labelled("rossby keep identifier v1")
+        .fixed(box_id.as_bytes())
+        .fixed(device.as_bytes())
+        .u8(identifier.kind())
+        .bytes(identifier.as_str().as_bytes())
+        .u64(serial)
+        .finish()
+}
+
 /// What a device signs to ask for its place in the box that it was linked to, which it may not know
 /// yet. Asked again, the answer is the same and is for this device alone, so nothing here is fresh.
 #[must_use]
@@ -50,6 +80,48 @@ pub fn join_box(device: &DeviceId, kem_public: &[u8]) -> Vec<u8> {
     Writer::labelled("rossby join box v1")
         .fixed(device.as_bytes())
         .bytes(&Sha256::digest(kem_public))
+        .finish()
+}
+
+/// How a recovery key's owner names their box.
+#[derive(Debug, Clone, Copy)]
+pub enum Recoverable<'a> {
+    /// By its id.
+    Box(&'a BoxId),
+    /// By an identifier that it has.
+    Identifier(&'a Identifier),
+}
+
+/// What a recovery key signs to be shown the key record of its box.
+#[must_use]
+pub fn lookup_recovery(by: Recoverable<'_>) -> Vec<u8> {
+    let writer = Writer::labelled("rossby lookup recovery v1");
+    match by {
+        Recoverable::Box(box_id) => writer.u8(0).bytes(box_id.as_bytes()),
+        Recoverable::Identifier(identifier) => writer
+            .u8(identifier.kind())
+            .bytes(identifier.as_str().as_bytes()),
+    }
+    .finish()
+}
+
+/// What a device signs to take its place in the box whose recovery key lets it in, and to belong to that box for
+/// ever. As for [`join_box`], nothing here is fresh.
+#[must_use]
+pub fn recover(box_id: &BoxId, device: &DeviceId, kem_public: &[u8]) -> Vec<u8> {
+    Writer::labelled("rossby recover v1")
+        .fixed(box_id.as_bytes())
+        .fixed(device.as_bytes())
+        .bytes(&Sha256::digest(kem_public))
+        .finish()
+}
+
+/// What a device signs to delete its box. There is nothing to do it to a second time.
+#[must_use]
+pub fn delete_account(box_id: &BoxId, device: &DeviceId) -> Vec<u8> {
+    Writer::labelled("rossby delete account v1")
+        .fixed(box_id.as_bytes())
+        .fixed(device.as_bytes())
         .finish()
 }
 

@@ -121,7 +121,10 @@ async fn show(args: &PlacementArgs, box_id: &BoxId) -> Result<(), Failure> {
         REPORTS_COUNTED.. => " or more",
         _ => "",
     };
-    output::line(format!("reported by {}{or_more} boxes", shown.reports));
+    output::line(format!(
+        "boxes that have reported it: {}{or_more}",
+        shown.reports
+    ));
     let since = shown
         .oldest_at_ms
         .map(|at| format!(", the oldest since {}", utc(at)));

@@ -16,6 +16,7 @@ use rossby_domain::Routed;
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::claim::{Claim, CodeBudget, CodeMac, Delivery, PendingClaim};
 use rossby_domain::command::EnvelopeDigest;
+use rossby_domain::contest::Contest;
 use rossby_domain::dedupe::{Accepted, SenderRow};
 use rossby_domain::envelope::Envelope;
 use rossby_domain::ids::{Counter, Epoch, Sequence};
@@ -130,7 +131,6 @@ macro_rules! first_version {
 
 // The values of the tables, in the order of `domain/src/tables/mod.rs`.
 first_version!(
-    Claim,
     KeyRecord,
     Envelope,
     QueueState,
@@ -218,12 +218,38 @@ impl From<PendingClaimV1> for PendingClaim {
     }
 }
 
+impl Versioned for Claim {
+    const VERSION: u8 = 2;
+
+    /// Version 1 ended before what is contested, as if nothing were.
+    fn upgrade(version: u8, body: &[u8]) -> Result<Self, CodecError> {
+        if version != 1 {
+            return Err(CodecError::Version {
+                found: version,
+                supported: Self::VERSION,
+            });
+        }
+        decode_body(&[body, &UNCONTESTED].concat())
+    }
+
+    fn downgrade(&self) -> Option<Result<Vec<u8>, CodecError>> {
+        (self.contest == Contest::default()).then(|| {
+            let mut bytes = encode_as(1, self)?;
+            bytes.truncate(bytes.len().saturating_sub(UNCONTESTED.len()));
+            Ok(bytes)
+        })
+    }
+}
+
+/// Nothing, three times, which stands last in a [`Claim`].
+const UNCONTESTED: [u8; 3] = [0, 0, 0];
+
 impl Versioned for Profile {
     const VERSION: u8 = 3;
 
     /// Version 1 ended before the identifiers that are on their way out, as if there were none, and as if anyone
     /// could send to every box. Version 2 ended before how long its owner lets envelopes wait, as if that were as
-    /// long as the cluster does, and as if no box were suspended.
+    /// long as the cluster does, as if no box were suspended or deleted, and as if none were to lose an identifier.
     fn upgrade(version: u8, body: &[u8]) -> Result<Self, CodecError> {
         let missing = match version {
             1 => PROFILE_BEYOND_1,
@@ -239,7 +265,10 @@ impl Versioned for Profile {
     }
 
     fn downgrade(&self) -> Option<Result<Vec<u8>, CodecError>> {
-        let says_2 = self.longest_ttl_ms.is_none() && !self.suspended;
+        let says_2 = self.longest_ttl_ms.is_none()
+            && !self.suspended
+            && !self.deleted
+            && self.resets.is_empty();
         let says_1 = says_2 && self.leaving.is_empty() && self.allowed.is_none();
         let (version, missing) = match (says_1, says_2) {
             (true, _) => (1, PROFILE_BEYOND_1),
@@ -254,10 +283,11 @@ impl Versioned for Profile {
     }
 }
 
-/// What stands in a [`Profile`] behind what version 1 has, if it says nothing: an empty set, nothing twice, and no.
-const PROFILE_BEYOND_1: &[u8] = &[0, 0, 0, 0];
+/// What stands in a [`Profile`] behind what version 1 has, if it says nothing: an empty set, nothing twice, no twice, and an empty
+/// map.
+const PROFILE_BEYOND_1: &[u8] = &[0, 0, 0, 0, 0, 0];
 /// The same behind what version 2 has.
-const PROFILE_BEYOND_2: &[u8] = &[0, 0];
+const PROFILE_BEYOND_2: &[u8] = &[0, 0, 0, 0];
 
 impl Versioned for Meta {
     const VERSION: u8 = 2;
@@ -673,11 +703,61 @@ mod tests {
         }
         let bytes = encode_value(&changing).unwrap();
         assert_eq!(bytes[0], 2);
-        assert_eq!(decode_value::<Profile>(&bytes), Ok(changing));
+        assert_eq!(decode_value::<Profile>(&bytes), Ok(changing.clone()));
         let newer = [&[4], &bytes[1..]].concat();
         assert!(matches!(
             decode_value::<Profile>(&newer),
             Err(CodecError::Version { found: 4, .. })
+        ));
+        let deleted = Profile {
+            deleted: true,
+            ..changing
+        };
+        let bytes = encode_value(&deleted).unwrap();
+        assert_eq!(bytes[0], 3);
+        assert_eq!(decode_value::<Profile>(&bytes), Ok(deleted));
+    }
+
+    #[test]
+    fn a_claim_says_the_old_way_that_nobody_contests_it_and_both_ways_come_back() {
+        use rossby_domain::contest::{Former, Reset, Veto};
+        let claim = Claim {
+            box_id: box_id(1),
+            generation: 7,
+            discoverable: true,
+            code: Some(CodeMac([5; 32])),
+            contest: Contest::default(),
+        };
+        let bytes = encode_value(&claim).unwrap();
+        assert_eq!(bytes[0], 1);
+        assert_eq!(decode_value::<Claim>(&bytes), Ok(claim.clone()));
+        let contest = Contest {
+            reset: Some(Reset {
+                box_id: box_id(2),
+                serial: 8,
+                code: CodeMac([6; 32]),
+                discoverable: false,
+                completes_at: Some(Timestamp::from_millis(9)),
+                lapses_at: Timestamp::from_millis(10),
+            }),
+            veto: Some(Veto {
+                box_id: box_id(3),
+                until: Timestamp::from_millis(11),
+                count: 2,
+            }),
+            former: Some(Former {
+                box_id: box_id(4),
+                generation: 6,
+            }),
+        };
+        let contested = Claim { contest, ..claim };
+        let bytes = encode_value(&contested).unwrap();
+        assert_eq!(bytes[0], 2);
+        assert_eq!(decode_value::<Claim>(&bytes), Ok(contested));
+        let newer = [&[3], &bytes[1..]].concat();
+        assert!(matches!(
+            decode_value::<Claim>(&newer),
+            Err(CodecError::Version { found: 3, .. })
         ));
     }
 

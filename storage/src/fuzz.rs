@@ -101,10 +101,12 @@ mod tests {
     use rossby_domain::chain::{KemKey, Link, SUITE_XWING, Signer};
     use rossby_domain::claim::{CodeMac, Delivery};
     use rossby_domain::command::{
-        Accept, AddIdentifier, Admit, DropIdentifier, Enqueue, EnvelopeDigest, Expire, ExtendChain,
-        IssueToken, JoinBox, MarkCodeSent, MarkCodeUnsent, OpenClaim, Place, ReleaseClaim,
-        RemoveIdentifier, RevokeToken, UpdateKey,
+        Accept, AddIdentifier, Admit, AwaitReset, DeleteBox, DropIdentifier, Enqueue,
+        EnvelopeDigest, Expire, ExtendChain, ForgetReset, IssueToken, JoinBox, LoseIdentifier,
+        MarkCodeSent, MarkCodeUnsent, NoteReset, OpenClaim, OpenReset, Place, ProveReset, Recover,
+        ReleaseClaim, RemoveIdentifier, RevokeToken, StartReset, UpdateKey, VetoReset,
     };
+    use rossby_domain::contest::{Contest, Reset};
     use rossby_domain::identifier::IdentifierHash;
     use rossby_domain::ids::{
         BoxId, ClusterId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, MapVersion,
@@ -251,6 +253,59 @@ mod tests {
                 allow: vec![box_id()],
                 disallow: Vec::new(),
             }),
+            Command::Recover(Recover {
+                device: envelope_id().sender,
+                links: vec![link()],
+                kem: kem_key(),
+            }),
+            Command::DeleteBox(DeleteBox {
+                device: envelope_id().sender,
+            }),
+            Command::OpenReset(OpenReset(OpenClaim {
+                identifier,
+                box_id: box_id(),
+                discoverable: true,
+                code: CodeMac([5; 32]),
+                sealed_code: Bytes::from_static(b"sealed"),
+            })),
+            Command::ProveReset(ProveReset {
+                identifier,
+                box_id: box_id(),
+                code: CodeMac([5; 32]),
+                delay_ms: 10,
+            }),
+            Command::StartReset(StartReset {
+                identifier,
+                box_id: box_id(),
+                serial: 9,
+                delay_ms: 10,
+            }),
+            Command::VetoReset(VetoReset {
+                identifier,
+                box_id: box_id(),
+                serial: 9,
+                pause_ms: 10,
+            }),
+            Command::NoteReset(NoteReset {
+                box_id: box_id(),
+                identifier,
+                serial: 9,
+                delay_ms: 10,
+            }),
+            Command::ForgetReset(ForgetReset {
+                box_id: box_id(),
+                identifier,
+                serial: 9,
+            }),
+            Command::AwaitReset(AwaitReset {
+                box_id: box_id(),
+                keep_ms: 20,
+            }),
+            Command::LoseIdentifier(LoseIdentifier {
+                box_id: box_id(),
+                identifier,
+                generation: 9,
+            }),
         ];
         let routed = |command| Routed {
             partition: box_id().partition(),
@@ -327,9 +382,32 @@ mod tests {
             generation: 2,
             discoverable: true,
             code: Some(code),
+            contest: Contest::default(),
         };
         check(1, &claim);
+        let contested = Claim {
+            contest: Contest {
+                reset: Some(Reset {
+                    box_id: box_id(),
+                    serial: 3,
+                    code,
+                    discoverable: true,
+                    completes_at: Some(at),
+                    lapses_at: at,
+                }),
+                ..Contest::default()
+            },
+            ..claim
+        };
+        let bytes = with(1, &encode_value(&contested).unwrap());
+        seed("entry", "seed-1-contested", &bytes, entry);
         check(3, &Profile::default());
+        let deleted = Profile {
+            deleted: true,
+            ..Profile::default()
+        };
+        let bytes = with(3, &encode_value(&deleted).unwrap());
+        seed("entry", "seed-3-deleted", &bytes, entry);
         let envelope = Envelope {
             sequence: Sequence(1),
             id: envelope_id(),

@@ -38,7 +38,7 @@ pub(crate) async fn add_identifier(
     claiming::check_reach(service, &identifier)?;
     claiming::count_code(service, Some(Asker::Box(box_id)))?;
     list(service, caller, call, (&identifier, discoverable)).await?;
-    let opening = claiming::open_claim(service, call, (&identifier, discoverable), box_id);
+    let opening = claiming::open_claim(service, call, (&identifier, discoverable), box_id, false);
     if let Err(refused) = opening.await {
         if refused.code() == Code::IdentifierTaken {
             // The box need not list it; if that fails, it is forgotten in a day.

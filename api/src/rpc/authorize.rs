@@ -3,7 +3,8 @@
 //! Two idempotent commands: the claim is verified in the identifier's partition, then the box is
 //! activated in its own. They may be in two groups; it runs at the node where it arrives. If the second
 //! is lost, a retry at any node or the finisher does it. A box that is active has one more identifier then
-//! ([`super::add_identifier()`]); its devices' tokens stay what they are.
+//! ([`super::add_identifier()`]); its devices' tokens stay what they are. An identifier that comes from another box
+//! takes its time ([`super::resetting`]), and is off that one's list before this one comes to life.
 
 use bytes::Bytes;
 use rossby_domain::chain::{KeyRecord, verify_signature};
@@ -13,6 +14,7 @@ use rossby_domain::ids::{DeviceAddress, PartitionId};
 use rossby_domain::{Answer, Command, Outcome, Query, statement};
 use rossby_proto::v1;
 
+use super::resetting::{Resetting, settle_former};
 use super::token;
 use crate::call::Call;
 use crate::convert;
@@ -28,6 +30,7 @@ struct Authorization {
     identifier: Identifier,
     code: String,
     signature: [u8; 64],
+    reset: bool,
 }
 
 pub(crate) async fn authorize(service: &MailboxService, call: &Call) -> Result<Bytes, Failure> {
@@ -35,6 +38,10 @@ pub(crate) async fn authorize(service: &MailboxService, call: &Call) -> Result<B
     let record = verify(service, call, &authorization).await?;
     check_listed(service, call, &authorization).await?;
     let generation = verify_claim(service, call, &authorization).await?;
+    let (secrets, box_id) = (&service.config.secrets, authorization.address.box_id);
+    let owned = (secrets.identifier_hash(&authorization.identifier), box_id);
+    let (router, partitions) = (&service.config.router, service.config.partitions);
+    settle_former(router, partitions, owned, call.deadline).await?;
     let token_generation = activate(service, call, &authorization, generation).await?;
     let address = &authorization.address;
     Ok(seal_token(service, address, &record, token_generation)?)
@@ -59,6 +66,7 @@ fn parse(
         identifier: convert::identifier(request.identifier.as_ref())?,
         code: request.code,
         signature: convert::fixed(&request.signature, "signature is not 64 bytes")?,
+        reset: request.reset,
     })
 }
 
@@ -76,6 +84,7 @@ async fn verify(
         identifier,
         code,
         signature,
+        reset,
     } = authorization;
     let query = Query::BoxState(address.box_id);
     let Answer::BoxState(state) = service.ask(*home, query, call.deadline).await? else {
@@ -85,7 +94,12 @@ async fn verify(
     let key = record
         .signing_key(&address.device)
         .ok_or(Code::NoCodeRequested)?;
-    let signed = statement::authorize(&address.box_id, &address.device, identifier, code);
+    let says = if *reset {
+        statement::reset
+    } else {
+        statement::authorize
+    };
+    let signed = says(&address.box_id, &address.device, identifier, code);
     if !verify_signature(key, &signed, signature) {
         return Err(Code::NoCodeRequested.into());
     }
@@ -122,6 +136,10 @@ async fn verify_claim(
     let (secrets, box_id) = (&service.config.secrets, authorization.address.box_id);
     let identifier = secrets.identifier_hash(&authorization.identifier);
     let code = secrets.code_mac(&identifier, &box_id, &authorization.code);
+    if authorization.reset {
+        let resetting = Resetting { identifier, box_id };
+        return resetting.prove(service, call, code).await;
+    }
     let command = Command::VerifyClaim(VerifyClaim {
         identifier,
         box_id,

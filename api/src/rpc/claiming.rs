@@ -2,7 +2,7 @@
 //! claim with a code that waits for the courier.
 
 use bytes::Bytes;
-use rossby_domain::command::OpenClaim;
+use rossby_domain::command::{OpenClaim, OpenReset};
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::BoxId;
 use rossby_domain::{Command, Outcome};
@@ -56,12 +56,13 @@ pub(super) fn seal_identifier(
         .map_err(|error| ApiError::internal(error.to_string()))
 }
 
-/// Opens the claim, with a new code that waits for the courier.
+/// Opens the claim, with a new code that waits for the courier; with `reset`, also to what may be another box's.
 pub(super) async fn open_claim(
     service: &MailboxService,
     call: &Call,
     (identifier, discoverable): (&Identifier, bool),
     box_id: BoxId,
+    reset: bool,
 ) -> Result<(), ApiError> {
     let config = &service.config;
     let random = config.random.as_ref();
@@ -86,7 +87,11 @@ pub(super) async fn open_claim(
         sealed_code,
     };
     let partition = hash.partition(config.partitions);
-    let command = Command::OpenClaim(command);
+    let command = if reset {
+        Command::OpenReset(OpenReset(command))
+    } else {
+        Command::OpenClaim(command)
+    };
     let changing = service.change(partition, command, Code::Internal, call.deadline);
     match changing.await? {
         Outcome::ClaimOpened => Ok(()),

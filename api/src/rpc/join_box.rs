@@ -44,10 +44,20 @@ pub(crate) async fn join_box(service: &MailboxService, call: &Call) -> Result<By
             (record(service, call, home, address).await?, generation)
         }
     };
+    let place = (&record, generation);
+    Ok(welcome(service, &address, &joining.kem, place)?)
+}
+
+/// What a device is told that has its place: the record, and its token, sealed to its KEM key.
+pub(super) fn welcome(
+    service: &MailboxService,
+    address: &DeviceAddress,
+    kem: &KemKey,
+    (record, generation): (&KeyRecord, u64),
+) -> Result<Bytes, ApiError> {
     let config = &service.config;
-    let token = config.secrets.token(&address, generation);
-    let public = &joining.kem.public;
-    let sealed = token::seal(config.random.as_ref(), public, &address, &token)?;
+    let token = config.secrets.token(address, generation);
+    let sealed = token::seal(config.random.as_ref(), &kem.public, address, &token)?;
     Ok(convert::encode(&v1::JoinBoxResponse {
         box_id: convert::id_bytes(address.box_id.as_bytes()),
         key_record: record.encode().into(),
@@ -60,18 +70,20 @@ pub(crate) async fn join_box(service: &MailboxService, call: &Call) -> Result<By
 pub(crate) fn parse_and_verify(request: v1::JoinBoxRequest) -> Result<Joining, ApiError> {
     let key: SigningPublicKey = convert::fixed(&request.signing_key, "signing_key is no key")?;
     let signature = convert::fixed(&request.signature, "signature is not 64 bytes")?;
-    let kem = KemKey::decode(&request.kem_key)
-        .map_err(|_| ApiError::invalid("kem_key is not a KEM key"))?;
-    // Nobody could seal to it, and the device would hold the queue all the same.
-    if !token::is_kem_key(&kem.public) {
-        return Err(ApiError::invalid("kem_key is not a KEM key"));
-    }
+    let kem = kem_key(&request.kem_key)?;
     let device = DeviceId::of_key(&key);
     let signed = statement::join_box(&device, &kem.public);
     if !verify_signature(&key, &signed, &signature) || !kem.is_signed_by(&key) {
         return Err(Code::BadSignature.into());
     }
     Ok(Joining { device, kem })
+}
+
+/// Reads a KEM key. To one that is none nobody could seal, and its device would hold the queue all the same.
+pub(super) fn kem_key(bytes: &[u8]) -> Result<KemKey, ApiError> {
+    let kem = KemKey::decode(bytes).ok();
+    let kem = kem.filter(|kem| token::is_kem_key(&kem.public));
+    kem.ok_or(ApiError::invalid("kem_key is not a KEM key"))
 }
 
 /// The box that the device was linked to.
@@ -108,15 +120,26 @@ async fn standing(
             return Err(ApiError::of_rejection(&rejection, unknown, now));
         }
     }
-    let query = Query::DeviceAuth(command.device);
+    let generation = good_token(service, call, home, command.device).await?;
+    Ok(generation.map(|generation| (record, generation)))
+}
+
+/// The generation of a device's token, if that is good.
+pub(super) async fn good_token(
+    service: &MailboxService,
+    call: &Call,
+    home: PartitionId,
+    address: DeviceAddress,
+) -> Result<Option<u64>, ApiError> {
+    let query = Query::DeviceAuth(address);
     match service.ask(home, query, call.deadline).await? {
-        Answer::DeviceAuth(generation) => Ok(generation.map(|generation| (record, generation))),
+        Answer::DeviceAuth(generation) => Ok(generation),
         _ => Err(unexpected_answer("DeviceAuth")),
     }
 }
 
-/// Binds the device to the box that has linked it, as it has signed: it belongs to that one from then on.
-async fn bind(
+/// Binds the device to the box that lets it in, as it has signed: it belongs to that one from then on.
+pub(super) async fn bind(
     service: &MailboxService,
     call: &Call,
     address: DeviceAddress,
@@ -154,11 +177,17 @@ async fn record(
     address: DeviceAddress,
 ) -> Result<KeyRecord, ApiError> {
     let query = Query::BoxState(address.box_id);
+    let Answer::BoxState(state) = service.ask(home, query, call.deadline).await? else {
+        return Err(unexpected_answer("BoxState"));
+    };
+    if let Some(active) = state.filter(|state| state.active) {
+        return Ok(active.record);
+    }
+    // The directory says that it is the device's own box.
+    let query = Query::IsDeleted(address.box_id);
     match service.ask(home, query, call.deadline).await? {
-        Answer::BoxState(state) => {
-            let active = state.filter(|state| state.active);
-            Ok(active.ok_or(Code::NotLinked)?.record)
-        }
-        _ => Err(unexpected_answer("BoxState")),
+        Answer::IsDeleted(true) => Err(Code::BoxDeleted.into()),
+        Answer::IsDeleted(false) => Err(Code::NotLinked.into()),
+        _ => Err(unexpected_answer("IsDeleted")),
     }
 }

@@ -1,8 +1,11 @@
 //! ListIdentifiers: the identifiers of the caller's own box, in clear. What the directory says of each holds:
 //! it is asked, wherever its groups are.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures_util::future::try_join_all;
+use rossby_domain::contest::ResetNote;
 use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_domain::profile::ProfileIdentifier;
 use rossby_domain::{Answer, Query};
@@ -25,8 +28,16 @@ pub(crate) async fn list_identifiers(
     let Answer::Identifiers(listed) = service.ask_own(caller, query, call).await? else {
         return Err(unexpected_answer("Identifiers").into());
     };
+    let query = Query::Resets(caller.box_id);
+    let Answer::Resets(resets) = service.ask_own(caller, query, call).await? else {
+        return Err(unexpected_answer("Resets").into());
+    };
+    let resets: BTreeMap<_, _> = resets.into_iter().collect();
     let own = listed.into_iter();
-    let own = own.map(|listed| own_identifier(service, call, caller.box_id, listed));
+    let own = own.map(|listed| {
+        let reset = resets.get(&listed.hash).copied();
+        own_identifier(service, call, caller.box_id, (listed, reset))
+    });
     let identifiers = try_join_all(own).await?;
     Ok(convert::encode(&v1::ListIdentifiersResponse {
         identifiers,
@@ -37,7 +48,7 @@ async fn own_identifier(
     service: &MailboxService,
     call: &Call,
     box_id: BoxId,
-    listed: ProfileIdentifier,
+    (listed, reset): (ProfileIdentifier, Option<ResetNote>),
 ) -> Result<v1::OwnIdentifier, ApiError> {
     let config = &service.config;
     let identifier = listed.hash;
@@ -58,5 +69,7 @@ async fn own_identifier(
         verified: found.is_some(),
         discoverable: found.unwrap_or(listed.discoverable),
         generation: listed.named_generation(),
+        reset_at_ms: reset.map(|reset| reset.completes_at.as_millis()),
+        reset_serial: reset.map_or(0, |reset| reset.serial),
     })
 }

@@ -84,7 +84,7 @@ async fn resolve(service: &MailboxService, call: &Call, by: Option<By>) -> Resul
 }
 
 /// A box that nobody has, in the first partition with an owner from where the hash points to.
-fn decoy(service: &MailboxService, hash: &[u8; 32]) -> BoxId {
+pub(super) fn decoy(service: &MailboxService, hash: &[u8; 32]) -> BoxId {
     let partitions = service.config.partitions;
     let directory = service.config.router.directory();
     let first = partitions.of_hash(hash);

@@ -1,6 +1,6 @@
 //! The calls, one file each. Each reads parse -> verify -> authorise -> dispatch, and starts where who is
-//! asking is already proven ([`crate::mailbox`]); Register, Authorize and JoinBox, which come before
-//! any token, verify the device's signature themselves.
+//! asking is already proven ([`crate::mailbox`]); Register, Authorize, JoinBox, LookupRecovery and Recover,
+//! which come before any token, verify the device's or the recovery key's signature themselves.
 
 mod accept;
 mod acknowledge;
@@ -9,16 +9,21 @@ mod authorize;
 mod block;
 mod claiming;
 mod code;
+mod delete_account;
 mod extend_chain;
 mod fetch;
 mod get_map;
 mod join_box;
+mod keep_identifier;
 mod list_identifiers;
 mod lookup_key;
+mod lookup_recovery;
+mod recover;
 mod register;
 mod releasing;
 mod remove_identifier;
 mod report;
+mod resetting;
 mod send;
 mod set_ttl;
 mod subscribe;
@@ -33,20 +38,29 @@ pub(crate) use add_identifier::add_identifier;
 pub(crate) use authorize::authorize;
 pub(crate) use block::block;
 pub(crate) use code::{SealedCode, code_context};
+pub(crate) use delete_account::delete_account;
 pub(crate) use extend_chain::extend_chain;
 pub(crate) use fetch::fetch;
 pub(crate) use get_map::get_map;
 pub(crate) use join_box::join_box;
 #[cfg(any(test, fuzzing))]
 pub(crate) use join_box::parse_and_verify as parse_joining;
+pub(crate) use keep_identifier::keep_identifier;
 pub(crate) use list_identifiers::list_identifiers;
 pub(crate) use lookup_key::lookup_key;
+pub(crate) use lookup_recovery::lookup_recovery;
+#[cfg(any(test, fuzzing))]
+pub(crate) use lookup_recovery::parse_and_verify as parse_recovery_lookup;
+#[cfg(any(test, fuzzing))]
+pub(crate) use recover::parse_and_verify as parse_recovery;
+pub(crate) use recover::recover;
 #[cfg(any(test, fuzzing))]
 pub(crate) use register::parse_and_verify as parse_registration;
 pub(crate) use register::register;
 pub(crate) use releasing::Leaving;
 pub(crate) use remove_identifier::remove_identifier;
 pub(crate) use report::report;
+pub(crate) use resetting::settle_former;
 pub(crate) use send::send;
 pub(crate) use set_ttl::set_ttl;
 pub(crate) use subscribe::subscribe;

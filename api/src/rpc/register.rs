@@ -3,7 +3,8 @@
 //! Three commands, each in a partition of its own and idempotent: the device's entry, the box, the
 //! claim. They may be in three groups; it runs at the node where it arrives, and the box is born where
 //! that node's boxes are. Whatever happens in between, the same request again, at any node, finishes it;
-//! it also resends a code.
+//! it also resends a code. With `reset` the identifier may be another box's ([`super::resetting`]): nothing is decided
+//! here, so it needs no signature of its own.
 
 use bytes::Bytes;
 use rossby_domain::chain::{ChainError, KeyRecord, verify_signature};
@@ -30,6 +31,7 @@ pub(crate) struct Registration {
     device: DeviceId,
     identifier: Identifier,
     discoverable: bool,
+    reset: bool,
 }
 
 pub(crate) async fn register(service: &MailboxService, call: &Call) -> Result<Bytes, Failure> {
@@ -40,7 +42,7 @@ pub(crate) async fn register(service: &MailboxService, call: &Call) -> Result<By
     let box_id = claim_device(service, call, &registration).await?;
     create_box(service, call, &registration, box_id).await?;
     let asked = (&registration.identifier, registration.discoverable);
-    claiming::open_claim(service, call, asked, box_id).await?;
+    claiming::open_claim(service, call, asked, box_id, registration.reset).await?;
     Ok(convert::encode(&v1::RegisterResponse {
         box_id: convert::id_bytes(box_id.as_bytes()),
         code_ttl_ms: service.config.stored_limits.code_ttl_ms,
@@ -86,6 +88,7 @@ pub(crate) fn parse_and_verify(request: v1::RegisterRequest) -> Result<Registrat
         device,
         identifier,
         discoverable: request.discoverable,
+        reset: request.reset,
     })
 }
 

@@ -60,7 +60,7 @@ impl Leaving {
     }
 }
 
-async fn change(
+pub(super) async fn change(
     router: &Router,
     partition: PartitionId,
     command: Command,

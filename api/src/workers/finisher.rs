@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{More, PATIENCE, Trouble, Worker, Workers};
 use crate::error::ApiError;
-use crate::rpc::Leaving;
+use crate::rpc::{Leaving, settle_former};
 
 /// Pending boxes looked at in one step.
 const BATCH: u32 = 256;
@@ -88,8 +88,9 @@ pub(super) async fn finish(
         };
         more = More::Yes;
         after = Some(last.box_id);
-        let (activations, unknown) = activations(workers, &pending, silent).await?;
+        let (mut activations, unknown) = activations(workers, &pending, silent).await?;
         trouble = trouble.and(unknown);
+        trouble = trouble.and(settle(workers, &mut activations).await);
         let command = |activation| (partition, Command::ActivateBox(activation));
         let commands: Vec<_> = activations.into_iter().map(command).collect();
         if !commands.is_empty() {
@@ -100,6 +101,24 @@ pub(super) async fn finish(
             trouble = trouble.and(release(workers, &pending, silent).await);
         }
     }
+}
+
+/// Takes what came by a reset off the lists of the boxes that had it, before the new ones come to life; those of which
+/// that is not known to be done are left for later.
+async fn settle(workers: &Workers, activations: &mut Vec<ActivateBox>) -> Result<(), Trouble> {
+    let mut trouble = Ok(());
+    let mut settled = Vec::new();
+    for activation in activations.drain(..) {
+        let owned = (activation.identifier, activation.box_id);
+        let deadline = Instant::now() + PATIENCE;
+        let settling = settle_former(&workers.router, workers.partitions, owned, deadline);
+        match settling.await {
+            Ok(()) => settled.push(activation),
+            Err(error) => trouble = Err(elsewhere(&error)),
+        }
+    }
+    *activations = settled;
+    trouble
 }
 
 /// Releases what is on its way out of its box.

@@ -142,6 +142,8 @@ mod tests {
             verified: true,
             discoverable: false,
             generation: 7,
+            reset_at_ms: Some(8),
+            reset_serial: 9,
         };
         let listed = v1::ListIdentifiersResponse {
             identifiers: vec![own],

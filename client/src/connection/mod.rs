@@ -48,9 +48,7 @@ pub use self::hawk::{SignedRequest, Signer};
 pub use self::refusal::{Refusal, Retry};
 use self::route::{Route, Tries};
 pub use self::rpc::{
-    Accept, Acknowledge, AddIdentifier, Authorize, Block, ExtendChain, Fetch, GetMap, JoinBox,
-    ListIdentifiers, LookupKey, Register, RemoveIdentifier, Report, Rpc, Send as SendRpc, SetTtl,
-    Subscribe, UpdateKey,
+    Accept, Acknowledge, AddIdentifier, Authorize, Block, DeleteAccount, ExtendChain, Fetch, GetMap, JoinBox, KeepIdentifier, ListIdentifiers, LookupKey, LookupRecovery, Recover, Register, RemoveIdentifier, Report, Rpc, Send as SendRpc, SetTtl, Subscribe, UpdateKey,
 };
 pub use self::server::{AddressError, ServerAddress};
 pub use self::stream::{OpenStream, StreamEnd, WireStream};

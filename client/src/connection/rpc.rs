@@ -51,12 +51,20 @@ rpcs! {
     ExtendChain: ExtendChainRequest -> ExtendChainResponse;
     /// Gives a linked device its place.
     JoinBox: JoinBoxRequest -> JoinBoxResponse;
+    /// Shows a box's key record to who has its recovery key.
+    LookupRecovery: LookupRecoveryRequest -> LookupRecoveryResponse;
+    /// Gives a device its place by the recovery key.
+    Recover: RecoverRequest -> JoinBoxResponse;
     /// Asks for a code for another identifier of the box.
     AddIdentifier: AddIdentifierRequest -> AddIdentifierResponse;
     /// Takes an identifier from the box.
     RemoveIdentifier: RemoveIdentifierRequest -> RemoveIdentifierResponse;
+    /// Keeps an identifier of the box that is to go to another.
+    KeepIdentifier: KeepIdentifierRequest -> KeepIdentifierResponse;
     /// Tells the identifiers of the box.
     ListIdentifiers: ListIdentifiersRequest -> ListIdentifiersResponse;
+    /// Deletes the box.
+    DeleteAccount: DeleteAccountRequest -> DeleteAccountResponse;
     /// Brings what comes into the caller's box, message after message.
     Subscribe: SubscribeRequest -> SubscribeResponse;
     /// Tells which node leads which boxes.

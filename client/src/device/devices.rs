@@ -267,7 +267,7 @@ impl Device {
 
     /// Asks with the key that is published, as far as is known here, and then with later ones. The key
     /// that the service has now, and its answer.
-    async fn ask_for_place(&self) -> Result<(KemKey, v1::JoinBoxResponse), DeviceError> {
+    pub(super) async fn ask_for_place(&self) -> Result<(KemKey, v1::JoinBoxResponse), DeviceError> {
         let identity = self.identity();
         let published = identity.record().device(&identity.device());
         let published = published.map(|keys| keys.kem.clone());

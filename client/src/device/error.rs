@@ -2,6 +2,7 @@
 
 use rossby_domain::chain::{ChainError, LinkRefusal};
 use rossby_domain::ids::BoxId;
+use rossby_domain::time::Timestamp;
 use rossby_seams::random::RandomError;
 
 use crate::connection::{AddressError, CallError};
@@ -49,6 +50,12 @@ pub enum DeviceError {
     /// The box's chain does not allow a link.
     #[error("the box's identity chain does not allow this: {0}")]
     LinkRefused(LinkRefusal),
+    /// The recovery key is not on this device.
+    #[error("the recovery key is not on this device")]
+    NoRecoveryKey,
+    /// What was given is another box's recovery key.
+    #[error("this is not the recovery key of this box")]
+    NotTheRecoveryKey,
     /// What only the box's own devices say to each other.
     #[error("this kind of content is for the box's own devices only")]
     NotForOthers,
@@ -58,6 +65,16 @@ pub enum DeviceError {
     /// The device has a box, and it stays the only one.
     #[error("this device is registered already")]
     AlreadyRegistered,
+    /// The identifier is proven, and comes to this box at this time, by the service's clock, unless a device of the box
+    /// that has it says no.
+    #[error("the phone or email is proven, and comes to this box once the delay is over")]
+    ResetWaits(Timestamp),
+    /// Nothing is waited for.
+    #[error("no code was given before: give the one that was sent")]
+    NoCode,
+    /// No other box is to get this identifier.
+    #[error("nobody else is about to get this phone or email")]
+    NotContested,
     /// Nobody can be found there.
     #[error("no such user")]
     NoUser,

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use rossby_domain::identifier::Identifier;
+use rossby_domain::time::Timestamp;
 use rossby_proto::v1::{self, identifier::Kind};
 
 use super::devices::is_refused;
 use super::registration::digits;
 use super::{Device, DeviceError};
-use crate::connection::{AddIdentifier, Authorize, ListIdentifiers, RemoveIdentifier};
+use crate::connection::{
+    AddIdentifier, Authorize, KeepIdentifier, ListIdentifiers, RemoveIdentifier,
+};
 use crate::registering;
 
 /// How often an identifier is looked up anew because the box came by it anew.
@@ -23,7 +26,11 @@ pub struct OwnIdentifier {
     pub verified: bool,
     /// Whether others may find the box by it, once it is proven.
     pub discoverable: bool,
+    /// When it goes to another box, at the earliest, unless [`Device::keep_identifier`] is called before: somebody has
+    /// proven that they can read what is sent there.
+    pub reset_at: Option<Timestamp>,
     generation: u64,
+    reset_serial: u64,
 }
 
 impl Device {
@@ -44,7 +51,9 @@ impl Device {
                     identifier: identifier_of_wire(listed.identifier).ok_or_else(untrue)?,
                     verified: listed.verified,
                     discoverable: listed.discoverable,
+                    reset_at: listed.reset_at_ms.map(Timestamp::from_millis),
                     generation: listed.generation,
+                    reset_serial: listed.reset_serial,
                 })
             })
             .collect()
@@ -84,9 +93,31 @@ impl Device {
     ) -> Result<(), DeviceError> {
         let box_id = self.signer()?.address.box_id;
         let (identity, code) = (self.identity(), digits(code));
-        let request = registering::authorize_request(&identity, &box_id, identifier, &code);
+        let request = registering::authorize_request(&identity, &box_id, identifier, &code, false);
         // The token in the answer is the one that this device has.
         self.connection.call::<Authorize>(&request, None).await?;
+        Ok(())
+    }
+
+    /// Keeps an identifier that another box is to get: it stays, and nobody can ask for it again for a while, which is
+    /// longer each time.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoSuchIdentifier`]; [`DeviceError::NotContested`]; [`DeviceError::Call`], with
+    /// `IDENTIFIER_CHANGED` if it is too late.
+    pub async fn keep_identifier(&self, identifier: &Identifier) -> Result<(), DeviceError> {
+        let listed = self.identifiers().await?.into_iter();
+        let mut meant = listed.filter(|own| own.identifier == *identifier);
+        let own = meant.next().ok_or(DeviceError::NoSuchIdentifier)?;
+        own.reset_at.ok_or(DeviceError::NotContested)?;
+        let signer = self.signer()?;
+        let (identity, box_id) = (self.identity(), &signer.address.box_id);
+        let request =
+            registering::keep_identifier_request(&identity, box_id, identifier, own.reset_serial);
+        let calling = self
+            .connection
+            .call::<KeepIdentifier>(&request, Some(&signer));
+        calling.await?;
         Ok(())
     }
 

@@ -22,12 +22,12 @@ use crate::store::{
 
 /// A device that belongs to no box yet.
 pub struct Linking {
-    store: Store,
-    newcomer: Newcomer,
-    name: DeviceName,
+    pub(super) store: Store,
+    pub(super) newcomer: Newcomer,
+    pub(super) name: DeviceName,
     account: AccountRow,
-    connection: Connection,
-    environment: Environment,
+    pub(super) connection: Connection,
+    pub(super) environment: Environment,
 }
 
 impl std::fmt::Debug for Linking {
@@ -41,8 +41,8 @@ impl std::fmt::Debug for Linking {
 /// A place in a box, as the service offers it.
 #[derive(Debug)]
 pub struct Welcome {
-    identity: Identity,
-    signer: Signer,
+    pub(super) identity: Identity,
+    pub(super) signer: Signer,
 }
 
 impl Welcome {

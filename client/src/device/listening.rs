@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use rossby_domain::ids::Sequence;
+use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 use tokio::time::{Instant, sleep_until};
 
@@ -38,6 +39,9 @@ pub enum Heard {
     Connected(QueueStatus),
     /// Messages that were not here before, in the order of the box. They are stored.
     Received(Vec<Message>),
+    /// One of the box's phones or emails goes to another box at this time, unless somebody says no
+    /// ([`Device::keep_identifier`]).
+    Contested(Timestamp),
     /// The service is away. The listener tries again by itself.
     Disconnected {
         /// What happened.
@@ -68,6 +72,8 @@ pub struct Listener<'a> {
     more: bool,
     /// What went wrong with the end of a page whose beginning was handed out.
     failed: Option<DeviceError>,
+    /// What was heard last of identifiers that are to go.
+    reset_at: Option<Timestamp>,
     /// Tries since a stream last worked.
     tries: u32,
     /// How often this one was replaced since a stream last lasted. That a stream brings mail says
@@ -96,6 +102,7 @@ impl Device {
             unacknowledged_pages: 0,
             more: false,
             failed: None,
+            reset_at: None,
             tries: 0,
             replaced: 0,
             not_before: Instant::now(),
@@ -176,6 +183,12 @@ impl Listener<'_> {
         let Some(page) = &self.page else {
             return Ok(None);
         };
+        let reset_at = status_of(page.status).reset_at;
+        if std::mem::replace(&mut self.reset_at, reset_at) != reset_at
+            && let Some(at) = reset_at
+        {
+            return Ok(Some(Heard::Contested(at)));
+        }
         self.more = page.more;
         if page.envelopes.is_empty() {
             self.page = None;

@@ -37,6 +37,8 @@ pub struct QueueStatus {
     pub ttl: Duration,
     /// Whether the service's operator has suspended the box: it can read, but not send.
     pub suspended: bool,
+    /// When the first of the box's identifiers goes to another box, unless [`Device::keep_identifier`] is called.
+    pub reset_at: Option<Timestamp>,
 }
 
 /// What receiving brought.
@@ -430,5 +432,6 @@ pub(super) fn status_of(status: Option<v1::QueueStatus>) -> QueueStatus {
         cursor: Sequence(status.cursor),
         ttl: Duration::from_millis(status.ttl_ms),
         suspended: status.suspended,
+        reset_at: status.reset_at_ms.map(Timestamp::from_millis),
     }
 }

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, DeviceAddress};
+use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 
 use super::devices::is_refused;
 use super::{Device, DeviceError};
-use crate::connection::{Authorize, Fetch, Register};
+use crate::connection::{Authorize, CallError, Fetch, Register};
+use crate::crypto::secret::SecretBytes;
 use crate::registering;
-use crate::store::Access;
+use crate::store::{Access, ResetRow, StoreError};
 
 /// A box that waits for its code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,29 @@ impl Device {
         identifier: &Identifier,
         discoverable: bool,
     ) -> Result<Registered, DeviceError> {
+        self.register_by(identifier, discoverable, false).await
+    }
+
+    /// The same, if the identifier is that of a box whose devices are lost. It comes to this one some days after it is
+    /// proven, unless a device of that box says no ([`Self::keep_identifier`]). That box, what waits in it, and its
+    /// contacts stay what they are: this is another identity.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub async fn register_reset(
+        &self,
+        identifier: &Identifier,
+        discoverable: bool,
+    ) -> Result<Registered, DeviceError> {
+        self.register_by(identifier, discoverable, true).await
+    }
+
+    async fn register_by(
+        &self,
+        identifier: &Identifier,
+        discoverable: bool,
+        reset: bool,
+    ) -> Result<Registered, DeviceError> {
         let mut account = self.account()?;
         if account.access.is_some() && self.is_let_in().await? {
             return Err(DeviceError::AlreadyRegistered);
@@ -52,14 +77,24 @@ impl Device {
                 Err(error) => return Err(error),
             }
         }
-        let request = registering::register_request(&identity, identifier, discoverable)?;
+        let request = registering::register_request(&identity, identifier, discoverable, reset)?;
         let response = self.connection.call::<Register>(&request, None).await?;
         let box_id = registering::registered_box(&identity, &response)?;
         account.identifier = Some(identifier.into());
         account.discoverable = discoverable;
         account.box_id = Some(box_id);
         account.access = None;
-        self.store.write(|batch| batch.put(&(), &account))?;
+        self.store.write::<_, StoreError>(|batch| {
+            batch.put(&(), &account)?;
+            match reset {
+                // A code that was right before is good as long as what it proved.
+                true => {
+                    let known = batch.get::<ResetRow>(&())?.unwrap_or_default();
+                    batch.put(&(), &known)
+                }
+                false => batch.remove::<ResetRow>(&()),
+            }
+        })?;
         Ok(Registered {
             box_id,
             code_ttl: Duration::from_millis(response.code_ttl_ms),
@@ -70,7 +105,8 @@ impl Device {
     ///
     /// # Errors
     /// [`DeviceError::NotRegistered`], [`DeviceError::AlreadyRegistered`], [`DeviceError::Call`]
-    /// (for example with `WRONG_CODE`), [`DeviceError::Token`].
+    /// (for example with `WRONG_CODE`), [`DeviceError::Token`]; [`DeviceError::ResetWaits`] where the code was right and
+    /// the identifier is another box's: [`Self::authorize_again`] goes on.
     pub async fn authorize(&self, code: &str) -> Result<DeviceAddress, DeviceError> {
         let mut account = self.account()?;
         if account.access.is_some() {
@@ -83,19 +119,69 @@ impl Device {
             .and_then(|identifier| identifier.to_identifier())
             .ok_or(DeviceError::NotRegistered)?;
         let (identity, code) = (self.identity(), digits(code));
-        let request = registering::authorize_request(&identity, &box_id, &identifier, &code);
-        let response = self.connection.call::<Authorize>(&request, None).await?;
+        let reset = self.store.get::<ResetRow>(&())?.is_some();
+        let request = registering::authorize_request(&identity, &box_id, &identifier, &code, reset);
+        let response = match self.connection.call::<Authorize>(&request, None).await {
+            Err(error) => return Err(self.note_waiting(&code, error)?),
+            Ok(response) => response,
+        };
         let signer = registering::authorized_signer(&identity, box_id, response)?;
         account.access = Some(Access {
             token: signer.token,
             hawk_host: signer.host,
         });
-        self.store.write(|batch| batch.put(&(), &account))?;
+        self.store.write::<_, StoreError>(|batch| {
+            batch.put(&(), &account)?;
+            batch.remove::<ResetRow>(&())
+        })?;
         if identity.record().version() > 0 {
             // The box was made again. The next time makes up for it.
             let _ = self.keep_key_published().await;
         }
         Ok(signer.address)
+    }
+
+    /// Completes a registration that waits for its identifier, with the code that was right.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoCode`] if none was; as [`Self::authorize`].
+    pub async fn authorize_again(&self) -> Result<DeviceAddress, DeviceError> {
+        let waiting = self.store.get::<ResetRow>(&())?;
+        let code = waiting
+            .and_then(|row| row.code)
+            .ok_or(DeviceError::NoCode)?;
+        let code = std::str::from_utf8(code.expose()).map_err(|_| DeviceError::Damaged("code"))?;
+        self.authorize(code).await
+    }
+
+    /// When the identifier that this device has proven comes to its box, if it waits for that.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn waits_until(&self) -> Result<Option<Timestamp>, DeviceError> {
+        let waiting = self.store.get::<ResetRow>(&())?;
+        Ok(waiting.and_then(|row| row.completes_at))
+    }
+
+    /// Keeps a code that was right, though the identifier is still another's; what went wrong.
+    fn note_waiting(&self, code: &str, error: CallError) -> Result<DeviceError, DeviceError> {
+        let refusal = error
+            .refusal()
+            .filter(|refusal| refusal.code == "RESET_WAITS");
+        let at = refusal.and_then(|refusal| refusal.figures.get("completes_at_ms"));
+        let Some(at) = at
+            .and_then(|at| at.parse().ok())
+            .map(Timestamp::from_millis)
+        else {
+            return Ok(error.into());
+        };
+        let row = ResetRow {
+            code: Some(SecretBytes::new(code.as_bytes().to_vec())),
+            completes_at: Some(at),
+        };
+        self.store
+            .write::<_, StoreError>(|batch| batch.put(&(), &row))?;
+        Ok(DeviceError::ResetWaits(at))
     }
 
     /// Whether the service takes this device's token.

@@ -37,8 +37,8 @@ pub enum JoiningError {
 /// A device that belongs to no box yet. `Debug` shows its id only.
 #[derive(Clone)]
 pub struct Newcomer {
-    signing_key: SigningKey,
-    kem: KemSecret,
+    pub(super) signing_key: SigningKey,
+    pub(super) kem: KemSecret,
 }
 
 impl Newcomer {

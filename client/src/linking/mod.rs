@@ -18,9 +18,11 @@ mod challenge;
 mod code;
 mod joining;
 mod name;
+mod recovering;
 
 pub use self::challenge::{Challenge, ChallengeError};
 pub use self::code::{LinkCode, LinkCodeError};
 pub use self::joining::{JoiningError, Newcomer, join_request, joined};
 pub(crate) use self::name::is_name;
 pub use self::name::{DeviceName, DeviceNameError};
+pub use self::recovering::{RecoverBy, RecoveryKey};

@@ -55,6 +55,21 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), StoreError> {
     }
 }
 
+/// Removes these files, one after the other, and then the directory, unless it holds something else.
+pub(super) fn erase(home: &Path, files: &[&str]) -> Result<(), StoreError> {
+    for name in files.iter().chain(&[LOCK_NAME]) {
+        match std::fs::remove_file(home.join(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            other => other.map_err(io("erase the device's files"))?,
+        }
+        File::open(home)
+            .and_then(|directory| directory.sync_all())
+            .map_err(io("erase the device's files"))?;
+    }
+    let _ = std::fs::remove_dir(home);
+    Ok(())
+}
+
 /// Makes an empty database in place of whatever is there.
 pub(super) fn new_database(path: &Path) -> Result<redb::Database, StoreError> {
     OpenOptions::new()

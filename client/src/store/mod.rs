@@ -264,6 +264,15 @@ impl Store {
         key_file::write(&self.home, &master, new, cost, self.random.as_ref())
     }
 
+    /// Erases the store: the wrapped key first, without which nobody reads the rest, then the rest, and the
+    /// directory if nothing else is in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]. Once the key is gone there is no store any more.
+    pub fn erase(&self) -> Result<(), StoreError> {
+        home::erase(&self.home, &[key_file::NAME, DATABASE_NAME])
+    }
+
     /// Where it is.
     #[must_use]
     pub fn home(&self) -> &Path {

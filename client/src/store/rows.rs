@@ -5,6 +5,7 @@
 //! | schema | () -> version of the whole |
 //! | identity | () -> private keys and the box's own key record |
 //! | account | () -> servers, identifier, box, token |
+//! | reset | () -> a registration that waits for its identifier |
 //! | contacts | box -> pinned key record |
 //! | counters | box -> the last counter used for it |
 //! | pending | box + counter -> an envelope whose fate is not known yet |
@@ -129,6 +130,17 @@ row!(GrowingRow, "growing", ());
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcceptRow;
 row!(AcceptRow, "accept", ());
+
+/// A registration that may take its identifier from another box: there from the request for a code until the box is
+/// authorised.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ResetRow {
+    /// The code that was right, with which it is completed.
+    pub code: Option<SecretBytes>,
+    /// When that can be, by the service's clock.
+    pub completes_at: Option<Timestamp>,
+}
+row!(ResetRow, "reset", ());
 
 /// Where the device is registered.
 #[derive(Debug, Clone, Serialize, Deserialize)]

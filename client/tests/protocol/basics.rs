@@ -1,7 +1,8 @@
 //! Canonical bytes, identifiers, signatures, statements, tokens, conversations, safety numbers.
 
 use ed25519_dalek::Signer as _;
-use rossby_client::crypto::kem;
+use rossby_client::crypto::secret::Secret;
+use rossby_client::crypto::{kem, recovery};
 use rossby_client::crypto::token::{TOKEN_INFO, open_token};
 use rossby_client::envelope::ConversationId;
 use rossby_client::safety_number::safety_number;
@@ -144,6 +145,20 @@ pub fn statements(people: &People) -> Value {
         register(&phone, false),
         authorize(&email, "00012345"),
         authorize(&phone, "98765432"),
+    ])
+}
+
+/// Seeds of recovery keys, and the words that their owners write down.
+pub fn recovery_keys(people: &People) -> Value {
+    let vector = |seed: [u8; 32]| {
+        let words = recovery::to_text(&Secret::new(seed));
+        assert_eq!(recovery::from_text(&words), Ok(Secret::new(seed)));
+        json!({ "seed": hex(seed), "words": words.as_str() })
+    };
+    json!([
+        vector(people.alice.recovery.to_bytes()),
+        vector([0; 32]),
+        vector([0xff; 32]),
     ])
 }
 

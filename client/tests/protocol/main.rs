@@ -96,6 +96,7 @@ async fn vectors() -> Value {
         "key_records": records::good(&people),
         "bad_key_records": records::bad(&people),
         "statements": basics::statements(&people),
+        "recovery_keys": basics::recovery_keys(&people),
         "tokens": basics::tokens(&people),
         "conversations": basics::conversations(&people),
         "contents": contents::good(&people),

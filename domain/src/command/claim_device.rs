@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Reply};
 use crate::claim::Claim;
+use crate::contest::Contest;
 use crate::ids::{BoxId, DeviceId};
 use crate::rejection::Rejection;
 use crate::tables::{InboxKey, Meta, Tables};
@@ -43,6 +44,7 @@ impl ClaimDevice {
             generation: meta.next_generation(),
             discoverable: true,
             code: None,
+            contest: Contest::default(),
         };
         tables.insert_claim(&key, &claim)?;
         Ok(Ok(Outcome::DeviceClaimed {

@@ -39,6 +39,7 @@ impl CreateBox {
         }
         let device = self.record.genesis().device();
         let mut profile = match tables.profile(&self.box_id)? {
+            Some(profile) if profile.deleted => return Ok(Err(Rejection::BoxDeleted)),
             Some(profile) if profile.active => {
                 return self.let_in_again(tables, meta, &device, profile);
             }

@@ -7,7 +7,7 @@ use super::{Outcome, Reply};
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, Sequence};
 use crate::queue::{Purgeable, purge};
-use crate::tables::{DueKey, Meta, Tables};
+use crate::tables::{DueKey, Meta, QueueState, Tables};
 use crate::time::Timestamp;
 
 /// How many envelopes are read at a time.
@@ -19,7 +19,7 @@ const SWEEP_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Removes up to `limit` rows of the routed partition that have expired by the partition's expiry
 /// clock: envelopes, codes, pending claims, boxes that were never authorised, and identifiers that were
-/// never verified.
+/// never verified; and what a deleted box held, whatever the clock.
 ///
 /// It looks at no more than `limit` markers and `limit` envelopes; a queue that it does not finish
 /// remembers how far it was swept. A pending claim goes in two steps: its code leaves the outbox
@@ -86,6 +86,9 @@ impl Sweep {
         else {
             return Ok(true);
         };
+        if profile.deleted {
+            return self.deleted_queue(tables, box_id, before);
+        }
         let purgeable = Purgeable::of(&profile, self.now);
         let mut state = before;
         let mut done = state.depth == 0;
@@ -117,6 +120,47 @@ impl Sweep {
             tables.put_queue_state(box_id, &state)?;
         }
         Ok(done)
+    }
+
+    /// Removes what a deleted box held: its mail, then what it remembers of senders, then its counts, by which all
+    /// of that is found.
+    fn deleted_queue<T: Tables>(
+        &mut self,
+        tables: &mut T,
+        box_id: &BoxId,
+        mut state: QueueState,
+    ) -> Result<bool, T::Error> {
+        while state.depth > 0 && !self.is_over() {
+            let count = PAGE_ENVELOPES.min(self.rows_left);
+            let bytes = PAGE_BYTES.min(self.bytes_left);
+            let page = tables.envelopes(box_id, state.purged_upto, count, bytes)?;
+            let Some(last) = page.last() else {
+                break;
+            };
+            state.purged_upto = last.sequence;
+            for envelope in &page {
+                tables.purge_envelope(box_id, envelope.sequence)?;
+                let bytes = envelope.body.len() as u64;
+                state.depth = state.depth.saturating_sub(1);
+                state.bytes = state.bytes.saturating_sub(bytes);
+                self.bytes_left = self.bytes_left.saturating_sub(bytes);
+                self.count_row();
+            }
+            tables.put_queue_state(box_id, &state)?;
+        }
+        while !self.is_over() {
+            let senders = tables.senders(box_id, PAGE_ENVELOPES.min(self.rows_left))?;
+            if senders.is_empty() {
+                tables.delete_queue_state(box_id)?;
+                self.count_row();
+                return Ok(true);
+            }
+            for sender in senders {
+                tables.delete_sender(box_id, &sender)?;
+                self.count_row();
+            }
+        }
+        Ok(false)
     }
 
     fn pending_claim<T: Tables>(
@@ -170,9 +214,11 @@ impl Sweep {
                 }
                 return Ok(true);
             }
-            Some(profile) if !profile.active => {
+            // What is left of it goes once its identifiers are released.
+            Some(profile) if profile.deleted && !profile.is_settled() => return Ok(true),
+            Some(profile) if !profile.active && !profile.deleted => {
                 tables.delete_profile(box_id)?;
-                tables.delete_pending_key_record(box_id)?;
+                tables.delete_key_record(box_id)?;
             }
             _ => {}
         }

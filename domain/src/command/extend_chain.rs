@@ -56,14 +56,19 @@ impl ExtendChain {
     /// # Errors
     /// [`Rejection::LinkRefused`], [`Rejection::ChainChanged`], [`Rejection::BadKeySignature`].
     pub fn over(&self, record: &KeyRecord) -> Result<KeyRecord, Rejection> {
-        record.extend(self.link).map_err(|error| match error {
-            ChainError::NotAllowed(why) => Rejection::LinkRefused(why),
-            ChainError::BrokenChain => Rejection::ChainChanged {
-                current: record.version(),
-            },
-            _ => Rejection::BadKeySignature,
-        })
+        extended(record, &self.link)
     }
+}
+
+/// A record with one more link.
+pub(super) fn extended(record: &KeyRecord, link: &Link) -> Result<KeyRecord, Rejection> {
+    record.extend(*link).map_err(|error| match error {
+        ChainError::NotAllowed(why) => Rejection::LinkRefused(why),
+        ChainError::BrokenChain => Rejection::ChainChanged {
+            current: record.version(),
+        },
+        _ => Rejection::BadKeySignature,
+    })
 }
 
 fn remove<T: Tables>(

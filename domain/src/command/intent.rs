@@ -3,6 +3,7 @@
 use crate::ids::{BoxId, DeviceId};
 use crate::profile::Intent;
 use crate::tables::{DueKey, Meta, Tables};
+use crate::time::Timestamp;
 
 /// Puts the row, or renews its time.
 pub(super) fn open<T: Tables>(
@@ -11,11 +12,23 @@ pub(super) fn open<T: Tables>(
     box_id: &BoxId,
     device: DeviceId,
 ) -> Result<(), T::Error> {
+    let expires_at = meta.clock.plus_millis(meta.limits.pending_box_ttl_ms);
+    open_until(tables, box_id, device, expires_at)
+}
+
+/// Puts the row to be there until then, or later if it is to be already.
+pub(super) fn open_until<T: Tables>(
+    tables: &mut T,
+    box_id: &BoxId,
+    device: DeviceId,
+    until: Timestamp,
+) -> Result<(), T::Error> {
     let due = DueKey::Intent(*box_id);
+    let mut expires_at = until;
     if let Some(earlier) = tables.intent(box_id)? {
         tables.remove_due(earlier.expires_at, &due)?;
+        expires_at = expires_at.max(earlier.expires_at);
     }
-    let expires_at = meta.clock.plus_millis(meta.limits.pending_box_ttl_ms);
     tables.put_intent(box_id, &Intent { device, expires_at })?;
     tables.add_due(expires_at, &due)
 }

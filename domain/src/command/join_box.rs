@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Reply};
 use crate::chain::{KemKey, KeyRecord};
-use crate::ids::{DeviceAddress, DeviceId};
+use crate::ids::{BoxId, DeviceAddress, DeviceId};
 use crate::profile::DeviceState;
 use crate::rejection::Rejection;
 use crate::tables::{Meta, Tables};
@@ -41,18 +41,7 @@ impl JoinBox {
             tables.update_key_record(&box_id, &renewed)?;
         }
         let known = profile.devices.get(&device).copied();
-        let state = match known {
-            Some(known) => known.let_in(meta),
-            None => {
-                let queue = tables.queue_state(&box_id)?.unwrap_or_default();
-                DeviceState {
-                    authorised: true,
-                    cursor: meta.last_sequence(&queue),
-                    // No device comes twice, so this is the first token that it ever gets.
-                    token_generation: meta.token_after(0),
-                }
-            }
-        };
+        let state = place(tables, meta, &box_id, known.as_ref())?;
         if known != Some(state) {
             profile.devices.insert(device, state);
             tables.put_profile(&box_id, &profile)?;
@@ -73,8 +62,27 @@ impl JoinBox {
     }
 }
 
+/// The place of a device that has one, with a good token, or that comes now.
+pub(super) fn place<T: Tables>(
+    tables: &T,
+    meta: &Meta,
+    box_id: &BoxId,
+    known: Option<&DeviceState>,
+) -> Result<DeviceState, T::Error> {
+    if let Some(known) = known {
+        return Ok(known.let_in(meta));
+    }
+    let queue = tables.queue_state(box_id)?.unwrap_or_default();
+    Ok(DeviceState {
+        authorised: true,
+        cursor: meta.last_sequence(&queue),
+        // No device comes twice, so this is the first token that it ever gets.
+        token_generation: meta.token_after(0),
+    })
+}
+
 /// The record with the device's key; `None` if it is there already.
-fn with_key(
+pub(super) fn with_key(
     record: &KeyRecord,
     device: &DeviceId,
     kem: &KemKey,

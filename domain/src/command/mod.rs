@@ -14,6 +14,7 @@ mod block;
 mod claim_device;
 mod count_report;
 mod create_box;
+mod delete_box;
 mod enqueue;
 mod expire;
 mod extend_chain;
@@ -24,16 +25,19 @@ mod mark_code_unsent;
 mod offer_device;
 mod open_claim;
 mod place;
+mod recover;
 mod release_claim;
 mod remove_identifier;
 mod set_ttl;
 mod suspend;
+mod reset;
 mod update_key;
 mod verify_claim;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, Epoch, MapVersion, NodeId, PartitionId, Sequence};
 use crate::rejection::Rejection;
 use crate::time::Timestamp;
@@ -49,6 +53,7 @@ pub use block::Block;
 pub use claim_device::ClaimDevice;
 pub use count_report::CountReport;
 pub use create_box::CreateBox;
+pub use delete_box::DeleteBox;
 pub use enqueue::Enqueue;
 pub use expire::Expire;
 pub use extend_chain::ExtendChain;
@@ -58,10 +63,15 @@ pub use mark_code_unsent::MarkCodeUnsent;
 pub use offer_device::OfferDevice;
 pub use open_claim::OpenClaim;
 pub use place::{HISTORY_ROWS, Place};
+pub use recover::{MAX_RECOVERY_LINKS, Recover};
 pub use release_claim::ReleaseClaim;
 pub use remove_identifier::{DropIdentifier, RemoveIdentifier};
 pub use set_ttl::SetTtl;
 pub use suspend::Suspend;
+pub use reset::{
+    AwaitReset, ForgetReset, LoseIdentifier, NoteReset, OpenReset, ProveReset, StartReset,
+    VetoReset,
+};
 pub use update_key::UpdateKey;
 pub use verify_claim::VerifyClaim;
 
@@ -88,6 +98,8 @@ impl Routed {
         const KEY_RECORD: usize = 4096;
         /// More than a box id takes.
         const BOX_ID: usize = 20;
+        /// More than a link takes.
+        const LINK: usize = 192;
         SMALL
             + match &self.command {
                 Command::Enqueue(enqueue) | Command::EnqueueOfContact(enqueue) => {
@@ -95,6 +107,7 @@ impl Routed {
                 }
                 Command::CreateBox(create) => KEY_RECORD + create.sealed_identifier.len(),
                 Command::UpdateKey(_) | Command::JoinBox(_) => KEY_RECORD,
+                Command::Recover(recover) => KEY_RECORD + recover.links.len() * LINK,
                 Command::Place(place) => place.change.weight_bytes(),
                 Command::Admit(admit) => admit.joiner.entry.weight_bytes(),
                 Command::Accept(accept) => (accept.allow.len() + accept.disallow.len()) * BOX_ID,
@@ -166,6 +179,26 @@ pub enum Command {
     Suspend(Suspend),
     /// Counts a report of a box.
     CountReport(CountReport),
+    /// Lets a device in by the recovery key, which may remove others.
+    Recover(Recover),
+    /// Deletes a box with all that it has.
+    DeleteBox(DeleteBox),
+    /// Register, to get an identifier from another box: a pending claim with its code.
+    OpenReset(OpenReset),
+    /// Authorize of such a claim, and again after the delay: checks the code.
+    ProveReset(ProveReset),
+    /// Lets the delay run, once the other box has the word.
+    StartReset(StartReset),
+    /// Ends a reset by the word of the box that has the identifier.
+    VetoReset(VetoReset),
+    /// Tells a box that it is to lose an identifier.
+    NoteReset(NoteReset),
+    /// Takes that back.
+    ForgetReset(ForgetReset),
+    /// Keeps the new box for as long as a reset may take.
+    AwaitReset(AwaitReset),
+    /// Takes an identifier off the list of a box that has lost it.
+    LoseIdentifier(LoseIdentifier),
 }
 
 impl Command {
@@ -189,7 +222,17 @@ impl Command {
             Self::SetTtl(command) => Some(command.box_id),
             Self::Suspend(command) => Some(command.box_id),
             Self::CountReport(command) => Some(command.box_id),
+            Self::Recover(command) => Some(command.device.box_id),
+            Self::DeleteBox(command) => Some(command.device.box_id),
+            Self::NoteReset(command) => Some(command.box_id),
+            Self::ForgetReset(command) => Some(command.box_id),
+            Self::AwaitReset(command) => Some(command.box_id),
+            Self::LoseIdentifier(command) => Some(command.box_id),
             Self::Adopt(_)
+            | Self::OpenReset(_)
+            | Self::ProveReset(_)
+            | Self::StartReset(_)
+            | Self::VetoReset(_)
             | Self::ClaimDevice(_)
             | Self::OfferDevice(_)
             | Self::OpenClaim(_)
@@ -213,7 +256,17 @@ impl Command {
             Self::ActivateBox(command) => Some(command.box_id),
             Self::Enqueue(command) | Self::EnqueueOfContact(command) => Some(command.recipient),
             Self::ExtendChain(command) => Some(command.box_id),
+            Self::Recover(command) => Some(command.device.box_id),
+            Self::DeleteBox(command) => Some(command.device.box_id),
+            Self::NoteReset(command) => Some(command.box_id),
             Self::Adopt(_)
+            | Self::OpenReset(_)
+            | Self::ProveReset(_)
+            | Self::StartReset(_)
+            | Self::VetoReset(_)
+            | Self::ForgetReset(_)
+            | Self::AwaitReset(_)
+            | Self::LoseIdentifier(_)
             | Self::ClaimDevice(_)
             | Self::OfferDevice(_)
             | Self::CreateBox(_)
@@ -359,6 +412,24 @@ pub enum Outcome {
         /// Whether it was not before.
         first: bool,
     },
+    /// The box is deleted.
+    BoxDeleted {
+        /// The identifiers that are to be released, with the generation under which the box had each, or 0.
+        leaving: Vec<(IdentifierHash, u64)>,
+    },
+    /// The code was right, and the identifier is another box's: it is to be had later.
+    ResetWaits {
+        /// The box that has it.
+        owner: BoxId,
+        /// Names the reset.
+        serial: u64,
+        /// When it can be completed; `None` while the owner is still to be told.
+        completes_at: Option<Timestamp>,
+    },
+    /// The box keeps the identifier.
+    ResetVetoed,
+    /// The box knows what it is to know of a reset.
+    ResetNoted,
 }
 
 /// What apply answers: what was done, or why not.

@@ -41,6 +41,15 @@ impl OpenClaim {
         if claim.is_some_and(|claim| claim.box_id != self.box_id && claim.discoverable) {
             return Ok(Err(Rejection::IdentifierTaken));
         }
+        self.open(tables, meta)
+    }
+
+    /// Opens it, whoever has the identifier.
+    pub(super) fn open<T: Tables>(
+        self,
+        tables: &mut T,
+        meta: &mut Meta,
+    ) -> Result<Reply, T::Error> {
         let earlier = tables.code_budget(&self.identifier)?;
         let budget = match CodeBudget::charge(earlier.as_ref(), meta.clock, &meta.limits) {
             Ok(budget) => budget,

@@ -73,6 +73,7 @@ impl DropIdentifier {
             let mut identifiers = profile.identifiers;
             identifiers.retain(|known| known.hash != self.identifier);
             profile.identifiers = identifiers;
+            profile.resets.remove(&self.identifier);
             tables.put_profile(&self.box_id, &profile)?;
             if profile.is_settled() {
                 intent::close(tables, &self.box_id)?;

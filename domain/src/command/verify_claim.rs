@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::open_claim::remove_pending;
 use super::{Outcome, Reply};
 use crate::claim::{Claim, CodeMac, PendingClaim};
+use crate::contest::Contest;
 use crate::identifier::IdentifierHash;
 use crate::ids::BoxId;
 use crate::rejection::Rejection;
@@ -36,55 +37,71 @@ impl VerifyClaim {
                 generation: own.generation,
             }));
         }
-        let Some(mut pending) = tables.pending_claim(&self.identifier, &self.box_id)? else {
-            return Ok(Err(Rejection::NoCodeRequested));
+        let checked = checked(tables, meta, &self.identifier, &self.box_id, self.code)?;
+        let pending = match checked {
+            Ok(pending) => pending,
+            Err(rejection) => return Ok(Err(rejection)),
         };
-        if pending.is_expired(meta.clock) {
-            return Ok(Err(pending.trouble(None).unwrap_or(Rejection::CodeExpired)));
-        }
-        if pending.attempts_left == 0 {
-            return Ok(Err(Rejection::CodeExhausted));
-        }
-        if pending.code != self.code {
-            pending.attempts_left = pending.attempts_left.saturating_sub(1);
-            tables.put_pending_claim(&self.identifier, &self.box_id, &pending)?;
-            let attempts_left = pending.attempts_left;
-            let wrong = Rejection::WrongCode { attempts_left };
-            return Ok(Err(pending.trouble(None).unwrap_or(wrong)));
-        }
         if claim.is_some() && own.is_none() {
             return Ok(Err(Rejection::IdentifierTaken));
         }
-        let own_generation = own.map(|own| own.generation);
-        let generation = self.give(tables, meta, own_generation, &pending)?;
+        let generation = self.give(tables, meta, own.cloned(), &pending)?;
         Ok(Ok(Outcome::ClaimVerified { generation }))
     }
 
     /// Gives the identifier to the box. If it has it already, only the code is renewed, by which a
-    /// retry is known.
+    /// retry is known, and whether others find it; what is contested stays so.
     fn give<T: Tables>(
         &self,
         tables: &mut T,
         meta: &mut Meta,
-        own_generation: Option<u64>,
+        own: Option<Claim>,
         pending: &PendingClaim,
     ) -> Result<u64, T::Error> {
         let key = InboxKey::Identifier(self.identifier);
-        let generation = match own_generation {
-            Some(generation) => {
+        let (generation, contest) = match own {
+            Some(own) => {
                 tables.delete_claim(&key)?;
-                generation
+                (own.generation, own.contest)
             }
-            None => meta.next_generation(),
+            None => (meta.next_generation(), Contest::default()),
         };
         let claim = Claim {
             box_id: self.box_id,
             generation,
             discoverable: pending.discoverable,
             code: Some(self.code),
+            contest,
         };
         tables.insert_claim(&key, &claim)?;
         remove_pending(tables, &self.identifier, &self.box_id, pending)?;
         Ok(generation)
     }
+}
+
+/// The pending claim of a box, if this is its code. Only a wrong code uses up an attempt.
+pub(super) fn checked<T: Tables>(
+    tables: &mut T,
+    meta: &Meta,
+    identifier: &IdentifierHash,
+    box_id: &BoxId,
+    code: CodeMac,
+) -> Result<Result<PendingClaim, Rejection>, T::Error> {
+    let Some(mut pending) = tables.pending_claim(identifier, box_id)? else {
+        return Ok(Err(Rejection::NoCodeRequested));
+    };
+    if pending.is_expired(meta.clock) {
+        return Ok(Err(pending.trouble(None).unwrap_or(Rejection::CodeExpired)));
+    }
+    if pending.attempts_left == 0 {
+        return Ok(Err(Rejection::CodeExhausted));
+    }
+    if pending.code != code {
+        pending.attempts_left = pending.attempts_left.saturating_sub(1);
+        tables.put_pending_claim(identifier, box_id, &pending)?;
+        let attempts_left = pending.attempts_left;
+        let wrong = Rejection::WrongCode { attempts_left };
+        return Ok(Err(pending.trouble(None).unwrap_or(wrong)));
+    }
+    Ok(Ok(pending))
 }

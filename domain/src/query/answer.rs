@@ -106,6 +106,21 @@ pub fn answer<T: ReadTables>(
             Answer::IsSuspended(profile.is_some_and(|profile| profile.suspended))
         }
         Query::BoxView(box_id) => Answer::BoxView(box_view(tables, &meta, box_id)?),
+        Query::IsDeleted(box_id) => {
+            let profile = tables.profile(box_id)?;
+            Answer::IsDeleted(profile.is_some_and(|profile| profile.deleted))
+        }
+        Query::Resets(box_id) => {
+            let now = now.max(meta.clock);
+            let resets = tables.profile(box_id)?.unwrap_or_default().resets;
+            let alive = resets.into_iter().filter(|(_, note)| now < note.lapses_at);
+            Answer::Resets(alive.collect())
+        }
+        Query::FormerOwner { identifier, box_id } => {
+            let claim = tables.claim(&InboxKey::Identifier(*identifier))?;
+            let own = claim.filter(|claim| claim.box_id == *box_id);
+            Answer::FormerOwner(own.and_then(|own| own.contest.former))
+        }
         Query::JoinTokens => {
             let now = now.max(meta.clock);
             Answer::JoinTokens(tables.admissions()?.tokens(now))
@@ -219,6 +234,7 @@ fn fetch<T: ReadTables>(
         last: state.last,
         ttl_ms: profile.ttl_ms(&meta.limits),
         suspended: profile.suspended,
+        reset_at: profile.first_reset(expired_by),
     };
     Ok(Some(Page {
         envelopes,

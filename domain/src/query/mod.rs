@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::KeyRecord;
+use crate::contest::{Former, ResetNote};
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
 use crate::ids::{
@@ -101,6 +102,17 @@ pub enum Query {
     IsSuspended(BoxId),
     /// What an operator may know of a box.
     BoxView(BoxId),
+    /// Whether a box was there and is deleted (for its own devices).
+    IsDeleted(BoxId),
+    /// What a box was told of its identifiers that are to go to other boxes.
+    Resets(BoxId),
+    /// From whom a box got an identifier by a reset. (Directory partition of the identifier.)
+    FormerOwner {
+        /// The identifier.
+        identifier: IdentifierHash,
+        /// The box that has it now.
+        box_id: BoxId,
+    },
 }
 
 impl Query {
@@ -109,7 +121,7 @@ impl Query {
     pub fn depends_on_time(&self) -> bool {
         matches!(
             self,
-            Self::Fetch { .. } | Self::Outbox { .. } | Self::JoinTokens
+            Self::Fetch { .. } | Self::Outbox { .. } | Self::JoinTokens | Self::Resets(_)
         )
     }
 }
@@ -160,6 +172,12 @@ pub enum Answer {
     IsSuspended(bool),
     /// To [`Query::BoxView`]: `None` for no such box.
     BoxView(Option<BoxView>),
+    /// To [`Query::IsDeleted`].
+    IsDeleted(bool),
+    /// To [`Query::Resets`]: those that have not lapsed.
+    Resets(Vec<(IdentifierHash, ResetNote)>),
+    /// To [`Query::FormerOwner`].
+    FormerOwner(Option<Former>),
 }
 
 /// A box as an operator sees it: counts, and neither whose it is nor with whom it speaks.
@@ -238,6 +256,8 @@ pub struct QueueStatus {
     pub ttl_ms: u64,
     /// Whether the box may send nothing.
     pub suspended: bool,
+    /// When the first of the box's identifiers goes to another box, unless one of its devices says no.
+    pub reset_at: Option<Timestamp>,
 }
 
 /// A code that waits for the courier, sealed under the cluster's seal key.

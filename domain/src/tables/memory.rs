@@ -137,6 +137,18 @@ impl ReadTables for MemoryTables {
             .collect())
     }
 
+    fn senders(&self, box_id: &BoxId, limit: u32) -> Result<Vec<DeviceAddress>, Self::Error> {
+        let first = DeviceAddress {
+            box_id: BoxId::least(),
+            device: DeviceId::from_bytes([0; 16]),
+        };
+        let rows = of_first(&self.senders, *box_id, Bound::Included(first));
+        Ok(rows
+            .take(count(limit))
+            .map(|(address, _)| address)
+            .collect())
+    }
+
     fn pending_claim(
         &self,
         identifier: &IdentifierHash,
@@ -258,7 +270,7 @@ impl Tables for MemoryTables {
         Ok(())
     }
 
-    fn delete_pending_key_record(&mut self, box_id: &BoxId) -> Result<(), Self::Error> {
+    fn delete_key_record(&mut self, box_id: &BoxId) -> Result<(), Self::Error> {
         self.keys.remove(box_id);
         Ok(())
     }
@@ -300,6 +312,16 @@ impl Tables for MemoryTables {
         row: &SenderRow,
     ) -> Result<(), Self::Error> {
         self.senders.insert((*box_id, *sender), row.clone());
+        Ok(())
+    }
+
+    fn delete_queue_state(&mut self, box_id: &BoxId) -> Result<(), Self::Error> {
+        self.queue_states.remove(box_id);
+        Ok(())
+    }
+
+    fn delete_sender(&mut self, box_id: &BoxId, sender: &DeviceAddress) -> Result<(), Self::Error> {
+        self.senders.remove(&(*box_id, *sender));
         Ok(())
     }
 

@@ -10,8 +10,8 @@
 //! | 2 | keys | box | [`KeyRecord`] | read, insert, update |
 //! | 3 | profiles | box | [`Profile`] | all |
 //! | 4 | queue | box, sequence | [`Envelope`] | append, read, purge |
-//! | 5 | queue state | box | [`QueueState`] | read, put |
-//! | 6 | dedupe | box, sender box, sender device | [`SenderRow`] | read, put |
+//! | 5 | queue state | box | [`QueueState`] | read, put; delete with the box |
+//! | 6 | dedupe | box, sender box, sender device | [`SenderRow`] | read, put; delete with the box |
 //! | 7 | pending claims | identifier, box | [`PendingClaim`] | all |
 //! | 8 | code budgets | identifier | [`CodeBudget`] | all |
 //! | 9 | outbox | identifier, box | [`OutboxRow`] | all |
@@ -176,6 +176,8 @@ pub trait ReadTables {
         box_id: &BoxId,
         sender: &BoxId,
     ) -> Result<Vec<(DeviceId, SenderRow)>, Self::Error>;
+    /// dedupe: the first senders that the box remembers something of, in order.
+    fn senders(&self, box_id: &BoxId, limit: u32) -> Result<Vec<DeviceAddress>, Self::Error>;
     /// pending claims: one box's try at an identifier.
     fn pending_claim(
         &self,
@@ -238,8 +240,8 @@ pub trait Tables: ReadTables {
     fn insert_key_record(&mut self, box_id: &BoxId, record: &KeyRecord) -> Result<(), Self::Error>;
     /// keys: replaces a box's key record.
     fn update_key_record(&mut self, box_id: &BoxId, record: &KeyRecord) -> Result<(), Self::Error>;
-    /// keys: removes the record of a box that never was authorised.
-    fn delete_pending_key_record(&mut self, box_id: &BoxId) -> Result<(), Self::Error>;
+    /// keys: removes the record of a box that never was authorised, or is deleted.
+    fn delete_key_record(&mut self, box_id: &BoxId) -> Result<(), Self::Error>;
     /// profiles.
     fn put_profile(&mut self, box_id: &BoxId, profile: &Profile) -> Result<(), Self::Error>;
     /// profiles.
@@ -250,6 +252,8 @@ pub trait Tables: ReadTables {
     fn purge_envelope(&mut self, box_id: &BoxId, sequence: Sequence) -> Result<(), Self::Error>;
     /// queue state.
     fn put_queue_state(&mut self, box_id: &BoxId, state: &QueueState) -> Result<(), Self::Error>;
+    /// queue state: of a box that is deleted.
+    fn delete_queue_state(&mut self, box_id: &BoxId) -> Result<(), Self::Error>;
     /// dedupe.
     fn put_sender(
         &mut self,
@@ -257,6 +261,8 @@ pub trait Tables: ReadTables {
         sender: &DeviceAddress,
         row: &SenderRow,
     ) -> Result<(), Self::Error>;
+    /// dedupe: of a box that is deleted.
+    fn delete_sender(&mut self, box_id: &BoxId, sender: &DeviceAddress) -> Result<(), Self::Error>;
     /// pending claims.
     fn put_pending_claim(
         &mut self,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use rossby_domain::chain::{Change, KeyRecord, Link, LinkRefusal, MAX_DEVICES, Signer};
-use rossby_domain::command::{ExtendChain, JoinBox, OfferDevice, UpdateKey};
+use rossby_domain::command::{ExtendChain, JoinBox, OfferDevice, Recover, UpdateKey};
 use rossby_domain::ids::{DeviceAddress, Sequence};
 use rossby_domain::limits::Limits;
 use rossby_domain::query::Query;
@@ -12,7 +12,7 @@ use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Outcome, Rejection, Reply};
 
 use crate::common::world::{World, address, box_id, enqueued, letter, sized_letter, two_people};
-use crate::common::{device_id, kem, link, public_key};
+use crate::common::{device_id, kem, link, public_key, recovering};
 
 /// The device of this seed as one of box 1.
 fn of_box_1(seed: u8) -> DeviceAddress {
@@ -393,4 +393,120 @@ fn what_a_boxs_devices_send_each_other_leaves_room_for_others() {
     world.acknowledge(address(1), 3).unwrap();
     let own = letter(address(1), box_id(1), 3, "copy");
     assert_eq!(world.send(own), enqueued(4));
+}
+
+/// Device `added` recovers box 1 with its recovery key, as the chain is now.
+fn recover(world: &World, added: u8, alone: bool) -> Command {
+    Command::Recover(Recover {
+        device: of_box_1(added),
+        links: recovering(&record(world), added, alone, 101),
+        kem: kem(added, 1),
+    })
+}
+
+#[test]
+fn the_recovery_key_puts_a_new_device_in_the_place_of_all_others_in_one_step() {
+    let mut world = linked();
+    for counter in 1..=3 {
+        write(&mut world, counter, "for those that are gone").unwrap();
+    }
+    let recovery = recover(&world, 12, true);
+    assert_eq!(world.apply(recovery.clone()), joined(1));
+    assert_eq!(
+        world.apply(recovery),
+        joined(1),
+        "the retry of a lost reply"
+    );
+    for stolen in [1, 11] {
+        assert_eq!(generation(&world, of_box_1(stolen)), None);
+        assert!(world.page(of_box_1(stolen), 0, 10).is_none());
+        assert_eq!(world.refused(join(stolen, 1)), Rejection::DeviceRevoked);
+        let theirs = adding(&world, 13, stolen);
+        assert_eq!(refused_link(&mut world, theirs), LinkRefusal::SignerNotLive);
+    }
+    // What nobody can read any more is not kept; what comes is for the new device.
+    let state = world.tables.queue_state(&box_id(1)).unwrap().unwrap();
+    assert_eq!((state.depth, state.last), (0, Sequence(3)));
+    write(&mut world, 4, "since then").unwrap();
+    assert_eq!(world.inbox(of_box_1(12)), [(4, "since then".to_owned())]);
+}
+
+#[test]
+fn a_device_that_is_let_in_beside_the_others_takes_nothing_from_them() {
+    let mut world = linked();
+    write(&mut world, 1, "before").unwrap();
+    let recovery = recover(&world, 12, false);
+    assert_eq!(world.apply(recovery), joined(1));
+    write(&mut world, 2, "for all").unwrap();
+    assert_eq!(world.inbox(of_box_1(12)), [(2, "for all".to_owned())]);
+    assert_eq!(world.inbox(address(1)).len(), 2);
+    // Called again to be alone, it signs only what is left to do.
+    let alone = recover(&world, 12, true);
+    assert_eq!(world.apply(alone), joined(1));
+    assert_eq!(record(&world).live_devices().count(), 1);
+}
+
+#[test]
+fn a_chain_that_a_thief_has_filled_is_recovered() {
+    let mut world = linked();
+    let mut spent = 120;
+    loop {
+        let theirs = adding(&world, spent, 11);
+        if world.apply(extend(theirs)).is_err() {
+            break;
+        }
+        let theirs = removing(&world, spent, 11);
+        world.apply(extend(theirs)).unwrap();
+        spent += 1;
+    }
+    // Also the owner's own device is gone: the thief's is the last one.
+    let theirs = removing(&world, 1, 11);
+    world.apply(extend(theirs)).unwrap();
+    let recovery = recover(&world, 12, true);
+    assert_eq!(world.apply(recovery), joined(1));
+    assert_eq!(generation(&world, of_box_1(11)), None);
+    assert_eq!(generation(&world, of_box_1(12)), Some(1));
+}
+
+#[test]
+fn what_the_recovery_key_has_not_signed_over_the_chain_as_it_is_recovers_nothing() {
+    let mut world = linked();
+    let with = |links| {
+        let (device, kem) = (of_box_1(12), kem(12, 1));
+        Command::Recover(Recover { device, links, kem })
+    };
+    // By another key, by a live device, and by nobody.
+    let forged = recovering(&record(&world), 12, true, 102);
+    assert_eq!(world.refused(with(forged)), Rejection::BadKeySignature);
+    let by_device = adding(&world, 12, 1);
+    assert_eq!(
+        world.refused(with(vec![by_device])),
+        Rejection::BadKeySignature
+    );
+    assert_eq!(world.refused(with(Vec::new())), Rejection::UnknownDevice);
+    // Somebody was quicker; and of several links all hold or none.
+    let stale = recover(&world, 12, true);
+    let quicker = adding(&world, 13, 11);
+    world.apply(extend(quicker)).unwrap();
+    let changed = Rejection::ChainChanged { current: 2 };
+    assert_eq!(world.refused(stale), changed);
+    let mut mixed = recovering(&record(&world), 12, true, 101);
+    mixed.last_mut().unwrap().signature = [7; 64];
+    assert_eq!(world.refused(with(mixed)), Rejection::BadKeySignature);
+    let foreign = Command::Recover(Recover {
+        device: of_box_1(12),
+        links: recovering(&record(&world), 12, true, 101),
+        kem: kem(11, 1),
+    });
+    assert_eq!(world.refused(foreign), Rejection::BadKeySignature);
+    let links = recovering(&record(&world), 12, true, 101);
+    let elsewhere = Command::Recover(Recover {
+        device: DeviceAddress {
+            box_id: box_id(9),
+            device: device_id(12),
+        },
+        links,
+        kem: kem(12, 1),
+    });
+    assert_eq!(world.refused(elsewhere), Rejection::UnknownBox);
 }

@@ -9,6 +9,7 @@
 mod abuse;
 mod chain;
 mod common;
+mod deleting;
 mod devices;
 mod doubted_time;
 mod enqueue;
@@ -20,5 +21,6 @@ mod ownership;
 mod parsers;
 mod placement;
 mod registration;
+mod resets;
 mod restored;
 mod unseen;

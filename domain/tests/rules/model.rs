@@ -21,7 +21,7 @@ use proptest::test_runner::Config;
 use rossby_domain::chain::{Change, Signer};
 use rossby_domain::command::{
     Accept, Acknowledge, ActivateBox, AddIdentifier, Block, DropIdentifier, Enqueue,
-    EnvelopeDigest, Expire, ExtendChain, JoinBox, ReleaseClaim, RemoveIdentifier, SetTtl,
+    EnvelopeDigest, Expire, ExtendChain, JoinBox, Recover, ReleaseClaim, RemoveIdentifier, SetTtl,
 };
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Sequence};
 use rossby_domain::limits::Limits;
@@ -133,6 +133,11 @@ impl Run {
                 added,
             } => self.link(*seed, *by, *number, *added),
             Step::Join { seed, number } => self.join(*seed, *number),
+            Step::Recover {
+                seed,
+                number,
+                alone,
+            } => self.recover(*seed, *number, *alone),
             Step::Block { by, other, blocked } => {
                 let (box_id, other_id) = (box_id(*by), box_id(*other));
                 let block = Block {
@@ -336,6 +341,22 @@ impl Run {
             kem: kem(device_seed(seed, number), 1),
         };
         assert_eq!(self.apply(Command::JoinBox(join)), expected);
+    }
+
+    fn recover(&mut self, seed: u8, number: u8, alone: bool) {
+        let device = numbered(seed, number);
+        let record = self.world.tables.key_record(&box_id(seed)).unwrap();
+        let record = record.unwrap();
+        let links = common::recovering(&record, device_seed(seed, number), alone, seed + 100);
+        let expected = self.model.boxes.get_mut(&seed).unwrap();
+        let expected = expected.recover(device.device, alone);
+        let kem = kem(device_seed(seed, number), 1);
+        let recover = Command::Recover(Recover { device, links, kem });
+        assert_eq!(self.apply(recover.clone()), expected);
+        if expected.is_ok() {
+            let again = self.apply(recover);
+            assert_eq!(again, expected, "the retry of a lost reply");
+        }
     }
 
     /// As the service does it: the box lists the identifier, then the claim is opened.

@@ -6,7 +6,7 @@ use std::ops::Deref;
 
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::claim::{Claim, CodeBudget, PendingClaim};
-use rossby_domain::command::Accept;
+use rossby_domain::command::{Accept, DeleteBox};
 use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::identifier::IdentifierHash;
@@ -64,6 +64,7 @@ noting! {
         queue_state(box_id: &BoxId) -> Option<QueueState>;
         sender(box_id: &BoxId, sender: &DeviceAddress) -> Option<SenderRow>;
         senders_of(box_id: &BoxId, sender: &BoxId) -> Vec<(DeviceId, SenderRow)>;
+        senders(box_id: &BoxId, limit: u32) -> Vec<DeviceAddress>;
         pending_claim(identifier: &IdentifierHash, box_id: &BoxId) -> Option<PendingClaim>;
         pending_claims(identifier: &IdentifierHash, limit: u32) -> Vec<(BoxId, PendingClaim)>;
         code_budget(identifier: &IdentifierHash) -> Option<CodeBudget>;
@@ -84,13 +85,15 @@ noting! {
         delete_claim(key: &InboxKey);
         insert_key_record(box_id: &BoxId, record: &KeyRecord);
         update_key_record(box_id: &BoxId, record: &KeyRecord);
-        delete_pending_key_record(box_id: &BoxId);
+        delete_key_record(box_id: &BoxId);
         put_profile(box_id: &BoxId, profile: &Profile);
         delete_profile(box_id: &BoxId);
         append_envelope(box_id: &BoxId, envelope: &Envelope);
         purge_envelope(box_id: &BoxId, sequence: Sequence);
         put_queue_state(box_id: &BoxId, state: &QueueState);
         put_sender(box_id: &BoxId, sender: &DeviceAddress, row: &SenderRow);
+        delete_queue_state(box_id: &BoxId);
+        delete_sender(box_id: &BoxId, sender: &DeviceAddress);
         put_pending_claim(identifier: &IdentifierHash, box_id: &BoxId, claim: &PendingClaim);
         delete_pending_claim(identifier: &IdentifierHash, box_id: &BoxId);
         put_code_budget(identifier: &IdentifierHash, budget: &CodeBudget);
@@ -180,6 +183,11 @@ fn who_may_not_send_costs_the_same_and_hears_the_same_as_for_a_box_that_is_not_t
     let mut disallowed = world.clone();
     accept(&mut disallowed, 2, Some(true), &[3, 4], &[]).unwrap();
     assert_eq!(asked(&disallowed, box_id(2)), nobody);
+    let mut deleted = world.clone();
+    let device = address(2);
+    let delete = DeleteBox { device };
+    deleted.apply(Command::DeleteBox(delete)).unwrap();
+    assert_eq!(asked(&deleted, box_id(2)), nobody);
     // Both at once, and a box that is not active yet.
     disallowed.block(2, 1, true).unwrap();
     assert_eq!(asked(&disallowed, box_id(2)), nobody);

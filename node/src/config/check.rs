@@ -155,6 +155,7 @@ fn limits(config: &Config, findings: &mut Findings) {
             "subscription_page_bytes",
             u64::from(doors.subscription_page_bytes),
         ),
+        ("reset_delay_ms", doors.reset_delay_ms),
     ];
     for (name, _) in positive.iter().filter(|(_, value)| *value == 0) {
         findings.problem(format!("doors.{name}: must be above 0"));

@@ -70,6 +70,11 @@ pub struct RegisterArgs {
     /// Others can not find this box by the phone or email.
     #[arg(long)]
     pub private: bool,
+    /// All devices are lost, and so is the recovery key: take the phone or email from the box that has it. It comes
+    /// to this new one 7 days after the code is given, unless a device of the old one says no. What was sent to
+    /// the old box can't be read with this one, and to contacts it is somebody new.
+    #[arg(long)]
+    pub reset: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -77,9 +82,10 @@ pub struct RegisterArgs {
 /// `rossby authorize`.
 #[derive(Debug, Args)]
 pub struct AuthorizeArgs {
-    /// The code: 8 digits. Spaces and dashes do not matter.
+    /// The code: 8 digits. Spaces and dashes do not matter. After rossby register --reset, once the delay is over, it
+    /// need not be given again.
     #[arg(value_name = "CODE", value_parser = code)]
-    pub code: String,
+    pub code: Option<String>,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -275,7 +281,7 @@ pub enum GroupsCommand {
         device: DeviceArgs,
     },
     /// Sends something to all members of a group, to each sealed for them alone.
-    Send(GroupSendArgs),
+    Send(Box<GroupSendArgs>),
 }
 
 /// `rossby groups add`, `rossby groups remove`.
@@ -657,6 +663,109 @@ fn link_code(text: &str) -> Result<LinkCode, LinkCodeError> {
     LinkCode::from_text(text)
 }
 
+/// `rossby account`.
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// Deletes this box and all that it has: on the service at once, and everything on this device. Its phones and
+    /// emails are free for others, and its other devices get nothing more. It can't be undone.
+    #[command(after_help = "\
+To others the box is one that is not there. What was sent to them stays with them. A device that is left of a box
+that was deleted is erased by the same command. Backups of the service that were made before still hold what they
+hold, sealed as it is, until they are deleted.")]
+    Delete {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+}
+
+/// `rossby recovery`.
+#[derive(Debug, Subcommand)]
+pub enum RecoveryCommand {
+    /// Shows the recovery key: 24 words. Only the device that registered the box has it.
+    Show {
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Says whether words that were written down are this box's recovery key. Any of its devices can tell.
+    Confirm {
+        #[command(flatten)]
+        words: WordsArgs,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Takes the recovery key from this device, once the words are given: whoever takes the device does not get it then.
+    Forget {
+        #[command(flatten)]
+        words: WordsArgs,
+        /// Do not ask for the words. If nobody has them, they are lost for ever.
+        #[arg(long, conflicts_with = "words_fd")]
+        yes: bool,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Takes a place in a box by its recovery key alone, for this new device.
+    Use(RecoveryUseArgs),
+}
+
+/// Where the words of a recovery key come from.
+#[derive(Debug, Args)]
+pub struct WordsArgs {
+    /// Read the recovery key from this file descriptor, to its end. Otherwise it is taken from
+    /// ROSSBY_RECOVERY_KEY, or asked for.
+    #[arg(long, value_name = "FD")]
+    pub words_fd: Option<u32>,
+}
+
+/// `rossby recovery use`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rossby recovery use --email alice@example.org --server https://rossby.example.org --ca ca.crt
+  rossby recovery use --box BOX --server 127.0.0.1:7470 --revoke-others
+
+It needs a --home in which there is no device yet. It gets all that comes from then on, and not what came before.
+With --revoke-others no other device of the box gets anything any more: for a device that was stolen. Ctrl-C and the
+same command again goes on. Others see the same box: to them nothing changes.")]
+pub struct RecoveryUseArgs {
+    #[command(flatten)]
+    pub which: RecoverableArgs,
+    /// A server of the service: https://host:port, or 127.0.0.1:port on this machine. Several times
+    /// for several servers.
+    #[arg(long = "server", value_name = "URL")]
+    pub servers: Vec<String>,
+    /// The certificate authority of the service (PEM).
+    #[arg(long, value_name = "FILE", requires = "servers")]
+    pub ca: Option<PathBuf>,
+    /// What to call this device: at most 32 bytes. The service does not learn it.
+    #[arg(long, value_name = "NAME", default_value = "new device", value_parser = device_name)]
+    pub name: DeviceName,
+    /// Remove all other devices of the box for ever, in the same step.
+    #[arg(long)]
+    pub revoke_others: bool,
+    #[command(flatten)]
+    pub words: WordsArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// A box, by what its owner remembers of it.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct RecoverableArgs {
+    /// A phone number of the box, with + and country code.
+    #[arg(long, value_name = "NUMBER")]
+    pub phone: Option<String>,
+    /// An email address of the box.
+    #[arg(long, value_name = "ADDRESS")]
+    pub email: Option<String>,
+    /// The box itself.
+    #[arg(long = "box", value_name = "BOX")]
+    pub box_id: Option<BoxId>,
+}
+
 /// `rossby identifiers`.
 #[derive(Debug, Subcommand)]
 pub enum IdentifiersCommand {
@@ -683,6 +792,17 @@ A box has at most 8. Again, without --code: another code. Adding one that the bo
     },
     /// Takes a phone or email from this box. It is free for others at once. The last one can't be removed.
     Remove {
+        #[command(flatten)]
+        identifier: IdentifierArgs,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Keeps a phone or email that somebody else has proven to be theirs, and would get after some days.
+    #[command(after_help = "\
+Who can read what is sent to a phone or email, and says that all devices are lost, gets it after 7 days: the devices
+of this box are told (rossby inbox, rossby listen, rossby identifiers list), and any of them can say no with this.
+Nobody can ask for it again for 7 days then, and twice as long each time after, up to 56.")]
+    Keep {
         #[command(flatten)]
         identifier: IdentifierArgs,
         #[command(flatten)]

@@ -28,8 +28,17 @@ impl From<DeviceError> for Failure {
             DeviceError::NotLinked => Self::new(Exit::Unauthenticated, message)
                 .help("rossby devices link shows its code and goes on"),
             DeviceError::NoSuchDevice => Self::new(Exit::NotFound, message),
+            DeviceError::ResetWaits(_) => Self::new(Exit::Unavailable, message)
+                .help("rossby authorize, without a code, goes on then"),
+            DeviceError::NoCode => Self::new(Exit::Usage, message),
+            DeviceError::NotContested => Self::new(Exit::Refused, message),
             DeviceError::NoSuchIdentifier => Self::new(Exit::NotFound, message)
                 .help("rossby identifiers list shows those that it has"),
+            DeviceError::NoRecoveryKey => Self::new(Exit::NotFound, message).help(
+                "it stays on the device that registered the box, until rossby recovery forget takes it away; who wrote \
+                 it down can use it anywhere",
+            ),
+            DeviceError::NotTheRecoveryKey => Self::new(Exit::Refused, message),
             DeviceError::LinkedAlready
             | DeviceError::LinkRefused(_)
             | DeviceError::NotForOthers => Self::new(Exit::Refused, message),
@@ -148,8 +157,24 @@ pub fn of_refusal(refusal: &Refusal) -> Failure {
             None => failure,
         },
         ("DEVICE_REVOKED", _) => failure.help(
-            "another device of the box has removed it. What it has is still here; to use the box again, \
-             link a new device in another --home",
+            "another device of the box has removed it, or the recovery key. What it has is still here; to use the \
+             box again, link a new device in another --home",
+        ),
+        ("IDENTIFIER_TAKEN", _) => failure.help(
+            "rossby devices link joins that box, rossby recovery use takes it up with its recovery key; if all is lost, \
+             rossby register --reset takes the phone or email from it after some days",
+        ),
+        ("RESET_VETOED", _) => failure.help(
+            "somebody who holds a device of that box keeps it. With its recovery key the box can be taken up: rossby \
+             recovery use",
+        ),
+        ("BOX_DELETED", _) => failure.help(
+            "its owner deleted it, on another device or from this one. What this device has is still here: rossby \
+             account delete erases it",
+        ),
+        ("NOT_RECOVERABLE", _) => failure.help(
+            "check the words, and the phone, email or box id: nobody but who holds its recovery key is told that a \
+             box is there",
         ),
         ("NOT_LINKED", _) => failure.help("rossby devices approve, on a device of the box, links it"),
         ("UNAUTHENTICATED", _) => {

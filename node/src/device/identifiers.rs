@@ -57,6 +57,19 @@ pub async fn run(command: &IdentifiersCommand) -> Result<(), Failure> {
             output::line(format!("{name} is this box's no more, and free for others"));
             Ok(())
         }
+        IdentifiersCommand::Keep {
+            identifier,
+            device: args,
+        } => {
+            let identifier = identifier_of(identifier)?;
+            open(args)?.keep_identifier(&identifier).await?;
+            let name = identifier.as_str();
+            if args.json {
+                return output::json(&json!({ "identifier": name, "kept": true }));
+            }
+            output::line(format!("{name} stays this box's"));
+            Ok(())
+        }
         IdentifiersCommand::List { device } => list(device).await,
     }
 }
@@ -69,11 +82,15 @@ async fn list(args: &DeviceArgs) -> Result<(), Failure> {
     }
     for own in &identifiers {
         let found = match (own.verified, own.discoverable) {
+            _ if own.reset_at.is_some() => "GOES TO SOMEBODY ELSE, unless you keep it",
             (false, _) => "waits for its code",
             (true, true) => "others can find you by it",
             (true, false) => "private",
         };
         output::line(format!("{}  {found}", show::safe(own.identifier.as_str())));
+    }
+    if let Some(at) = identifiers.iter().filter_map(|own| own.reset_at).min() {
+        output::note(show::contested(at));
     }
     Ok(())
 }
@@ -83,5 +100,6 @@ fn value_of(own: &OwnIdentifier) -> Value {
         "identifier": own.identifier.as_str(),
         "verified": own.verified,
         "discoverable": own.discoverable,
+        "goes_at_ms": own.reset_at.map(|at| at.as_millis()),
     })
 }

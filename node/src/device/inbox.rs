@@ -25,10 +25,10 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
     resend_quietly(&device).await?;
     // What a listener stored and did not come to show.
     let mut new = device.unshown()?;
-    let (received, expired, interrupted) = match device.receive().await {
+    let (received, status, interrupted) = match device.receive().await {
         Ok(received) => (
             received.messages,
-            Some(received.status.expired_total),
+            Some(received.status),
             received.interrupted,
         ),
         // What this device has already can be shown without the service.
@@ -36,6 +36,7 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     };
     new.extend(received);
+    let reset_at = status.and_then(|status| status.reset_at);
     let messages = if args.all { device.messages()? } else { new };
     let (saved, unsaved) = match &args.save {
         Some(folder) => save_files(folder, &messages, device.who_am_i()?.device),
@@ -50,7 +51,8 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
             .collect();
         output::json(&json!({
             "messages": messages,
-            "expired_unread": expired,
+            "expired_unread": status.map(|status| status.expired_total),
+            "identifier_goes_at_ms": reset_at.map(|at| at.as_millis()),
             "changed_groups": changed.iter().map(|group| show::group(group, &around)).collect::<Vec<_>>(),
             "interrupted": interrupted.as_ref().map(ToString::to_string),
         }))?;
@@ -73,6 +75,9 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
         if let Some(alarm) = show::alarm(message, &around) {
             output::note(alarm);
         }
+    }
+    if let Some(at) = reset_at {
+        output::note(show::contested(at));
     }
     if let Some(last) = messages.last() {
         device.mark_shown(last.order.saturating_add(1))?;

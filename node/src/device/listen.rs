@@ -41,6 +41,7 @@ pub async fn run(args: &ListenArgs) -> Result<(), Failure> {
         match heard {
             Heard::Received(messages) => screen.show(messages)?,
             Heard::Connected(_) => screen.connected(),
+            Heard::Contested(at) => output::note(show::contested(at)),
             Heard::Disconnected { error, retry_in } => {
                 screen.disconnected(&Failure::from(error), retry_in);
             }

@@ -8,6 +8,7 @@
 //! ```
 
 mod accept;
+mod account;
 mod acting;
 mod args;
 mod contacts;
@@ -26,6 +27,7 @@ mod passphrase;
 mod person;
 mod qr;
 mod queue;
+mod recovery;
 mod register;
 mod safety;
 mod saving;
@@ -37,9 +39,7 @@ use clap::Subcommand;
 
 pub use self::args::TtlArgs;
 use self::args::{
-    AcceptArgs, AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs,
-    GroupsCommand, HistoryArgs, IdentifiersCommand, InboxArgs, KeysCommand, ListenArgs, ReactArgs,
-    RegisterArgs, ReportArgs, SafetyCommand, SendArgs, WhoAmIArgs,
+    AcceptArgs, AccountCommand, AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs, GroupsCommand, HistoryArgs, IdentifiersCommand, InboxArgs, KeysCommand, ListenArgs, ReactArgs, RecoveryCommand, RegisterArgs, ReportArgs, SafetyCommand, SendArgs, WhoAmIArgs,
 };
 pub use self::failure::of_call;
 pub use self::queue::ttl;
@@ -81,9 +81,15 @@ pub enum DeviceCommand {
     /// The devices of this box: link, approve, list, rename, revoke.
     #[command(subcommand)]
     Devices(DevicesCommand),
+    /// The recovery key: show, confirm, forget, and use it where all devices are lost or one was stolen.
+    #[command(subcommand)]
+    Recovery(RecoveryCommand),
     /// The phones and emails of this box: add, remove, list.
     #[command(subcommand)]
     Identifiers(IdentifiersCommand),
+    /// This box as a whole: delete it.
+    #[command(subcommand)]
+    Account(AccountCommand),
     /// This device's own keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -117,6 +123,8 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::History(args) => history::run(&args),
             DeviceCommand::Listen(args) => listen::run(&args).await,
             DeviceCommand::Devices(command) => devices::run(&command).await,
+            DeviceCommand::Recovery(command) => recovery::run(&command).await,
+            DeviceCommand::Account(command) => account::run(&command).await,
             DeviceCommand::Identifiers(command) => identifiers::run(&command).await,
             DeviceCommand::Keys(command) => keys::run(&command).await,
             DeviceCommand::Whoami(args) => whoami::run(&args),

@@ -2,37 +2,41 @@
 
 use std::path::Path;
 
-use rossby_client::Device;
 use rossby_client::connection::ServerAddress;
 use rossby_client::crypto::recovery;
 use rossby_client::device::Servers;
 use rossby_client::store::KdfCost;
+use rossby_client::{Device, DeviceError};
 use rossby_domain::identifier::Identifier;
+use rossby_domain::time::Timestamp;
 use serde_json::json;
 
 use super::args::{AuthorizeArgs, IdentifierArgs, RegisterArgs};
 use super::open::{environment, home, open};
 use super::passphrase::{Purpose, obtain};
+use super::recovery::show_words;
 use crate::exit::{Exit, Failure};
-use crate::output;
+use crate::output::{self, utc};
 
 /// Makes the device if it is not there yet, and asks for its box.
 pub async fn register(args: &RegisterArgs) -> Result<(), Failure> {
     let identifier = identifier_of(&args.identifier)?;
     let servers = servers_of(&args.servers, args.ca.as_deref())?;
     let device = make_or_open(args, &servers)?;
-    let registered = device.register(&identifier, !args.private).await?;
+    let registered = match args.reset {
+        true => device.register_reset(&identifier, !args.private).await?,
+        false => device.register(&identifier, !args.private).await?,
+    };
     // Shown until the box is authorised: a device can have been made and its output lost.
     let recovery_seed = device.recovery_seed();
     let recovery_key = recovery_seed.map(|seed| recovery::to_text(&seed));
-    let recovery_key = recovery_key.as_deref().map_or("", String::as_str);
     if args.device.json {
         return output::json(&json!({
             "box": registered.box_id.to_string(),
             "device": device.who_am_i()?.device.to_string(),
             "identifier": identifier.as_str(),
             "code_ttl_ms": u64::try_from(registered.code_ttl.as_millis()).unwrap_or(u64::MAX),
-            "recovery_key": recovery_key,
+            "recovery_key": recovery_key.as_deref(),
         }));
     }
     let minutes = registered.code_ttl.as_secs() / 60;
@@ -41,8 +45,13 @@ pub async fn register(args: &RegisterArgs) -> Result<(), Failure> {
         "A code is on its way to {}. It is accepted for {minutes} minutes.",
         identifier.as_str()
     ));
-    output::line("\nYour recovery key. Write it down and keep it away from this device:");
-    output::line(format!("  {recovery_key}\n"));
+    if let Some(words) = recovery_key {
+        output::line("\nYour recovery key. Write it down and keep it away from this device:");
+        show_words(&words);
+        output::line(
+            "rossby recovery confirm checks what you wrote down; rossby recovery forget takes it from this device.\n",
+        );
+    }
     output::line("Next: rossby authorize CODE");
     Ok(())
 }
@@ -50,7 +59,14 @@ pub async fn register(args: &RegisterArgs) -> Result<(), Failure> {
 /// Proves the identifier.
 pub async fn authorize(args: &AuthorizeArgs) -> Result<(), Failure> {
     let device = open(&args.device)?;
-    let address = device.authorize(&args.code).await?;
+    let authorized = match &args.code {
+        Some(code) => device.authorize(code).await,
+        None => device.authorize_again().await,
+    };
+    let address = match authorized {
+        Err(DeviceError::ResetWaits(at)) => return waits(args, at),
+        other => other?,
+    };
     if args.device.json {
         return output::json(&json!({
             "box": address.box_id.to_string(),
@@ -65,13 +81,39 @@ pub async fn authorize(args: &AuthorizeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Says when what is proven can be had.
+fn waits(args: &AuthorizeArgs, at: Timestamp) -> Result<(), Failure> {
+    if args.device.json {
+        return output::json(&json!({
+            "authorised": false,
+            "completes_at_ms": at.as_millis(),
+        }));
+    }
+    output::line(format!(
+        "It is proven. The devices of the box that has it are told, and can keep it until {}.",
+        utc(at.as_millis())
+    ));
+    output::line("Next, after that and within as long again: rossby authorize");
+    Ok(())
+}
+
 pub(super) fn identifier_of(args: &IdentifierArgs) -> Result<Identifier, Failure> {
-    let identifier = match (&args.phone, &args.email) {
+    let identifier = given_identifier(args.phone.as_deref(), args.email.as_deref())?;
+    identifier.ok_or_else(|| Failure::new(Exit::Usage, "give --phone or --email"))
+}
+
+/// The phone or email that was given, if any.
+pub(super) fn given_identifier(
+    phone: Option<&str>,
+    email: Option<&str>,
+) -> Result<Option<Identifier>, Failure> {
+    let identifier = match (phone, email) {
         (Some(phone), _) => Identifier::phone(phone),
         (None, Some(email)) => Identifier::email(email),
-        (None, None) => return Err(Failure::new(Exit::Usage, "give --phone or --email")),
+        (None, None) => return Ok(None),
     };
-    identifier.map_err(|error| Failure::new(Exit::Usage, error))
+    let identifier = identifier.map_err(|error| Failure::new(Exit::Usage, error))?;
+    Ok(Some(identifier))
 }
 
 /// The servers that were given, if any, and whom to trust.

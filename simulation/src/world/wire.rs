@@ -532,6 +532,7 @@ fn page(message: &Bytes) -> Option<Response> {
             last: Sequence(status.last),
             ttl_ms: status.ttl_ms,
             suspended: status.suspended,
+            reset_at: status.reset_at_ms.map(Timestamp::from_millis),
         },
     })
 }

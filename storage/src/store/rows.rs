@@ -264,6 +264,10 @@ pub(crate) fn dedupe_of_sender(box_id: &BoxId, sender: &BoxId) -> KeyRange {
     KeyRange::of_prefix(Table::Dedupe.key(&[box_id.as_bytes(), sender.as_bytes()]))
 }
 
+pub(crate) fn dedupe_of_box(box_id: &BoxId) -> KeyRange {
+    KeyRange::of_prefix(of_box(Table::Dedupe, box_id))
+}
+
 pub(crate) fn of_identifier(table: Table, identifier: &IdentifierHash) -> Vec<u8> {
     table.key(&[identifier.as_bytes()])
 }
@@ -373,11 +377,11 @@ pub(crate) fn try_of(table: Table, key: &[u8]) -> Option<(IdentifierHash, BoxId)
     parts.end(value)
 }
 
-pub(crate) fn sender_device_of(key: &[u8]) -> Option<DeviceId> {
+pub(crate) fn sender_of(key: &[u8]) -> Option<DeviceAddress> {
     let mut parts = Parts::of(Table::Dedupe, key)?;
-    let (_box_id, _sender) = (parts.box_id()?, parts.box_id()?);
+    let (_box_id, box_id) = (parts.box_id()?, parts.box_id()?);
     let device = DeviceId::from_bytes(parts.take()?);
-    parts.end(device)
+    parts.end(DeviceAddress { box_id, device })
 }
 
 pub(crate) fn due_of(key: &[u8]) -> Option<(Timestamp, DueKey)> {
@@ -482,7 +486,10 @@ mod tests {
             for other in [a, b] {
                 let key = dedupe(&id, &DeviceAddress { box_id: other, device });
                 prop_assert_eq!(range.start <= key && key < range.end, other == a);
-                prop_assert_eq!(sender_device_of(&key), Some(device));
+                let all = dedupe_of_box(&id);
+                prop_assert!(all.start <= key && key < all.end);
+                let address = DeviceAddress { box_id: other, device };
+                prop_assert_eq!(sender_of(&key), Some(address));
             }
         }
 

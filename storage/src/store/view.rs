@@ -298,7 +298,14 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
     ) -> Result<Vec<(DeviceId, SenderRow)>, StoreError> {
         let range = rows::dedupe_of_sender(box_id, sender);
         self.list(Table::Dedupe, &range, u32::MAX, |key, row| {
-            Some((rows::sender_device_of(key)?, row))
+            Some((rows::sender_of(key)?.device, row))
+        })
+    }
+
+    fn senders(&self, box_id: &BoxId, limit: u32) -> Result<Vec<DeviceAddress>, StoreError> {
+        let (table, range) = (Table::Dedupe, rows::dedupe_of_box(box_id));
+        self.list_raw(table, &range, limit, |key, _| {
+            rows::sender_of(key).ok_or_else(|| damaged_key(table))
         })
     }
 
@@ -439,7 +446,7 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
         Ok(())
     }
 
-    fn delete_pending_key_record(&mut self, box_id: &BoxId) -> Result<(), StoreError> {
+    fn delete_key_record(&mut self, box_id: &BoxId) -> Result<(), StoreError> {
         self.layers.known().forget_record(box_id);
         self.delete(key_record(box_id))
     }
@@ -484,6 +491,16 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
         let key = (*box_id, *address);
         self.layers.known().set_sender(&key, row.clone(), length);
         Ok(())
+    }
+
+    fn delete_queue_state(&mut self, box_id: &BoxId) -> Result<(), StoreError> {
+        self.layers.known().forget_queue(box_id);
+        self.delete(queue_state(box_id))
+    }
+
+    fn delete_sender(&mut self, box_id: &BoxId, address: &DeviceAddress) -> Result<(), StoreError> {
+        self.layers.known().forget_sender(&(*box_id, *address));
+        self.delete(sender(box_id, address))
     }
 
     fn put_pending_claim(

@@ -98,6 +98,7 @@ impl TestDevice {
             identifier: Some(phone_of(phone)),
             discoverable,
             signature: self.signing.sign(&signed).to_bytes().to_vec().into(),
+            reset: false,
         }
     }
 
@@ -126,6 +127,7 @@ impl TestDevice {
             identifier: Some(phone_of(phone)),
             code: code.to_owned(),
             signature: self.signing.sign(&signed).to_bytes().to_vec().into(),
+            reset: false,
         }
     }
 

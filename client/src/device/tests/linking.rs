@@ -22,7 +22,7 @@ fn name(text: &str) -> DeviceName {
     DeviceName::new(text).unwrap()
 }
 
-fn newcomer(office: &Arc<Office>, home: &Path, seed: u64) -> Linking {
+pub fn newcomer(office: &Arc<Office>, home: &Path, seed: u64) -> Linking {
     let environment = environment(office, seed);
     let (passphrase, servers) = (passphrase(), servers());
     let name = name("laptop");

@@ -2,6 +2,7 @@
 
 mod accepting;
 mod acting;
+mod deleting;
 mod groups;
 mod history;
 mod identifiers;
@@ -10,7 +11,9 @@ mod listening;
 mod office;
 mod queue;
 mod receiving;
+mod recovering;
 mod registration;
+mod resetting;
 mod rotating;
 mod safety;
 mod sending;
@@ -25,7 +28,7 @@ use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_seams::random::SeededRandom;
 use tempfile::TempDir;
 
-pub use self::office::{Cut, Fault, Office};
+pub use self::office::{Cut, Fault, Office, RESET_DELAY_MS};
 use super::*;
 use crate::envelope::Content;
 
@@ -180,6 +183,12 @@ fn a_device_and_its_futures_can_cross_threads() {
         is_send(&device.resend());
         is_send(&device.rotate_keys());
         is_send(&device.rejoin());
+        is_send(&async {
+            let by = crate::linking::RecoverBy::Box(*to);
+            let seed = device.recovery_seed().unwrap();
+            let linking = Linking::open(Path::new(""), &passphrase(), Environment::default());
+            linking.unwrap().recover(&by, &seed, true).await.map(drop)
+        });
         is_send(&device.revoke(&device.identity().device()));
         is_send(&async { device.listen().unwrap().next().await.map(drop) });
     }

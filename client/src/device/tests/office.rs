@@ -25,6 +25,7 @@ use tokio::task::yield_now;
 
 use crate::connection::{Exchange, Refusal, Retry, Wire, WireError, WireReply, WireStream};
 
+pub use self::calls::RESET_DELAY_MS;
 pub use self::streams::Cut;
 
 /// What goes wrong with one exchange.

@@ -81,3 +81,28 @@ pub fn remove(record: &KeyRecord, removed: u8, by: u8) -> Result<KeyRecord, Chai
     };
     record.extend(link(record, change, Signer::Device(device_id(by)), by))
 }
+
+/// Links by the recovery key `recovery_seed` that add device `added`, unless it is there, and remove all others, if it
+/// is to be alone. Those that do not follow from the others, since the chain refuses one, are left out.
+pub fn recovering(record: &KeyRecord, added: u8, alone: bool, recovery_seed: u8) -> Vec<Link> {
+    let own = device_id(added);
+    let mut changes = Vec::new();
+    if record.signing_key(&own).is_none() {
+        let key = public_key(added);
+        changes.push(Change::AddDevice { key });
+    }
+    let others = record
+        .live_devices()
+        .filter(|other| alone && **other != own);
+    changes.extend(others.map(|other| Change::RemoveDevice { device: *other }));
+    let (mut links, mut longer) = (Vec::new(), record.clone());
+    for change in changes {
+        let next = link(&longer, change, Signer::Recovery, recovery_seed);
+        links.push(next);
+        match longer.extend(next) {
+            Ok(extended) => longer = extended,
+            Err(_) => break,
+        }
+    }
+    links
+}

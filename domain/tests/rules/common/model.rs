@@ -185,6 +185,27 @@ impl ModelBox {
         Outcome::ChainExtended { version }
     }
 
+    /// What becomes of a device that the recovery key lets in, beside the others or in their place.
+    pub fn recover(&mut self, device: DeviceId, alone: bool) -> Reply {
+        if self.revoked.contains(&device) {
+            return Err(Rejection::LinkRefused(LinkRefusal::Removed));
+        }
+        if !self.is_live(&device) {
+            self.chain_version += 1;
+            self.expected.insert(device);
+        }
+        let joined = self.join(device);
+        if alone {
+            let live = self.cursors.keys().chain(&self.expected);
+            let others: Vec<_> = live.filter(|other| **other != device).copied().collect();
+            self.chain_version += others.len() as u64;
+            self.revoked.extend(others);
+            self.cursors.retain(|other, _| *other == device);
+            self.expected.clear();
+        }
+        joined
+    }
+
     /// What becomes of a device that asks for its place: it is to get what comes from now on.
     pub fn join(&mut self, device: DeviceId) -> Reply {
         if self.revoked.contains(&device) {

@@ -77,6 +77,12 @@ pub enum Step {
         seed: u8,
         number: u8,
     },
+    /// The recovery key lets a device in, and may take their place from all others.
+    Recover {
+        seed: u8,
+        number: u8,
+        alone: bool,
+    },
     Block {
         by: u8,
         other: u8,
@@ -217,13 +223,12 @@ fn longest() -> impl Strategy<Value = Option<u64>> {
 /// Devices that come and go.
 pub fn devices() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (BOXES, DEVICES, DEVICES, any::<bool>()).prop_map(|(seed, by, number, added)| Step::Link {
-            seed,
-            by,
-            number,
-            added
-        }),
-        (BOXES, DEVICES).prop_map(|(seed, number)| Step::Join { seed, number }),
+        4 => (BOXES, DEVICES, DEVICES, any::<bool>()).prop_map(
+            |(seed, by, number, added)| Step::Link { seed, by, number, added }
+        ),
+        4 => (BOXES, DEVICES).prop_map(|(seed, number)| Step::Join { seed, number }),
+        1 => (BOXES, DEVICES, any::<bool>())
+            .prop_map(|(seed, number, alone)| Step::Recover { seed, number, alone }),
     ]
 }
 

@@ -12,12 +12,23 @@ mod words;
 use rossby_client::device::{Contact, Message};
 use rossby_client::store::WhatChanged;
 use rossby_domain::ids::BoxId;
+use rossby_domain::time::Timestamp;
 use serde_json::{Value, json};
 
 pub use self::around::Around;
 pub use self::data::{group, message};
 pub use self::words::{group_line, message_line};
-use crate::output::hex;
+use crate::output::{hex, utc};
+
+/// What the owner of a box must be told loudly whose phone or email is to go to another.
+pub fn contested(at: Timestamp) -> String {
+    format!(
+        "\nSOMEBODY HAS PROVEN THAT THEY CAN READ what is sent to a phone or email of this box, and gets it on {}. \
+         If that is not you:\n  rossby identifiers list shows which; rossby identifiers keep --phone NUMBER (or \
+         --email ADDRESS) keeps it\n",
+        utc(at.as_millis())
+    )
+}
 
 /// A contact as JSON.
 pub fn contact(contact: &Contact) -> Value {

@@ -45,6 +45,9 @@ fn who_is_reported_and_suspended_stays_so_whatever_restarts_and_can_read_all_the
         (&json!(1), &json!("active"))
     );
     assert_eq!(order(node, "show", &alice)["reports"], 0);
+    let data = node.data().display().to_string();
+    let shown = run_ok(["box", "show", &bob.box_id(), "--data", &data]);
+    assert!(shown.contains("boxes that have reported it: 1"), "{shown}");
     let changed = |set: &Value| set["changed"].as_bool().unwrap();
     assert!(changed(&order(node, "suspend", &bob)));
     assert!(!changed(&order(node, "suspend", &bob)));

@@ -1,12 +1,15 @@
 //! People and their devices: the real commands against real nodes.
 
 mod abuse;
+mod account;
 mod devices;
 mod groups;
 mod identifiers;
 mod messages;
 mod queue;
+mod recovery;
 mod registration;
+mod resetting;
 mod safety;
 mod trouble;
 mod words;
@@ -15,6 +18,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::support::people::last_code;
 use crate::support::{Cluster, eventually, rossby, stderr};
@@ -118,6 +122,15 @@ fn texts(messages: &Value) -> Vec<String> {
     messages
         .map(|message| message["text"].as_str().unwrap_or("?").to_owned())
         .collect()
+}
+
+/// A node with limits of its own, as they stand in a configuration file.
+fn with_limits(limits: &str) -> (TempDir, Cluster) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("rossby.toml");
+    std::fs::write(&config, format!("[limits]\n{limits}\n")).unwrap();
+    let flag = format!("--config={}", config.display());
+    (folder, Cluster::single_with(1, &[&flag]))
 }
 
 /// A person with a box of their own.

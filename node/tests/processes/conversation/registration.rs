@@ -18,7 +18,7 @@ fn a_code_is_needed_and_may_be_tried_five_times() {
             .unwrap()
             .split(' ')
             .count(),
-        17
+        24
     );
     alice.fails(7, &["inbox"]);
     let code = alice.code(&cluster);

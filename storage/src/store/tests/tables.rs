@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use rossby_domain::claim::{Claim, CodeBudget, CodeMac, Delivery, PendingClaim};
+use rossby_domain::contest::Contest;
 use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::identifier::IdentifierHash;
@@ -86,7 +87,9 @@ enum Step {
     Append(u8, u8),
     Purge(u8, u8),
     QueueState(u8, u8),
+    DropQueueState(u8),
     Sender(u8, u8, u8),
+    DropSender(u8, u8),
     Pending(u8, u8, u8),
     DropPending(u8, u8),
     Budget(u8, u8),
@@ -122,7 +125,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => one.clone().prop_map(|(a, v)| Step::Append(a, v)),
         4 => (key.clone(), 0..12_u8).prop_map(|(a, s)| Step::Purge(a, s)),
         1 => one.clone().prop_map(|(a, v)| Step::QueueState(a, v)),
-        1 => two.clone().prop_map(|(a, b, v)| Step::Sender(a, b, v)),
+        1 => key.clone().prop_map(Step::DropQueueState),
+        2 => two.clone().prop_map(|(a, b, v)| Step::Sender(a, b, v)),
+        1 => pair.clone().prop_map(|(a, b)| Step::DropSender(a, b)),
         1 => two.clone().prop_map(|(a, b, v)| Step::Pending(a, b, v)),
         1 => pair.clone().prop_map(|(a, b)| Step::DropPending(a, b)),
         1 => one.clone().prop_map(|(a, v)| Step::Budget(a, v)),
@@ -176,6 +181,8 @@ fn run<T: Tables<Error: std::fmt::Debug>>(tables: &mut T, sequences: &[u64], ste
             };
             tables.put_sender(&box_id(a), &address(b), &row)
         }
+        Step::DropQueueState(a) => tables.delete_queue_state(&box_id(a)),
+        Step::DropSender(a, b) => tables.delete_sender(&box_id(a), &address(b)),
         Step::Pending(a, b, v) => tables.put_pending_claim(&identifier(a), &box_id(b), &pending(v)),
         Step::DropPending(a, b) => tables.delete_pending_claim(&identifier(a), &box_id(b)),
         Step::Budget(a, v) => tables.put_code_budget(&identifier(a), &budget(v)),
@@ -217,6 +224,7 @@ fn claim(v: u8) -> Claim {
         generation: v.into(),
         discoverable: true,
         code: None,
+        contest: Contest::default(),
     }
 }
 
@@ -323,6 +331,8 @@ fn shown<T: ReadTables<Error: std::fmt::Debug>>(tables: &T) -> Vec<String> {
                 tables.pending_claims(&identifier(a), limit).unwrap()
             ));
             all.push(format!("{:?}", tables.due(at(a), limit).unwrap()));
+            let senders = tables.senders(&box_id(a), limit).unwrap();
+            all.push(format!("{senders:?}"));
         }
         for b in 0..KINDS {
             all.push(format!(

@@ -20,6 +20,8 @@ use crate::crypto::kem::seal;
 use crate::crypto::token::TOKEN_INFO;
 
 const PEPPER: [u8; 32] = [7; 32];
+/// How long the owner of an identifier has to say no.
+pub const RESET_DELAY_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 fn box_of(bytes: &[u8]) -> BoxId {
     BoxId::from_bytes(bytes.try_into().unwrap()).unwrap()
@@ -70,7 +72,11 @@ impl Office {
             code: CodeMac::of(&PEPPER, &hash, &box_id, &code),
             sealed_code: Bytes::new(),
         };
-        match self.apply(Command::OpenClaim(open)) {
+        let open = match request.reset {
+            true => Command::OpenReset(command::OpenReset(open)),
+            false => Command::OpenClaim(open),
+        };
+        match self.apply(open) {
             Ok(_) => {}
             Err(Rejection::TooManyCodes { .. }) => {
                 return Err(refused("TOO_MANY_CODES", Retry::Same));
@@ -179,7 +185,12 @@ impl Office {
         let Answer::Identifiers(listed) = self.ask(&Query::Identifiers(box_id)) else {
             panic!("not an answer to the query")
         };
+        let Answer::Resets(resets) = self.ask(&Query::Resets(box_id)) else {
+            panic!("not an answer to the query")
+        };
         let own = listed.into_iter().map(|listed| {
+            let mut told = resets.iter().filter(|(hash, _)| *hash == listed.hash);
+            let reset = told.next().map(|(_, note)| *note);
             let text = String::from_utf8(listed.sealed.to_vec()).unwrap();
             let identifier = listed.hash;
             let Answer::Discoverable(found) = self.ask(&Query::Discoverable { identifier, box_id })
@@ -196,6 +207,8 @@ impl Office {
                 verified: found.is_some(),
                 discoverable: found.unwrap_or(listed.discoverable),
                 generation: listed.named_generation(),
+                reset_at_ms: reset.map(|reset| reset.completes_at.as_millis()),
+                reset_serial: reset.map_or(0, |reset| reset.serial),
             }
         });
         v1::ListIdentifiersResponse {
@@ -215,10 +228,37 @@ impl Office {
             box_id,
             code,
         };
-        let generation = match self.apply(Command::VerifyClaim(verify)) {
+        let verify = match request.reset {
+            true => Command::ProveReset(command::ProveReset {
+                identifier: hash,
+                box_id,
+                code,
+                delay_ms: RESET_DELAY_MS,
+            }),
+            false => Command::VerifyClaim(verify),
+        };
+        let generation = match self.apply(verify) {
             Ok(Outcome::ClaimVerified { generation }) => generation,
+            Ok(Outcome::ResetWaits { owner, serial, .. }) => {
+                return Err(self.begin_reset((hash, box_id), owner, serial));
+            }
+            Err(Rejection::ResetVetoed { .. }) => {
+                return Err(refused("RESET_VETOED", Retry::Changed));
+            }
             _ => return Err(refused("WRONG_CODE", Retry::Changed)),
         };
+        let former = self.ask(&Query::FormerOwner {
+            identifier: hash,
+            box_id,
+        });
+        if let Answer::FormerOwner(Some(former)) = former {
+            let lose = command::LoseIdentifier {
+                box_id: former.box_id,
+                identifier: hash,
+                generation: former.generation,
+            };
+            self.apply(Command::LoseIdentifier(lose)).unwrap();
+        }
         let activate = command::ActivateBox {
             box_id,
             device,
@@ -233,6 +273,72 @@ impl Office {
             hawk_host: HOST.to_owned(),
         };
         Ok(response.encode_to_vec())
+    }
+
+    /// Tells the owner of a reset, and lets its delay run.
+    fn begin_reset(
+        &self,
+        (identifier, box_id): (IdentifierHash, BoxId),
+        owner: BoxId,
+        serial: u64,
+    ) -> WireError {
+        let note = command::NoteReset {
+            box_id: owner,
+            identifier,
+            serial,
+            delay_ms: RESET_DELAY_MS,
+        };
+        self.apply(Command::NoteReset(note)).unwrap();
+        let keep_ms = 2 * RESET_DELAY_MS;
+        let keep = command::AwaitReset { box_id, keep_ms };
+        self.apply(Command::AwaitReset(keep)).unwrap();
+        let start = command::StartReset {
+            identifier,
+            box_id,
+            serial,
+            delay_ms: RESET_DELAY_MS,
+        };
+        match self.apply(Command::StartReset(start)) {
+            Ok(Outcome::ResetWaits {
+                completes_at: Some(at),
+                ..
+            }) => {
+                let mut waits = refusal("RESET_WAITS", Retry::Same);
+                let at = at.as_millis().to_string();
+                waits.figures.insert("completes_at_ms".to_owned(), at);
+                WireError::Refused(Box::new(waits))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn keep_identifier(
+        &self,
+        caller: DeviceAddress,
+        request: v1::KeepIdentifierRequest,
+    ) -> Result<Vec<u8>, WireError> {
+        let (identifier, serial) = (identifier_of(request.identifier), request.reset_serial);
+        let (box_id, device) = (caller.box_id, caller.device);
+        let signed =
+            rossby_domain::statement::keep_identifier(&box_id, &device, &identifier, serial);
+        self.assert_signed(caller, &signed, &request.signature);
+        let identifier = IdentifierHash::of(&PEPPER, &identifier);
+        let veto = command::VetoReset {
+            identifier,
+            box_id,
+            serial,
+            pause_ms: RESET_DELAY_MS,
+        };
+        if self.apply(Command::VetoReset(veto)).is_err() {
+            return Err(refused("IDENTIFIER_CHANGED", Retry::Changed));
+        }
+        let forget = command::ForgetReset {
+            box_id,
+            identifier,
+            serial,
+        };
+        self.apply(Command::ForgetReset(forget)).unwrap();
+        Ok(v1::KeepIdentifierResponse {}.encode_to_vec())
     }
 
     /// The box's record, and a token for its device, sealed.
@@ -311,18 +417,116 @@ impl Office {
                 used.figures.insert("current_counter".to_owned(), current);
                 return Err(WireError::Refused(Box::new(used)));
             }
+            Err(Rejection::UnknownBox)
+                if self.ask(&Query::IsDeleted(box_id)) == Answer::IsDeleted(true) =>
+            {
+                return Err(refused("BOX_DELETED", Retry::No));
+            }
             Err(Rejection::UnknownDevice | Rejection::UnknownBox) => return Err(not_linked()),
             other => panic!("{other:?}"),
         }
+        Ok(self.welcome(address))
+    }
+
+    fn lookup_recovery(&self, request: v1::LookupRecoveryRequest) -> Result<Vec<u8>, WireError> {
+        use rossby_domain::statement::{Recoverable, lookup_recovery};
+        use v1::lookup_recovery_request::By;
+        let not_recoverable = || refused("NOT_RECOVERABLE", Retry::No);
+        let (box_id, signed) = match request.by.unwrap() {
+            By::BoxId(bytes) => {
+                let box_id = box_of(&bytes);
+                (Some(box_id), lookup_recovery(Recoverable::Box(&box_id)))
+            }
+            By::Identifier(wire) => {
+                let identifier = identifier_of(Some(wire));
+                let hash = IdentifierHash::of(&PEPPER, &identifier);
+                let Answer::VerifiedClaim(claim) = self.ask(&Query::VerifiedClaim(hash)) else {
+                    panic!("not an answer to the query")
+                };
+                let signed = lookup_recovery(Recoverable::Identifier(&identifier));
+                (claim.map(|(box_id, _)| box_id), signed)
+            }
+        };
+        let key = request.recovery_key[..].try_into().unwrap();
+        let signature = request.signature[..].try_into().unwrap();
+        assert!(rossby_domain::chain::verify_signature(
+            &key, &signed, &signature
+        ));
+        let box_id = box_id.ok_or_else(not_recoverable)?;
+        let record = self.state.lock().tables.key_record(&box_id).unwrap();
+        let record = record.filter(|record| record.genesis().recovery_key == key);
+        Ok(v1::LookupRecoveryResponse {
+            box_id: Bytes::copy_from_slice(box_id.as_bytes()),
+            key_record: record.ok_or_else(not_recoverable)?.encode().into(),
+        }
+        .encode_to_vec())
+    }
+
+    fn recover(&self, request: v1::RecoverRequest) -> Result<Vec<u8>, WireError> {
+        let key = request.signing_key[..].try_into().unwrap();
+        let (box_id, device) = (box_of(&request.box_id), DeviceId::of_key(&key));
+        let kem = KemKey::decode(&request.kem_key).unwrap();
+        let statement = rossby_domain::statement::recover(&box_id, &device, &kem.public);
+        let signature = request.signature[..].try_into().unwrap();
+        assert!(rossby_domain::chain::verify_signature(
+            &key, &statement, &signature
+        ));
+        let address = DeviceAddress { box_id, device };
+        let links = request.links.iter();
+        let links = links.map(|link| Link::decode(link).unwrap()).collect();
+        let recover = command::Recover {
+            device: address,
+            links,
+            kem,
+        };
+        match self.apply(Command::Recover(recover)) {
+            Ok(Outcome::BoxJoined { .. }) => {
+                let claim = command::ClaimDevice { device, box_id };
+                self.apply(Command::ClaimDevice(claim)).unwrap();
+                Ok(self.welcome(address))
+            }
+            Err(Rejection::ChainChanged { .. }) => Err(refused("CHAIN_CHANGED", Retry::Changed)),
+            Err(Rejection::DeviceRevoked) => Err(refused("DEVICE_REVOKED", Retry::No)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn delete_account(&self, caller: DeviceAddress, request: &v1::DeleteAccountRequest) -> Vec<u8> {
+        let box_id = caller.box_id;
+        let signed = rossby_domain::statement::delete_account(&box_id, &caller.device);
+        self.assert_signed(caller, &signed, &request.signature);
+        let delete = command::DeleteBox { device: caller };
+        let Ok(Outcome::BoxDeleted { leaving }) = self.apply(Command::DeleteBox(delete)) else {
+            panic!("not deleted")
+        };
+        for (identifier, generation) in leaving {
+            let release = command::ReleaseClaim {
+                identifier,
+                box_id,
+                generation,
+            };
+            self.apply(Command::ReleaseClaim(release)).unwrap();
+            let drop = command::DropIdentifier {
+                box_id,
+                identifier,
+                generation,
+            };
+            self.apply(Command::DropIdentifier(drop)).unwrap();
+        }
+        v1::DeleteAccountResponse {}.encode_to_vec()
+    }
+
+    /// What a device is told that has its place.
+    fn welcome(&self, address: DeviceAddress) -> Vec<u8> {
         let (record, encapsulated_key, sealed_token) = self.issue(address);
         let response = v1::JoinBoxResponse {
-            box_id: Bytes::copy_from_slice(box_id.as_bytes()),
+            box_id: Bytes::copy_from_slice(address.box_id.as_bytes()),
             key_record: record.encode().into(),
             encapsulated_key,
             sealed_token,
             hawk_host: HOST.to_owned(),
         };
-        Ok(response.encode_to_vec())
+        response.encode_to_vec()
     }
 
     fn lookup(
@@ -473,6 +677,7 @@ impl Office {
             expired_total: page.status.expired_total,
             ttl_ms: page.status.ttl_ms,
             suspended: page.status.suspended,
+            reset_at_ms: page.status.reset_at.map(|at| at.as_millis()),
         };
         let envelopes = envelopes.collect();
         v1::FetchResponse {
@@ -499,6 +704,11 @@ impl Office {
             "Register" => self.register(v1::RegisterRequest::decode(message).unwrap())?,
             "Authorize" => self.authorize(v1::AuthorizeRequest::decode(message).unwrap())?,
             "JoinBox" => self.join_box(v1::JoinBoxRequest::decode(message).unwrap())?,
+            "LookupRecovery" => {
+                let request = v1::LookupRecoveryRequest::decode(message).unwrap();
+                self.lookup_recovery(request)?
+            }
+            "Recover" => self.recover(v1::RecoverRequest::decode(message).unwrap())?,
             "ExtendChain" => {
                 let request = v1::ExtendChainRequest::decode(message).unwrap();
                 self.extend_chain(caller()?, request)?
@@ -515,6 +725,14 @@ impl Office {
                 self.remove_identifier(caller()?, request)?
             }
             "ListIdentifiers" => self.list_identifiers(caller()?),
+            "KeepIdentifier" => {
+                let request = v1::KeepIdentifierRequest::decode(message).unwrap();
+                self.keep_identifier(caller()?, request)?
+            }
+            "DeleteAccount" => {
+                let request = v1::DeleteAccountRequest::decode(message).unwrap();
+                self.delete_account(caller()?, &request)
+            }
             "Send" => self.send(caller()?, v1::SendRequest::decode(message).unwrap()),
             "Fetch" => self.fetch(caller()?, &v1::FetchRequest::decode(message).unwrap()),
             "Acknowledge" => {

@@ -1,0 +1,234 @@
+//! Resets: a phone whose owner has lost all devices comes to a new box, unless a device of the old one says no.
+
+use ed25519_dalek::Signer as _;
+use rossby_api::{Code, DoorLimits, RpcPath};
+use rossby_domain::claim::CodeMac;
+use rossby_domain::command::ProveReset;
+use rossby_domain::identifier::Identifier;
+use rossby_domain::limits::Limits;
+use rossby_domain::time::DAY_MS;
+use rossby_domain::{Answer, Command, Outcome, Query, statement};
+use rossby_proto::v1;
+use rossby_proto::v1::lookup_key_request::By;
+
+use crate::support::{Refusal, Resident, TestDevice, World, code_of, phone_of};
+
+const ANNA: &str = "+491701111111";
+const BERT: &str = "+491702222222";
+/// Less than by how much a clock can jump before it is doubted.
+const DELAY_MS: u64 = 3 * DAY_MS;
+
+async fn hasty_world() -> World {
+    let doors = DoorLimits {
+        reset_delay_ms: DELAY_MS,
+        ..DoorLimits::default()
+    };
+    World::at_addresses(vec!["node-1:7000".to_owned()], Limits::default(), doors).await
+}
+
+/// The request of a new device; its box, and the code that came.
+async fn ask(world: &World, device: &TestDevice) -> (Vec<u8>, String) {
+    let request = v1::RegisterRequest {
+        reset: true,
+        ..device.register(BERT, true)
+    };
+    let registered: v1::RegisterResponse = world.plain(RpcPath::Register, &request).await.unwrap();
+    let (_, code) = world.next_code().await;
+    (registered.box_id.to_vec(), code)
+}
+
+fn proof(device: &TestDevice, box_id: &[u8], code: &str) -> v1::AuthorizeRequest {
+    let address = device.address(box_id);
+    let identifier = Identifier::phone(BERT).unwrap();
+    let signed = statement::reset(&address.box_id, &address.device, &identifier, code);
+    v1::AuthorizeRequest {
+        signature: device.signing.sign(&signed).to_bytes().to_vec().into(),
+        reset: true,
+        ..device.authorize(box_id, BERT, code)
+    }
+}
+
+async fn prove(
+    world: &World,
+    device: &TestDevice,
+    box_id: &[u8],
+    code: &str,
+) -> Result<v1::AuthorizeResponse, Refusal> {
+    let request = proof(device, box_id, code);
+    world.plain(RpcPath::Authorize, &request).await
+}
+
+async fn listed(world: &World, who: &Resident) -> Vec<v1::OwnIdentifier> {
+    let request = v1::ListIdentifiersRequest {};
+    let listed = world.signed(who, RpcPath::ListIdentifiers, &request).await;
+    let listed: v1::ListIdentifiersResponse = listed.unwrap();
+    listed.identifiers
+}
+
+async fn found(world: &World, by: &Resident) -> Vec<u8> {
+    let by_phone = Some(By::Identifier(phone_of(BERT)));
+    let request = v1::LookupKeyRequest { by: by_phone };
+    let found = world.signed(by, RpcPath::LookupKey, &request).await;
+    let found: v1::LookupKeyResponse = found.unwrap();
+    found.box_id.to_vec()
+}
+
+#[tokio::test]
+async fn a_phone_comes_to_a_new_box_after_the_delay_and_the_old_one_was_told() {
+    let world = hasty_world().await;
+    let anna = world.resident(1, ANNA, true).await;
+    let bert = world.resident(2, BERT, true).await;
+    world.clock.advance_millis(60_000);
+    let new = TestDevice::new(12);
+    let (box_id, code) = ask(&world, &new).await;
+    let waits = prove(&world, &new, &box_id, &code).await.unwrap_err();
+    assert_eq!(waits.code(), Code::ResetWaits);
+    let at: u64 = waits.metadata("completes_at_ms").unwrap().parse().unwrap();
+
+    // Both ways in which the old box's devices are told.
+    let page = world.fetch(&bert).await;
+    let told = page.status.unwrap().reset_at_ms.unwrap();
+    assert!(told.abs_diff(at) < 1_000, "{told}, {at}");
+    let own = listed(&world, &bert).await;
+    assert_eq!(own[0].reset_at_ms, Some(told));
+    assert_eq!(found(&world, &anna).await, bert.address.box_id.as_bytes());
+    let again = prove(&world, &new, &box_id, &code).await;
+    assert_eq!(code_of(again), Code::ResetWaits);
+
+    world.clock.advance_millis(DELAY_MS);
+    prove(&world, &new, &box_id, &code).await.unwrap();
+    prove(&world, &new, &box_id, &code).await.unwrap();
+    assert_eq!(found(&world, &anna).await, box_id);
+    assert_eq!(listed(&world, &bert).await, []);
+    assert_eq!(world.fetch(&bert).await.status.unwrap().reset_at_ms, None);
+}
+
+#[tokio::test]
+async fn a_device_of_the_old_box_says_no_and_nobody_else_can() {
+    let world = hasty_world().await;
+    let anna = world.resident(1, ANNA, true).await;
+    let bert = world.resident(2, BERT, true).await;
+    world.clock.advance_millis(60_000);
+    let new = TestDevice::new(12);
+    let (box_id, code) = ask(&world, &new).await;
+    let waits = prove(&world, &new, &box_id, &code).await;
+    assert_eq!(code_of(waits), Code::ResetWaits);
+    let serial = listed(&world, &bert).await[0].reset_serial;
+    let keeping = |who: &Resident, by: &TestDevice| {
+        let (box_id, device) = (&who.address.box_id, &who.address.device);
+        let identifier = Identifier::phone(BERT).unwrap();
+        let signed = statement::keep_identifier(box_id, device, &identifier, serial);
+        v1::KeepIdentifierRequest {
+            identifier: Some(phone_of(BERT)),
+            reset_serial: serial,
+            signature: by.signing.sign(&signed).to_bytes().to_vec().into(),
+        }
+    };
+    let path = RpcPath::KeepIdentifier;
+    // With a stolen token, and for a phone of somebody else.
+    let request = keeping(&bert, &anna.device);
+    let refused = world.signed::<_, v1::KeepIdentifierResponse>(&bert, path, &request);
+    assert_eq!(code_of(refused.await), Code::BadSignature);
+    let request = keeping(&anna, &anna.device);
+    let refused = world.signed::<_, v1::KeepIdentifierResponse>(&anna, path, &request);
+    assert_eq!(code_of(refused.await), Code::IdentifierChanged);
+
+    let request = keeping(&bert, &bert.device);
+    for _ in 0..2 {
+        let kept = world.signed::<_, v1::KeepIdentifierResponse>(&bert, path, &request);
+        kept.await.unwrap();
+    }
+    assert_eq!(listed(&world, &bert).await[0].reset_at_ms, None);
+    let refused = prove(&world, &new, &box_id, &code).await;
+    assert_eq!(code_of(refused), Code::ResetVetoed);
+    world.clock.advance_millis(DELAY_MS);
+    let refused = prove(&world, &new, &box_id, &code).await;
+    assert_eq!(code_of(refused), Code::ResetVetoed);
+    assert_eq!(found(&world, &anna).await, bert.address.box_id.as_bytes());
+}
+
+#[tokio::test]
+async fn a_reset_that_broke_off_before_the_old_box_was_told_is_taken_up_and_not_over() {
+    let world = hasty_world().await;
+    let bert = world.resident(2, BERT, true).await;
+    world.clock.advance_millis(60_000);
+    let new = TestDevice::new(12);
+    let (box_id, code) = ask(&world, &new).await;
+    // The node that served the call died after the first of its steps.
+    let identifier = world
+        .secrets
+        .identifier_hash(&Identifier::phone(BERT).unwrap());
+    let id = new.address(&box_id).box_id;
+    let mac: CodeMac = world.secrets.code_mac(&identifier, &id, &code);
+    let proving = Command::ProveReset(ProveReset {
+        identifier,
+        box_id: id,
+        code: mac,
+        delay_ms: DELAY_MS,
+    });
+    let directory = identifier.partition(world.partitions);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    let proposed = world.group.propose(vec![(directory, proving)], deadline);
+    let reply = proposed.await.unwrap().pop().unwrap();
+    assert!(matches!(
+        reply,
+        Ok(Outcome::ResetWaits {
+            completes_at: None,
+            ..
+        })
+    ));
+    assert_eq!(listed(&world, &bert).await[0].reset_at_ms, None);
+    world.clock.advance_millis(DELAY_MS / 2);
+    let waits = prove(&world, &new, &box_id, &code).await;
+    assert_eq!(code_of(waits), Code::ResetWaits);
+    assert!(listed(&world, &bert).await[0].reset_at_ms.is_some());
+    world.clock.advance_millis(DELAY_MS / 2);
+    let waits = prove(&world, &new, &box_id, &code).await;
+    assert_eq!(
+        code_of(waits),
+        Code::ResetWaits,
+        "the delay begins with the word"
+    );
+}
+
+#[tokio::test]
+async fn what_broke_off_once_the_phone_has_moved_is_finished_by_the_leader() {
+    let world = hasty_world().await;
+    let bert = world.resident(2, BERT, true).await;
+    world.clock.advance_millis(60_000);
+    let new = TestDevice::new(12);
+    let (box_id, code) = ask(&world, &new).await;
+    let waits = prove(&world, &new, &box_id, &code).await;
+    assert_eq!(code_of(waits), Code::ResetWaits);
+    world.clock.advance_millis(DELAY_MS);
+    let identifier = world
+        .secrets
+        .identifier_hash(&Identifier::phone(BERT).unwrap());
+    let id = new.address(&box_id).box_id;
+    let proving = Command::ProveReset(ProveReset {
+        identifier,
+        box_id: id,
+        code: world.secrets.code_mac(&identifier, &id, &code),
+        delay_ms: DELAY_MS,
+    });
+    let directory = identifier.partition(world.partitions);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    let proposed = world.group.propose(vec![(directory, proving)], deadline);
+    let reply = proposed.await.unwrap().pop().unwrap();
+    assert!(
+        matches!(reply, Ok(Outcome::ClaimVerified { .. })),
+        "{reply:?}"
+    );
+    let is_alive = || {
+        let query = Query::BoxState(id);
+        match world.group.read_local(id.partition(), &query).unwrap() {
+            Answer::BoxState(state) => state.is_some_and(|state| state.active),
+            other => panic!("{other:?}"),
+        }
+    };
+    world
+        .eventually("the new box comes to life", is_alive)
+        .await;
+    assert_eq!(listed(&world, &bert).await, []);
+    prove(&world, &new, &box_id, &code).await.unwrap();
+}

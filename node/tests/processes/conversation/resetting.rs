@@ -1,0 +1,77 @@
+//! Beginning anew after everything is lost: the email comes to a new box, unless a device of the old one keeps it.
+
+use serde_json::Value;
+
+use super::{Person, person};
+use crate::support::{Cluster, eventually, stderr};
+
+/// A node whose delay is over in no time.
+fn hasty_cluster(delay_ms: u64) -> (tempfile::TempDir, Cluster) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("rossby.toml");
+    let text = format!("[limits]\ncode_pause_ms = 1\n[doors]\nreset_delay_ms = {delay_ms}\n");
+    std::fs::write(&config, text).unwrap();
+    let flag = format!("--config={}", config.display());
+    (folder, Cluster::single_with(1, &[&flag]))
+}
+
+/// A new home of a person who has proven their email.
+fn anew(cluster: &Cluster, of: &Person, name: &str) -> Person {
+    let mut new = Person::named(cluster, name);
+    new.email.clone_from(&of.email);
+    let before = new.code(cluster);
+    let refused = new.register(cluster, &[]);
+    let said = stderr(&refused);
+    assert!(
+        said.contains("IDENTIFIER_TAKEN") && said.contains("--reset"),
+        "{said}"
+    );
+    let output = new.register(cluster, &["--reset"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let code = eventually("another code", || {
+        Some(new.code(cluster)).filter(|code| *code != before)
+    });
+    let proven: Value = new.json(&["authorize", &code]);
+    assert_eq!(proven["authorised"], false);
+    new
+}
+
+#[test]
+fn who_lost_everything_begins_anew_and_contacts_are_told_loudly() {
+    let (_config, cluster) = hasty_cluster(1_500);
+    let (alice, bob) = (person(&cluster, "alice"), person(&cluster, "bob"));
+    bob.ok(&["contacts", "add", &alice.email]);
+    let new = anew(&cluster, &alice, "new");
+    let told = alice.run(&["inbox"]);
+    assert!(
+        stderr(&told).contains("SOMEBODY HAS PROVEN"),
+        "{}",
+        stderr(&told)
+    );
+    eventually("the delay is over", || {
+        let authorised = new.json(&["authorize"]);
+        (authorised["authorised"] == true).then_some(())
+    });
+    assert_ne!(new.box_id(), alice.box_id());
+    let told = bob.fails(9, &["contacts", "add", &alice.email]);
+    assert!(told.contains("--accept-moved"), "{told}");
+    bob.ok(&["contacts", "add", &alice.email, "--accept-moved"]);
+    bob.ok(&["send", &alice.email, "welcome back"]);
+    assert_eq!(new.hear(), ["welcome back"]);
+    assert_eq!(alice.json(&["identifiers", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_device_that_is_left_keeps_the_email() {
+    let (_config, cluster) = hasty_cluster(600_000);
+    let alice = person(&cluster, "alice");
+    let thief = anew(&cluster, &alice, "thief");
+    let listed = alice.json(&["identifiers", "list"]);
+    assert!(listed[0]["goes_at_ms"].is_u64(), "{listed}");
+    alice.ok(&["identifiers", "keep", "--email", &alice.email]);
+    let refused = thief.fails(5, &["authorize"]);
+    assert!(refused.contains("RESET_VETOED"), "{refused}");
+    let listed = alice.json(&["identifiers", "list"]);
+    assert!(listed[0]["goes_at_ms"].is_null(), "{listed}");
+    alice.fails(5, &["identifiers", "keep", "--email", &alice.email]);
+}
