@@ -54,6 +54,10 @@ pub enum RpcPath {
     ListIdentifiers,
     /// Deletes the caller's box.
     DeleteAccount,
+    /// Replaces what the caller shows of themselves.
+    SetProfile,
+    /// Tells whoever of a box listens at this moment, and nobody later.
+    Notify,
     /// Brings what comes into the caller's box. The only stream.
     Subscribe,
     /// Tells which node leads which boxes.
@@ -66,7 +70,7 @@ pub enum RpcPath {
 
 impl RpcPath {
     /// Every method, in the order of the `.proto` file.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Register,
         Self::Authorize,
         Self::LookupKey,
@@ -85,6 +89,8 @@ impl RpcPath {
         Self::KeepIdentifier,
         Self::ListIdentifiers,
         Self::DeleteAccount,
+        Self::SetProfile,
+        Self::Notify,
         Self::Subscribe,
         Self::GetMap,
         Self::SetTtl,
@@ -113,6 +119,8 @@ impl RpcPath {
             Self::KeepIdentifier => "/rossby.v1.Mailbox/KeepIdentifier",
             Self::ListIdentifiers => "/rossby.v1.Mailbox/ListIdentifiers",
             Self::DeleteAccount => "/rossby.v1.Mailbox/DeleteAccount",
+            Self::SetProfile => "/rossby.v1.Mailbox/SetProfile",
+            Self::Notify => "/rossby.v1.Mailbox/Notify",
             Self::Subscribe => "/rossby.v1.Mailbox/Subscribe",
             Self::GetMap => "/rossby.v1.Mailbox/GetMap",
             Self::SetTtl => "/rossby.v1.Mailbox/SetTtl",
@@ -142,6 +150,8 @@ impl RpcPath {
             Self::KeepIdentifier => "KeepIdentifier",
             Self::ListIdentifiers => "ListIdentifiers",
             Self::DeleteAccount => "DeleteAccount",
+            Self::SetProfile => "SetProfile",
+            Self::Notify => "Notify",
             Self::Subscribe => "Subscribe",
             Self::GetMap => "GetMap",
             Self::SetTtl => "SetTtl",

@@ -9,6 +9,7 @@ use rossby_domain::query::{Page, QueueStatus};
 use rossby_proto::v1;
 
 use crate::error::{ApiError, Code};
+use crate::signals::Signal;
 
 /// Reads a message.
 pub fn decode<M: Message + Default>(message: &Bytes) -> Result<M, ApiError> {
@@ -93,6 +94,16 @@ pub fn page(page: Page) -> v1::FetchResponse {
         envelopes: page.envelopes.into_iter().map(envelope).collect(),
         more: page.more,
         status: Some(queue_status(&page.status)),
+        signals: Vec::new(),
+    }
+}
+
+/// Shows a signal to a device of the box that it is for.
+pub fn signal(signal: Signal) -> v1::Signal {
+    v1::Signal {
+        sender_box_id: id_bytes(signal.sender.box_id.as_bytes()),
+        sender_device_id: id_bytes(signal.sender.device.as_bytes()),
+        body: signal.body,
     }
 }
 

@@ -196,6 +196,12 @@ codes! {
     TooManyAllowed, "TOO_MANY_ALLOWED", ResourceExhausted, No,
         "too many contacts to accept from";
 
+    // What a person shows of themselves.
+    ProfileVersionUsed, "PROFILE_VERSION_USED", AlreadyExists, Changed,
+        "this profile version was used for another profile, or is below the current one";
+    ProfileTooLarge, "PROFILE_TOO_LARGE", ResourceExhausted, Changed,
+        "the profile is larger than a profile may be";
+
     // Subscriptions.
     SubscriptionReplaced, "SUBSCRIPTION_REPLACED", Aborted, No,
         "another subscription of this device has taken the place of this one";
@@ -396,7 +402,8 @@ impl ApiError {
             | Rejection::TooManyIdentifiers { limit } => {
                 error = error.with_metadata("limit", limit);
             }
-            Rejection::EnvelopeTooLarge { limit_bytes } => {
+            Rejection::EnvelopeTooLarge { limit_bytes }
+            | Rejection::ProfileTooLarge { limit_bytes } => {
                 error = error.with_metadata("limit_bytes", limit_bytes);
             }
             Rejection::CounterReused { next }
@@ -406,7 +413,7 @@ impl ApiError {
                 error = error.with_metadata("current_counter", current);
             }
             Rejection::LinkRefused(why) => error = error.with_detail(why.to_string()),
-            Rejection::ChainChanged { current } => {
+            Rejection::ChainChanged { current } | Rejection::ProfileVersionUsed { current } => {
                 error = error.with_metadata("current_version", current);
             }
             Rejection::BeyondQueue { last } => error = error.with_metadata("last", last),
@@ -473,6 +480,8 @@ fn code_of(rejection: &Rejection, unknown: Code) -> Code {
         Rejection::SenderShareFull => Code::SenderShareFull,
         Rejection::QueueFull => Code::QueueFull,
         Rejection::BeyondQueue { .. } => Code::BeyondQueue,
+        Rejection::ProfileVersionUsed { .. } => Code::ProfileVersionUsed,
+        Rejection::ProfileTooLarge { .. } => Code::ProfileTooLarge,
         // Answers to operators and planners, who never come here.
         Rejection::MapChanged { .. }
         | Rejection::PlacementRefused(_)

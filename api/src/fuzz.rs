@@ -21,8 +21,8 @@ use crate::hawk::{
 };
 use crate::router::{Done, Work};
 use crate::rpc::{
-    SealedCode, parse_acceptance, parse_contacts, parse_joining, parse_recovery,
-    parse_recovery_lookup, parse_registration,
+    SealedCode, parse_acceptance, parse_contacts, parse_joining, parse_profile, parse_recovery,
+    parse_recovery_lookup, parse_registration, parse_signal,
 };
 use crate::secrets::{ClusterSecrets, KEY_BYTES, SealPurpose, Token};
 use crate::{admin, convert, peer};
@@ -150,7 +150,7 @@ pub fn request(data: &[u8]) -> bool {
         return false;
     };
     let bytes = Bytes::copy_from_slice(bytes);
-    match kind % 33 {
+    match kind % 35 {
         0 => message(&bytes, parse_registration),
         1 => message(&bytes, |request: v1::AuthorizeRequest| {
             convert::box_id(&request.box_id)?;
@@ -235,6 +235,17 @@ pub fn request(data: &[u8]) -> bool {
         30 => {
             let parsed = parse_recovery(&bytes);
             message(&bytes, |_: v1::RecoverRequest| parsed)
+        }
+        34 => {
+            let parsed = parse_signal(&bytes);
+            message(&bytes, |_: v1::NotifyRequest| parsed)
+        }
+        33 => {
+            let parsed = parse_profile(&bytes);
+            message(&bytes, |_: v1::SetProfileRequest| {
+                let request = parsed?;
+                convert::fixed::<64>(&request.signature, "signature")
+            })
         }
         14 => message(&bytes, |request: v1::SubscribeRequest| {
             Ok::<_, ()>(request.after)
@@ -599,7 +610,14 @@ mod tests {
         check(24, "remove-identifier", &remove);
         check(25, "list-identifiers", &v1::ListIdentifiersRequest {});
         let by = Some(v1::lookup_key_request::By::Identifier(wire_phone()));
-        check(2, "lookup", &v1::LookupKeyRequest { by });
+        check(
+            2,
+            "lookup",
+            &v1::LookupKeyRequest {
+                by,
+                profile_after: None,
+            },
+        );
         let envelope = v1::OutgoingEnvelope {
             recipient_box_id: box_id.clone(),
             counter: 1,
@@ -639,6 +657,17 @@ mod tests {
             block: true,
         };
         check(28, "report", &report);
+        let profile = v1::SetProfileRequest {
+            version: 3,
+            sealed_profile: Bytes::from_static(b"sealed"),
+            signature: Bytes::from(vec![1; 64]),
+        };
+        check(33, "set-profile", &profile);
+        let signal = v1::NotifyRequest {
+            recipient_box_id: convert::id_bytes(address.box_id.as_bytes()),
+            body: Bytes::from_static(b"sealed"),
+        };
+        check(34, "notify", &signal);
         let init = v1::InitClusterRequest {
             cluster_name: "rossby".to_owned(),
             partition_count: 256,

@@ -38,6 +38,7 @@ pub mod relay;
 pub mod router;
 pub mod rpc;
 pub mod secrets;
+mod signals;
 mod subscriptions;
 pub mod workers;
 

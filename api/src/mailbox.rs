@@ -207,7 +207,9 @@ impl MailboxService {
             | RpcPath::ListIdentifiers
             | RpcPath::DeleteAccount
             | RpcPath::SetTtl
-            | RpcPath::Report => self.answer_caller(call).await,
+            | RpcPath::Report
+            | RpcPath::SetProfile
+            | RpcPath::Notify => self.answer_caller(call).await,
             RpcPath::Subscribe => Err(ApiError::invalid("this call is a stream").into()),
         }
     }
@@ -232,6 +234,8 @@ impl MailboxService {
             RpcPath::DeleteAccount => Box::pin(rpc::delete_account(self, from, call)).await?,
             RpcPath::SetTtl => Box::pin(rpc::set_ttl(self, from, call)).await?,
             RpcPath::Report => Box::pin(rpc::report(self, from, call)).await?,
+            RpcPath::SetProfile => Box::pin(rpc::set_profile(self, from, call)).await?,
+            RpcPath::Notify => rpc::notify(self, from, call)?,
             RpcPath::Register
             | RpcPath::Authorize
             | RpcPath::JoinBox

@@ -7,6 +7,7 @@
 //!      └──────────────── store/       everything kept, encrypted, in one directory
 //!                        crypto/, identity.rs: keys and the primitives under all of it
 //!                        registering.rs: what a new identity says and is told
+//!                        profile.rs: what a person shows of themselves, sealed
 //!                        group/: who is in a group, by a rule that all devices share
 //!                        linking/: what a further device of a box shows, says and is told
 //! ```
@@ -24,6 +25,7 @@ pub mod fuzz;
 pub mod group;
 pub mod identity;
 pub mod linking;
+pub mod profile;
 pub mod registering;
 pub mod safety_number;
 pub mod store;

@@ -194,6 +194,22 @@ pub fn keep_identifier_request(
     }
 }
 
+/// Has the service keep a sealed profile of the box under a version.
+#[must_use]
+pub fn set_profile_request(
+    identity: &Identity,
+    box_id: &BoxId,
+    version: u64,
+    sealed: &[u8],
+) -> v1::SetProfileRequest {
+    let signed = statement::set_profile(box_id, &identity.device(), version, sealed);
+    v1::SetProfileRequest {
+        version,
+        sealed_profile: Bytes::copy_from_slice(sealed),
+        signature: sign(identity, &signed),
+    }
+}
+
 /// What the device signs to delete its box.
 #[must_use]
 pub fn delete_account_signature(identity: &Identity, box_id: &BoxId) -> [u8; 64] {

@@ -87,6 +87,7 @@ pub fn apply<T: Tables>(
         Command::ForgetReset(command) => command.execute(tables),
         Command::AwaitReset(command) => command.execute(tables, &meta),
         Command::LoseIdentifier(command) => command.execute(tables),
+        Command::SetProfile(command) => command.execute(tables),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;

@@ -12,6 +12,19 @@ use crate::limits::Limits;
 use crate::tables::Meta;
 use crate::time::Timestamp;
 
+/// The most bytes of a sealed profile.
+pub const MAX_SEALED_PROFILE_BYTES: usize = 41 * 1024;
+
+/// What a person shows of themselves to those whom they have given the key. The service can't read it. It stands in a row of its
+/// own: no send reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedProfile {
+    /// Its version, which rises.
+    pub version: u64,
+    /// The ciphertext.
+    pub sealed: Bytes,
+}
+
 /// Identifiers that a profile may list.
 pub const MAX_IDENTIFIERS: usize = 8;
 

@@ -196,4 +196,18 @@ pub enum Rejection {
         /// When a reset may begin again.
         retry_at: Timestamp,
     },
+
+    // What a person shows of themselves.
+    /// The profile does not come under a version above the current one's.
+    #[error("this profile version was used before")]
+    ProfileVersionUsed {
+        /// The current version.
+        current: u64,
+    },
+    /// The sealed profile is larger than one may be.
+    #[error("profile too large")]
+    ProfileTooLarge {
+        /// The most bytes that it may have.
+        limit_bytes: u32,
+    },
 }

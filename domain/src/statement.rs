@@ -1,6 +1,6 @@
 //! What a device signs where a token is not there yet, or not enough: its registration, its
 //! authorisation, its joining of a box that it was linked to or is let into by the recovery key, and the changes of
-//! its box's identifiers. Canonical bytes, each under a label of its own ([`crate::wire`]).
+//! its box's identifiers and profile. Canonical bytes, each under a label of its own ([`crate::wire`]).
 
 use sha2::{Digest as _, Sha256};
 
@@ -158,5 +158,17 @@ pub fn remove_identifier(
         .u8(identifier.kind())
         .bytes(identifier.as_str().as_bytes())
         .u64(generation)
+        .finish()
+}
+
+/// What a device signs to have the service keep this sealed profile of its box.
+#[must_use]
+pub fn set_profile(box_id: &BoxId, device: &DeviceId, version: u64, sealed: &[u8]) -> Vec<u8> {
+    let digest: [u8; 32] = Sha256::digest(sealed).into();
+    Writer::labelled("rossby set profile v1")
+        .fixed(box_id.as_bytes())
+        .fixed(device.as_bytes())
+        .u64(version)
+        .fixed(&digest)
         .finish()
 }

@@ -275,6 +275,12 @@ impl Group {
         matches!(*self.core.leadership.borrow(), Leadership::Here { .. })
     }
 
+    /// Whether it has too much to do to take proposals now, or can't: what can be left undone should be.
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        self.core.admit().is_err()
+    }
+
     /// Whether it rests, since nothing is asked of it.
     #[must_use]
     pub fn rests(&self) -> bool {

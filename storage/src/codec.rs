@@ -22,7 +22,7 @@ use rossby_domain::envelope::Envelope;
 use rossby_domain::ids::{Counter, Epoch, Sequence};
 use rossby_domain::limits::Limits;
 use rossby_domain::placement::{Admissions, ClusterMap, MapHistoryRow};
-use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::profile::{Intent, Profile, SealedProfile};
 use rossby_domain::restored::Restored;
 use rossby_domain::tables::{Meta, OutboxRow, QueueState};
 use rossby_domain::time::Timestamp;
@@ -139,6 +139,7 @@ first_version!(
     Intent,
     MapHistoryRow,
     Admissions,
+    SealedProfile,
 );
 
 /// [`Accepted`] as bincode knows it without serde: the same bytes, but the digest in one piece. By serde

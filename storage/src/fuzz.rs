@@ -14,7 +14,7 @@ use rossby_domain::claim::{Claim, CodeBudget, PendingClaim};
 use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::placement::{Admissions, ClusterMap, MapHistoryRow};
-use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::profile::{Intent, Profile, SealedProfile};
 use rossby_domain::tables::{Meta, OutboxRow, QueueState};
 use rossby_seams::disk::{Disk, MemoryDisk};
 
@@ -29,7 +29,7 @@ pub fn entry(data: &[u8]) -> bool {
     let Some((kind, bytes)) = data.split_first() else {
         return false;
     };
-    match kind % 15 {
+    match kind % 16 {
         0 => value::<Batch>(bytes),
         1 => value::<Claim>(bytes),
         2 => value::<KeyRecord>(bytes),
@@ -44,7 +44,8 @@ pub fn entry(data: &[u8]) -> bool {
         11 => value::<Meta>(bytes),
         12 => value::<ClusterMap>(bytes),
         13 => value::<MapHistoryRow>(bytes),
-        _ => value::<Admissions>(bytes),
+        14 => value::<Admissions>(bytes),
+        _ => value::<SealedProfile>(bytes),
     }
 }
 
@@ -104,7 +105,7 @@ mod tests {
         Accept, AddIdentifier, Admit, AwaitReset, DeleteBox, DropIdentifier, Enqueue,
         EnvelopeDigest, Expire, ExtendChain, ForgetReset, IssueToken, JoinBox, LoseIdentifier,
         MarkCodeSent, MarkCodeUnsent, NoteReset, OpenClaim, OpenReset, Place, ProveReset, Recover,
-        ReleaseClaim, RemoveIdentifier, RevokeToken, StartReset, UpdateKey, VetoReset,
+        ReleaseClaim, RemoveIdentifier, RevokeToken, SetProfile, StartReset, UpdateKey, VetoReset,
     };
     use rossby_domain::contest::{Contest, Reset};
     use rossby_domain::identifier::IdentifierHash;
@@ -306,6 +307,11 @@ mod tests {
                 identifier,
                 generation: 9,
             }),
+            Command::SetProfile(SetProfile {
+                device: envelope_id().sender,
+                version: 3,
+                sealed: Bytes::from_static(b"sealed"),
+            }),
         ];
         let routed = |command| Routed {
             partition: box_id().partition(),
@@ -467,6 +473,8 @@ mod tests {
         };
         check(13, &row);
         check(14, &admissions(at));
+        let sealed = Bytes::from_static(b"sealed");
+        check(15, &SealedProfile { version: 3, sealed });
     }
 
     fn admissions(now: Timestamp) -> Admissions {

@@ -27,6 +27,7 @@ use rossby_raft::{Group, Leadership, Member, ProposeError};
 use tokio::time::Instant;
 
 use crate::error::{ApiError, Code};
+use crate::signals::{MAX_BYTES as MAX_SIGNAL_BYTES, Signal, Signals};
 
 pub use directory::{Directory, SoleGroup};
 pub use port::{Alone, Execute, ExecuteError, Executed, Peers};
@@ -47,6 +48,7 @@ pub struct Router {
     peers: Arc<dyn Peers>,
     hints: Hints,
     silent: Silent,
+    signals: Signals,
 }
 
 /// Replies of a group, and where they came from.
@@ -85,7 +87,28 @@ impl Router {
             peers,
             hints: Hints::default(),
             silent: Silent::default(),
+            signals: Signals::default(),
         })
+    }
+
+    /// Who listens on this node.
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// Has a signal given to whoever listens to its box, wherever its group is led.
+    ///
+    /// # Errors
+    /// If it could not be; nobody is told.
+    pub(crate) async fn signal(
+        &self,
+        group: GroupId,
+        partition: PartitionId,
+        signal: Signal,
+        deadline: Instant,
+    ) -> Result<(), ApiError> {
+        let work = Work::Signals(vec![(partition, signal)]);
+        self.dispatch(group, work, deadline).await.map(drop)
     }
 
     /// This node.
@@ -147,7 +170,7 @@ impl Router {
                 here,
                 told,
             }),
-            Done::Answers(_) => Err(ApiError::internal("answers to commands")),
+            Done::Answers(_) | Done::Signalled => Err(ApiError::internal("answers to commands")),
         }
     }
 
@@ -181,7 +204,7 @@ impl Router {
         let (done, ..) = Box::pin(self.dispatch(group, work, deadline)).await?;
         match done {
             Done::Answers(answers) => Ok(answers),
-            Done::Replies(_) => Err(ApiError::internal("replies to queries")),
+            Done::Replies(_) | Done::Signalled => Err(ApiError::internal("replies to queries")),
         }
     }
 
@@ -199,7 +222,7 @@ impl Router {
             let next = search.next().await?;
             let member = match next {
                 Next::Here(replica) => {
-                    match perform(&replica, work.clone(), search.give_up()).await {
+                    match self.perform(&replica, work.clone(), search.give_up()).await {
                         Ok((done, time)) => return Ok((done, time, Some(replica))),
                         Err(error) => search.failed(None, error, may_repeat)?,
                     }
@@ -244,7 +267,7 @@ impl Router {
             let leader = self.hints.get(request.group);
             return Err(ExecuteError::NotLeading { leader });
         };
-        let (done, time) = match perform(&replica, work, deadline).await {
+        let (done, time) = match self.perform(&replica, work, deadline).await {
             Ok(done) => done,
             // openraft goes on naming a leader that it has not heard from for long.
             Err(ExecuteError::NotLeading { .. }) => {
@@ -260,19 +283,51 @@ impl Router {
         let done = done.encode().map_err(|_| ExecuteError::OutcomeUnknown)?;
         Ok(Executed { done, time })
     }
-}
 
-/// Does work at a replica, if it leads; the group's time with it.
-async fn perform(
-    replica: &Group,
-    work: Work,
-    deadline: Instant,
-) -> Result<(Done, Timestamp), ExecuteError> {
-    let done = match work {
-        Work::Commands(commands) => Done::Replies(replica.propose(commands, deadline).await?),
-        Work::Queries(queries) => Done::Answers(answer(replica, &queries, deadline).await?),
-    };
-    Ok((done, replica.service_time()))
+    /// Does work at a replica, if it leads; the group's time with it.
+    async fn perform(
+        &self,
+        replica: &Group,
+        work: Work,
+        deadline: Instant,
+    ) -> Result<(Done, Timestamp), ExecuteError> {
+        let done = match work {
+            Work::Commands(commands) => Done::Replies(replica.propose(commands, deadline).await?),
+            Work::Queries(queries) => Done::Answers(answer(replica, &queries, deadline).await?),
+            Work::Signals(signals) => {
+                self.deliver(replica, &signals)?;
+                Done::Signalled
+            }
+        };
+        Ok((done, replica.service_time()))
+    }
+
+    /// Gives signals to who listens here, from those whom their boxes hear. By what is applied: no quorum is asked, and nothing is
+    /// written. Not while the group has too much to do.
+    fn deliver(
+        &self,
+        replica: &Group,
+        signals: &[(PartitionId, Signal)],
+    ) -> Result<(), ExecuteError> {
+        if !replica.leads() {
+            return Err(ExecuteError::NotLeading { leader: None });
+        }
+        if replica.is_overloaded() {
+            return Ok(());
+        }
+        for (partition, signal) in signals {
+            let query = Query::KeyRecord {
+                box_id: signal.recipient,
+                sender: signal.sender,
+            };
+            let heard = replica.read_local(*partition, &query)?;
+            if signal.body.len() <= MAX_SIGNAL_BYTES && matches!(heard, Answer::KeyRecord(Some(_)))
+            {
+                self.signals.deliver(signal);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Answers queries by what was applied after one look whether this replica leads.

@@ -96,6 +96,7 @@ impl Peers for Script {
                 Done::Replies(vec![Ok(Outcome::BlockChanged); commands.len()])
             }
             Work::Queries(_) => Done::Answers(vec![Answer::DeviceAuth(Some(1))]),
+            Work::Signals(_) => Done::Signalled,
         };
         Ok(Executed {
             done: done.encode().unwrap(),

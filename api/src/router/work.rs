@@ -13,6 +13,8 @@ use rossby_domain::{Answer, Command, Query, Reply};
 use rossby_storage::codec::{CodecError, Versioned, decode_value, encode_value};
 use serde::{Deserialize, Serialize};
 
+use crate::signals::Signal;
+
 /// The most bytes of work, or of what comes of it. A request of a client has a quarter.
 pub(crate) const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// The most commands or queries in one piece of work.
@@ -25,6 +27,8 @@ pub(crate) enum Work {
     Commands(Vec<(PartitionId, Command)>),
     /// Answer these, linearizably.
     Queries(Vec<(PartitionId, Query)>),
+    /// Give these to whoever listens to their boxes now.
+    Signals(Vec<(PartitionId, Signal)>),
 }
 
 /// What came of it.
@@ -34,6 +38,8 @@ pub(crate) enum Done {
     Replies(Vec<Reply>),
     /// An answer to each query.
     Answers(Vec<Answer>),
+    /// Of signals nothing is told.
+    Signalled,
 }
 
 impl Versioned for Work {
@@ -67,13 +73,14 @@ impl Work {
 
     /// Whether it may be done again if nobody knows whether it was done.
     pub const fn is_query(&self) -> bool {
-        matches!(self, Self::Queries(_))
+        matches!(self, Self::Queries(_) | Self::Signals(_))
     }
 
     const fn parts(&self) -> usize {
         match self {
             Self::Commands(commands) => commands.len(),
             Self::Queries(queries) => queries.len(),
+            Self::Signals(signals) => signals.len(),
         }
     }
 }
@@ -96,6 +103,7 @@ impl Done {
         let fits = match (&done, work) {
             (Self::Replies(replies), Work::Commands(commands)) => replies.len() == commands.len(),
             (Self::Answers(answers), Work::Queries(queries)) => answers.len() == queries.len(),
+            (Self::Signalled, Work::Signals(_)) => true,
             _ => false,
         };
         if fits {

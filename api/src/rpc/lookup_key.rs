@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 use rossby_domain::ids::{BoxId, DeviceAddress, PartitionId};
+use rossby_domain::profile::SealedProfile;
 use rossby_domain::query::KeyRecordAnswer;
 use rossby_domain::{Answer, Query};
 use rossby_proto::v1;
@@ -29,6 +30,7 @@ pub(crate) async fn lookup_key(
         Some(By::DeviceId(bytes)) => Some(convert::device_id(bytes)?),
         _ => None,
     };
+    let profile_after = request.profile_after;
     let box_id = resolve(service, call, request.by).await?;
     let KeyRecordAnswer {
         record,
@@ -38,10 +40,18 @@ pub(crate) async fn lookup_key(
     if device.is_some_and(|device| record.signing_key(&device).is_none()) {
         return Err(Code::NoUser.into());
     }
+    let profile = match profile_after {
+        Some(after) => sealed_profile(service, call, caller, box_id, after).await?,
+        None => None,
+    };
+    let (profile_version, sealed_profile) =
+        profile.map_or((0, Bytes::new()), |shown| (shown.version, shown.sealed));
     Ok(convert::encode(&v1::LookupKeyResponse {
         box_id: convert::id_bytes(box_id.as_bytes()),
         key_record: record.encode().into(),
         next_counter: next_counter.0,
+        profile_version,
+        sealed_profile,
     }))
 }
 
@@ -53,6 +63,26 @@ fn count(service: &MailboxService, caller: &BoxId, by: Option<&By>) -> Result<()
     }
     let counted = service.rates.lookup(caller);
     counted.map_err(|too_often| service.too_often(too_often, Code::RateLimited))
+}
+
+/// What its owner shows, of a box that the caller may see.
+async fn sealed_profile(
+    service: &MailboxService,
+    call: &Call,
+    caller: DeviceAddress,
+    box_id: BoxId,
+    after: u64,
+) -> Result<Option<SealedProfile>, Failure> {
+    let (home, _) = service.home(&box_id)?.ok_or(Code::NoUser)?;
+    let query = Query::SealedProfile {
+        box_id,
+        sender: caller.box_id,
+        after,
+    };
+    match service.ask(home, query, call.deadline).await? {
+        Answer::SealedProfile(found) => Ok(found),
+        _ => Err(unexpected_answer("SealedProfile").into()),
+    }
 }
 
 /// The box that is meant; where nobody is found, a box that nobody has, to be looked for in vain.

@@ -18,6 +18,7 @@ mod keep_identifier;
 mod list_identifiers;
 mod lookup_key;
 mod lookup_recovery;
+mod notify;
 mod recover;
 mod register;
 mod releasing;
@@ -25,6 +26,7 @@ mod remove_identifier;
 mod report;
 mod resetting;
 mod send;
+mod set_profile;
 mod set_ttl;
 mod subscribe;
 mod token;
@@ -51,6 +53,9 @@ pub(crate) use lookup_key::lookup_key;
 pub(crate) use lookup_recovery::lookup_recovery;
 #[cfg(any(test, fuzzing))]
 pub(crate) use lookup_recovery::parse_and_verify as parse_recovery_lookup;
+pub(crate) use notify::notify;
+#[cfg(any(test, fuzzing))]
+pub(crate) use notify::parse as parse_signal;
 #[cfg(any(test, fuzzing))]
 pub(crate) use recover::parse_and_verify as parse_recovery;
 pub(crate) use recover::recover;
@@ -62,6 +67,9 @@ pub(crate) use remove_identifier::remove_identifier;
 pub(crate) use report::report;
 pub(crate) use resetting::settle_former;
 pub(crate) use send::send;
+#[cfg(any(test, fuzzing))]
+pub(crate) use set_profile::parse as parse_profile;
+pub(crate) use set_profile::set_profile;
 pub(crate) use set_ttl::set_ttl;
 pub(crate) use subscribe::subscribe;
 pub(crate) use update_key::update_key;

@@ -43,13 +43,14 @@ pub(crate) fn subscribe(
         keepalive: Duration::from_millis(limits.subscription_keepalive_ms),
         unread: Duration::from_millis(limits.subscription_unread_ms),
     };
-    let guard = Arc::clone(&service.guard);
+    let (guard, address) = (Arc::clone(&service.guard), caller.address());
     let vouch = move |message: &bytes::Bytes, number| guard.vouch_nth(&caller, message, number);
     let subscription = Subscription {
         source: reader,
         after: Sequence(request.after),
         patience,
         place,
+        hearing: service.config.router.signals().listen(address.box_id),
         vouch: Box::new(vouch),
         metrics: Arc::clone(&service.config.metrics),
     };

@@ -18,6 +18,7 @@ use super::reader::Source;
 use crate::call::CallStream;
 use crate::convert;
 use crate::metrics::Metrics;
+use crate::signals::{Hearing, Signal};
 
 /// How long a subscription waits for what.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +42,8 @@ pub(crate) struct Subscription<S> {
     pub after: Sequence,
     pub patience: Patience,
     pub place: Place,
+    /// What is for who listens now.
+    pub hearing: Hearing,
     pub vouch: Vouch,
     pub metrics: Arc<Metrics>,
 }
@@ -56,34 +59,70 @@ impl<S: Source> Subscription<S> {
 
     async fn run(self, messages: mpsc::Sender<Result<Bytes, Status>>) {
         self.metrics.subscription_began();
+        let Self {
+            source,
+            after,
+            patience,
+            place,
+            hearing,
+            vouch,
+            metrics,
+        } = self;
+        let bringing = Bringing {
+            source: &source,
+            patience,
+            vouch: &vouch,
+            metrics: &metrics,
+        };
         let ending = tokio::select! {
             biased;
-            ending = self.interrupted(&messages) => ending,
-            ending = self.bring(&messages) => ending,
+            ending = interrupted(&source, &place, patience.ends_at, &messages) => ending,
+            ending = bringing.bring(after, hearing, &messages) => ending,
         };
-        self.metrics.subscription_ended(ending.reason());
-        let unread = self.patience.unread;
+        metrics.subscription_ended(ending.reason());
+        let unread = patience.unread;
         // From here on a newer one needs not replace it.
-        drop(self.place);
+        drop(place);
         if let Some(status) = ending.into_status() {
             // It may be gone, or still not read: then the end of the stream says it.
             let _ = timeout(unread, messages.send(Err(status))).await;
         }
     }
+}
 
-    /// Waits for what ends a subscription from outside, whatever it is doing.
-    async fn interrupted(&self, messages: &mpsc::Sender<Result<Bytes, Status>>) -> Ending {
-        tokio::select! {
-            () = messages.closed() => Ending::Gone,
-            ending = self.place.lost() => ending,
-            ending = self.source.deposed() => ending,
-            () = sleep_until(self.patience.ends_at) => Ending::Over,
-        }
+/// Waits for what ends a subscription from outside, whatever it is doing.
+async fn interrupted<S: Source>(
+    source: &S,
+    place: &Place,
+    ends_at: Instant,
+    messages: &mpsc::Sender<Result<Bytes, Status>>,
+) -> Ending {
+    tokio::select! {
+        () = messages.closed() => Ending::Gone,
+        ending = place.lost() => ending,
+        ending = source.deposed() => ending,
+        () = sleep_until(ends_at) => Ending::Over,
     }
+}
 
+/// A subscription at work.
+struct Bringing<'a, S> {
+    source: &'a S,
+    patience: Patience,
+    vouch: &'a Vouch,
+    metrics: &'a Metrics,
+}
+
+impl<S: Source> Bringing<'_, S> {
     /// Brings page after page, until something is wrong.
-    async fn bring(&self, messages: &mpsc::Sender<Result<Bytes, Status>>) -> Ending {
-        let (mut after, mut number) = (self.after, 0);
+    async fn bring(
+        &self,
+        mut after: Sequence,
+        mut hearing: Hearing,
+        messages: &mpsc::Sender<Result<Bytes, Status>>,
+    ) -> Ending {
+        let mut number = 0;
+        let mut heard = Vec::new();
         // The first page goes out even if it is empty: it says that the subscription has begun.
         let mut sign_of_life_at = Instant::now();
         loop {
@@ -101,8 +140,8 @@ impl<S: Source> Subscription<S> {
             }
             let more = page.more;
             let last = page.envelopes.last().map(|envelope| envelope.sequence);
-            if last.is_some() || Instant::now() >= sign_of_life_at {
-                match self.message(page, number) {
+            if last.is_some() || !heard.is_empty() || Instant::now() >= sign_of_life_at {
+                match self.message(page, std::mem::take(&mut heard), number) {
                     Ok(message) => room.send(Ok(message)),
                     Err(ending) => return ending,
                 }
@@ -116,14 +155,22 @@ impl<S: Source> Subscription<S> {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = self.source.changed() => self.metrics.subscription_woke(),
                 () = sleep_until(sign_of_life_at) => {}
+                // Only once no mail waits.
+                signal = hearing.next() => {
+                    heard.push(signal);
+                    heard.extend(hearing.waiting());
+                }
             }
         }
     }
 
-    fn message(&self, page: Page, number: u64) -> Result<Bytes, Ending> {
-        let page = convert::encode(&convert::page(page));
+    fn message(&self, page: Page, heard: Vec<Signal>, number: u64) -> Result<Bytes, Ending> {
+        let mut page = convert::page(page);
+        page.signals = heard.into_iter().map(convert::signal).collect();
+        let page = convert::encode(&page);
         let server_authorization = (self.vouch)(&page, number)
             .map_err(|error| Ending::Failed(format!("hawk: {error}")))?;
         Ok(convert::encode(&v1::SubscribeResponse {

@@ -27,6 +27,7 @@ use super::reader::Source;
 use super::*;
 use crate::call::CallStream;
 use crate::metrics::Metrics;
+use crate::signals::{Signal, Signals};
 
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const UNREAD: Duration = Duration::from_secs(30);
@@ -144,6 +145,16 @@ impl Source for Script {
 }
 
 fn subscribe_as(places: &Places, number: u8, source: Script, after: u64) -> CallStream {
+    subscribe_hearing(&Signals::default(), places, number, source, after)
+}
+
+fn subscribe_hearing(
+    signals: &Signals,
+    places: &Places,
+    number: u8,
+    source: Script,
+    after: u64,
+) -> CallStream {
     Subscription {
         source,
         after: Sequence(after),
@@ -153,6 +164,7 @@ fn subscribe_as(places: &Places, number: u8, source: Script, after: u64) -> Call
             unread: UNREAD,
         },
         place: places.take(device(number)).unwrap(),
+        hearing: signals.listen(device(number).box_id),
         vouch: Box::new(|_, number| Ok(format!("vouched {number}"))),
         metrics: Metrics::register(&mut Registry::default()),
     }
@@ -398,4 +410,28 @@ proptest! {
             assert_eq!(began.elapsed(), Duration::ZERO, "a wake-up was lost");
         });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn signals_come_once_no_mail_waits_and_too_many_are_dropped() {
+    let (signals, source) = (Signals::default(), Script::new());
+    source.bring(5);
+    let mut stream = subscribe_hearing(&signals, &Places::new(9), 1, source.clone(), 0);
+    let signal = |body: u8| Signal {
+        recipient: device(1).box_id,
+        sender: device(9),
+        body: Bytes::copy_from_slice(&[body]),
+    };
+    tokio::task::yield_now().await;
+    // While its reader has not even taken the mail.
+    (0..50).for_each(|body| signals.deliver(&signal(body)));
+    assert_eq!(page(&mut stream, 0).await, [1, 2, 3]);
+    assert_eq!(page(&mut stream, 1).await, [4, 5]);
+    let message = stream.next().await.unwrap().unwrap();
+    let message = v1::SubscribeResponse::decode(message).unwrap();
+    assert_eq!(message.server_authorization, "vouched 2");
+    let heard = v1::FetchResponse::decode(message.page).unwrap();
+    assert!(heard.envelopes.is_empty());
+    let bodies: Vec<u8> = heard.signals.iter().map(|signal| signal.body[0]).collect();
+    assert_eq!(bodies, [0, 1, 2, 3], "the others were dropped");
 }

@@ -92,7 +92,10 @@ fn at_version(mut envelope: v1::OutgoingEnvelope, version: u64) -> v1::OutgoingE
 
 async fn lookup(world: &World, who: &Resident, device: DeviceId) -> Result<Vec<u8>, Refusal> {
     let by = v1::lookup_key_request::By::DeviceId(device.as_bytes().to_vec().into());
-    let request = v1::LookupKeyRequest { by: Some(by) };
+    let request = v1::LookupKeyRequest {
+        by: Some(by),
+        profile_after: None,
+    };
     let found = world.signed(who, RpcPath::LookupKey, &request).await;
     found.map(|found: v1::LookupKeyResponse| found.box_id.to_vec())
 }

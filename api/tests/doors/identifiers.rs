@@ -94,7 +94,10 @@ async fn listed(world: &World, who: &Resident) -> Vec<(v1::Identifier, bool, boo
 
 async fn found(world: &World, by: &Resident, phone: &str) -> Result<Vec<u8>, Refusal> {
     let by_phone = v1::lookup_key_request::By::Identifier(phone_of(phone));
-    let request = v1::LookupKeyRequest { by: Some(by_phone) };
+    let request = v1::LookupKeyRequest {
+        by: Some(by_phone),
+        profile_after: None,
+    };
     let found = world.signed(by, RpcPath::LookupKey, &request).await;
     found.map(|found: v1::LookupKeyResponse| found.box_id.to_vec())
 }

@@ -105,7 +105,10 @@ async fn by_its_lease_a_leader_answers_lookups_and_fetches_without_the_others() 
         empty().await;
         let of = anna.address.box_id.as_bytes().to_vec().into();
         let by = Some(v1::lookup_key_request::By::BoxId(of));
-        let request = v1::LookupKeyRequest { by };
+        let request = v1::LookupKeyRequest {
+            by,
+            profile_after: None,
+        };
         let found: Result<v1::LookupKeyResponse, _> =
             world.signed(&anna, RpcPath::LookupKey, &request).await;
         assert!(found.is_ok(), "{found:?}");

@@ -24,7 +24,10 @@ async fn anna_and_bert(world: &World) -> (Resident, Resident) {
 }
 
 async fn look_up(world: &World, who: &Resident, by: By) -> Result<v1::LookupKeyResponse, Refusal> {
-    let request = v1::LookupKeyRequest { by: Some(by) };
+    let request = v1::LookupKeyRequest {
+        by: Some(by),
+        profile_after: None,
+    };
     world.signed(who, RpcPath::LookupKey, &request).await
 }
 
@@ -62,6 +65,7 @@ async fn lookup_send_fetch_acknowledge_and_block_need_authentication() {
     let before = world.digests();
     let lookup = v1::LookupKeyRequest {
         by: Some(by_box(&bert)),
+        profile_after: None,
     }
     .encode_to_vec();
     let send = v1::SendRequest {

@@ -25,6 +25,7 @@ mod keys;
 mod leaders;
 mod mailbox;
 mod peers;
+mod profiles;
 mod recovering;
 mod registration;
 mod relayed;

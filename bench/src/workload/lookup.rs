@@ -46,6 +46,7 @@ impl Client for Finder {
         let bytes = Bytes::copy_from_slice(sought.as_bytes());
         let request = v1::LookupKeyRequest {
             by: Some(By::BoxId(bytes.clone())),
+            profile_after: None,
         };
         let signer = Some(&self.signer);
         let found = self.connection.call::<LookupKey>(&request, signer).await?;

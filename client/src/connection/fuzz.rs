@@ -153,6 +153,8 @@ mod tests {
             box_id: vec![1; 16].into(),
             key_record: vec![2; 40].into(),
             next_counter: 3,
+            profile_version: 2,
+            sealed_profile: vec![3; 20].into(),
         };
         check(4, "lookup", &lookup.encode_to_vec());
         let envelope = v1::Envelope {
@@ -165,6 +167,11 @@ mod tests {
             envelopes: vec![envelope],
             more: true,
             status: Some(v1::QueueStatus::default()),
+            signals: vec![v1::Signal {
+                sender_box_id: vec![1; 16].into(),
+                body: vec![3; 20].into(),
+                ..Default::default()
+            }],
         };
         check(5, "fetched", &fetched.encode_to_vec());
         let nth = format!("{header}, ext=\"7\"");

@@ -48,7 +48,10 @@ pub use self::hawk::{SignedRequest, Signer};
 pub use self::refusal::{Refusal, Retry};
 use self::route::{Route, Tries};
 pub use self::rpc::{
-    Accept, Acknowledge, AddIdentifier, Authorize, Block, DeleteAccount, ExtendChain, Fetch, GetMap, JoinBox, KeepIdentifier, ListIdentifiers, LookupKey, LookupRecovery, Recover, Register, RemoveIdentifier, Report, Rpc, Send as SendRpc, SetTtl, Subscribe, UpdateKey,
+    Accept, Acknowledge, AddIdentifier, Authorize, Block, DeleteAccount, ExtendChain, Fetch,
+    GetMap, JoinBox, KeepIdentifier, ListIdentifiers, LookupKey, LookupRecovery, Notify, Recover,
+    Register, RemoveIdentifier, Report, Rpc, Send as SendRpc, SetProfile, SetTtl, Subscribe,
+    UpdateKey,
 };
 pub use self::server::{AddressError, ServerAddress};
 pub use self::stream::{OpenStream, StreamEnd, WireStream};

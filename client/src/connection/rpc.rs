@@ -65,6 +65,10 @@ rpcs! {
     ListIdentifiers: ListIdentifiersRequest -> ListIdentifiersResponse;
     /// Deletes the box.
     DeleteAccount: DeleteAccountRequest -> DeleteAccountResponse;
+    /// Replaces what the box shows of itself.
+    SetProfile: SetProfileRequest -> SetProfileResponse;
+    /// Tells whoever of a box listens now.
+    Notify: NotifyRequest -> NotifyResponse;
     /// Brings what comes into the caller's box, message after message.
     Subscribe: SubscribeRequest -> SubscribeResponse;
     /// Tells which node leads which boxes.

@@ -21,7 +21,7 @@ use crate::conversation::Conversation;
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Content, MessageId};
 use crate::store::{
-    ActsRow, Batch, LastAct, MessageKey, MessageRow, MessageState, Outcome, StoreError,
+    ActsRow, Batch, LastAct, MessageKey, MessageRow, MessageState, Outcome, ReceiptsRow, StoreError,
 };
 
 /// What was done to a message since it was written. `Debug` does not show the reactions.
@@ -201,12 +201,15 @@ impl Device {
         let Some(id) = message.id() else {
             return Ok(message);
         };
-        Ok(
-            match self.store.get::<ActsRow>(&(message.conversation(), id))? {
-                Some(row) => message.after(&row),
-                None => message,
-            },
-        )
+        let key = (message.conversation(), id);
+        let message = match self.store.get::<ReceiptsRow>(&key)? {
+            Some(row) => message.received_as(&row),
+            None => message,
+        };
+        Ok(match self.store.get::<ActsRow>(&key)? {
+            Some(row) => message.after(&row),
+            None => message,
+        })
     }
 }
 

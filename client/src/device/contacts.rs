@@ -7,7 +7,7 @@ use rossby_domain::ids::{BoxId, Counter, DeviceId};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1::{self, lookup_key_request::By};
 
-use super::{Device, DeviceError, box_from_wire, withdrawing};
+use super::{Device, DeviceError, Shown, box_from_wire, withdrawing};
 use crate::connection::{Block, LookupKey, Report};
 use crate::envelope::ChainPoint;
 use crate::registering;
@@ -40,6 +40,8 @@ pub struct Found {
     pub record: KeyRecord,
     /// The lowest counter that this device has not used for it.
     pub next_counter: Counter,
+    /// Its profile, if there is a key for it here.
+    pub profile: Option<Shown>,
 }
 
 /// Someone we know. `Debug` shows neither name nor identifier.
@@ -120,7 +122,11 @@ impl Device {
             LookupBy::Device(device) => By::DeviceId(Bytes::copy_from_slice(device.as_bytes())),
             LookupBy::Box(box_id) => By::BoxId(Bytes::copy_from_slice(box_id.as_bytes())),
         };
-        let request = v1::LookupKeyRequest { by: Some(wire) };
+        let profile_after = self.profile_after(by)?;
+        let request = v1::LookupKeyRequest {
+            by: Some(wire),
+            profile_after,
+        };
         let signer = self.signer()?;
         let response = match self
             .connection
@@ -158,6 +164,10 @@ impl Device {
             box_id,
             record,
             next_counter: Counter(response.next_counter),
+            profile: profile_after.map(|_| Shown {
+                version: response.profile_version,
+                sealed: response.sealed_profile,
+            }),
         })
     }
 
@@ -235,10 +245,17 @@ impl Device {
     /// [`DeviceError::NoUser`] if there is no such contact; [`DeviceError::NotConfirmed`] while a change of
     /// their identity waits for the owner's word, which to forget them would not be; [`DeviceError::Call`].
     pub async fn remove_contact(&self, box_id: &BoxId) -> Result<(), DeviceError> {
+        self.forget(box_id).await?;
+        self.settle_profiles_soon().await;
+        Ok(())
+    }
+
+    async fn forget(&self, box_id: &BoxId) -> Result<(), DeviceError> {
         let _one_at_a_time = self.sending.lock().await;
         self.contact(box_id)?.ok_or(DeviceError::NoUser)?;
         self.check_confirmed(box_id)?;
         self.disallow_contact(box_id).await?;
+        let own = self.account()?.box_id;
         let waiting = self.waiting(&[*box_id], false)?.remove(box_id);
         let waiting = waiting.unwrap_or_default();
         let signer = match waiting.is_empty() {
@@ -248,6 +265,9 @@ impl Device {
         Ok(self.store.write(|batch| {
             if let Some(signer) = &signer {
                 withdrawing::withdraw(batch, signer, waiting)?;
+            }
+            if let Some(own) = &own {
+                self.withdraw_profile(batch, own, Some(box_id))?;
             }
             batch.remove::<ContactRow>(box_id)
         })?)
@@ -287,7 +307,7 @@ impl Device {
         self.connection
             .call::<Block>(&request, Some(&signer))
             .await?;
-        self.note_blocked(box_id, blocked)
+        self.note_blocked(box_id, blocked).await
     }
 
     /// Reports a box that has written to this one, and whose mail was unwanted; blocks it too, if so wanted. The service
@@ -305,19 +325,25 @@ impl Device {
         let reporting = self.connection.call::<Report>(&request, Some(&signer));
         reporting.await?;
         match block {
-            true => self.note_blocked(box_id, true),
+            true => self.note_blocked(box_id, true).await,
             false => Ok(()),
         }
     }
 
-    fn note_blocked(&self, box_id: &BoxId, blocked: bool) -> Result<(), DeviceError> {
-        self.store.write(|batch| {
+    async fn note_blocked(&self, box_id: &BoxId, blocked: bool) -> Result<(), DeviceError> {
+        let own = self.signer()?.address.box_id;
+        self.store.write::<_, StoreError>(|batch| {
             if let Some(mut row) = batch.get::<ContactRow>(box_id)? {
                 row.blocked = blocked;
                 batch.put(box_id, &row)?;
             }
-            Ok(())
-        })
+            match blocked {
+                true => self.withdraw_profile(batch, &own, Some(box_id)),
+                false => Ok(()),
+            }
+        })?;
+        self.settle_profiles_soon().await;
+        Ok(())
     }
 
     /// Holds a found record against what is pinned, and pins it: the first time on trust, and from
@@ -364,10 +390,11 @@ impl Device {
     /// Holds a found record against what is known: of a contact, or of this device's own box.
     pub(super) fn hold(&self, found: &Found) -> Result<(), DeviceError> {
         if self.is_own(&found.box_id)? {
-            self.adopt(&found.record)
+            self.adopt(&found.record)?;
         } else {
-            self.pin(found).map(drop)
+            self.pin(found)?;
         }
+        self.take_profile(found)
     }
 
     /// The pinned record of a contact, or that of this device's own box.

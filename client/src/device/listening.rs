@@ -10,6 +10,7 @@
 //! acknowledged comes again and is recognised by its envelope id, so nothing rests on what this
 //! device believes of the queue.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use rossby_domain::ids::Sequence;
@@ -18,7 +19,7 @@ use rossby_proto::v1;
 use tokio::time::{Instant, sleep_until};
 
 use super::receiving::{QueueStatus, Received, status_of};
-use super::{Device, DeviceError, Message};
+use super::{Device, DeviceError, Message, Typing};
 use crate::connection::{CallError, OpenStream, Refusal, Retry, Signer, StreamEnd};
 use crate::store::MarksRow;
 
@@ -29,6 +30,10 @@ const MAX_REPLACED: u32 = 3;
 const SETTLED: Duration = Duration::from_secs(60);
 /// However long the service asks to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Signals that are kept until it is their turn.
+const MAX_SIGNALS: usize = 16;
+/// After how long receipts are sent again that could not be sent.
+const RECEIPTS_AGAIN: Duration = Duration::from_secs(30);
 /// Acknowledged at the latest after so many pages, however fast they come.
 const MAX_UNACKNOWLEDGED_PAGES: u32 = 4;
 
@@ -42,6 +47,8 @@ pub enum Heard {
     /// One of the box's phones or emails goes to another box at this time, unless somebody says no
     /// ([`Device::keep_identifier`]).
     Contested(Timestamp),
+    /// A contact types, or has stopped. It is not stored, and comes once or not at all.
+    Typing(Typing),
     /// The service is away. The listener tries again by itself.
     Disconnected {
         /// What happened.
@@ -63,6 +70,8 @@ pub struct Listener<'a> {
     is_new: bool,
     /// The page that came last, until it is stored.
     page: Option<v1::FetchResponse>,
+    /// Signals that came with pages.
+    signals: VecDeque<v1::Signal>,
     /// The last sequence of the stream that is stored.
     after: Sequence,
     /// What is stored and not yet acknowledged.
@@ -80,6 +89,8 @@ pub struct Listener<'a> {
     /// nothing: two listeners that drive each other out hear some all the while.
     replaced: u32,
     not_before: Instant,
+    /// When receipts are sent again that could not be sent.
+    receipts_after: Instant,
 }
 
 impl Device {
@@ -96,6 +107,7 @@ impl Device {
             opened_at: Instant::now(),
             is_new: false,
             page: None,
+            signals: VecDeque::new(),
             after: Sequence(0),
             // Its acknowledgement may have been lost.
             unacknowledged: (marks.cursor > marks.acknowledged).then_some(marks.cursor),
@@ -106,6 +118,7 @@ impl Device {
             tries: 0,
             replaced: 0,
             not_before: Instant::now(),
+            receipts_after: Instant::now(),
         })
     }
 }
@@ -125,6 +138,11 @@ impl Listener<'_> {
             }
             if let Some(heard) = self.store_page().await? {
                 return Ok(heard);
+            }
+            while let Some(signal) = self.signals.pop_front() {
+                if let Some(typing) = self.device.hear_signal(&self.signer, &signal)? {
+                    return Ok(Heard::Typing(typing));
+                }
             }
             if self.stream.is_none() {
                 // What is not acknowledged yet comes again and is recognised.
@@ -147,16 +165,39 @@ impl Listener<'_> {
             if !self.more || self.unacknowledged_pages >= MAX_UNACKNOWLEDGED_PAGES {
                 self.acknowledge().await;
             }
-            let Some(stream) = &mut self.stream else {
-                continue;
-            };
-            match stream.next().await {
-                Ok(page) => self.page = Some(page),
-                Err(end) => {
+            match self.await_page().await {
+                None => {}
+                Some(Ok(mut page)) => {
+                    let room = MAX_SIGNALS.saturating_sub(self.signals.len());
+                    let signals = std::mem::take(&mut page.signals);
+                    self.signals.extend(signals.into_iter().take(room));
+                    self.page = Some(page);
+                }
+                Some(Err(end)) => {
                     if let Some(heard) = self.ended(end)? {
                         return Ok(heard);
                     }
                 }
+            }
+        }
+    }
+
+    /// The next page of the stream, or how it ended; `None` if there is no stream, or something else was done meanwhile.
+    async fn await_page(&mut self) -> Option<Result<v1::FetchResponse, StreamEnd>> {
+        let device = self.device;
+        let stream = self.stream.as_mut()?;
+        if self.more || !device.owes_receipts() || Instant::now() < self.receipts_after {
+            return Some(stream.next().await);
+        }
+        // Receipts go out while nothing comes, so that they hold nothing up.
+        tokio::select! {
+            biased;
+            page = stream.next() => Some(page),
+            sent = device.send_receipts() => {
+                if !matches!(sent, Ok(0)) {
+                    self.receipts_after = Instant::now() + RECEIPTS_AGAIN;
+                }
+                None
             }
         }
     }
@@ -216,6 +257,7 @@ impl Listener<'_> {
         self.failed = received.interrupted;
         // What is left of it is done the next time.
         let _ = self.device.settle_groups().await;
+        self.device.settle_profiles_soon().await;
         // What was known already needs no word.
         let heard = (!received.messages.is_empty()).then_some(received.messages);
         Ok(heard.map(Heard::Received))

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use rossby_domain::ids::{BoxId, DeviceAddress, Sequence};
 use rossby_domain::time::Timestamp;
 
-use super::{Acts, Device, DeviceError, acts};
+use super::{Acts, Device, DeviceError, Progress, acts};
 use crate::conversation::Conversation;
 use crate::envelope::{Content, ContentError, MessageId};
 use crate::group::GroupId;
-use crate::store::{ActsRow, MarksRow, MessageKey, MessageRow, MessageState, Outcome, ShownRow};
+use crate::store::{
+    ActsRow, MarksRow, MessageKey, MessageRow, MessageState, Outcome, ReceiptsRow, ShownRow,
+};
 
 /// Which way a message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +80,8 @@ pub struct Message {
     pub status: Status,
     /// What was done to it since.
     pub acts: Acts,
+    /// How far it has come with each recipient who tells, if this box sent it.
+    pub receipts: BTreeMap<BoxId, Progress>,
 }
 
 impl Message {
@@ -146,6 +150,7 @@ impl Message {
             content,
             status,
             acts: Acts::default(),
+            receipts: BTreeMap::new(),
         }
     }
 
@@ -221,10 +226,18 @@ impl Device {
     /// [`DeviceError::Store`].
     pub fn messages(&self) -> Result<Vec<Message>, DeviceError> {
         let acts: BTreeMap<_, _> = self.store.all::<ActsRow>()?.into_iter().collect();
+        let receipts: BTreeMap<_, _> = self.store.all::<ReceiptsRow>()?.into_iter().collect();
         let dressed = |row| {
             let message = Message::of_row(row);
-            let key = message.id().map(|id| (message.conversation(), id));
-            match key.and_then(|key| acts.get(&key)) {
+            let Some(id) = message.id() else {
+                return message;
+            };
+            let key = (message.conversation(), id);
+            let message = match receipts.get(&key) {
+                Some(row) => message.received_as(row),
+                None => message,
+            };
+            match acts.get(&key) {
                 Some(row) => message.after(row),
                 None => message,
             }

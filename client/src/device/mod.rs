@@ -20,6 +20,9 @@
 //!   own_box.rs: the box's own chain, as this device knows it    identifiers.rs: its phones and emails
 //!   words.rs: what the box's devices tell each other: copies of what they send, names, groups
 //!   groups.rs: making and changing groups, and what others say of them
+//!   profiles.rs: what this box shows of itself, and what contacts show
+//!   signals.rs: that somebody is typing
+//!   receipts.rs: telling contacts how far their messages have come, and hearing it of them
 //! ```
 //!
 //! Invariants. A counter is stored before anything is sent under it, so no two texts of this home
@@ -48,6 +51,8 @@ mod linking;
 mod listening;
 mod messages;
 mod own_box;
+mod profiles;
+mod receipts;
 mod receiving;
 mod recovering;
 mod registration;
@@ -57,11 +62,13 @@ mod rotating;
 mod safety;
 mod sending;
 mod settling;
+mod signals;
 #[cfg(test)]
 mod tests;
 mod withdrawing;
 mod words;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -71,6 +78,7 @@ use parking_lot::RwLock;
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId};
+use rossby_domain::time::Timestamp;
 use rossby_seams::clock::{Clock, SystemClock};
 use rossby_seams::random::{OsRandom, Random};
 
@@ -85,10 +93,13 @@ pub use self::key_times::{KeyState, PastKey};
 pub use self::linking::{Linking, Welcome};
 pub use self::listening::{Heard, Listener};
 pub use self::messages::{Direction, Message, Status};
+pub use self::profiles::{Claimed, ProfileWord, Shown};
+pub use self::receipts::{Progress, ReceiptChoice};
 pub use self::receiving::{QueueStatus, Received};
 pub use self::registration::Registered;
 pub use self::rotating::Rotated;
 pub use self::sending::{Delivery, Sent};
+pub use self::signals::Typing;
 use crate::connection::{Connection, GrpcWire, Patience, ServerAddress, Signer, Wire};
 use crate::crypto::secret::Secret;
 use crate::identity::Identity;
@@ -169,6 +180,12 @@ pub struct Device {
     rotating: tokio::sync::Mutex<()>,
     /// Something was heard of groups, or may have been before this start, that is still to be acted on.
     unsettled: AtomicBool,
+    /// Receipts may be waiting to be sent.
+    owing: AtomicBool,
+    /// There is word of profiles, or may be, that are still to be looked up.
+    unsettled_profiles: AtomicBool,
+    /// The time of the last signal of each device of others: what is not later is a repetition.
+    last_signals: parking_lot::Mutex<BTreeMap<DeviceAddress, Timestamp>>,
 }
 
 impl Device {
@@ -257,6 +274,9 @@ impl Device {
             receiving: tokio::sync::Mutex::new(()),
             rotating: tokio::sync::Mutex::new(()),
             unsettled: AtomicBool::new(true),
+            owing: AtomicBool::new(true),
+            unsettled_profiles: AtomicBool::new(true),
+            last_signals: parking_lot::Mutex::default(),
         })
     }
 

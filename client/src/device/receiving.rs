@@ -3,6 +3,7 @@
 //! An envelope that can not be opened is kept as it came, with the reason, and acknowledged like
 //! any other: it must not block the queue, and nothing is thrown away.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rossby_domain::chain::KeyRecord;
@@ -14,8 +15,9 @@ use super::contacts::LookupBy;
 use super::messages::written_at;
 use super::{Device, DeviceError, Message, acts, box_from_wire, erasing, instants, safety};
 use crate::connection::{Acknowledge, Fetch, SetTtl, Signer};
+use crate::conversation::Conversation;
 use crate::crypto::secret::SecretBytes;
-use crate::envelope::{Arrival, Between, Control, OpenError, Opened, Recipient, open};
+use crate::envelope::{Arrival, Between, Control, OpenError, Opened, Receipt, Recipient, open};
 use crate::store::{MarksRow, MessageKey, MessageRow, MessageState, StoreError, WhatChanged};
 
 /// The state of this box's queue, by the service's account.
@@ -90,6 +92,7 @@ impl Device {
         let received = self.receive_waiting().await?;
         // What is left of it is done the next time.
         let _ = self.settle_groups().await;
+        self.settle_profiles_soon().await;
         Ok(received)
     }
 
@@ -267,6 +270,26 @@ impl Device {
                         let heard = self.hear_of_group_in(signer, conversation, content.expose());
                         unless_damaged(heard)?;
                     }
+                    Ok(MessageState::Received { content, .. })
+                        if Control::is_about(content.expose(), Control::PROFILE) =>
+                    {
+                        self.hear_of_profile_in(signer, &came.sender.box_id, content.expose())?;
+                    }
+                    // Too late to be true.
+                    Ok(MessageState::Received { content, .. })
+                        if Control::is_about(content.expose(), Control::TYPING) => {}
+                    Ok(MessageState::Received {
+                        content,
+                        conversation,
+                        written_at,
+                    }) if Receipt::is(content.expose()) => {
+                        let (own, from) = (signer.address.box_id, came.sender.box_id);
+                        let conversation = Conversation::of(conversation, &own, &from);
+                        let content = content.expose();
+                        let heard =
+                            self.hear_receipt(signer, &from, conversation, content, written_at);
+                        unless_damaged(heard)?;
+                    }
                     Ok(state) => {
                         let (sequence, at) = (Some(came.sequence), came.at);
                         fresh.push((
@@ -290,7 +313,7 @@ impl Device {
         }
         if last > after {
             let erased = self.erased_by(&fresh)?;
-            self.store.write(|batch| {
+            let owes = self.store.write::<_, StoreError>(|batch| {
                 for row in &fresh {
                     acts::note_row(batch, row)?;
                 }
@@ -306,8 +329,12 @@ impl Device {
                     batch.put(key, row)?;
                 }
                 marks.cursor = marks.cursor.max(last);
-                batch.put(&(), &marks)
+                batch.put(&(), &marks)?;
+                self.owe_delivered(batch, &signer.address.box_id, &fresh)
             })?;
+            if owes {
+                self.owing.store(true, Ordering::Relaxed);
+            }
         }
         for row in fresh {
             received.messages.push(self.dress(Message::of_row(row))?);

@@ -8,9 +8,10 @@ use rossby_domain::ids::{BoxId, Counter, EnvelopeId};
 
 use super::contacts::LookupBy;
 use super::sending::{Draft, Outgoing};
+use super::words::is_word;
 use super::{Device, DeviceError, Found};
 use crate::connection::{Refusal, Signer};
-use crate::envelope::{Between, Content};
+use crate::envelope::Content;
 use crate::store::{Batch, CounterRow, MessageRow, MessageState, PendingRow, StoreError};
 
 /// No device is this many envelopes behind the service's count. Who claims so wants its counters used
@@ -48,6 +49,7 @@ impl Device {
                     box_id: to,
                     record: record.clone(),
                     next_counter,
+                    profile: None,
                 })?;
                 record
             }
@@ -160,7 +162,7 @@ pub(super) fn put_pending(
     };
     batch.put(&(*to, counter), row)?;
     // A message to a group has one row for all.
-    if row.group.is_some() || Between::is(row.content.expose()) {
+    if row.group.is_some() || is_word(row.content.expose()) {
         return Ok(());
     }
     batch.put(&(id, *to), &message)

@@ -19,7 +19,7 @@ use super::contacts::{Found, LookupBy};
 use super::{Device, DeviceError, identity_row, key_times};
 use crate::connection::{Signer, UpdateKey};
 use crate::identity::{FIRST_COUNTER, Identity};
-use crate::store::{Batch, MarksRow, RetiringRow};
+use crate::store::{Batch, MarksRow, ProfileRow, RetiringRow};
 
 /// The device's KEM key after a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,13 +79,15 @@ impl Device {
             return Ok(());
         };
         let is_first = key.counter <= FIRST_COUNTER && identity.record().version() == 0;
-        if is_first && !self.may_have_grown()? {
+        let signer = self.signer()?;
+        let shows = self.store.get::<ProfileRow>(&signer.address.box_id)?;
+        if is_first && shows.is_none() && !self.may_have_grown()? {
             return Ok(());
         }
-        let signer = self.signer()?;
         let found = self.lookup(&LookupBy::Box(signer.address.box_id)).await?;
         // Neither waits for the other: mail must be sealed for keys that there are, whatever the chain.
         let given = self.give_key_again(&signer, &key, &found).await;
+        let _ = self.keep_profile_published(&found).await;
         self.keep_chain_published(&found).await?;
         given
     }

@@ -309,6 +309,13 @@ impl Device {
             for to in to {
                 self.post(batch, signer, to, &draft)?;
             }
+            if let Conversation::With(to) = conversation {
+                // That they can't be told holds up no message.
+                match self.tell_profile(batch, signer, to) {
+                    Err(error @ DeviceError::Store(_)) => return Err(error),
+                    _ => {}
+                }
+            }
             if let Some(group) = group {
                 let outcomes = to.iter().map(|to| (*to, Outcome::Pending)).collect();
                 let content = SecretBytes::new(content.encode()?.to_vec());

@@ -11,7 +11,8 @@ use super::sending::{Delivery, Outgoing};
 use super::words::is_word;
 use super::{Device, DeviceError, acts, erasing};
 use crate::connection::Signer;
-use crate::store::{MessageKey, MessageRow, MessageState, Outcome, PendingRow};
+use crate::envelope::Receipt;
+use crate::store::{Batch, MessageKey, MessageRow, MessageState, Outcome, PendingRow};
 
 /// What comes next for an envelope.
 #[derive(Debug)]
@@ -91,16 +92,17 @@ impl Device {
             .collect();
         let erased = self.erased_by(&stored)?;
         self.store.write(|batch| {
-            for (outgoing, ..) in ended {
+            for (outgoing, outcome, _) in ended {
                 batch.remove::<PendingRow>(&(outgoing.recipient, outgoing.counter))?;
+                if let Some(sequence) = outcome.sequence()
+                    && Receipt::is(outgoing.row.content.expose())
+                {
+                    self.copy_if_possible(batch, signer, outgoing, sequence)?;
+                }
             }
             for (key, Ended { row, first }) in messages {
                 if let Some((outgoing, sequence)) = first {
-                    // That there can be no copy does not undo the message.
-                    let copied = self.copy_sent(batch, signer, outgoing, sequence);
-                    if let Err(error @ DeviceError::Store(_)) = copied {
-                        return Err(error);
-                    }
+                    self.copy_if_possible(batch, signer, outgoing, sequence)?;
                 }
                 let mut row = (key, row);
                 acts::note_row(batch, &row)?;
@@ -109,6 +111,20 @@ impl Device {
             }
             Ok(erasing::erase(batch, &erased)?)
         })
+    }
+
+    /// Makes a copy for the box's other devices. That there can be none does not undo the message.
+    fn copy_if_possible(
+        &self,
+        batch: &mut Batch<'_>,
+        signer: &Signer,
+        outgoing: &Outgoing,
+        sequence: Sequence,
+    ) -> Result<(), DeviceError> {
+        match self.copy_sent(batch, signer, outgoing, sequence) {
+            Err(error @ DeviceError::Store(_)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The rows of the messages with their outcomes. Words have none.

@@ -3,14 +3,15 @@
 //! ```text
 //!   a message is stored in the recipient's box ──► a copy is pending for the own box, in the transaction
 //!                                                  that says so ──► flush_words, after the message
-//!   a device of the box has a key and was not greeted yet ──► names, groups
+//!   a device of the box has a key and was not greeted yet ──► names, groups, the profile
 //!   a group is changed here ──► what is known of it (groups.rs)
 //! ```
 //!
 //! A copy is made only once the message is stored, and under which counter: it never says that something
 //! was sent that was not, and names it as its recipient knows it. Whatever becomes of the copy, the
 //! message is sent; what can not go out now goes out with what is sent next. A device that is alone in its
-//! box says nothing. A copy is no message of its own: nothing is copied of it.
+//! box says nothing. A copy is no message of its own: nothing is copied of it. Of receipts there are copies too, so that no
+//! two devices send the same.
 
 use std::collections::BTreeMap;
 
@@ -26,18 +27,22 @@ use super::{Device, DeviceError, acts};
 use crate::connection::Signer;
 use crate::conversation::Conversation;
 use crate::envelope::{
-    Between, ChainPoint, Control, ConversationId, MAX_LABEL_BYTES, Named, SentCopy,
+    Between, ChainPoint, Control, ConversationId, MAX_LABEL_BYTES, Named, Receipt, SentCopy,
 };
 use crate::group::Word;
 use crate::linking::DeviceName;
 use crate::store::{
     Batch, ContactRow, DeviceNameRow, ExpectedRow, GreetedRow, GroupRow, GrowingRow, MarksRow,
-    MessageKey, MessageRow, MessageState, StoreError, WhatChanged,
+    MessageKey, MessageRow, MessageState, ProfileRow, StoreError, WhatChanged,
 };
 
 /// Whether these are the bytes of content that is no message of a person, but word between devices.
 pub(super) fn is_word(content: &[u8]) -> bool {
-    Between::is(content) || Control::is_about_groups(content)
+    Between::is(content)
+        || Control::is_about_groups(content)
+        || Control::is_about(content, Control::PROFILE)
+        || Control::is_about(content, Control::TYPING)
+        || Receipt::is(content)
 }
 
 impl Device {
@@ -133,6 +138,11 @@ impl Device {
         if !strangers.is_empty() {
             self.tell_names(&signer, &strangers)?;
             self.tell_groups(&signer)?;
+            let own = self.store.get::<ProfileRow>(&signer.address.box_id)?;
+            self.store.write(|batch| match &own {
+                Some(row) => self.tell_profile_to_own(batch, &signer, row),
+                None => Ok(()),
+            })?;
         }
         self.flush_words(&signer).await
     }
@@ -194,7 +204,18 @@ impl Device {
             Between::Names(names) => self.learn_names(names).map(|()| None),
             // What is said to the own box comes to all of its devices anyway.
             Between::Copy(copy) if copy.recipient == signer.address.box_id => Ok(None),
+            Between::Profile(word) => {
+                self.hear_of_profile(&signer.address.box_id, word)?;
+                Ok(None)
+            }
             Between::Group(word) => unless_damaged(self.hear_of_group(signer, word)).map(|()| None),
+            Between::Copy(copy) if Receipt::is(copy.content.expose()) => {
+                let conversation =
+                    Conversation::of(copy.conversation, &from.box_id, &copy.recipient);
+                let content = copy.content.expose();
+                self.hear_own_receipt(&from, conversation, content, copy.written_at)?;
+                Ok(None)
+            }
             Between::Copy(copy) => {
                 let row = message_of(from, copy.clone());
                 let is_live = self.identity().record().signing_key(&from.device).is_some();

@@ -11,6 +11,7 @@
 //!   u16 257, u8 1   what devices are called: u8 how many; of each: 16 device,
 //!                   u64 when it was called so, u32+bytes the name
 //!   u16 258, u8 1   pages of a group: u32+bytes, as group/word.rs has them
+//!   u16 259, u8 1   the box's profile: u32+bytes, as device/profiles.rs has them
 //! ```
 
 use rossby_domain::chain::MAX_DEVICES;
@@ -22,12 +23,14 @@ use super::content::Content;
 use super::layout::MAX_CONTENT_BYTES;
 use super::statement::{ChainPoint, ConversationId};
 use crate::crypto::secret::SecretBytes;
+use crate::device::ProfileWord;
 use crate::group::Word;
 use crate::linking::DeviceName;
 
 const KIND_COPY: u16 = 256;
 const KIND_NAMES: u16 = 257;
 const KIND_GROUP: u16 = 258;
+const KIND_PROFILE: u16 = 259;
 const VERSION: u8 = 1;
 /// Kinds of content that are for the box's own devices.
 const KINDS: std::ops::RangeInclusive<u16> = KIND_COPY..=511;
@@ -80,6 +83,8 @@ pub enum Between {
     Names(Vec<Named>),
     /// What it knows of a group.
     Group(Word),
+    /// Which profile the box has, under which key.
+    Profile(ProfileWord),
 }
 
 impl Between {
@@ -97,6 +102,7 @@ impl Between {
             Self::Copy(copy) => (KIND_COPY, write_copy(copy)),
             Self::Names(names) => (KIND_NAMES, write_names(names)),
             Self::Group(word) => (KIND_GROUP, Writer::default().bytes(&word.encode())),
+            Self::Profile(word) => (KIND_PROFILE, Writer::default().bytes(&word.encode())),
         };
         Content::Unknown {
             kind,
@@ -118,6 +124,12 @@ impl Between {
             (KIND_GROUP, VERSION) => {
                 match Word::decode(reader.bytes(MAX_CONTENT_BYTES, "pages")?)? {
                     Some(word) => Self::Group(word),
+                    None => return Ok(None),
+                }
+            }
+            (KIND_PROFILE, VERSION) => {
+                match ProfileWord::decode(reader.bytes(MAX_CONTENT_BYTES, "profile")?)? {
+                    Some(word) => Self::Profile(word),
                     None => return Ok(None),
                 }
             }
@@ -206,6 +218,7 @@ mod tests {
     use rossby_domain::ids::PartitionId;
 
     use super::*;
+    use crate::profile::ProfileKey;
 
     prop_compose! {
         fn copy()(
@@ -241,8 +254,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_devices_say_comes_back_as_it_was(copy in copy(), names in names()) {
-            for word in [Between::Copy(copy), Between::Names(names)] {
+        fn what_devices_say_comes_back_as_it_was(copy in copy(), names in names(), key: [u8; 32]) {
+            let profile = ProfileWord { key: ProfileKey::from_bytes(key), version: copy.counter.0 };
+            for word in [Between::Copy(copy), Between::Names(names), Between::Profile(profile)] {
                 let content = word.to_content().encode().unwrap();
                 prop_assert!(Between::is(&content));
                 prop_assert_eq!(Between::decode(&content), Ok(Some(word)));
@@ -251,7 +265,7 @@ mod tests {
 
         #[test]
         fn what_can_be_read_is_written_as_the_same_bytes(
-            kind in 255..=258_u16,
+            kind in 255..=259_u16,
             version in 0..=2_u8,
             rest in proptest::collection::vec(any::<u8>(), 0..200),
         ) {

@@ -12,8 +12,10 @@ use super::seal::seal_inner;
 use super::statement::{ConversationId, Inner};
 use super::{Arrival, Content, Letter, Recipient, Sender, open, seal};
 use crate::crypto::secret::Secret;
+use crate::device::ProfileWord;
 use crate::group::Word;
 use crate::identity::Identity;
+use crate::profile::{self, Profile, ProfileKey};
 
 struct Person {
     identity: Identity,
@@ -41,15 +43,16 @@ fn people() -> Option<&'static (Person, Person)> {
 }
 
 /// The first byte says what the rest is: 0 an envelope's body, 1 its inner bytes, 2 its content, 3 inner
-/// bytes that are sealed to Bob and opened by him.
+/// bytes that are sealed to Bob and opened by him, 4 a profile, sealed or not.
 pub fn envelope(data: &[u8]) -> bool {
     let Some((mode, rest)) = data.split_first() else {
         return false;
     };
-    match mode % 4 {
+    match mode % 5 {
         0 => outer(rest),
         1 => inner(rest),
         2 => content(rest),
+        4 => shown(rest),
         _ => opened(rest).unwrap_or(false),
     }
 }
@@ -100,11 +103,28 @@ fn content(bytes: &[u8]) -> bool {
         written.map_or(bytes.len() > layout::MAX_CONTENT_BYTES, |written| *written
             == bytes)
     );
-    if let Content::Control(control) = &content
-        && let Ok(Some(word)) = Word::decode(&control.body)
-    {
-        assert_eq!(word.encode(), control.body);
+    if let Content::Control(control) = &content {
+        if let Ok(Some(word)) = Word::decode(&control.body) {
+            assert_eq!(word.encode(), control.body);
+        }
+        if let Ok(Some(word)) = ProfileWord::decode(&control.body) {
+            assert_eq!(word.encode(), control.body);
+        }
     }
+    true
+}
+
+/// Nobody makes a profile that opens as Alice's, but she.
+fn shown(bytes: &[u8]) -> bool {
+    if let Some((alice, _)) = people() {
+        let key = ProfileKey::from_bytes([6; 32]);
+        let whose = (&alice.address.box_id, alice.identity.record());
+        assert!(profile::open(&key, whose, bytes).is_err());
+    }
+    let Ok(profile) = Profile::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(profile.encode().as_slice(), bytes);
     true
 }
 
@@ -220,6 +240,28 @@ mod tests {
             let name = format!("seed-group-{index}");
             seed("envelope", &name, &with(2, &bytes), envelope);
         }
+    }
+
+    #[test]
+    fn profiles_and_word_of_them_are_accepted() {
+        let picture = crate::profile::Portrait::new("image/png", b"png".to_vec()).unwrap();
+        let profile = Profile::new("Anna", "mostly harmless", Some(picture)).unwrap();
+        seed(
+            "envelope",
+            "seed-profile",
+            &with(4, &profile.encode()),
+            envelope,
+        );
+        let word = ProfileWord {
+            key: ProfileKey::from_bytes([6; 32]),
+            version: 3,
+        };
+        let content = Content::Control(Control {
+            topic: Control::PROFILE,
+            body: word.encode(),
+        });
+        let bytes = content.encode().unwrap();
+        seed("envelope", "seed-profile-word", &with(2, &bytes), envelope);
     }
 
     #[test]

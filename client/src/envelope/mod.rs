@@ -61,8 +61,8 @@ mod tests;
 
 pub use between::{Between, MAX_COPIED_BYTES, MAX_LABEL_BYTES, Named, SentCopy};
 pub use content::{
-    Content, ContentError, Control, Edit, File, Location, MessageId, PER_DEGREE, Picture, Reaction,
-    Receipt, ReceiptState, Reply, Voice,
+    Content, ContentError, Control, Edit, File, Location, MAX_RECEIPT_MESSAGES, MessageId,
+    PER_DEGREE, Picture, Reaction, Receipt, ReceiptState, Reply, Voice,
 };
 pub use error::{OpenError, SealError};
 pub use open::{Arrival, Opened, Recipient, open};

@@ -11,6 +11,11 @@
 //! | pending | box + counter -> an envelope whose fate is not known yet |
 //! | messages | envelope id + recipient -> what was received or sent |
 //! | acts | conversation + message -> what was done to that message since (device/acts.rs) |
+//! | receipts | conversation + message -> whose devices have it, and who has read it |
+//! | owed | conversation + message -> the receipt for it that is still to be sent |
+//! | receipt_choice | () -> which receipts this device sends |
+//! | profiles | box -> what it shows of itself, and the key for that |
+//! | told_profile | box -> which version of this box's profile it was told of |
 //! | written | () -> the instant that was put on a message last |
 //! | expected | box -> the chain that another device of this box holds somebody to who is not known here |
 //! | marks | () -> how far reading has come |
@@ -37,6 +42,7 @@ use crate::crypto::secret::{Secret, SecretBytes};
 use crate::envelope::{ChainPoint, ConversationId, MessageId};
 use crate::group::{GroupId, GroupName};
 use crate::linking::DeviceName;
+use crate::profile::ProfileKey;
 
 macro_rules! row {
     ($type:ty, $table:literal, $key:ty) => {
@@ -490,6 +496,74 @@ pub struct LastAct {
     /// The text or the emoji.
     pub text: SecretBytes,
 }
+
+/// How far a message has come, by the word of those who have it, and by the time of their clocks. Of one that came in: what this box
+/// has told its author, or need not tell any more.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReceiptsRow {
+    /// On whose devices it is, and since when.
+    pub delivered: BTreeMap<BoxId, Timestamp>,
+    /// Who has seen it, and when.
+    pub read: BTreeMap<BoxId, Timestamp>,
+}
+row!(ReceiptsRow, "receipts", (Conversation, MessageId));
+
+/// A receipt that is still to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwedRow {
+    /// That the message was read; otherwise that it is here.
+    pub read: bool,
+}
+row!(OwedRow, "owed", (Conversation, MessageId));
+
+/// Which receipts this device sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptChoiceRow {
+    /// That a message is here.
+    pub delivered: bool,
+    /// That it was read.
+    pub read: bool,
+}
+row!(ReceiptChoiceRow, "receipt_choice", ());
+
+impl Default for ReceiptChoiceRow {
+    fn default() -> Self {
+        Self {
+            delivered: true,
+            read: true,
+        }
+    }
+}
+
+/// What a box shows of itself, this one or another.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProfileRow {
+    /// The key that it is sealed under.
+    pub key: Option<ProfileKey>,
+    /// The version that there is word of.
+    pub told: u64,
+    /// The version that is known here; 0 for none.
+    pub version: u64,
+    /// The bytes of the profile.
+    pub profile: Option<SecretBytes>,
+    /// The same sealed, of this box's own.
+    pub sealed: Vec<u8>,
+    /// Whether the service does not show the newest, or shows what is not theirs.
+    pub is_withheld: bool,
+    /// Whether somebody has the key who must not see what comes.
+    pub must_rotate: bool,
+}
+row!(ProfileRow, "profiles", BoxId);
+
+/// Which version of this box's profile somebody was told of, under which key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldProfileRow {
+    /// The key's id.
+    pub key: [u8; 16],
+    /// The version.
+    pub version: u64,
+}
+row!(ToldProfileRow, "told_profile", BoxId);
 
 /// The instant that this device put on a message last. It names the message, with the device
 /// ([`MessageId`]): no other may have the same.

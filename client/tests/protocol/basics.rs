@@ -2,8 +2,8 @@
 
 use ed25519_dalek::Signer as _;
 use rossby_client::crypto::secret::Secret;
-use rossby_client::crypto::{kem, recovery};
 use rossby_client::crypto::token::{TOKEN_INFO, open_token};
+use rossby_client::crypto::{kem, recovery};
 use rossby_client::envelope::ConversationId;
 use rossby_client::safety_number::safety_number;
 use rossby_domain::chain::verify_signature;
@@ -140,11 +140,22 @@ pub fn statements(people: &People) -> Value {
             "signature": hex(device.signing.sign(&statement).to_bytes()),
         })
     };
+    let (version, sealed) = (7, seed("a sealed profile"));
+    let statement = statement::set_profile(&alice.box_id(), &id, version, &sealed);
+    let set_profile = json!({
+        "what": "set profile",
+        "by": "alice",
+        "version": version,
+        "sealed_profile": hex(sealed),
+        "statement": hex(&statement),
+        "signature": hex(device.signing.sign(&statement).to_bytes()),
+    });
     json!([
         register(&email, true),
         register(&phone, false),
         authorize(&email, "00012345"),
         authorize(&phone, "98765432"),
+        set_profile,
     ])
 }
 

@@ -1,9 +1,11 @@
 //! Content of every kind, and bytes that are content of none.
 
+use rossby_client::device::ProfileWord;
 use rossby_client::envelope::{
     Content, Control, Edit, File, Location, MessageId, Picture, Reaction, Receipt, ReceiptState,
     Reply, Voice,
 };
+use rossby_client::profile::ProfileKey;
 use rossby_domain::time::Timestamp;
 use rossby_domain::wire::Writer;
 use serde_json::{Value, json};
@@ -93,6 +95,10 @@ pub fn good(people: &People) -> Value {
         message: alice,
         text: "See you at nine".to_owned(),
     };
+    let profile = ProfileWord {
+        key: ProfileKey::from_bytes(seed("profile key")),
+        version: 7,
+    };
     let (topic, body) = (7, b"from one device to another".to_vec());
     let unknown = Content::Unknown {
         kind: 3,
@@ -134,6 +140,20 @@ pub fn good(people: &People) -> Value {
         (
             "a control message",
             Content::Control(Control { topic, body }),
+        ),
+        (
+            "word of a profile",
+            Content::Control(Control {
+                topic: Control::PROFILE,
+                body: profile.encode(),
+            }),
+        ),
+        (
+            "typing",
+            Content::Control(Control {
+                topic: Control::TYPING,
+                body: vec![1, 1],
+            }),
         ),
         ("a later version of a picture", unknown),
     ];

@@ -23,6 +23,7 @@ mod envelopes;
 mod hawk;
 mod letters;
 mod people;
+mod profiles;
 mod records;
 
 use std::fmt::Write as _;
@@ -105,6 +106,7 @@ async fn vectors() -> Value {
         "hawk": hawk::vectors(&people).await,
         "envelopes": envelopes::good(&people),
         "bad_envelopes": envelopes::bad(&people),
+        "profiles": profiles::vectors(&people),
     })
 }
 

@@ -28,9 +28,10 @@ mod place;
 mod recover;
 mod release_claim;
 mod remove_identifier;
+mod reset;
+mod set_profile;
 mod set_ttl;
 mod suspend;
-mod reset;
 mod update_key;
 mod verify_claim;
 
@@ -66,12 +67,13 @@ pub use place::{HISTORY_ROWS, Place};
 pub use recover::{MAX_RECOVERY_LINKS, Recover};
 pub use release_claim::ReleaseClaim;
 pub use remove_identifier::{DropIdentifier, RemoveIdentifier};
-pub use set_ttl::SetTtl;
-pub use suspend::Suspend;
 pub use reset::{
     AwaitReset, ForgetReset, LoseIdentifier, NoteReset, OpenReset, ProveReset, StartReset,
     VetoReset,
 };
+pub use set_profile::SetProfile;
+pub use set_ttl::SetTtl;
+pub use suspend::Suspend;
 pub use update_key::UpdateKey;
 pub use verify_claim::VerifyClaim;
 
@@ -110,6 +112,7 @@ impl Routed {
                 Command::Recover(recover) => KEY_RECORD + recover.links.len() * LINK,
                 Command::Place(place) => place.change.weight_bytes(),
                 Command::Admit(admit) => admit.joiner.entry.weight_bytes(),
+                Command::SetProfile(set) => set.sealed.len(),
                 Command::Accept(accept) => (accept.allow.len() + accept.disallow.len()) * BOX_ID,
                 _ => 0,
             }
@@ -199,6 +202,8 @@ pub enum Command {
     AwaitReset(AwaitReset),
     /// Takes an identifier off the list of a box that has lost it.
     LoseIdentifier(LoseIdentifier),
+    /// Replaces what a person shows of themselves.
+    SetProfile(SetProfile),
 }
 
 impl Command {
@@ -228,6 +233,7 @@ impl Command {
             Self::ForgetReset(command) => Some(command.box_id),
             Self::AwaitReset(command) => Some(command.box_id),
             Self::LoseIdentifier(command) => Some(command.box_id),
+            Self::SetProfile(command) => Some(command.device.box_id),
             Self::Adopt(_)
             | Self::OpenReset(_)
             | Self::ProveReset(_)
@@ -286,6 +292,7 @@ impl Command {
             | Self::SetTtl(_)
             | Self::Suspend(_)
             | Self::CountReport(_)
+            | Self::SetProfile(_)
             | Self::Expire(_)
             | Self::Place(_)
             | Self::IssueToken(_)
@@ -430,6 +437,8 @@ pub enum Outcome {
     ResetVetoed,
     /// The box knows what it is to know of a reset.
     ResetNoted,
+    /// The profile is the one that was given, from this or an earlier try.
+    ProfileSet,
 }
 
 /// What apply answers: what was done, or why not.

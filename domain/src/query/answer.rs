@@ -1,5 +1,7 @@
 //! Answering.
 
+use bytes::Bytes;
+
 use super::{
     Answer, BoxStateAnswer, BoxView, KeyRecordAnswer, OutboxItem, Page, PendingBox, Query,
     QueueStatus, REPORTS_COUNTED,
@@ -7,7 +9,7 @@ use super::{
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, Sequence};
-use crate::profile::DeviceState;
+use crate::profile::{DeviceState, SealedProfile};
 use crate::tables::{InboxKey, Meta, QueueState, ReadTables};
 use crate::time::Timestamp;
 
@@ -121,6 +123,11 @@ pub fn answer<T: ReadTables>(
             let own = claim.filter(|claim| claim.box_id == *box_id);
             Answer::FormerOwner(own.and_then(|own| own.contest.former))
         }
+        Query::SealedProfile {
+            box_id,
+            sender,
+            after,
+        } => Answer::SealedProfile(sealed_profile(tables, box_id, sender, *after)?),
         Query::JoinTokens => {
             let now = now.max(meta.clock);
             Answer::JoinTokens(tables.admissions()?.tokens(now))
@@ -144,6 +151,26 @@ fn key_record<T: ReadTables>(
     Ok(Some(KeyRecordAnswer {
         record,
         next_counter: row.last().next(),
+    }))
+}
+
+fn sealed_profile<T: ReadTables>(
+    tables: &T,
+    box_id: &BoxId,
+    sender: &BoxId,
+    after: u64,
+) -> Result<Option<SealedProfile>, T::Error> {
+    let profile = tables.profile(box_id)?;
+    if !profile.is_some_and(|profile| profile.receives_from(box_id, sender)) {
+        return Ok(None);
+    }
+    let shown = tables.sealed_profile(box_id)?;
+    Ok(shown.map(|shown| SealedProfile {
+        sealed: match shown.version > after {
+            true => shown.sealed,
+            false => Bytes::new(),
+        },
+        ..shown
     }))
 }
 

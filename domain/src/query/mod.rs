@@ -13,7 +13,7 @@ use crate::ids::{
     BoxId, Counter, DeviceAddress, DeviceId, Epoch, MapVersion, PartitionId, Sequence,
 };
 use crate::placement::{ClusterMap, JoinToken, MapHistoryRow};
-use crate::profile::ProfileIdentifier;
+use crate::profile::{ProfileIdentifier, SealedProfile};
 use crate::time::Timestamp;
 
 /// A question to one partition.
@@ -113,6 +113,15 @@ pub enum Query {
         /// The box that has it now.
         box_id: BoxId,
     },
+    /// What a person shows of themselves, sealed, and its version.
+    SealedProfile {
+        /// The box.
+        box_id: BoxId,
+        /// Who asks.
+        sender: BoxId,
+        /// The version that the asker has: only a later one is told.
+        after: u64,
+    },
 }
 
 impl Query {
@@ -178,6 +187,9 @@ pub enum Answer {
     Resets(Vec<(IdentifierHash, ResetNote)>),
     /// To [`Query::FormerOwner`].
     FormerOwner(Option<Former>),
+    /// To [`Query::SealedProfile`]: `None` for no such box, for one that does not take envelopes from the asker, and for one
+    /// that has none. Empty, but for its version, if the asker has it.
+    SealedProfile(Option<SealedProfile>),
 }
 
 /// A box as an operator sees it: counts, and neither whose it is nor with whom it speaks.

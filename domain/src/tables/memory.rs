@@ -11,7 +11,7 @@ use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, DeviceId, MapVersion, Sequence};
 use crate::placement::{Admissions, ClusterMap, MapHistoryRow};
-use crate::profile::{Intent, Profile};
+use crate::profile::{Intent, Profile, SealedProfile};
 use crate::report::ReportMark;
 use crate::time::Timestamp;
 
@@ -34,6 +34,7 @@ pub struct MemoryTables {
     map_changes: BTreeMap<MapVersion, MapHistoryRow>,
     admissions: Admissions,
     reports: BTreeSet<(BoxId, ReportMark)>,
+    sealed_profiles: BTreeMap<BoxId, SealedProfile>,
 }
 
 /// A rule of a table that its caller broke.
@@ -249,6 +250,10 @@ impl ReadTables for MemoryTables {
         let found = of_box.take(count(limit)).count();
         Ok(u32::try_from(found).unwrap_or(u32::MAX))
     }
+
+    fn sealed_profile(&self, box_id: &BoxId) -> Result<Option<SealedProfile>, Self::Error> {
+        Ok(self.sealed_profiles.get(box_id).cloned())
+    }
 }
 
 impl Tables for MemoryTables {
@@ -424,6 +429,15 @@ impl Tables for MemoryTables {
 
     fn add_report(&mut self, box_id: &BoxId, mark: &ReportMark) -> Result<(), Self::Error> {
         self.reports.insert((*box_id, *mark));
+        Ok(())
+    }
+
+    fn put_sealed_profile(
+        &mut self,
+        box_id: &BoxId,
+        profile: &SealedProfile,
+    ) -> Result<(), Self::Error> {
+        self.sealed_profiles.insert(*box_id, profile.clone());
         Ok(())
     }
 }

@@ -22,6 +22,7 @@
 //! | 14 | map history | version | [`MapHistoryRow`] | append, read, delete |
 //! | 15 | admissions | nothing | [`Admissions`] | read, put |
 //! | 16 | reports | box, [`ReportMark`] | nothing | read, insert, count |
+//! | 17 | sealed profiles | box | [`SealedProfile`] | read, put |
 //!
 //! Prefixes, key encodings and the versions of values are in `storage` (`store/rows.rs`); keys sort
 //! as this table writes them, numbers big-endian.
@@ -39,7 +40,7 @@ use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, DeviceId, Epoch, MapVersion, Sequence};
 use crate::limits::Limits;
 use crate::placement::{Admissions, ClusterMap, MapHistoryRow};
-use crate::profile::{Intent, Profile};
+use crate::profile::{Intent, Profile, SealedProfile};
 use crate::report::ReportMark;
 use crate::restored::Restored;
 use crate::time::Timestamp;
@@ -227,6 +228,8 @@ pub trait ReadTables {
     fn has_report(&self, box_id: &BoxId, mark: &ReportMark) -> Result<bool, Self::Error>;
     /// reports: how many a box has, up to `limit`.
     fn count_reports(&self, box_id: &BoxId, limit: u32) -> Result<u32, Self::Error>;
+    /// sealed profiles.
+    fn sealed_profile(&self, box_id: &BoxId) -> Result<Option<SealedProfile>, Self::Error>;
 }
 
 /// Changing a partition's tables.
@@ -317,4 +320,10 @@ pub trait Tables: ReadTables {
     fn put_admissions(&mut self, admissions: &Admissions) -> Result<(), Self::Error>;
     /// reports: idempotent.
     fn add_report(&mut self, box_id: &BoxId, mark: &ReportMark) -> Result<(), Self::Error>;
+    /// sealed profiles.
+    fn put_sealed_profile(
+        &mut self,
+        box_id: &BoxId,
+        profile: &SealedProfile,
+    ) -> Result<(), Self::Error>;
 }

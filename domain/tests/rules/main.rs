@@ -20,6 +20,7 @@ mod model;
 mod ownership;
 mod parsers;
 mod placement;
+mod profiles;
 mod registration;
 mod resets;
 mod restored;

@@ -4,16 +4,17 @@
 use std::cell::RefCell;
 use std::ops::Deref;
 
+use bytes::Bytes;
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::claim::{Claim, CodeBudget, PendingClaim};
-use rossby_domain::command::{Accept, DeleteBox};
+use rossby_domain::command::{Accept, DeleteBox, SetProfile};
 use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, MapVersion, Sequence};
 use rossby_domain::limits::Limits;
 use rossby_domain::placement::{Admissions, ClusterMap, MapHistoryRow};
-use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::profile::{Intent, Profile, SealedProfile};
 use rossby_domain::report::ReportMark;
 use rossby_domain::tables::{
     DueKey, InboxKey, MemoryTables, MemoryTablesError, Meta, OutboxRow, QueueState, ReadTables,
@@ -79,6 +80,7 @@ noting! {
         admissions() -> Admissions;
         has_report(box_id: &BoxId, mark: &ReportMark) -> bool;
         count_reports(box_id: &BoxId, limit: u32) -> u32;
+        sealed_profile(box_id: &BoxId) -> Option<SealedProfile>;
     }
     write {
         insert_claim(key: &InboxKey, claim: &Claim);
@@ -110,11 +112,12 @@ noting! {
         delete_map_change(version: MapVersion);
         put_admissions(admissions: &Admissions);
         add_report(box_id: &BoxId, mark: &ReportMark);
+        put_sealed_profile(box_id: &BoxId, profile: &SealedProfile);
     }
 }
 
-/// What is done with the tables for a letter from 1 to a box, and for a look at it, and what is answered.
-fn asked(world: &World, to: BoxId) -> (Vec<&'static str>, Reply, Answer) {
+/// What is done with the tables for a letter from 1 to a box, and for a look at it and at its profile, and what is answered.
+fn asked(world: &World, to: BoxId) -> (Vec<&'static str>, Reply, (Answer, Answer)) {
     let mut watched = Watched {
         tables: world.tables.clone(),
         noted: RefCell::default(),
@@ -136,6 +139,14 @@ fn asked(world: &World, to: BoxId) -> (Vec<&'static str>, Reply, Answer) {
         sender: address(1),
     };
     let answer = rossby_domain::answer(&watched, world.now, &query).unwrap();
+    watched.noted.borrow_mut().push("then");
+    let query = Query::SealedProfile {
+        box_id: to,
+        sender: address(1).box_id,
+        after: 0,
+    };
+    let profile = rossby_domain::answer(&watched, world.now, &query).unwrap();
+    let answer = (answer, profile);
     (watched.noted.into_inner(), reply, answer)
 }
 
@@ -166,10 +177,20 @@ fn who_may_not_send_costs_the_same_and_hears_the_same_as_for_a_box_that_is_not_t
     world
         .send(letter(address(1), box_id(2), 1, "before"))
         .unwrap();
+    let shows = Command::SetProfile(SetProfile {
+        device: address(2),
+        version: 1,
+        sealed: Bytes::from_static(b"sealed"),
+    });
+    world.apply(shows).unwrap();
     let nobody = asked(&world, box_id(9));
     assert_eq!(nobody.1, Err(Rejection::UnknownBox));
-    assert_eq!(nobody.2, Answer::KeyRecord(None));
-    let expected = ["meta", "profile", "put_meta", "then", "meta", "profile"];
+    assert_eq!(
+        nobody.2,
+        (Answer::KeyRecord(None), Answer::SealedProfile(None))
+    );
+    let mut expected = vec!["meta", "profile", "put_meta"];
+    expected.extend(["then", "meta", "profile"].repeat(2));
     assert_eq!(nobody.0.deref(), expected);
 
     let heard = asked(&world, box_id(2));

@@ -8,7 +8,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from rossby_client import content, envelope, hawk, hpke, identity, signing
+from rossby_client import content, envelope, hawk, hpke, identity, profile, signing
 from rossby_client.device import TOKEN_INFO
 from rossby_client.errors import Malformed, NotGenuine, Refused, Unauthentic
 from rossby_client.identity import Identifier, KeyRecord
@@ -134,6 +134,12 @@ class Vectors(unittest.TestCase):
         for vector in self.each("statements"):
             person, record = PEOPLE[vector["by"]], latest(vector["by"])
             device = person["devices"][0]
+            ids = unhex(person["box_id"]), unhex(device["device_id"])
+            if vector["what"] == "set profile":
+                sealed = unhex(vector["sealed_profile"])
+                statement = profile.set_statement(*ids, vector["version"], sealed)
+                self.check_statement(vector, device, statement)
+                continue
             kind, text = vector["identifier"]["kind"], vector["identifier"]["normalised"]
             identifier = normalised(kind, text)
             if vector["what"] == "register":
@@ -141,11 +147,26 @@ class Vectors(unittest.TestCase):
                 args = (record.hashes[0], identifier, vector["discoverable"], public)
                 statement = identity.register_statement(*args)
             else:
-                ids = unhex(person["box_id"]), unhex(device["device_id"])
                 statement = identity.authorize_statement(*ids, identifier, vector["code"])
-            self.assertEqual(statement.hex(), vector["statement"])
-            signature = signing.sign(unhex(device["signing_seed"]), statement)
-            self.assertEqual(signature.hex(), vector["signature"])
+            self.check_statement(vector, device, statement)
+
+    def check_statement(self, vector: dict[str, Any], device: dict[str, Any], statement: bytes) -> None:
+        self.assertEqual(statement.hex(), vector["statement"])
+        signature = signing.sign(unhex(device["signing_seed"]), statement)
+        self.assertEqual(signature.hex(), vector["signature"])
+
+    def test_the_profiles(self) -> None:
+        for vector in self.each("profiles"):
+            box, record = unhex(PEOPLE[vector["of"]]["box_id"]), latest(vector["of"])
+            args = unhex(vector["key"]), box, record, unhex(vector["bytes"])
+            if vector["refusal"]:
+                with self.assertRaises(Refused) as refused:
+                    profile.open_profile(*args)
+                self.assertEqual(refused.exception.code, vector["refusal"])
+                continue
+            names = ("version", "name", "about", "media_type")
+            wanted = profile.Profile(*(vector[name] for name in names), unhex(vector["picture"]))
+            self.assertEqual(profile.open_profile(*args), wanted)
 
     def test_the_tokens(self) -> None:
         for vector in self.each("tokens"):

@@ -498,6 +498,128 @@ Examples:
     },
 }
 
+/// `rossby profile`.
+#[derive(Debug, Subcommand)]
+pub enum ProfileCommand {
+    /// Shows this of you from now on to the contacts whom you write to. What is not given stays as it is.
+    Set(ProfileSetArgs),
+    /// Shows what you show, or what somebody shows who has given you the key: by writing to you.
+    Show {
+        /// Name of a contact, phone, email or box id; nobody for yourself.
+        #[arg(value_name = "WHO")]
+        who: Option<String>,
+        /// Put the picture into this new file.
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Shows nothing of you any more.
+    Clear {
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+}
+
+/// `rossby profile set`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  rossby profile set --name 'Anna B.' --about 'mostly harmless'
+  rossby profile set --picture me.jpg
+
+The service keeps it sealed, and can't read it. Contacts whom you have added get the key with the first message that you send them. Who is
+blocked or removed sees nothing that comes later. Others see it as what you say of yourself, next to the name that they gave you.")]
+pub struct ProfileSetArgs {
+    /// What to call yourself: at most 128 bytes.
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["about", "picture", "no_picture"])]
+    pub name: Option<String>,
+    /// A line about yourself: at most 512 bytes.
+    #[arg(long, value_name = "TEXT")]
+    pub about: Option<String>,
+    /// A picture of yourself: GIF, JPEG, PNG or WebP, at most 32 KiB.
+    #[arg(long, value_name = "FILE")]
+    pub picture: Option<PathBuf>,
+    /// Without a picture from now on.
+    #[arg(long, conflicts_with = "picture")]
+    pub no_picture: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `rossby typing`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It reaches those devices of theirs that listen (rossby listen) and have you as a contact, and is stored nowhere. Nobody learns whether it
+reached any.")]
+pub struct TypingArgs {
+    /// Name of a contact, phone, email or box id.
+    #[arg(value_name = "WHO")]
+    pub who: String,
+    /// You have stopped typing.
+    #[arg(long)]
+    pub stop: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `rossby messages`.
+#[derive(Debug, Subcommand)]
+pub enum MessagesCommand {
+    /// Shows all messages of this device, without asking the service.
+    List {
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Shows one message: of one that you sent, when it was delivered to whom, and read, as far as they tell.
+    Show {
+        /// The number of the message.
+        #[arg(value_name = "MESSAGE", value_parser = which)]
+        message: Which,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnOff {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+/// `rossby receipts`.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Receipts are sealed messages like any other, sent to contacts that you have added and not blocked, and in a group to the author
+alone. They say when a message came to this device, and when rossby inbox or rossby listen showed it. What was read while
+that was off is never told.")]
+pub enum ReceiptsCommand {
+    /// Shows which receipts this device sends.
+    Show {
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Tells contacts when their messages are here, or does not.
+    Delivered {
+        /// on or off.
+        #[arg(value_name = "ON|OFF")]
+        sends: OnOff,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Tells contacts when their messages were shown here, or does not.
+    Read {
+        /// on or off.
+        #[arg(value_name = "ON|OFF")]
+        sends: OnOff,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+}
+
 /// `rossby inbox`.
 #[derive(Debug, Args)]
 pub struct InboxArgs {

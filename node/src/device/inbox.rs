@@ -10,6 +10,7 @@ use serde_json::json;
 use super::args::InboxArgs;
 use super::open::open;
 use super::queue;
+use super::receipts::tell_read;
 use super::saving::save_files;
 use super::send::resend_quietly;
 use super::show::{self, Around};
@@ -82,6 +83,7 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
     if let Some(last) = messages.last() {
         device.mark_shown(last.order.saturating_add(1))?;
     }
+    tell_read(&device, &messages).await?;
     // Only now: the messages are shown, whatever became of their files.
     match (interrupted, unsaved) {
         (None, None) => Ok(()),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rossby_client::Device;
-use rossby_client::device::{Heard, Listener, Message};
+use rossby_client::device::{Heard, Listener, Message, Typing};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -40,6 +40,7 @@ pub async fn run(args: &ListenArgs) -> Result<(), Failure> {
         };
         match heard {
             Heard::Received(messages) => screen.show(messages)?,
+            Heard::Typing(typing) => screen.typing(&typing)?,
             Heard::Connected(_) => screen.connected(),
             Heard::Contested(at) => output::note(show::contested(at)),
             Heard::Disconnected { error, retry_in } => {
@@ -47,16 +48,17 @@ pub async fn run(args: &ListenArgs) -> Result<(), Failure> {
             }
         }
     }
-    say_goodbye(&mut listener).await;
+    say_goodbye(&mut listener, &device).await;
     match screen.unsaved {
         Some(failure) => Err(failure),
         None => Ok(()),
     }
 }
 
-async fn say_goodbye(listener: &mut Listener<'_>) {
-    // An error is none: what is not acknowledged now will be by the next command.
+async fn say_goodbye(listener: &mut Listener<'_>, device: &Device) {
+    // An error is none: what is not acknowledged now, or told, will be by the next command.
     let _ = timeout(FAREWELL, listener.acknowledge()).await;
+    let _ = timeout(FAREWELL, device.send_receipts()).await;
 }
 
 /// What ends a listener in good order.
@@ -132,6 +134,22 @@ impl<'a> Screen<'a> {
         self.greeted = true;
     }
 
+    /// Somebody types, or has stopped. It counts for no message.
+    fn typing(&mut self, typing: &Typing) -> Result<(), Failure> {
+        let around = Around::of(self.device, &[])?;
+        if self.args.device.json {
+            self.unread |= !output::try_line(show::typing(typing, &around).to_string())?;
+        } else {
+            let does = if typing.is_typing {
+                "is typing"
+            } else {
+                "has stopped typing"
+            };
+            output::note(format!("{} {does}", around.label_of(&typing.by)));
+        }
+        Ok(())
+    }
+
     fn disconnected(&mut self, why: &Failure, retry_in: Duration) {
         // Once for each reason: it is tried again and again.
         if self.away.as_ref() != Some(&why.message) {
@@ -183,6 +201,8 @@ impl<'a> Screen<'a> {
             if let Some(alarm) = show::alarm(message, &around) {
                 output::note(alarm);
             }
+            // The listener tells who wrote it, once nothing more comes.
+            self.device.mark_read(std::slice::from_ref(message))?;
             // One by one, so that as little as possible comes twice after a kill.
             self.device.mark_shown(message.order.saturating_add(1))?;
         }

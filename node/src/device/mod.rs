@@ -25,21 +25,27 @@ mod media;
 mod open;
 mod passphrase;
 mod person;
+mod profile;
 mod qr;
 mod queue;
+mod receipts;
 mod recovery;
 mod register;
 mod safety;
 mod saving;
 mod send;
 mod show;
+mod typing;
 mod whoami;
 
 use clap::Subcommand;
 
 pub use self::args::TtlArgs;
 use self::args::{
-    AcceptArgs, AccountCommand, AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs, DevicesCommand, EditArgs, GroupsCommand, HistoryArgs, IdentifiersCommand, InboxArgs, KeysCommand, ListenArgs, ReactArgs, RecoveryCommand, RegisterArgs, ReportArgs, SafetyCommand, SendArgs, WhoAmIArgs,
+    AcceptArgs, AccountCommand, AuthorizeArgs, BlockArgs, ContactsCommand, DeleteArgs,
+    DevicesCommand, EditArgs, GroupsCommand, HistoryArgs, IdentifiersCommand, InboxArgs,
+    KeysCommand, ListenArgs, MessagesCommand, ProfileCommand, ReactArgs, ReceiptsCommand,
+    RecoveryCommand, RegisterArgs, ReportArgs, SafetyCommand, SendArgs, TypingArgs, WhoAmIArgs,
 };
 pub use self::failure::of_call;
 pub use self::queue::ttl;
@@ -71,11 +77,22 @@ pub enum DeviceCommand {
     Inbox(InboxArgs),
     /// Shows a conversation, in the order that all devices of those in it show.
     History(HistoryArgs),
+    /// Messages that this device has, and how far they have come with their recipients: list, show.
+    #[command(subcommand)]
+    Messages(MessagesCommand),
+    /// Which receipts this device sends to contacts: show, delivered, read.
+    #[command(subcommand)]
+    Receipts(ReceiptsCommand),
     /// Safety numbers: whether nobody stands between you and somebody.
     #[command(subcommand)]
     Safety(SafetyCommand),
     /// Shows messages as they come, until Ctrl-C.
     Listen(ListenArgs),
+    /// Tells a contact who listens at this moment that you are typing.
+    Typing(TypingArgs),
+    /// What you show of yourself to your contacts, and what they show: set, show, clear.
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Says who this device is.
     Whoami(WhoAmIArgs),
     /// The devices of this box: link, approve, list, rename, revoke.
@@ -119,9 +136,13 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::Edit(args) => acting::edit(&args).await,
             DeviceCommand::Delete(args) => acting::delete(&args).await,
             DeviceCommand::Safety(command) => safety::run(&command),
+            DeviceCommand::Messages(command) => receipts::messages(&command),
+            DeviceCommand::Receipts(command) => receipts::run(&command),
             DeviceCommand::Inbox(args) => inbox::run(&args).await,
             DeviceCommand::History(args) => history::run(&args),
             DeviceCommand::Listen(args) => listen::run(&args).await,
+            DeviceCommand::Typing(args) => typing::run(&args).await,
+            DeviceCommand::Profile(command) => profile::run(&command).await,
             DeviceCommand::Devices(command) => devices::run(&command).await,
             DeviceCommand::Recovery(command) => recovery::run(&command).await,
             DeviceCommand::Account(command) => account::run(&command).await,

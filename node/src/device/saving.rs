@@ -242,6 +242,7 @@ mod tests {
             content: Some(content),
             status: Status::Received,
             acts: Default::default(),
+            receipts: Default::default(),
         }
     }
 }

@@ -224,7 +224,7 @@ fn too_large(what: &str, kind: &str) -> Failure {
 }
 
 /// A file's bytes, if they can be sent at all.
-fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let unreadable = |error: std::io::Error| {
         Failure::new(
             Exit::Failure,

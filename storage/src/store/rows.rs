@@ -22,6 +22,7 @@
 //! | 14 | map history | version u64 |
 //! | 15 | admissions | |
 //! | 16 | reports | box (16), mark (16) |
+//! | 17 | sealed profiles | box (16) |
 //!
 //! Keys are never reused for another meaning: a new table gets a new prefix.
 
@@ -77,6 +78,8 @@ pub(crate) enum Table {
     Admissions = 15,
     /// Box, report -> nothing.
     Reports = 16,
+    /// Box -> what its owner shows, sealed.
+    SealedProfiles = 17,
 }
 
 impl Table {
@@ -99,6 +102,7 @@ impl Table {
             Self::MapHistory,
             Self::Admissions,
             Self::Reports,
+            Self::SealedProfiles,
         ];
         all.into_iter().find(|table| *table as u8 == prefix)
     }
@@ -122,6 +126,7 @@ impl Table {
             Self::MapHistory => "map history",
             Self::Admissions => "admissions",
             Self::Reports => "reports",
+            Self::SealedProfiles => "sealed profiles",
         }
     }
 

@@ -11,7 +11,7 @@ use rossby_domain::envelope::Envelope;
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, MapVersion, Sequence};
 use rossby_domain::placement::{Admissions, ClusterMap, MapHistoryRow};
-use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::profile::{Intent, Profile, SealedProfile};
 use rossby_domain::report::ReportMark;
 use rossby_domain::tables::{DueKey, InboxKey, Meta, OutboxRow, QueueState, ReadTables, Tables};
 use rossby_domain::time::Timestamp;
@@ -195,6 +195,10 @@ fn map() -> Row<ClusterMap> {
 }
 fn admissions() -> Row<Admissions> {
     Row::new(Table::Admissions, rows::admissions())
+}
+fn sealed_profile(box_id: &BoxId) -> Row<SealedProfile> {
+    let key = rows::of_box(Table::SealedProfiles, box_id);
+    Row::new(Table::SealedProfiles, key)
 }
 fn map_change(version: MapVersion) -> Row<MapHistoryRow> {
     Row::new(Table::MapHistory, rows::map_change(version))
@@ -419,6 +423,10 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
         let found = self.list_raw(Table::Reports, &range, limit, |_, _| Ok(()))?;
         Ok(u32::try_from(found.len()).unwrap_or(u32::MAX))
     }
+
+    fn sealed_profile(&self, box_id: &BoxId) -> Result<Option<SealedProfile>, StoreError> {
+        self.read(sealed_profile(box_id))
+    }
 }
 
 impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
@@ -600,6 +608,15 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
         let key = rows::report(box_id, mark);
         self.layers.put(self.base, key, Bytes::new())
     }
+
+    fn put_sealed_profile(
+        &mut self,
+        box_id: &BoxId,
+        value: &SealedProfile,
+    ) -> Result<(), StoreError> {
+        self.put_lasting(sealed_profile(box_id), value)?;
+        Ok(())
+    }
 }
 
 fn stop_if(enough: bool) -> ControlFlow<()> {
@@ -680,6 +697,7 @@ pub(crate) fn check_row(key: &[u8], value: &[u8]) -> Result<Option<Table>, Store
                 None => Err(damaged_key(table)),
             };
         }
+        Table::SealedProfiles => decode_value::<SealedProfile>(value).map(drop),
     };
     decoded.map_err(|error| damaged(table, &error))?;
     Ok(Some(table))

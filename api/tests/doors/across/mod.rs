@@ -36,7 +36,10 @@ async fn three(world: &World) -> [Resident; 3] {
 
 async fn lookup(world: &World, at: u64, who: &Resident, phone: &str) -> v1::LookupKeyResponse {
     let by = Some(v1::lookup_key_request::By::Identifier(phone_of(phone)));
-    let request = v1::LookupKeyRequest { by };
+    let request = v1::LookupKeyRequest {
+        by,
+        profile_after: None,
+    };
     world
         .signed(at, who, RpcPath::LookupKey, &request)
         .await
@@ -369,7 +372,10 @@ async fn a_phone_whose_directory_is_in_another_group_is_added_and_removed_from_e
         }
     }
     let by = Some(v1::lookup_key_request::By::Identifier(phone_of(&phone)));
-    let request = v1::LookupKeyRequest { by };
+    let request = v1::LookupKeyRequest {
+        by,
+        profile_after: None,
+    };
     let gone: Result<v1::LookupKeyResponse, _> =
         world.signed(2, &anna, RpcPath::LookupKey, &request).await;
     assert_eq!(code(&gone.unwrap_err()), Code::NoUser.as_str());
@@ -389,4 +395,91 @@ async fn groups_take_over_what_the_map_gives_them_and_nothing_else() {
             );
         }
     }
+}
+
+/// The next page of a stream.
+async fn next_page(stream: &mut rossby_api::CallStream) -> v1::FetchResponse {
+    let message = timeout(STUCK, stream.next()).await.unwrap();
+    let message = v1::SubscribeResponse::decode(message.unwrap().unwrap()).unwrap();
+    v1::FetchResponse::decode(message.page).unwrap()
+}
+
+#[tokio::test]
+async fn a_signal_reaches_all_who_listen_in_another_group_and_leaves_no_trace() {
+    let world = World::new().await;
+    let [anna, bert, carl] = three(&world).await;
+    // Through a relay: the streams are at the leader all the same.
+    let mut carls = world.subscribe(4, &carl, 0).await.unwrap();
+    let mut berts = world.subscribe(2, &bert, 0).await.unwrap();
+    for stream in [&mut carls, &mut berts] {
+        assert!(next_page(stream).await.signals.is_empty());
+    }
+    let signal = |to: &Resident, body: &'static [u8]| v1::NotifyRequest {
+        recipient_box_id: to.address.box_id.as_bytes().to_vec().into(),
+        body: body.into(),
+    };
+    let written = || {
+        let groups = [(1, ONE), (2, TWO), (3, THREE)].into_iter();
+        let status = groups.map(|(node, group)| world.replica(node, group).status());
+        status
+            .filter_map(|status| status.last_log_index)
+            .sum::<u64>()
+    };
+    let before = written();
+    for _ in 0..4 {
+        let both = [
+            (&carl, &mut carls, &b"for carl"[..]),
+            (&bert, &mut berts, b"for bert"),
+        ];
+        for (to, stream, body) in both {
+            let _: v1::NotifyResponse = world
+                .signed(1, &anna, RpcPath::Notify, &signal(to, body))
+                .await
+                .unwrap();
+            let page = next_page(stream).await;
+            assert!(page.envelopes.is_empty());
+            let [signal] = &page.signals[..] else {
+                panic!("{page:?}")
+            };
+            assert_eq!(&signal.body[..], body);
+            let sender = (&signal.sender_box_id[..], &signal.sender_device_id[..]);
+            let by = anna.address;
+            assert_eq!(
+                sender,
+                (&by.box_id.as_bytes()[..], &by.device.as_bytes()[..])
+            );
+        }
+    }
+    // Of eight signals none is in a log: that the couriers are done with three codes may be.
+    assert!(written() - before <= 3);
+
+    // Who is blocked is told the same, and is not heard.
+    let block = v1::BlockRequest {
+        box_id: anna.address.box_id.as_bytes().to_vec().into(),
+        blocked: true,
+    };
+    let _: v1::BlockResponse = world
+        .signed(2, &bert, RpcPath::Block, &block)
+        .await
+        .unwrap();
+    let _: v1::NotifyResponse = world
+        .signed(1, &anna, RpcPath::Notify, &signal(&bert, b"blocked"))
+        .await
+        .unwrap();
+    let _: v1::NotifyResponse = world
+        .signed(3, &carl, RpcPath::Notify, &signal(&bert, b"heard"))
+        .await
+        .unwrap();
+    let heard = next_page(&mut berts).await.signals;
+    let bodies: Vec<_> = heard.iter().map(|signal| &signal.body[..]).collect();
+    assert_eq!(bodies, [b"heard"]);
+    assert!(world.fetch(4, &bert, 0).await.is_empty());
+    let large = vec![0; 16 * 1024 + 1];
+    let large = v1::NotifyRequest {
+        body: large.into(),
+        ..signal(&bert, b"")
+    };
+    let refused: Result<v1::NotifyResponse, _> =
+        world.signed(1, &anna, RpcPath::Notify, &large).await;
+    assert_eq!(code(&refused.unwrap_err()), "ENVELOPE_TOO_LARGE");
 }

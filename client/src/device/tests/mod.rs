@@ -9,7 +9,9 @@ mod identifiers;
 mod linking;
 mod listening;
 mod office;
+mod profiles;
 mod queue;
+mod receipts;
 mod receiving;
 mod recovering;
 mod registration;
@@ -18,6 +20,7 @@ mod rotating;
 mod safety;
 mod sending;
 mod siblings;
+mod signals;
 mod withdrawing;
 
 use std::path::Path;

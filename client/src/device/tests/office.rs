@@ -15,6 +15,7 @@ use rossby_domain::chain::KeyRecord;
 use rossby_domain::command::{self, Command, EnvelopeDigest, Outcome, Routed};
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Epoch, PartitionId, Sequence};
 use rossby_domain::limits::Limits;
+use rossby_domain::profile::SealedProfile;
 use rossby_domain::query::{Answer, Query};
 use rossby_domain::tables::{ReadTables as _, Tables as _};
 use rossby_domain::time::Timestamp;
@@ -56,6 +57,8 @@ struct State {
     page: u32,
     /// What a lookup says of the caller's next counter instead of the truth.
     next_counter: Option<u64>,
+    /// What every lookup shows as a profile instead of the truth.
+    profile_shown: Option<SealedProfile>,
     /// What a fetch says of the sender's device from this sequence on, instead of the truth.
     garbled_from: Option<Sequence>,
     streams: streams::Streams,
@@ -103,6 +106,7 @@ impl Office {
             shown: BTreeMap::new(),
             page: 256,
             next_counter: None,
+            profile_shown: None,
             garbled_from: None,
             streams: streams::Streams::default(),
         };
@@ -181,6 +185,17 @@ impl Office {
     /// Shows this record to whoever looks the box up from now on.
     pub fn show(&self, box_id: BoxId, record: KeyRecord) {
         self.state.lock().shown.insert(box_id, record);
+    }
+
+    /// Shows this as everybody's profile from now on; `None` for the truth.
+    pub fn show_profile(&self, profile: Option<SealedProfile>) {
+        self.state.lock().profile_shown = profile;
+    }
+
+    /// The profile of a box, as it is kept.
+    pub fn profile(&self, box_id: &BoxId) -> SealedProfile {
+        let tables = &self.state.lock().tables;
+        tables.sealed_profile(box_id).unwrap().unwrap()
     }
 
     /// Claims this to be the next free counter, whatever the truth; `None` for the truth.

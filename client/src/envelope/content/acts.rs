@@ -170,6 +170,13 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// Whether these are the bytes of content that is a receipt.
+    #[must_use]
+    pub fn is(content: &[u8]) -> bool {
+        let head = Writer::default().u16(super::RECEIPT.0).u8(super::RECEIPT.1);
+        content.starts_with(&head.finish())
+    }
+
     /// A receipt for messages, given in any order.
     ///
     /// # Errors

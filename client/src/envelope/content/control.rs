@@ -19,12 +19,22 @@ pub struct Control {
 impl Control {
     /// The topic of groups: their pages ([`crate::group::Word`]).
     pub const GROUPS: u16 = 1;
+    /// The topic of what a box shows of itself ([`crate::device::ProfileWord`]).
+    pub const PROFILE: u16 = 2;
+    /// The topic of typing. In signals only: in an envelope it says nothing.
+    pub const TYPING: u16 = 3;
 
     /// Whether these are the bytes of content that is about groups.
     #[must_use]
     pub fn is_about_groups(content: &[u8]) -> bool {
+        Self::is_about(content, Self::GROUPS)
+    }
+
+    /// Whether these are the bytes of content that is of this topic.
+    #[must_use]
+    pub fn is_about(content: &[u8], topic: u16) -> bool {
         let head = Writer::default().u16(super::CONTROL.0).u8(super::CONTROL.1);
-        content.starts_with(&head.u16(Self::GROUPS).finish())
+        content.starts_with(&head.u16(topic).finish())
     }
 
     pub(super) fn write(&self, writer: Writer) -> Writer {

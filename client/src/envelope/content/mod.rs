@@ -30,7 +30,7 @@ use rossby_domain::ids::BoxId;
 use rossby_domain::wire::{Reader, WireError, Writer};
 use zeroize::Zeroizing;
 
-pub use self::acts::{Edit, Reaction, Receipt, ReceiptState, Reply};
+pub use self::acts::{Edit, MAX_RECEIPT_MESSAGES, Reaction, Receipt, ReceiptState, Reply};
 pub use self::control::Control;
 pub use self::error::ContentError;
 pub use self::file::File;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rossby_client::Device;
 use rossby_client::conversation::Conversation;
-use rossby_client::device::{Contact, GroupInfo, Message};
+use rossby_client::device::{Claimed, Contact, GroupInfo, Message};
 use rossby_client::envelope::{Content, MessageId};
 use rossby_client::group::{GroupId, GroupName};
 use rossby_domain::ids::BoxId;
@@ -22,6 +22,8 @@ pub struct Around {
     /// This device's own box.
     own: Option<BoxId>,
     groups: Vec<GroupInfo>,
+    /// What people call themselves who have said so.
+    claimed: BTreeMap<BoxId, String>,
     /// Messages by their conversation and id. Without an own number if they are not here.
     named: BTreeMap<(Conversation, MessageId), (u64, String)>,
 }
@@ -40,6 +42,7 @@ impl Around {
             contacts: device.contacts()?,
             own: device.who_am_i()?.box_id,
             groups: device.groups()?,
+            claimed: device.profiles()?.into_iter().filter_map(name_in).collect(),
             named: BTreeMap::new(),
         };
         // Reading all of them is for nothing most of the time.
@@ -56,7 +59,16 @@ impl Around {
             return "you".to_owned();
         }
         let known = self.contact(box_id).map(Contact::label);
-        safe(&known.unwrap_or_else(|| box_id.to_string()))
+        let known = known.unwrap_or_else(|| box_id.to_string());
+        match self.claimed_name(box_id).filter(|name| *name != known) {
+            Some(name) => format!("{} (says: {})", safe(&known), safe(name)),
+            None => safe(&known),
+        }
+    }
+
+    /// What somebody calls themselves.
+    pub fn claimed_name(&self, box_id: &BoxId) -> Option<&str> {
+        self.claimed.get(box_id).map(String::as_str)
     }
 
     /// A group that is known.
@@ -92,6 +104,11 @@ impl Around {
             None => "a message that is not here".to_owned(),
         }
     }
+}
+
+fn name_in((box_id, claimed): (BoxId, Claimed)) -> Option<(BoxId, String)> {
+    let name = claimed.profile.name().to_owned();
+    (!name.is_empty()).then_some((box_id, name))
 }
 
 fn named(message: &Message) -> Option<((Conversation, MessageId), (u64, String))> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rossby_client::device::{Direction, GroupInfo, Message, Status};
+use rossby_client::device::{Claimed, Direction, GroupInfo, Message, Status, Typing};
 use rossby_client::envelope::{Content, MessageId, PER_DEGREE, ReceiptState};
 use rossby_client::group::{GroupId, GroupName};
 use rossby_client::store::Outcome;
@@ -36,8 +36,10 @@ pub fn message(message: &Message, around: &Around, saved: Option<&PathBuf>) -> V
         },
         "box": peer.map(|peer| peer.to_string()),
         "name": peer.and_then(|peer| name_of(&peer)),
+        "claimed_name": peer.and_then(|peer| around.claimed_name(&peer).map(str::to_owned)),
         "group": message.group.map(|id| group_of(message, &id, around)),
         "outcomes": outcomes(message),
+        "receipts": receipts(message, around),
         "sender_device": message.sender.device.to_string(),
         "counter": message.counter,
         "sequence": message.sequence.map(|sequence| sequence.0),
@@ -83,6 +85,45 @@ fn outcomes(message: &Message) -> Value {
         value
     });
     outcomes.collect()
+}
+
+/// How far a message has come with each recipient who tells.
+fn receipts(message: &Message, around: &Around) -> Value {
+    let receipts = message.receipts.iter().map(|(who, progress)| {
+        json!({
+            "box": who.to_string(),
+            "name": around.contact(who).and_then(|known| known.name.clone()),
+            "state": if progress.read.is_some() { "read" } else { "delivered" },
+            "delivered_at_ms": progress.delivered.map(|at| at.as_millis()),
+            "read_at_ms": progress.read.map(|at| at.as_millis()),
+        })
+    });
+    receipts.collect()
+}
+
+/// What somebody shows of themselves as JSON; the picture in base64.
+pub fn claimed(claimed: &Claimed) -> Value {
+    let profile = &claimed.profile;
+    json!({
+        "name": profile.name(),
+        "about": profile.about(),
+        "picture": profile.picture().map(|picture| json!({
+            "media_type": picture.media_type(),
+            "bytes": picture.bytes().len(),
+            "base64": STANDARD.encode(picture.bytes()),
+        })),
+        "version": claimed.version,
+        "withheld": claimed.is_withheld,
+    })
+}
+
+/// That somebody types, or has stopped, as JSON.
+pub fn typing(typing: &Typing, around: &Around) -> Value {
+    json!({
+        "typing": typing.is_typing,
+        "box": typing.by.to_string(),
+        "name": around.contact(&typing.by).and_then(|known| known.name.clone()),
+    })
 }
 
 /// A group as JSON.

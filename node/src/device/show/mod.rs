@@ -16,8 +16,8 @@ use rossby_domain::time::Timestamp;
 use serde_json::{Value, json};
 
 pub use self::around::Around;
-pub use self::data::{group, message};
-pub use self::words::{group_line, message_line};
+pub use self::data::{claimed, group, message, typing};
+pub use self::words::{group_line, message_line, progress_lines};
 use crate::output::{hex, utc};
 
 /// What the owner of a box must be told loudly whose phone or email is to go to another.

@@ -33,7 +33,7 @@ pub fn message_line(message: &Message, around: &Around, saved: Option<&PathBuf>)
         Status::Withdrawn => " [withdrawn]".to_owned(),
     };
     let fate = fate + &outcomes(message, around);
-    let reactions = reactions(message, around);
+    let reactions = reactions(message, around) + &receipts(message, around);
     let (at, number) = (utc(message.at.as_millis()), message.order);
     format!("{at}  #{number}  {who}: {what}{edited}{fate}{reactions}")
 }
@@ -72,6 +72,45 @@ fn outcomes(message: &Message, around: &Around) -> String {
         }
     });
     words.collect()
+}
+
+/// How far a message has come with its recipients, by their word and their clocks.
+fn receipts(message: &Message, around: &Around) -> String {
+    let receipts = message.receipts.iter().map(|(who, progress)| {
+        let (word, at) = match (progress.read, progress.delivered) {
+            (Some(at), _) => ("read", Some(at)),
+            (None, at) => ("delivered", at),
+        };
+        let at = at.map(|at| utc(at.as_millis())).unwrap_or_default();
+        match message.group {
+            Some(_) if word == "read" => format!(" [read by {} {at}]", around.label_of(who)),
+            Some(_) => format!(" [delivered to {} {at}]", around.label_of(who)),
+            None => format!(" [{word} {at}]"),
+        }
+    });
+    receipts.collect()
+}
+
+/// Each step of a message that was sent, a line for each.
+pub fn progress_lines(message: &Message, around: &Around) -> Vec<String> {
+    if message.direction == Direction::In {
+        return Vec::new();
+    }
+    let at = |what: &str, at: u64| format!("  {what} {}", utc(at));
+    let mut lines = vec![at("written", message.at.as_millis())];
+    for (who, progress) in &message.receipts {
+        let label = around.label_of(who);
+        if let Some(delivered) = progress.delivered {
+            lines.push(at(&format!("delivered to {label}"), delivered.as_millis()));
+        }
+        if let Some(read) = progress.read {
+            lines.push(at(&format!("read by {label}"), read.as_millis()));
+        }
+    }
+    if message.receipts.is_empty() && message.status == Status::Sent {
+        lines.push("  sent; nobody has told more of it".to_owned());
+    }
+    lines
 }
 
 /// A group for a terminal: its name, how its id begins, its members.
@@ -222,6 +261,7 @@ mod tests {
             content: Some(content),
             status: Status::Received,
             acts: Acts::default(),
+            receipts: std::collections::BTreeMap::new(),
         }
     }
 

@@ -11,6 +11,7 @@ mod recovery;
 mod registration;
 mod resetting;
 mod safety;
+mod talk;
 mod trouble;
 mod words;
 

@@ -16,7 +16,7 @@ use rossby_domain::ids::{
 use rossby_domain::placement::{
     Admissions, ClusterMap, MapHistoryRow, TokenDigest, TokenRegion, TokenWanted,
 };
-use rossby_domain::profile::{Intent, Profile};
+use rossby_domain::profile::{Intent, Profile, SealedProfile};
 use rossby_domain::report::ReportMark;
 use rossby_domain::tables::{
     DueKey, InboxKey, MemoryTables, Meta, OutboxRow, QueueState, ReadTables, Tables,
@@ -106,6 +106,7 @@ enum Step {
     DropMapChange(u8),
     Admissions(u8),
     Report(u8, u8),
+    SealedProfile(u8, u8),
     Freeze,
     Settle,
     Thaw,
@@ -140,7 +141,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => pair.prop_map(|(a, b)| Step::DropDue(a, b)),
         1 => one.clone().prop_map(|(_, v)| Step::Meta(v)),
         1 => one.clone().prop_map(|(_, v)| Step::Map(v)),
-        2 => one.prop_map(|(a, v)| Step::MapChange(a, v)),
+        2 => one.clone().prop_map(|(a, v)| Step::MapChange(a, v)),
+        1 => one.prop_map(|(a, v)| Step::SealedProfile(a, v)),
         1 => key.prop_map(Step::DropMapChange),
         1 => any::<u8>().prop_map(Step::Admissions),
         2 => (0..KINDS, 0..3_u8).prop_map(|(a, v)| Step::Report(a, v)),
@@ -213,6 +215,11 @@ fn run<T: Tables<Error: std::fmt::Debug>>(tables: &mut T, sequences: &[u64], ste
         Step::DropMapChange(a) => tables.delete_map_change(map_change(a, 0).version),
         Step::Admissions(v) => tables.put_admissions(&admissions(v)),
         Step::Report(a, v) => tables.add_report(&box_id(a), &ReportMark([v; 16])),
+        Step::SealedProfile(a, v) => {
+            let sealed = Bytes::from(vec![v; usize::from(v)]);
+            let version = v.into();
+            tables.put_sealed_profile(&box_id(a), &SealedProfile { version, sealed })
+        }
         Step::Freeze | Step::Settle | Step::Thaw => Ok(()),
     };
     done.unwrap();
@@ -369,6 +376,9 @@ fn shown<T: ReadTables<Error: std::fmt::Debug>>(tables: &T) -> Vec<String> {
     all.push(format!("{:?}", tables.meta().unwrap()));
     all.push(format!("{:?}", tables.cluster_map().unwrap()));
     all.push(format!("{:?}", tables.admissions().unwrap()));
+    for a in 0..KINDS {
+        all.push(format!("{:?}", tables.sealed_profile(&box_id(a)).unwrap()));
+    }
     for (after, limit) in [(0, 0), (0, 2), (0, 100), (1, 100), (u64::MAX, 100)] {
         let rows = tables.map_changes(MapVersion(after), limit);
         all.push(format!("{:?}", rows.unwrap()));

@@ -144,6 +144,32 @@ impl Office {
         .encode_to_vec())
     }
 
+    fn set_profile(
+        &self,
+        caller: DeviceAddress,
+        request: v1::SetProfileRequest,
+    ) -> Result<Vec<u8>, WireError> {
+        let (version, sealed) = (request.version, request.sealed_profile);
+        let (box_id, device) = (caller.box_id, caller.device);
+        let signed = rossby_domain::statement::set_profile(&box_id, &device, version, &sealed);
+        self.assert_signed(caller, &signed, &request.signature);
+        let set = command::SetProfile {
+            device: caller,
+            version,
+            sealed,
+        };
+        match self.apply(Command::SetProfile(set)) {
+            Ok(_) => Ok(v1::SetProfileResponse {}.encode_to_vec()),
+            Err(Rejection::ProfileVersionUsed { current }) => {
+                let mut refusal = refusal("PROFILE_VERSION_USED", Retry::Changed);
+                let figure = ("current_version".to_owned(), current.to_string());
+                refusal.figures = [figure].into();
+                Err(WireError::Refused(Box::new(refusal)))
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
     fn remove_identifier(
         &self,
         caller: DeviceAddress,
@@ -568,10 +594,25 @@ impl Office {
             .cloned()
             .unwrap_or(found.record);
         let claimed = self.state.lock().next_counter;
+        let profile = request.profile_after.and_then(|after| {
+            let sender = caller.box_id;
+            let query = Query::SealedProfile {
+                box_id,
+                sender,
+                after,
+            };
+            match self.ask(&query) {
+                Answer::SealedProfile(found) => found,
+                other => panic!("{other:?}"),
+            }
+        });
+        let profile = self.state.lock().profile_shown.clone().or(profile);
         let response = v1::LookupKeyResponse {
             box_id: Bytes::copy_from_slice(box_id.as_bytes()),
             key_record: record.encode().into(),
             next_counter: claimed.unwrap_or(found.next_counter.0),
+            profile_version: profile.as_ref().map_or(0, |shown| shown.version),
+            sealed_profile: profile.map(|shown| shown.sealed).unwrap_or_default(),
         };
         Ok(response.encode_to_vec())
     }
@@ -682,6 +723,7 @@ impl Office {
         let envelopes = envelopes.collect();
         v1::FetchResponse {
             envelopes,
+            signals: Vec::new(),
             more: page.more,
             status: Some(status),
         }
@@ -724,6 +766,11 @@ impl Office {
                 let request = v1::RemoveIdentifierRequest::decode(message).unwrap();
                 self.remove_identifier(caller()?, request)?
             }
+            "SetProfile" => {
+                let request = v1::SetProfileRequest::decode(message).unwrap();
+                self.set_profile(caller()?, request)?
+            }
+            "Notify" => self.notify(caller()?, v1::NotifyRequest::decode(message).unwrap()),
             "ListIdentifiers" => self.list_identifiers(caller()?),
             "KeepIdentifier" => {
                 let request = v1::KeepIdentifierRequest::decode(message).unwrap();

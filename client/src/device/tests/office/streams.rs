@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message as _;
-use rossby_domain::ids::DeviceAddress;
+use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_proto::v1;
 use tokio::sync::watch;
 use tokio::task::yield_now;
@@ -38,6 +38,8 @@ pub enum Cut {
 pub struct Streams {
     opened: u64,
     newest: BTreeMap<DeviceAddress, u64>,
+    /// What was sent to boxes without being stored.
+    signals: Vec<(BoxId, v1::Signal)>,
     /// All streams up to this one have ended so.
     cut: Option<(u64, Cut)>,
 }
@@ -66,10 +68,42 @@ pub struct OfficeStream {
     number: u64,
     after: u64,
     messages: u64,
+    /// How many of the signals it has seen.
+    signals: usize,
     sign_of_life_at: Instant,
 }
 
 impl Office {
+    /// Gives a signal to the streams that are open.
+    pub(super) fn notify(&self, caller: DeviceAddress, request: v1::NotifyRequest) -> Vec<u8> {
+        let box_id = BoxId::from_bytes(request.recipient_box_id[..].try_into().unwrap()).unwrap();
+        self.signal(
+            box_id,
+            v1::Signal {
+                sender_box_id: Bytes::copy_from_slice(caller.box_id.as_bytes()),
+                sender_device_id: Bytes::copy_from_slice(caller.device.as_bytes()),
+                body: request.body,
+            },
+        );
+        v1::NotifyResponse {}.encode_to_vec()
+    }
+
+    /// The same, whoever sent it, and when.
+    pub fn signal(&self, to: BoxId, signal: v1::Signal) {
+        self.state.lock().streams.signals.push((to, signal));
+        self.changes.send_replace(());
+    }
+
+    /// All signals that were ever sent.
+    pub fn signals(&self) -> Vec<v1::Signal> {
+        let streams = &self.state.lock().streams;
+        streams
+            .signals
+            .iter()
+            .map(|(_, signal)| signal.clone())
+            .collect()
+    }
+
     /// Every stream that is open ends so.
     pub fn cut(&self, cut: Cut) {
         let streams = &mut self.state.lock().streams;
@@ -88,6 +122,7 @@ impl Office {
         let streams = &mut self.state.lock().streams;
         streams.opened += 1;
         let number = streams.opened;
+        let signals = streams.signals.len();
         streams.newest.insert(device, number);
         self.changes.send_replace(());
         OfficeStream {
@@ -98,6 +133,7 @@ impl Office {
             number,
             after: request.after,
             messages: 0,
+            signals,
             sign_of_life_at: Instant::now(),
         }
     }
@@ -109,13 +145,26 @@ impl OfficeStream {
             after: self.after,
             max_envelopes: 0,
         };
-        let page = Bytes::from(self.office.upgrade().unwrap().fetch(self.device, &request));
-        let envelopes = v1::FetchResponse::decode(page.clone()).unwrap().envelopes;
-        if envelopes.is_empty() && Instant::now() < self.sign_of_life_at {
+        let office = self.office.upgrade().unwrap();
+        let page = Bytes::from(office.fetch(self.device, &request));
+        let mut page = v1::FetchResponse::decode(page).unwrap();
+        {
+            let streams = &office.state.lock().streams;
+            let new = streams.signals.iter().skip(self.signals);
+            let own = new.filter(|(to, _)| *to == self.device.box_id);
+            page.signals = own.map(|(_, signal)| signal.clone()).collect();
+            self.signals = streams.signals.len();
+        }
+        let is_empty = page.envelopes.is_empty() && page.signals.is_empty();
+        if is_empty && Instant::now() < self.sign_of_life_at {
             return None;
         }
-        self.after = envelopes.last().map_or(self.after, |last| last.sequence);
+        self.after = page
+            .envelopes
+            .last()
+            .map_or(self.after, |last| last.sequence);
         self.sign_of_life_at = Instant::now() + KEEPALIVE;
+        let page = Bytes::from(page.encode_to_vec());
         let path = "/rossby.v1.Mailbox/Subscribe";
         let vouched = self.caller.vouch(path, &page, Some(self.messages));
         self.messages += 1;

@@ -1,0 +1,252 @@
+//! Signals: what is for who listens at this moment, and is never stored. That somebody is typing, for example.
+//!
+//! ```text
+//!   rpc::notify ──► answered at once, whatever comes of it
+//!        └──► a task, if there is room for one ──► Router: the leader of the recipient's group
+//!                                                     └──► Signals::deliver ──► the open subscriptions of the box
+//! ```
+//!
+//! Invariants. A signal touches neither log nor tables. Whoever sends one learns nothing: not whether anybody listens, nor whether
+//! the box is there, or hears them. It is the first thing that is dropped: where there is no room, where mail waits, and where the
+//! recipient's group has too much to do.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rossby_domain::ids::{BoxId, DeviceAddress};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+
+/// The most bytes of a signal: a short content, sealed to all devices of a box.
+pub(crate) const MAX_BYTES: usize = 16 * 1024;
+/// Signals that a subscription has not sent yet. Those behind are dropped.
+const WAITING: usize = 4;
+/// Signals of this node's callers that are on their way to other groups at a time.
+const ON_THEIR_WAY: usize = 64;
+/// How many signals a device may send within [`SPAN`].
+const PER_SPAN: u32 = 10;
+/// See [`PER_SPAN`].
+const SPAN: Duration = Duration::from_secs(10);
+/// Devices whose signals are counted at a time.
+const COUNTED: usize = 20_000;
+
+/// A signal on its way to a box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Signal {
+    /// The box.
+    pub recipient: BoxId,
+    /// The device that sends it.
+    pub sender: DeviceAddress,
+    /// What it says, sealed.
+    pub body: Bytes,
+}
+
+/// Who listens on this node, and how many signals are on their way. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Signals(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    listening: Mutex<Listening>,
+    room: Arc<Semaphore>,
+    counts: Mutex<HashMap<DeviceAddress, Count>>,
+}
+
+#[derive(Debug, Default)]
+struct Listening {
+    last_serial: u64,
+    by_box: HashMap<BoxId, Vec<(u64, mpsc::Sender<Signal>)>>,
+}
+
+/// Signals of a device since an instant.
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    since: Instant,
+    signals: u32,
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            listening: Mutex::default(),
+            room: Arc::new(Semaphore::new(ON_THEIR_WAY)),
+            counts: Mutex::default(),
+        }))
+    }
+}
+
+impl Signals {
+    /// Hears the signals for a box from now on.
+    pub(crate) fn listen(&self, box_id: BoxId) -> Hearing {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let mut listening = self.0.listening.lock();
+        listening.last_serial += 1;
+        let serial = listening.last_serial;
+        let of_box = listening.by_box.entry(box_id).or_default();
+        of_box.push((serial, sender));
+        Hearing {
+            signals: self.clone(),
+            box_id,
+            serial,
+            receiver,
+        }
+    }
+
+    /// Gives a signal to whoever listens here, as far as they have room.
+    pub(crate) fn deliver(&self, signal: &Signal) {
+        let listening = self.0.listening.lock();
+        for (_, sender) in listening
+            .by_box
+            .get(&signal.recipient)
+            .into_iter()
+            .flatten()
+        {
+            // One that is behind with its mail can do without.
+            let _ = sender.try_send(signal.clone());
+        }
+    }
+
+    /// Room for a signal of a device on its way, if there is any, and the device has not sent too many.
+    pub(crate) fn admit(&self, device: DeviceAddress) -> Option<OwnedSemaphorePermit> {
+        let now = Instant::now();
+        {
+            let mut counts = self.0.counts.lock();
+            if counts.len() >= COUNTED && !counts.contains_key(&device) {
+                counts.retain(|_, count| now < count.since + SPAN);
+                if counts.len() >= COUNTED {
+                    return None;
+                }
+            }
+            let fresh = Count {
+                since: now,
+                signals: 0,
+            };
+            let count = counts.entry(device).or_insert(fresh);
+            if now >= count.since + SPAN {
+                *count = fresh;
+            }
+            if count.signals >= PER_SPAN {
+                return None;
+            }
+            count.signals += 1;
+        }
+        Arc::clone(&self.0.room).try_acquire_owned().ok()
+    }
+}
+
+/// The signals for a box, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Hearing {
+    signals: Signals,
+    box_id: BoxId,
+    serial: u64,
+    receiver: mpsc::Receiver<Signal>,
+}
+
+impl Hearing {
+    /// Waits for a signal. Nothing is lost if it is dropped before it returns.
+    pub(crate) async fn next(&mut self) -> Signal {
+        match self.receiver.recv().await {
+            Some(signal) => signal,
+            // Its sender is dropped with this, and not before.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The signals that wait.
+    pub(crate) fn waiting(&mut self) -> Vec<Signal> {
+        std::iter::from_fn(|| self.receiver.try_recv().ok()).collect()
+    }
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        let mut listening = self.signals.0.listening.lock();
+        if let Some(of_box) = listening.by_box.get_mut(&self.box_id) {
+            of_box.retain(|(serial, _)| *serial != self.serial);
+            if of_box.is_empty() {
+                listening.by_box.remove(&self.box_id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rossby_domain::ids::{DeviceId, PartitionId};
+
+    use super::*;
+
+    fn device(number: u8) -> DeviceAddress {
+        DeviceAddress {
+            box_id: BoxId::derive(PartitionId::new(0).unwrap(), &[number; 32]),
+            device: DeviceId::from_bytes([number; 16]),
+        }
+    }
+
+    fn signal(to: u8, body: u8) -> Signal {
+        Signal {
+            recipient: device(to).box_id,
+            sender: device(9),
+            body: Bytes::copy_from_slice(&[body]),
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_listen_to_a_box_hear_it_and_nobody_else_does() {
+        let signals = Signals::default();
+        let [mut one, mut other] = [1, 1].map(|number| signals.listen(device(number).box_id));
+        let mut stranger = signals.listen(device(2).box_id);
+        signals.deliver(&signal(1, 7));
+        assert_eq!(one.next().await, signal(1, 7));
+        assert_eq!(other.waiting(), [signal(1, 7)]);
+        assert!(stranger.waiting().is_empty());
+        drop(one);
+        signals.deliver(&signal(1, 8));
+        assert_eq!(other.next().await, signal(1, 8));
+        drop((other, stranger));
+        assert!(signals.0.listening.lock().by_box.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_does_not_keep_up_misses_some_and_holds_up_nobody() {
+        let signals = Signals::default();
+        let mut hearing = signals.listen(device(1).box_id);
+        (0..100).for_each(|body| signals.deliver(&signal(1, body)));
+        let heard = hearing.waiting();
+        let first: Vec<_> = (0..WAITING as u8).map(|body| signal(1, body)).collect();
+        assert_eq!(heard, first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_may_send_so_many_and_a_node_has_so_many_on_their_way() {
+        let signals = Signals::default();
+        let admitted = |number| {
+            (0..50)
+                .filter_map(move |_| Some(number))
+                .collect::<Vec<u8>>()
+        };
+        let count = |number| {
+            let permits: Vec<_> = admitted(number)
+                .into_iter()
+                .filter_map(|number| signals.admit(device(number)))
+                .collect();
+            permits.len()
+        };
+        assert_eq!(count(1), PER_SPAN as usize);
+        assert_eq!(count(1), 0);
+        assert_eq!(count(2), PER_SPAN as usize, "another device has its own");
+        tokio::time::advance(SPAN).await;
+        assert_eq!(count(1), PER_SPAN as usize);
+        let held: Vec<_> = (10..200)
+            .filter_map(|number| signals.admit(device(number)))
+            .collect();
+        assert_eq!(held.len(), ON_THEIR_WAY);
+        drop(held);
+        assert!(signals.admit(device(250)).is_some());
+    }
+}
