@@ -132,6 +132,7 @@ pub fn queue_status(status: &QueueStatus) -> v1::QueueStatus {
         ttl_ms: status.ttl_ms,
         suspended: status.suspended,
         reset_at_ms: status.reset_at.map(|at| at.as_millis()),
+        ttl_number: status.ttl_number,
     }
 }
 

@@ -127,10 +127,10 @@ codes! {
         "too many wrong verification codes; register again for another";
     WrongCode, "WRONG_CODE", PermissionDenied, Changed,
         "wrong verification code";
-    ResetWaits, "RESET_WAITS", FailedPrecondition, Same,
-        "the identifier is proven, and comes to this box once the delay is over";
-    ResetUnderWay, "RESET_UNDER_WAY", FailedPrecondition, Same,
-        "somebody else has proven this identifier, and waits for it";
+    ResetWaits, "RESET_WAITS", FailedPrecondition, Changed,
+        "the identifier is proven; once the delay is over, another code brings it to this box";
+    OwnerNotTold, "OWNER_NOT_TOLD", FailedPrecondition, Changed,
+        "the box that has this identifier can not be told now; register again for another code";
     ResetVetoed, "RESET_VETOED", PermissionDenied, Changed,
         "a device of the box that has this identifier keeps it";
 
@@ -161,6 +161,8 @@ codes! {
         "the box has too many identifiers; remove one first";
     LastIdentifier, "LAST_IDENTIFIER", FailedPrecondition, No,
         "a box keeps one verified identifier; add another first";
+    TtlNumberUsed, "TTL_NUMBER_USED", Aborted, Changed,
+        "how long mail may wait was set meanwhile, or this statement was used before";
     IdentifierChanged, "IDENTIFIER_CHANGED", Aborted, Changed,
         "the identifier was verified or added again meanwhile; look at the list again";
 
@@ -198,7 +200,7 @@ codes! {
 
     // What a person shows of themselves.
     ProfileVersionUsed, "PROFILE_VERSION_USED", AlreadyExists, Changed,
-        "this profile version was used for another profile, or is below the current one";
+        "this profile version was used for another profile, is below the current one, or is far above it";
     ProfileTooLarge, "PROFILE_TOO_LARGE", ResourceExhausted, Changed,
         "the profile is larger than a profile may be";
 
@@ -385,7 +387,6 @@ impl ApiError {
         let mut error = Self::from(code_of(rejection, unknown));
         match *rejection {
             Rejection::TooManyCodes { retry_at }
-            | Rejection::ResetUnderWay { retry_at }
             | Rejection::ResetVetoed { retry_at }
             | Rejection::CodeNotSent {
                 retry_at: Some(retry_at),
@@ -411,6 +412,9 @@ impl ApiError {
             | Rejection::CounterForgotten { next } => error.more_mut().next_counter = Some(next),
             Rejection::KeyCounterUsed { current } => {
                 error = error.with_metadata("current_counter", current);
+            }
+            Rejection::TtlNumberUsed { current } => {
+                error = error.with_metadata("current_number", current);
             }
             Rejection::LinkRefused(why) => error = error.with_detail(why.to_string()),
             Rejection::ChainChanged { current } | Rejection::ProfileVersionUsed { current } => {
@@ -465,11 +469,13 @@ fn code_of(rejection: &Rejection, unknown: Code) -> Code {
         Rejection::ChainChanged { .. } => Code::ChainChanged,
         Rejection::DeviceRevoked => Code::DeviceRevoked,
         Rejection::BoxDeleted => Code::BoxDeleted,
-        Rejection::ResetUnderWay { .. } => Code::ResetUnderWay,
+        Rejection::OwnerNotTold => Code::OwnerNotTold,
+        Rejection::ClockInDoubt => Code::ClockUnsafe,
         Rejection::ResetVetoed { .. } => Code::ResetVetoed,
         Rejection::TooManyIdentifiers { .. } => Code::TooManyIdentifiers,
         Rejection::LastIdentifier => Code::LastIdentifier,
         Rejection::IdentifierChanged => Code::IdentifierChanged,
+        Rejection::TtlNumberUsed { .. } => Code::TtlNumberUsed,
         Rejection::TooManyBlocked { .. } => Code::TooManyBlocked,
         Rejection::TooManyAllowed { .. } => Code::TooManyAllowed,
         Rejection::EnvelopeTooLarge { .. } => Code::EnvelopeTooLarge,

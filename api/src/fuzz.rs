@@ -222,7 +222,7 @@ pub fn request(data: &[u8]) -> bool {
             convert::box_id(&request.box_id)
         }),
         27 => message(&bytes, |request: v1::SetTtlRequest| {
-            request.ttl_ms.ok_or(())
+            convert::fixed::<64>(&request.signature, "signature")
         }),
         31 => message(&bytes, |request: v1::DeleteAccountRequest| {
             convert::fixed::<64>(&request.signature, "signature")
@@ -650,8 +650,12 @@ mod tests {
             disallow: Vec::new(),
         };
         check(26, "accept", &accept);
-        let ttl_ms = Some(86_400_000);
-        check(27, "set-ttl", &v1::SetTtlRequest { ttl_ms });
+        let set_ttl = v1::SetTtlRequest {
+            ttl_ms: Some(86_400_000),
+            number: 1,
+            signature: Bytes::from_static(&[7; 64]),
+        };
+        check(27, "set-ttl", &set_ttl);
         let report = v1::ReportRequest {
             box_id: convert::id_bytes(address.box_id.as_bytes()),
             block: true,

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use rossby_domain::time::DAY_MS;
 use serde::{Deserialize, Serialize};
 
 /// Limits of the public service. [`DoorLimits::default`] gives the design's values.
@@ -37,13 +36,15 @@ pub struct DoorLimits {
     pub envelopes_every_ms: u64,
     /// Envelopes of one device in a minute, to whomever; 0 for no limit.
     pub device_envelopes_per_minute: u32,
-    /// Lookups of one box, by anything but a box's id, at a time; 0 for no limit.
+    /// Lookups of one box, by anything but a box's id, at a time, and as many reports; 0 for no limit.
     pub lookups_burst: u32,
     /// After how long there may be one more, in milliseconds.
     pub lookups_every_ms: u64,
-    /// Codes that a network (24 bits of an IPv4 address, 48 of an IPv6 one) may ask for in a day by Register at this node,
-    /// and a box by AddIdentifier; 0 for no limit.
+    /// Codes that a network (24 bits of an IPv4 address, 48 of an IPv6 one) may ask for in a day at this node, by Register
+    /// or AddIdentifier; 0 for no limit.
     pub codes_per_network_per_day: u32,
+    /// Codes that a box may ask for in a day by AddIdentifier; 0 for no limit.
+    pub codes_per_box_per_day: u32,
     /// Subscriptions that a node serves or relays at a time.
     pub subscriptions: u32,
     /// How long a subscription lasts before the device must open it again, in milliseconds. A tenth
@@ -57,9 +58,6 @@ pub struct DoorLimits {
     /// Bytes of bodies in one page of a subscription (a single larger envelope still fits): what a
     /// subscriber that does not read holds of the node's memory.
     pub subscription_page_bytes: u32,
-    /// How long the devices of a box have to say no before an identifier of theirs goes to somebody who has proven it,
-    /// in milliseconds. It goes into the commands, so that all nodes go by one.
-    pub reset_delay_ms: u64,
 }
 
 impl Default for DoorLimits {
@@ -82,12 +80,12 @@ impl Default for DoorLimits {
             lookups_burst: 6,
             lookups_every_ms: 10_000,
             codes_per_network_per_day: 200,
+            codes_per_box_per_day: 20,
             subscriptions: 20_000,
             subscription_ms: 10 * 60_000,
             subscription_keepalive_ms: 10_000,
             subscription_unread_ms: 30_000,
             subscription_page_bytes: 256 * 1024,
-            reset_delay_ms: 7 * DAY_MS,
         }
     }
 }
@@ -101,6 +99,7 @@ impl DoorLimits {
             device_envelopes_per_minute: 0,
             lookups_burst: 0,
             codes_per_network_per_day: 0,
+            codes_per_box_per_day: 0,
             ..self
         }
     }

@@ -1,14 +1,20 @@
 //! Rates at the doors: how often one caller may do what costs others something.
 //!
 //! ```text
-//!   Send:      each envelope ─► its sender and its recipient, then its device ─┬─► to apply
-//!   LookupKey: the caller's box, but for a lookup by box ──────────────────────┤
-//!   Register:  the caller's network; AddIdentifier: the caller's box ──────────┴─► RATE_LIMITED, TOO_MANY_CODES
+//!   Send:          each envelope ─► its device, then its sender and its recipient ─┬─► to apply
+//!   LookupKey:     the caller's box, but for a lookup by box ──────────────────────┤
+//!   SetProfile:    the caller's box ───────────────────────────────────────────────┤
+//!   Report:        the caller's box ───────────────────────────────────────────────┤
+//!   Register:      the caller's network ───────────────────────────────────────────┤
+//!   AddIdentifier: the caller's box, then its network ─────────────────────────────┴─► RATE_LIMITED, TOO_MANY_CODES
 //! ```
 //!
 //! Calls run at the leader of the caller's box, so one node counts for it; a new leader begins anew, and what it lets
 //! through beyond is one burst. Register runs where it arrives, so each node counts for itself. Nothing here is
 //! durable: what must hold whatever happens is counted in apply (`domain::limits`).
+//!
+//! A device is counted before its pairs: however many recipients it thinks up, no more pairs are remembered of it than it
+//! may send envelopes. At a time as many may pass as the rate says, and as many again over its minute or day.
 //!
 //! Who is refused is told by what they did themselves: whether there is such a recipient, or one who takes their
 //! mail, makes no difference.
@@ -31,6 +37,8 @@ use crate::limits::DoorLimits;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
+/// Profiles that a box may set at a time, and one more each minute: each goes through the log, and is of up to 41 KiB.
+const PROFILES: u32 = 10;
 /// Callers that are counted before those that have not called for long are let go.
 const SWEEP_AFTER: usize = 4096;
 
@@ -43,8 +51,14 @@ pub enum Limit {
     Device,
     /// Lookups of one box.
     Lookups,
-    /// Codes that one network, or one box, asks for.
+    /// Codes that one network asks for.
     Codes,
+    /// Codes that one box asks for.
+    BoxCodes,
+    /// Reports of one box.
+    Reports,
+    /// Profiles of one box.
+    Profiles,
 }
 
 impl Limit {
@@ -56,6 +70,9 @@ impl Limit {
             Self::Device => "envelopes_of_device",
             Self::Lookups => "lookups",
             Self::Codes => "codes_of_network",
+            Self::BoxCodes => "codes_of_box",
+            Self::Reports => "reports",
+            Self::Profiles => "profiles",
         }
     }
 }
@@ -67,15 +84,6 @@ pub struct TooOften {
     pub limit: Limit,
     /// When it may be done again.
     pub wait: Duration,
-}
-
-/// Who asks for codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Asker {
-    /// Somebody without a box, by where they are.
-    Network(Network),
-    /// A box.
-    Box(BoxId),
 }
 
 /// The network of an address: as much of it as one customer usually has.
@@ -108,7 +116,10 @@ pub struct Rates {
     recipients: Limiter<(BoxId, BoxId)>,
     devices: Limiter<DeviceAddress>,
     lookups: Limiter<BoxId>,
-    codes: Limiter<Asker>,
+    reports: Limiter<BoxId>,
+    codes: Limiter<Network>,
+    box_codes: Limiter<BoxId>,
+    profiles: Limiter<BoxId>,
 }
 
 impl Rates {
@@ -131,18 +142,27 @@ impl Rates {
                 (limits.lookups_burst, every_ms(limits.lookups_every_ms)),
                 clock,
             ),
+            reports: Limiter::new(
+                (limits.lookups_burst, every_ms(limits.lookups_every_ms)),
+                clock,
+            ),
             codes: Limiter::new(of_many(limits.codes_per_network_per_day, DAY), clock),
+            box_codes: Limiter::new(of_many(limits.codes_per_box_per_day, DAY), clock),
+            profiles: Limiter::new((PROFILES, MINUTE), clock),
         }
     }
 
-    /// Counts an envelope.
+    /// Counts an envelope. What the devices of a box tell each other is no matter between two boxes.
     ///
     /// # Errors
     /// [`TooOften`].
     pub fn envelope(&self, sender: &DeviceAddress, recipient: &BoxId) -> Result<(), TooOften> {
+        self.devices.count(sender, Limit::Device)?;
+        if sender.box_id == *recipient {
+            return Ok(());
+        }
         let pair = (sender.box_id, *recipient);
-        self.recipients.count(&pair, Limit::Recipient)?;
-        self.devices.count(sender, Limit::Device)
+        self.recipients.count(&pair, Limit::Recipient)
     }
 
     /// Counts a lookup.
@@ -153,12 +173,32 @@ impl Rates {
         self.lookups.count(caller, Limit::Lookups)
     }
 
-    /// Counts a code that is asked for.
+    /// Counts a report.
     ///
     /// # Errors
     /// [`TooOften`].
-    pub fn code(&self, asker: Asker) -> Result<(), TooOften> {
-        self.codes.count(&asker, Limit::Codes)
+    pub fn report(&self, caller: &BoxId) -> Result<(), TooOften> {
+        self.reports.count(caller, Limit::Reports)
+    }
+
+    /// Counts a code that is asked for: by a box, if it is, and from a network, if it is known which. A box that asks too
+    /// often takes nothing from its network.
+    ///
+    /// # Errors
+    /// [`TooOften`].
+    pub fn code(&self, asker: Option<&BoxId>, network: Option<Network>) -> Result<(), TooOften> {
+        if let Some(asker) = asker {
+            self.box_codes.count(asker, Limit::BoxCodes)?;
+        }
+        network.map_or(Ok(()), |network| self.codes.count(&network, Limit::Codes))
+    }
+
+    /// Counts a profile that is set.
+    ///
+    /// # Errors
+    /// [`TooOften`].
+    pub fn profile(&self, caller: &BoxId) -> Result<(), TooOften> {
+        self.profiles.count(caller, Limit::Profiles)
     }
 }
 
@@ -289,40 +329,85 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_device_beyond_its_rate_has_the_node_remember_nobody_and_uses_up_nothing_of_a_pair() {
+        let rates = Rates::new(&DoorLimits {
+            device_envelopes_per_minute: 60,
+            ..DoorLimits::default()
+        });
+        let send = |to: u8| rates.envelope(&device(201, 0), &box_id(to));
+        assert!((0..60).all(|_| send(200).is_ok()));
+        for to in 0..200 {
+            assert_eq!(send(to).unwrap_err().limit, Limit::Device);
+        }
+        assert_eq!(rates.recipients.governor.as_ref().unwrap().len(), 1);
+        // Another device of the box still has all that the box may send to them.
+        let mut other = || rates.envelope(&device(201, 1), &box_id(0));
+        assert_eq!(at_once(&mut other).0, 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_boxs_devices_tell_each_other_is_limited_for_each_of_them_alone() {
+        let rates = Rates::new(&DoorLimits::default());
+        let mut note = || rates.envelope(&device(1, 0), &box_id(1));
+        let (noted, refused) = at_once(&mut note);
+        assert_eq!((noted, refused.limit), (600, Limit::Device));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn lookups_are_six_at_a_time_and_then_one_in_ten_seconds() {
         let rates = Rates::new(&DoorLimits::default());
         let mut look = || rates.lookup(&box_id(1));
         let (looked, refused) = at_once(&mut look);
         assert_eq!((looked, refused.limit), (6, Limit::Lookups));
+        // Reports are counted by themselves.
+        let mut report = || rates.report(&box_id(1));
+        let (reported, refused) = at_once(&mut report);
+        assert_eq!((reported, refused.limit), (6, Limit::Reports));
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(at_once(&mut look).0, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn profiles_are_ten_at_a_time_and_then_one_a_minute() {
+        let rates = Rates::new(&DoorLimits::default());
+        let mut set = || rates.profile(&box_id(1));
+        let (done, refused) = at_once(&mut set);
+        assert_eq!((done, refused.limit), (10, Limit::Profiles));
+        tokio::time::advance(MINUTE).await;
+        assert_eq!(at_once(&mut set).0, 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn codes_are_so_many_a_day_for_a_network_and_for_a_box() {
         let rates = Rates::new(&DoorLimits {
             codes_per_network_per_day: 3,
+            codes_per_box_per_day: 2,
             ..DoorLimits::default()
         });
-        let network = |text: &str| {
-            let address: IpAddr = text.parse().unwrap();
-            Asker::Network(address.into())
-        };
+        let network = |text: &str| -> Network { text.parse::<IpAddr>().unwrap().into() };
         let mut neighbours = ["192.0.2.1", "192.0.2.77", "::ffff:192.0.2.3"]
             .iter()
             .cycle();
-        let mut ask = || rates.code(network(neighbours.next().unwrap()));
+        let mut ask = || rates.code(None, Some(network(neighbours.next().unwrap())));
         let (asked, refused) = at_once(&mut ask);
         assert_eq!((asked, refused.limit), (3, Limit::Codes));
-        assert!(rates.code(network("192.0.3.1")).is_ok());
+        let from = |address| rates.code(None, Some(network(address)));
+        assert!(from("192.0.3.1").is_ok());
         let six = ["2001:db8:1::1", "2001:db8:1:ffff::2", "2001:db8:1:2::3"];
-        assert!(
-            six.iter()
-                .all(|address| rates.code(network(address)).is_ok())
-        );
-        assert!(rates.code(network("2001:db8:1::9")).is_err());
-        assert!(rates.code(network("2001:db8:2::1")).is_ok());
-        assert!(rates.code(Asker::Box(box_id(1))).is_ok());
+        assert!(six.iter().all(|address| from(address).is_ok()));
+        assert!(from("2001:db8:1::9").is_err());
+        assert!(from("2001:db8:2::1").is_ok());
+        // A box has a number of its own, and those of its network besides.
+        let by_box = |seed, address| rates.code(Some(&box_id(seed)), Some(network(address)));
+        let limit_of = |asked: Result<(), TooOften>| asked.unwrap_err().limit;
+        assert_eq!(limit_of(by_box(1, "192.0.2.9")), Limit::Codes);
+        assert!(by_box(2, "203.0.113.1").is_ok());
+        assert!(by_box(2, "203.0.113.1").is_ok());
+        for _ in 0..5 {
+            assert_eq!(limit_of(by_box(2, "203.0.113.1")), Limit::BoxCodes);
+        }
+        assert!(from("203.0.113.2").is_ok());
+        assert_eq!(limit_of(by_box(3, "203.0.113.3")), Limit::Codes);
         tokio::time::advance(DAY).await;
         assert_eq!(at_once(&mut ask).0, 3);
     }

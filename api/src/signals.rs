@@ -29,7 +29,9 @@ const WAITING: usize = 4;
 const ON_THEIR_WAY: usize = 64;
 /// How many signals a device may send within [`SPAN`].
 const PER_SPAN: u32 = 10;
-/// See [`PER_SPAN`].
+/// How many signals a box is given within [`SPAN`], from whomever: boxes are free, and each wakes all of its devices.
+const PER_BOX: u32 = 20;
+/// See [`PER_SPAN`] and [`PER_BOX`].
 const SPAN: Duration = Duration::from_secs(10);
 /// Devices whose signals are counted at a time.
 const COUNTED: usize = 20_000;
@@ -59,14 +61,37 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Listening {
     last_serial: u64,
-    by_box: HashMap<BoxId, Vec<(u64, mpsc::Sender<Signal>)>>,
+    by_box: HashMap<BoxId, OfBox>,
 }
 
-/// Signals of a device since an instant.
+/// Who listens to a box, and what it was given.
+#[derive(Debug)]
+struct OfBox {
+    hearing: Vec<(u64, mpsc::Sender<Signal>)>,
+    given: Count,
+}
+
+/// Signals of a device, or to a box, since an instant.
 #[derive(Debug, Clone, Copy)]
 struct Count {
     since: Instant,
     signals: u32,
+}
+
+impl Count {
+    fn new(since: Instant) -> Self {
+        Self { since, signals: 0 }
+    }
+
+    /// Counts one more, if it is not one too many.
+    fn take(&mut self, now: Instant, limit: u32) -> bool {
+        if now >= self.since + SPAN {
+            *self = Self::new(now);
+        }
+        let has_room = self.signals < limit;
+        self.signals += u32::from(has_room);
+        has_room
+    }
 }
 
 impl Default for Signals {
@@ -86,8 +111,12 @@ impl Signals {
         let mut listening = self.0.listening.lock();
         listening.last_serial += 1;
         let serial = listening.last_serial;
-        let of_box = listening.by_box.entry(box_id).or_default();
-        of_box.push((serial, sender));
+        let nobody = || OfBox {
+            hearing: Vec::new(),
+            given: Count::new(Instant::now()),
+        };
+        let of_box = listening.by_box.entry(box_id).or_insert_with(nobody);
+        of_box.hearing.push((serial, sender));
         Hearing {
             signals: self.clone(),
             box_id,
@@ -96,15 +125,16 @@ impl Signals {
         }
     }
 
-    /// Gives a signal to whoever listens here, as far as they have room.
+    /// Gives a signal to whoever listens here, as far as they have room, and the box was not given too many.
     pub(crate) fn deliver(&self, signal: &Signal) {
-        let listening = self.0.listening.lock();
-        for (_, sender) in listening
-            .by_box
-            .get(&signal.recipient)
-            .into_iter()
-            .flatten()
-        {
+        let mut listening = self.0.listening.lock();
+        let Some(of_box) = listening.by_box.get_mut(&signal.recipient) else {
+            return;
+        };
+        if !of_box.given.take(Instant::now(), PER_BOX) {
+            return;
+        }
+        for (_, sender) in &of_box.hearing {
             // One that is behind with its mail can do without.
             let _ = sender.try_send(signal.clone());
         }
@@ -121,18 +151,10 @@ impl Signals {
                     return None;
                 }
             }
-            let fresh = Count {
-                since: now,
-                signals: 0,
-            };
-            let count = counts.entry(device).or_insert(fresh);
-            if now >= count.since + SPAN {
-                *count = fresh;
-            }
-            if count.signals >= PER_SPAN {
+            let count = counts.entry(device).or_insert_with(|| Count::new(now));
+            if !count.take(now, PER_SPAN) {
                 return None;
             }
-            count.signals += 1;
         }
         Arc::clone(&self.0.room).try_acquire_owned().ok()
     }
@@ -167,8 +189,8 @@ impl Drop for Hearing {
     fn drop(&mut self) {
         let mut listening = self.signals.0.listening.lock();
         if let Some(of_box) = listening.by_box.get_mut(&self.box_id) {
-            of_box.retain(|(serial, _)| *serial != self.serial);
-            if of_box.is_empty() {
+            of_box.hearing.retain(|(serial, _)| *serial != self.serial);
+            if of_box.hearing.is_empty() {
                 listening.by_box.remove(&self.box_id);
             }
         }
@@ -223,19 +245,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_box_is_given_so_many_however_many_send_them() {
+        let signals = Signals::default();
+        let mut hearing = signals.listen(device(1).box_id);
+        let mut heard = || {
+            let each = (0..100).map(|body| {
+                signals.deliver(&signal(1, body));
+                hearing.waiting().len()
+            });
+            each.sum::<usize>()
+        };
+        assert_eq!((heard(), heard()), (PER_BOX as usize, 0));
+        let mut other = signals.listen(device(2).box_id);
+        signals.deliver(&signal(2, 1));
+        assert_eq!(other.waiting().len(), 1, "another box has its own");
+        tokio::time::advance(SPAN).await;
+        assert_eq!(heard(), PER_BOX as usize);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_device_may_send_so_many_and_a_node_has_so_many_on_their_way() {
         let signals = Signals::default();
-        let admitted = |number| {
-            (0..50)
-                .filter_map(move |_| Some(number))
-                .collect::<Vec<u8>>()
-        };
         let count = |number| {
-            let permits: Vec<_> = admitted(number)
-                .into_iter()
-                .filter_map(|number| signals.admit(device(number)))
-                .collect();
-            permits.len()
+            let tries = (0..50).filter_map(|_| signals.admit(device(number)));
+            tries.collect::<Vec<_>>().len()
         };
         assert_eq!(count(1), PER_SPAN as usize);
         assert_eq!(count(1), 0);

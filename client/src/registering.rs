@@ -160,6 +160,22 @@ pub fn add_identifier_request(
     }
 }
 
+/// Says how long mail may wait in the box, in milliseconds; the number is one above the last statement's.
+#[must_use]
+pub fn set_ttl_request(
+    identity: &Identity,
+    box_id: &BoxId,
+    ttl_ms: Option<u64>,
+    number: u64,
+) -> v1::SetTtlRequest {
+    let signed = statement::set_ttl(box_id, &identity.device(), ttl_ms, number);
+    v1::SetTtlRequest {
+        ttl_ms,
+        number,
+        signature: sign(identity, &signed),
+    }
+}
+
 /// Takes the identifier from the box that the box has under this generation.
 #[must_use]
 pub fn remove_identifier_request(

@@ -80,14 +80,15 @@ pub fn apply<T: Tables>(
         Command::Recover(command) => command.execute(tables, &meta),
         Command::DeleteBox(command) => command.execute(tables, &meta),
         Command::OpenReset(command) => command.execute(tables, &mut meta),
-        Command::ProveReset(command) => command.execute(tables, &mut meta),
-        Command::StartReset(command) => command.execute(tables, &meta),
+        Command::ProveReset(command) => command.execute(tables, &mut meta, context.may_expire),
+        Command::StartReset(command) => command.execute(tables, &meta, context.may_expire),
         Command::VetoReset(command) => command.execute(tables, &meta),
-        Command::NoteReset(command) => command.execute(tables, &meta),
+        Command::NoteReset(command) => command.execute(tables),
         Command::ForgetReset(command) => command.execute(tables),
-        Command::AwaitReset(command) => command.execute(tables, &meta),
+        Command::AwaitReset(command) => command.execute(tables),
         Command::LoseIdentifier(command) => command.execute(tables),
         Command::SetProfile(command) => command.execute(tables),
+        Command::SetResetDelay(command) => Ok(Ok(command.execute(&mut meta))),
     }?;
     if meta != before {
         tables.put_meta(&meta)?;

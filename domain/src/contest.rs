@@ -7,8 +7,14 @@
 //!                                    └──── a device says no ┘──► no reset for a while, longer each time
 //! ```
 //!
-//! All of it stands beside the claim, in the identifier's partition, so that each step is a compare-and-set. The delay
-//! begins only when the old box has the word: whatever breaks off, nothing is taken from somebody who was not told.
+//! All of it stands beside the claim, in the identifier's partition, so that each step is a compare-and-set. A reset has
+//! one date, set when it is proven, which the old box is told; if that takes longer than it may, the reset is over and
+//! is proven anew: whatever breaks off, nothing is taken from somebody who was not told, or sooner than they were told.
+//! Who proves it later ends what others have begun, and completing takes another code: to have read the phone
+//! once is not enough.
+//!
+//! All times are of the one clock that mail expires by in that partition; while it is in doubt nothing begins and
+//! nothing is completed. The owner's "no" counts always.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,17 +24,11 @@ use crate::time::{DAY_MS, Timestamp};
 
 /// How often the pause after a "no" doubles.
 const MAX_DOUBLINGS: u32 = 3;
-
-/// When a reset lapses that could be completed from then on: after the delay once more, and a day.
-pub(crate) fn lapses_at(completes_at: Timestamp, delay_ms: u64) -> Timestamp {
-    completes_at.plus_millis(delay_ms.saturating_add(DAY_MS))
-}
-
-/// How long a reset with this delay may take, from when it is proven.
-#[must_use]
-pub const fn longest_ms(delay_ms: u64) -> u64 {
-    delay_ms.saturating_mul(2).saturating_add(DAY_MS)
-}
+/// How long it may take from the proof until the old box has the word.
+const TELLING_MS: u64 = 10 * 60_000;
+/// What is told of a reset, and the box that waits for it, stay longer than it can be completed: other groups' clocks
+/// show it.
+const LEEWAY_MS: u64 = DAY_MS;
 
 /// What is contested about a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -52,16 +52,63 @@ pub struct Reset {
     pub code: CodeMac,
     /// Whether others are to find the new box by the identifier.
     pub discoverable: bool,
-    /// When it can be completed; `None` until the old box has the word.
-    pub completes_at: Option<Timestamp>,
+    /// Whether the old box has the word. Until then it can not be completed.
+    pub started: bool,
+    /// By when the old box must have it; else it counts for nothing.
+    pub starts_by: Timestamp,
+    /// When it can be completed: the delay after the old box has the word at the latest.
+    pub completes_at: Timestamp,
     /// From then on it counts for nothing.
     pub lapses_at: Timestamp,
 }
 
 impl Reset {
-    /// Whether it still can be completed, now or later.
-    pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
-        now < self.lapses_at
+    /// One that is proven now, by the clock that mail expires by. Its times never change: what the old box is told of
+    /// it is true, or it is over.
+    pub(crate) fn proven(
+        (box_id, serial): (BoxId, u64),
+        (code, discoverable): (CodeMac, bool),
+        now: Timestamp,
+        delay_ms: u64,
+    ) -> Self {
+        let starts_by = now.plus_millis(TELLING_MS.min(delay_ms));
+        let completes_at = starts_by.plus_millis(delay_ms);
+        Self {
+            box_id,
+            serial,
+            code,
+            discoverable,
+            started: false,
+            starts_by,
+            completes_at,
+            lapses_at: completes_at.plus_millis(delay_ms.saturating_add(DAY_MS)),
+        }
+    }
+
+    /// Whether it counts for anything.
+    #[must_use]
+    pub fn is_alive(&self, now: Timestamp) -> bool {
+        let until = if self.started {
+            self.lapses_at
+        } else {
+            self.starts_by
+        };
+        now < until
+    }
+
+    /// Whether its delay is over.
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+        self.started && self.completes_at <= now
+    }
+
+    /// What the old box is to be told.
+    #[must_use]
+    pub fn note(&self) -> ResetNote {
+        ResetNote {
+            serial: self.serial,
+            completes_at: self.completes_at,
+            lapses_at: self.lapses_at,
+        }
     }
 }
 
@@ -112,4 +159,17 @@ pub struct ResetNote {
     pub completes_at: Timestamp,
     /// From then on it does not go any more.
     pub lapses_at: Timestamp,
+}
+
+impl ResetNote {
+    /// Until when what was told stands, and the new box is kept.
+    #[must_use]
+    pub fn stands_until(&self) -> Timestamp {
+        self.lapses_at.plus_millis(LEEWAY_MS)
+    }
+
+    /// Whether it may be completed yet, for all that the box knows.
+    pub(crate) fn stands(&self, now: Timestamp) -> bool {
+        now < self.stands_until()
+    }
 }

@@ -14,6 +14,8 @@ use crate::time::Timestamp;
 
 /// The most bytes of a sealed profile.
 pub const MAX_SEALED_PROFILE_BYTES: usize = 41 * 1024;
+/// How far above the last the version of a profile may be.
+pub const MAX_PROFILE_STEP: u64 = 1 << 20;
 
 /// What a person shows of themselves to those whom they have given the key. The service can't read it. It stands in a row of its
 /// own: no send reads it.
@@ -95,6 +97,8 @@ pub struct Profile {
     pub longest_ttl_ms: Option<u64>,
     /// Whether the operator lets it send nothing.
     pub suspended: bool,
+    /// The number of the last statement of how long envelopes may wait; 0 if there was none.
+    pub ttl_number: u64,
     /// Whether it was deleted. Nothing of it is left then but identifiers that are not released yet, and no other
     /// box of its id ever comes.
     pub deleted: bool,
@@ -139,7 +143,7 @@ impl Profile {
     /// When the first of its identifiers goes to another box, unless one of its devices says no.
     #[must_use]
     pub fn first_reset(&self, now: Timestamp) -> Option<Timestamp> {
-        let resets = self.resets.values().filter(|note| now < note.lapses_at);
+        let resets = self.resets.values().filter(|note| note.stands(now));
         resets.map(|note| note.completes_at).min()
     }
 

@@ -27,15 +27,27 @@ pub(crate) fn expiry_marker(box_id: &BoxId, expires_at: Timestamp) -> (Timestamp
 pub(crate) struct Purgeable {
     /// Up to here every authorised device has acknowledged.
     acknowledged: Sequence,
+    /// And up to here before the command that purges.
+    acknowledged_before: Sequence,
     expired_by: Timestamp,
 }
 
 impl Purgeable {
     /// `expired_by` is the partition's expiry clock.
     pub(crate) fn of(profile: &Profile, expired_by: Timestamp) -> Self {
+        let acknowledged = profile.acknowledged_by_all().unwrap_or_default();
         Self {
-            acknowledged: profile.acknowledged_by_all().unwrap_or_default(),
+            acknowledged,
+            acknowledged_before: acknowledged,
             expired_by,
+        }
+    }
+
+    /// The same, for a command that acknowledges what stands behind `acknowledged_before`.
+    pub(crate) fn since(self, acknowledged_before: Sequence) -> Self {
+        Self {
+            acknowledged_before,
+            ..self
         }
     }
 
@@ -45,6 +57,11 @@ impl Purgeable {
 
     fn is_acknowledged(&self, envelope: &Envelope) -> bool {
         envelope.sequence <= self.acknowledged
+    }
+
+    /// Whether it expired before all devices had acknowledged it. Who acknowledges what comes behind it was not shown it.
+    fn is_expired_unread(&self, envelope: &Envelope) -> bool {
+        envelope.sequence > self.acknowledged_before && envelope.is_expired(self.expired_by)
     }
 }
 
@@ -63,7 +80,7 @@ pub(crate) fn purge<T: Tables>(
         let bytes = envelope.body.len() as u64;
         state.depth = state.depth.saturating_sub(1);
         state.bytes = state.bytes.saturating_sub(bytes);
-        if !purgeable.is_acknowledged(envelope) {
+        if purgeable.is_expired_unread(envelope) {
             state.expired_total = state.expired_total.saturating_add(1);
         }
         let (count, total) = by_sender.entry(envelope.id.sender).or_default();

@@ -184,12 +184,12 @@ pub enum Rejection {
     BoxDeleted,
 
     // Resets. Told only to who has given the right code.
-    /// Another box has proven the identifier, and waits for it.
-    #[error("another reset of this identifier is under way")]
-    ResetUnderWay {
-        /// When it counts for nothing any more.
-        retry_at: Timestamp,
-    },
+    /// The box that has the identifier does not list it just now, so that it could not be told.
+    #[error("the box that has this identifier can not be told of it now")]
+    OwnerNotTold,
+    /// The leader doubts its clock: what counts time does not begin, and does not end.
+    #[error("the service's clock is in doubt")]
+    ClockInDoubt,
     /// The box that has the identifier keeps it.
     #[error("the devices of the box that has this identifier keep it")]
     ResetVetoed {
@@ -198,8 +198,8 @@ pub enum Rejection {
     },
 
     // What a person shows of themselves.
-    /// The profile does not come under a version above the current one's.
-    #[error("this profile version was used before")]
+    /// The profile does not come under a version above the current one's, or far above it.
+    #[error("this profile version was used before, or is far above the current one")]
     ProfileVersionUsed {
         /// The current version.
         current: u64,
@@ -209,5 +209,13 @@ pub enum Rejection {
     ProfileTooLarge {
         /// The most bytes that it may have.
         limit_bytes: u32,
+    },
+
+    // How long envelopes may wait.
+    /// A statement of it does not have the number after the last one's.
+    #[error("how long mail may wait was set meanwhile, or this statement was used before")]
+    TtlNumberUsed {
+        /// The number of the last one.
+        current: u64,
     },
 }

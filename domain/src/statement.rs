@@ -1,6 +1,6 @@
 //! What a device signs where a token is not there yet, or not enough: its registration, its
-//! authorisation, its joining of a box that it was linked to or is let into by the recovery key, and the changes of
-//! its box's identifiers and profile. Canonical bytes, each under a label of its own ([`crate::wire`]).
+//! authorisation, its joining of a box that it was linked to or is let into by the recovery key, the changes of
+//! its box's identifiers and profile, and how long mail waits there. Canonical bytes, each under a label of its own ([`crate::wire`]).
 
 use sha2::{Digest as _, Sha256};
 
@@ -170,5 +170,18 @@ pub fn set_profile(box_id: &BoxId, device: &DeviceId, version: u64, sealed: &[u8
         .fixed(device.as_bytes())
         .u64(version)
         .fixed(&digest)
+        .finish()
+}
+
+/// What a device signs to say how long envelopes may wait in its box. The number is one above that of the last such
+/// statement, so none is good twice.
+#[must_use]
+pub fn set_ttl(box_id: &BoxId, device: &DeviceId, ttl_ms: Option<u64>, number: u64) -> Vec<u8> {
+    Writer::labelled("rossby set ttl v1")
+        .fixed(box_id.as_bytes())
+        .fixed(device.as_bytes())
+        .u8(u8::from(ttl_ms.is_some()))
+        .u64(ttl_ms.unwrap_or(0))
+        .u64(number)
         .finish()
 }

@@ -20,7 +20,7 @@ use rossby_domain::contest::Contest;
 use rossby_domain::dedupe::{Accepted, SenderRow};
 use rossby_domain::envelope::Envelope;
 use rossby_domain::ids::{Counter, Epoch, Sequence};
-use rossby_domain::limits::Limits;
+use rossby_domain::limits::{FirstLimits, Limits};
 use rossby_domain::placement::{Admissions, ClusterMap, MapHistoryRow};
 use rossby_domain::profile::{Intent, Profile, SealedProfile};
 use rossby_domain::restored::Restored;
@@ -269,7 +269,8 @@ impl Versioned for Profile {
         let says_2 = self.longest_ttl_ms.is_none()
             && !self.suspended
             && !self.deleted
-            && self.resets.is_empty();
+            && self.resets.is_empty()
+            && self.ttl_number == 0;
         let says_1 = says_2 && self.leaving.is_empty() && self.allowed.is_none();
         let (version, missing) = match (says_1, says_2) {
             (true, _) => (1, PROFILE_BEYOND_1),
@@ -284,32 +285,26 @@ impl Versioned for Profile {
     }
 }
 
-/// What stands in a [`Profile`] behind what version 1 has, if it says nothing: an empty set, nothing twice, no twice, and an empty
-/// map.
-const PROFILE_BEYOND_1: &[u8] = &[0, 0, 0, 0, 0, 0];
+/// What stands in a [`Profile`] behind what version 1 has, if it says nothing: an empty set, nothing twice, no, none, no, and
+/// an empty map.
+const PROFILE_BEYOND_1: &[u8] = &[0, 0, 0, 0, 0, 0, 0];
 /// The same behind what version 2 has.
-const PROFILE_BEYOND_2: &[u8] = &[0, 0, 0, 0];
+const PROFILE_BEYOND_2: &[u8] = &[0, 0, 0, 0, 0];
 
 impl Versioned for Meta {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
+    /// Version 1 was of a state that was never restored from a backup; version 2 of one with the limits that there were
+    /// first.
     fn upgrade(version: u8, body: &[u8]) -> Result<Self, CodecError> {
-        if version != 1 {
-            return Err(CodecError::Version {
-                found: version,
+        match version {
+            1 => decode_body::<MetaV1>(body).map(|old| old.with(Restored::default())),
+            2 => decode_body::<(MetaV1, Restored)>(body).map(|(old, restored)| old.with(restored)),
+            found => Err(CodecError::Version {
+                found,
                 supported: Self::VERSION,
-            });
+            }),
         }
-        let old: MetaV1 = decode_body(body)?;
-        Ok(Self {
-            clock: old.clock,
-            expiry_clock: old.expiry_clock,
-            epoch: old.epoch,
-            limits: old.limits,
-            last_generation: old.last_generation,
-            last_serial: old.last_serial,
-            restored: Restored::default(),
-        })
     }
 
     fn downgrade(&self) -> Option<Result<Vec<u8>, CodecError>> {
@@ -317,23 +312,43 @@ impl Versioned for Meta {
             clock: self.clock,
             expiry_clock: self.expiry_clock,
             epoch: self.epoch,
-            limits: self.limits,
+            limits: self.limits.into(),
             last_generation: self.last_generation,
             last_serial: self.last_serial,
         };
-        (self.restored == Restored::default()).then(|| encode_as(1, &old))
+        let says_2 = Limits::from(old.limits) == self.limits;
+        let says_1 = says_2 && self.restored == Restored::default();
+        match (says_1, says_2) {
+            (true, _) => Some(encode_as(1, &old)),
+            (_, true) => Some(encode_as(2, &(old, self.restored))),
+            _ => None,
+        }
     }
 }
 
-/// [`Meta`] of a state that was never restored from a backup.
+/// The first fields of a [`Meta`], with the limits that there were first.
 #[derive(Serialize, Deserialize)]
 struct MetaV1 {
     clock: Timestamp,
     expiry_clock: Timestamp,
     epoch: Option<Epoch>,
-    limits: Limits,
+    limits: FirstLimits,
     last_generation: u64,
     last_serial: u64,
+}
+
+impl MetaV1 {
+    fn with(self, restored: Restored) -> Meta {
+        Meta {
+            clock: self.clock,
+            expiry_clock: self.expiry_clock,
+            epoch: self.epoch,
+            limits: self.limits.into(),
+            last_generation: self.last_generation,
+            last_serial: self.last_serial,
+            restored,
+        }
+    }
 }
 
 impl Versioned for ClusterMap {
@@ -692,10 +707,16 @@ mod tests {
             assert_eq!(bytes[0], 2);
             assert_eq!(decode_value::<Profile>(&bytes), Ok(changed));
         }
-        for (plain, longest_ttl_ms) in [(for_contacts, Some(7)), (Profile::default(), None)] {
+        let said = [
+            (for_contacts, Some(7), false, 1),
+            (Profile::default(), None, true, 0),
+            (Profile::default(), None, false, 300),
+        ];
+        for (plain, longest_ttl_ms, suspended, ttl_number) in said {
             let newest = Profile {
                 longest_ttl_ms,
-                suspended: longest_ttl_ms.is_none(),
+                suspended,
+                ttl_number,
                 ..plain
             };
             let bytes = encode_value(&newest).unwrap();
@@ -738,7 +759,9 @@ mod tests {
                 serial: 8,
                 code: CodeMac([6; 32]),
                 discoverable: false,
-                completes_at: Some(Timestamp::from_millis(9)),
+                started: true,
+                starts_by: Timestamp::from_millis(8),
+                completes_at: Timestamp::from_millis(9),
                 lapses_at: Timestamp::from_millis(10),
             }),
             veto: Some(Veto {
@@ -763,7 +786,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_says_the_old_way_that_it_never_was_restored_and_both_ways_come_back() {
+    fn a_partition_says_the_oldest_way_what_it_can_and_all_ways_come_back() {
         let meta = Meta {
             clock: Timestamp::from_millis(7),
             epoch: Some(Epoch(3)),
@@ -780,11 +803,36 @@ mod tests {
         let bytes = encode_value(&restored).unwrap();
         assert_eq!(bytes[0], 2);
         assert_eq!(decode_value::<Meta>(&bytes).unwrap(), restored);
-        let newer = [&[3], &bytes[1..]].concat();
+        let limits = Limits {
+            reset_delay_ms: 8,
+            ..Limits::default()
+        };
+        let limited = Meta { limits, ..meta };
+        let bytes = encode_value(&limited).unwrap();
+        assert_eq!(bytes[0], 3);
+        assert_eq!(decode_value::<Meta>(&bytes).unwrap(), limited);
+        let newer = [&[4], &bytes[1..]].concat();
         assert!(matches!(
             decode_value::<Meta>(&newer),
-            Err(CodecError::Version { found: 3, .. })
+            Err(CodecError::Version { found: 4, .. })
         ));
+    }
+
+    /// The log of an earlier build holds limits as they were first.
+    #[test]
+    fn adopting_has_the_bytes_that_it_always_had() {
+        use rossby_domain::command::Adopt;
+        let limits = Limits {
+            reset_delay_ms: 8,
+            ..Limits::default()
+        };
+        let mut bytes = Vec::new();
+        encode_by_serde(&Adopt { limits }, &mut bytes).unwrap();
+        let mut first = Vec::new();
+        encode_by_serde(&FirstLimits::from(limits), &mut first).unwrap();
+        assert_eq!(bytes, first);
+        let read: Adopt = decode_body(&bytes).unwrap();
+        assert_eq!(read.limits, Limits::default());
     }
 
     #[test]

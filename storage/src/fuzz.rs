@@ -102,12 +102,13 @@ mod tests {
     use rossby_domain::chain::{KemKey, Link, SUITE_XWING, Signer};
     use rossby_domain::claim::{CodeMac, Delivery};
     use rossby_domain::command::{
-        Accept, AddIdentifier, Admit, AwaitReset, DeleteBox, DropIdentifier, Enqueue,
+        Accept, AddIdentifier, Admit, AwaitReset, CountReport, DeleteBox, DropIdentifier, Enqueue,
         EnvelopeDigest, Expire, ExtendChain, ForgetReset, IssueToken, JoinBox, LoseIdentifier,
         MarkCodeSent, MarkCodeUnsent, NoteReset, OpenClaim, OpenReset, Place, ProveReset, Recover,
-        ReleaseClaim, RemoveIdentifier, RevokeToken, SetProfile, StartReset, UpdateKey, VetoReset,
+        ReleaseClaim, RemoveIdentifier, RevokeToken, SetProfile, SetResetDelay, SetTtl, StartReset,
+        Suspend, UpdateKey, VetoReset,
     };
-    use rossby_domain::contest::{Contest, Reset};
+    use rossby_domain::contest::{Contest, Reset, ResetNote};
     use rossby_domain::identifier::IdentifierHash;
     use rossby_domain::ids::{
         BoxId, ClusterId, Counter, DeviceAddress, DeviceId, EnvelopeId, Epoch, GroupId, MapVersion,
@@ -117,6 +118,7 @@ mod tests {
         Beginning, Change, FoundingGroup, JoinAttempt, Joiner, NodeEntry, RegionName, SurvivalGoal,
         TokenDigest, TokenRegion, TokenWanted,
     };
+    use rossby_domain::report::ReportMark;
     use rossby_domain::restored::Restored;
     use rossby_domain::time::Timestamp;
     use rossby_domain::{Command, Routed};
@@ -173,15 +175,16 @@ mod tests {
     fn batch() -> Batch {
         let identifier = IdentifierHash::from_bytes([4; 32]);
         let body = Bytes::from_static(b"sealed");
+        let enqueue = Enqueue {
+            recipient: box_id(),
+            id: envelope_id(),
+            chain_version: 1,
+            ttl_ms: Some(60_000),
+            digest: EnvelopeDigest::of(&box_id(), 1, Some(60_000), &body),
+            body: body.clone(),
+        };
         let commands = [
-            Command::Enqueue(Enqueue {
-                recipient: box_id(),
-                id: envelope_id(),
-                chain_version: 1,
-                ttl_ms: Some(60_000),
-                digest: EnvelopeDigest::of(&box_id(), 1, Some(60_000), &body),
-                body: body.clone(),
-            }),
+            Command::Enqueue(enqueue.clone()),
             Command::OpenClaim(OpenClaim {
                 identifier,
                 box_id: box_id(),
@@ -254,6 +257,20 @@ mod tests {
                 allow: vec![box_id()],
                 disallow: Vec::new(),
             }),
+            Command::EnqueueOfContact(enqueue),
+            Command::SetTtl(SetTtl {
+                box_id: box_id(),
+                longest_ms: Some(60_000),
+                number: 9,
+            }),
+            Command::Suspend(Suspend {
+                box_id: box_id(),
+                suspended: true,
+            }),
+            Command::CountReport(CountReport {
+                box_id: box_id(),
+                mark: ReportMark([7; 16]),
+            }),
             Command::Recover(Recover {
                 device: envelope_id().sender,
                 links: vec![link()],
@@ -273,25 +290,25 @@ mod tests {
                 identifier,
                 box_id: box_id(),
                 code: CodeMac([5; 32]),
-                delay_ms: 10,
             }),
             Command::StartReset(StartReset {
                 identifier,
                 box_id: box_id(),
                 serial: 9,
-                delay_ms: 10,
             }),
             Command::VetoReset(VetoReset {
                 identifier,
                 box_id: box_id(),
                 serial: 9,
-                pause_ms: 10,
             }),
             Command::NoteReset(NoteReset {
                 box_id: box_id(),
                 identifier,
-                serial: 9,
-                delay_ms: 10,
+                note: ResetNote {
+                    serial: 9,
+                    completes_at: Timestamp::from_millis(10),
+                    lapses_at: Timestamp::from_millis(20),
+                },
             }),
             Command::ForgetReset(ForgetReset {
                 box_id: box_id(),
@@ -300,7 +317,7 @@ mod tests {
             }),
             Command::AwaitReset(AwaitReset {
                 box_id: box_id(),
-                keep_ms: 20,
+                until: Timestamp::from_millis(30),
             }),
             Command::LoseIdentifier(LoseIdentifier {
                 box_id: box_id(),
@@ -312,6 +329,7 @@ mod tests {
                 version: 3,
                 sealed: Bytes::from_static(b"sealed"),
             }),
+            Command::SetResetDelay(SetResetDelay { reset_delay_ms: 10 }),
         ];
         let routed = |command| Routed {
             partition: box_id().partition(),
@@ -398,7 +416,9 @@ mod tests {
                     serial: 3,
                     code,
                     discoverable: true,
-                    completes_at: Some(at),
+                    started: true,
+                    starts_by: at,
+                    completes_at: at,
                     lapses_at: at,
                 }),
                 ..Contest::default()

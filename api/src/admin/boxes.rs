@@ -64,10 +64,11 @@ pub async fn box_view(router: &Router, box_id: BoxId) -> Result<BoxView, Operato
 }
 
 fn group_of(router: &Router, box_id: &BoxId) -> Result<GroupId, OperatorError> {
-    router
-        .directory()
-        .owner(box_id.partition())
-        .ok_or_else(no_such_box)
+    let owner = router.directory().owner(box_id.partition());
+    owner.ok_or_else(|| match router.directory().births().is_empty() {
+        true => OperatorError::Unavailable("this node knows no map yet".to_owned()),
+        false => no_such_box(),
+    })
 }
 
 fn no_such_box() -> OperatorError {

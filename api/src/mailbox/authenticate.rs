@@ -47,6 +47,10 @@ impl Standing {
     pub fn check_may_send(&self, caller: &DeviceAddress) -> Result<(), Failure> {
         let query = Query::IsSuspended(caller.box_id);
         match self.led.group.read_local(self.partition, &query) {
+            // Who is not known here may be at home elsewhere by now.
+            Ok(Answer::IsSuspended(_)) if self.led.group.epoch(self.partition).is_none() => {
+                Err(ApiError::unavailable("the box's group has changed meanwhile").into())
+            }
             Ok(Answer::IsSuspended(false)) => Ok(()),
             Ok(Answer::IsSuspended(true)) => Err(Code::Suspended.into()),
             Ok(_) => Err(unexpected_answer("IsSuspended").into()),

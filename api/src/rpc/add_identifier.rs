@@ -19,7 +19,6 @@ use crate::call::Call;
 use crate::convert;
 use crate::error::{ApiError, Code};
 use crate::mailbox::{Failure, MailboxService, unexpected_answer, unexpected_outcome};
-use crate::rates::Asker;
 
 /// How often an identifier that is on its way out is released before it is added.
 const MAX_TRIES: u32 = 3;
@@ -36,7 +35,7 @@ pub(crate) async fn add_identifier(
     let signed = statement::add_identifier(&box_id, &device, &identifier, discoverable);
     check_signature(service, caller, call, &signed, &request.signature).await?;
     claiming::check_reach(service, &identifier)?;
-    claiming::count_code(service, Some(Asker::Box(box_id)))?;
+    claiming::count_code(service, Some(&box_id), call)?;
     list(service, caller, call, (&identifier, discoverable)).await?;
     let opening = claiming::open_claim(service, call, (&identifier, discoverable), box_id, false);
     if let Err(refused) = opening.await {

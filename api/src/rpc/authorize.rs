@@ -4,17 +4,19 @@
 //! activated in its own. They may be in two groups; it runs at the node where it arrives. If the second
 //! is lost, a retry at any node or the finisher does it. A box that is active has one more identifier then
 //! ([`super::add_identifier()`]); its devices' tokens stay what they are. An identifier that comes from another box
-//! takes its time ([`super::resetting`]), and is off that one's list before this one comes to life.
+//! takes its time ([`super::resetting`]), and comes only to a box that is not active yet: to one that is, `reset` says
+//! nothing.
 
 use bytes::Bytes;
 use rossby_domain::chain::{KeyRecord, verify_signature};
 use rossby_domain::command::{ActivateBox, VerifyClaim};
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::{DeviceAddress, PartitionId};
+use rossby_domain::query::BoxStateAnswer;
 use rossby_domain::{Answer, Command, Outcome, Query, statement};
 use rossby_proto::v1;
 
-use super::resetting::{Resetting, settle_former};
+use super::resetting::Resetting;
 use super::token;
 use crate::call::Call;
 use crate::convert;
@@ -35,14 +37,16 @@ struct Authorization {
 
 pub(crate) async fn authorize(service: &MailboxService, call: &Call) -> Result<Bytes, Failure> {
     let authorization = parse(service, convert::decode(&call.message)?)?;
-    let record = verify(service, call, &authorization).await?;
+    let BoxStateAnswer { record, active } = verify(service, call, &authorization).await?;
     check_listed(service, call, &authorization).await?;
-    let generation = verify_claim(service, call, &authorization).await?;
-    let (secrets, box_id) = (&service.config.secrets, authorization.address.box_id);
-    let owned = (secrets.identifier_hash(&authorization.identifier), box_id);
-    let (router, partitions) = (&service.config.router, service.config.partitions);
-    settle_former(router, partitions, owned, call.deadline).await?;
+    let generation = verify_claim(service, call, &authorization, active).await?;
     let token_generation = activate(service, call, &authorization, generation).await?;
+    if authorization.reset {
+        let (secrets, box_id) = (&service.config.secrets, authorization.address.box_id);
+        let identifier = secrets.identifier_hash(&authorization.identifier);
+        // The box has it, whatever comes of this.
+        let _ = Resetting { identifier, box_id }.settle(service, call).await;
+    }
     let address = &authorization.address;
     Ok(seal_token(service, address, &record, token_generation)?)
 }
@@ -70,14 +74,14 @@ fn parse(
     })
 }
 
-/// The box's key record, once the device has shown that it is one of the record's. That there is no
+/// The box's key record, and whether it is active, once the device has shown that it is one of the record's. That there is no
 /// such box, that it has no such device, and that another has signed are one answer: nobody else
 /// learns whether a box is there, least of all whom it blocks.
 async fn verify(
     service: &MailboxService,
     call: &Call,
     authorization: &Authorization,
-) -> Result<KeyRecord, ApiError> {
+) -> Result<BoxStateAnswer, ApiError> {
     let Authorization {
         address,
         home,
@@ -90,8 +94,9 @@ async fn verify(
     let Answer::BoxState(state) = service.ask(*home, query, call.deadline).await? else {
         return Err(unexpected_answer("BoxState"));
     };
-    let record = state.ok_or(Code::NoCodeRequested)?.record;
-    let key = record
+    let state = state.ok_or(Code::NoCodeRequested)?;
+    let key = state
+        .record
         .signing_key(&address.device)
         .ok_or(Code::NoCodeRequested)?;
     let says = if *reset {
@@ -103,7 +108,7 @@ async fn verify(
     if !verify_signature(key, &signed, signature) {
         return Err(Code::NoCodeRequested.into());
     }
-    Ok(record)
+    Ok(state)
 }
 
 /// Refuses an identifier that the box does not list (any more), which the box could not be said to have.
@@ -132,11 +137,12 @@ async fn verify_claim(
     service: &MailboxService,
     call: &Call,
     authorization: &Authorization,
+    is_active: bool,
 ) -> Result<u64, ApiError> {
     let (secrets, box_id) = (&service.config.secrets, authorization.address.box_id);
     let identifier = secrets.identifier_hash(&authorization.identifier);
     let code = secrets.code_mac(&identifier, &box_id, &authorization.code);
-    if authorization.reset {
+    if authorization.reset && !is_active {
         let resetting = Resetting { identifier, box_id };
         return resetting.prove(service, call, code).await;
     }

@@ -12,7 +12,6 @@ use crate::call::Call;
 use crate::courier::Kind;
 use crate::error::{ApiError, Code};
 use crate::mailbox::{MailboxService, unexpected_outcome};
-use crate::rates::Asker;
 use crate::secrets::SealPurpose;
 
 /// Refuses an identifier that no courier reaches, before anything is promised.
@@ -31,9 +30,13 @@ pub(super) fn check_reach(
     Err(ApiError::from(Code::NoCourier).with_detail(detail))
 }
 
-/// Counts that somebody asks for a code, in a box or from a network. Where a call comes from is not always known.
-pub(super) fn count_code(service: &MailboxService, asker: Option<Asker>) -> Result<(), ApiError> {
-    let counted = asker.map_or(Ok(()), |asker| service.rates.code(asker));
+/// Counts that somebody asks for a code, with a box or without. Where a call comes from is not always known.
+pub(super) fn count_code(
+    service: &MailboxService,
+    asker: Option<&BoxId>,
+    call: &Call,
+) -> Result<(), ApiError> {
+    let counted = service.rates.code(asker, call.remote.map(Into::into));
     counted.map_err(|too_often| service.too_often(too_often, Code::TooManyCodes))
 }
 

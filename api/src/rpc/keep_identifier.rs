@@ -28,7 +28,6 @@ pub(crate) async fn keep_identifier(
         identifier,
         box_id,
         serial,
-        pause_ms: service.config.limits.reset_delay_ms,
     });
     let directory = identifier.partition(service.config.partitions);
     let changing = service.change(directory, veto, Code::IdentifierChanged, call.deadline);

@@ -65,7 +65,7 @@ pub(crate) use register::register;
 pub(crate) use releasing::Leaving;
 pub(crate) use remove_identifier::remove_identifier;
 pub(crate) use report::report;
-pub(crate) use resetting::settle_former;
+pub(crate) use resetting::{former_owner, lose};
 pub(crate) use send::send;
 #[cfg(any(test, fuzzing))]
 pub(crate) use set_profile::parse as parse_profile;

@@ -19,7 +19,6 @@ use crate::call::Call;
 use crate::convert;
 use crate::error::{ApiError, Code};
 use crate::mailbox::{Failure, MailboxService, unexpected_outcome};
-use crate::rates::Asker;
 
 /// A new record is a genesis and one KEM key, about 1.5 KiB. More would be links to verify for
 /// somebody who has proven nothing yet.
@@ -37,8 +36,7 @@ pub(crate) struct Registration {
 pub(crate) async fn register(service: &MailboxService, call: &Call) -> Result<Bytes, Failure> {
     let registration = parse_and_verify(convert::decode(&call.message)?)?;
     claiming::check_reach(service, &registration.identifier)?;
-    let network = call.remote.map(|address| Asker::Network(address.into()));
-    claiming::count_code(service, network)?;
+    claiming::count_code(service, None, call)?;
     let box_id = claim_device(service, call, &registration).await?;
     create_box(service, call, &registration, box_id).await?;
     let asked = (&registration.identifier, registration.discoverable);

@@ -1,7 +1,8 @@
 //! Report: counts that the caller's box had unwanted mail from another, once, and blocks that one if it is asked to.
 //!
 //! Only who has mail of a box, or had, can report it: that stands in the reporter's own box, which is looked at here. The
-//! count is in the partition of the reported box. It learns nothing of it, and nothing follows but by the operator.
+//! count is in the partition of the reported box. It learns nothing of it, and nothing follows but by the operator. It is
+//! counted before the block, which may find the list of blocked boxes full: each is of use without the other.
 
 use bytes::Bytes;
 use rossby_domain::command::{Block, CountReport};
@@ -24,7 +25,12 @@ pub(crate) async fn report(
     if other == caller.box_id {
         return Err(ApiError::invalid("a box can't report itself").into());
     }
+    let counted = service.rates.report(&caller.box_id);
+    counted.map_err(|too_often| service.too_often(too_often, Code::RateLimited))?;
     check_heard_from(service, caller, call, other).await?;
+    if count(service, caller, call, other).await? {
+        service.config.metrics.reported();
+    }
     if request.block {
         let command = Command::Block(Block {
             box_id: caller.box_id,
@@ -32,9 +38,6 @@ pub(crate) async fn report(
             blocked: true,
         });
         service.change_own(caller, command, call).await?;
-    }
-    if count(service, caller, call, other).await? {
-        service.config.metrics.reported();
     }
     Ok(convert::encode(&v1::ReportResponse {}))
 }
@@ -67,12 +70,19 @@ async fn count(
         .config
         .secrets
         .report_mark(&reported, &caller.box_id);
-    let command = CountReport {
+    let partition = reported.partition();
+    let query = Query::HasReport {
         box_id: reported,
         mark,
     };
-    let command = Command::CountReport(command);
-    let partition = reported.partition();
+    // One that is counted already is no matter for the log.
+    if service.ask(partition, query, call.deadline).await? == Answer::HasReport(true) {
+        return Ok(false);
+    }
+    let command = Command::CountReport(CountReport {
+        box_id: reported,
+        mark,
+    });
     let counting = service.change(partition, command, Code::NoUser, call.deadline);
     match counting.await {
         Ok(Outcome::ReportCounted { first }) => Ok(first),

@@ -1,12 +1,12 @@
 //! How an identifier goes from a box whose devices are lost to a new one: proven by its code, told to the old box,
 //! and moved after a delay, unless a device of the old box says no (`domain/src/contest.rs`).
 //!
-//! Each step is idempotent, and Authorize takes those that are left whenever it is called again. The delay begins
-//! with the last of them.
+//! Each step is idempotent, and Authorize takes those that are left whenever it is called again with the same code. The
+//! dates are set with the first of them; if the others come too late, it is proven anew.
 
 use rossby_domain::claim::CodeMac;
 use rossby_domain::command::{AwaitReset, LoseIdentifier, NoteReset, ProveReset, StartReset};
-use rossby_domain::contest::longest_ms;
+use rossby_domain::contest::{Former, ResetNote};
 use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, GroupId, PartitionCount};
 use rossby_domain::time::Timestamp;
@@ -37,48 +37,45 @@ impl Resetting {
         call: &Call,
         code: CodeMac,
     ) -> Result<u64, ApiError> {
-        let delay_ms = service.config.limits.reset_delay_ms;
         let Self { identifier, box_id } = self;
         let prove = Command::ProveReset(ProveReset {
             identifier,
             box_id,
             code,
-            delay_ms,
         });
         match self.in_directory(service, call, prove).await? {
             Outcome::ClaimVerified { generation } => Ok(generation),
             Outcome::ResetWaits {
-                completes_at: Some(at),
+                note,
+                started: true,
                 ..
-            } => Err(waits(at)),
-            Outcome::ResetWaits { owner, serial, .. } => {
-                Err(self.begin(service, call, owner, serial).await?)
+            } => Err(waits(note.completes_at)),
+            Outcome::ResetWaits { owner, note, .. } => {
+                Err(self.begin(service, call, owner, note).await?)
             }
             other => Err(unexpected_outcome(&other)),
         }
     }
 
-    /// Tells the owner, keeps the new box, and lets the delay run.
+    /// Tells the owner, keeps the new box, and lets the reset count.
     async fn begin(
         self,
         service: &MailboxService,
         call: &Call,
         owner: BoxId,
-        serial: u64,
+        note: ResetNote,
     ) -> Result<ApiError, ApiError> {
-        let delay_ms = service.config.limits.reset_delay_ms;
         let Self { identifier, box_id } = self;
-        let note = Command::NoteReset(NoteReset {
+        let tell = Command::NoteReset(NoteReset {
             box_id: owner,
             identifier,
-            serial,
-            delay_ms,
+            note,
         });
-        let noting = service.change(owner.partition(), note, Code::Internal, call.deadline);
-        noting.await?;
+        let telling = service.change(owner.partition(), tell, Code::Internal, call.deadline);
+        telling.await?;
         let keep = Command::AwaitReset(AwaitReset {
             box_id,
-            keep_ms: longest_ms(delay_ms),
+            until: note.stands_until(),
         });
         let unknown = Code::NoCodeRequested;
         let keeping = service.change(box_id.partition(), keep, unknown, call.deadline);
@@ -86,15 +83,28 @@ impl Resetting {
         let start = Command::StartReset(StartReset {
             identifier,
             box_id,
-            serial,
-            delay_ms,
+            serial: note.serial,
         });
         match self.in_directory(service, call, start).await? {
             Outcome::ResetWaits {
-                completes_at: Some(at),
+                note,
+                started: true,
                 ..
-            } => Ok(waits(at)),
+            } => Ok(waits(note.completes_at)),
             other => Err(unexpected_outcome(&other)),
+        }
+    }
+
+    /// Takes the identifier off the list of the box that had it, if it came by a reset.
+    ///
+    /// # Errors
+    /// If a group does not answer in time. It stands in that list then, as one that is not proven.
+    pub async fn settle(self, service: &MailboxService, call: &Call) -> Result<(), ApiError> {
+        let (router, partitions) = (&service.config.router, service.config.partitions);
+        let owned = (self.identifier, self.box_id);
+        match former_owner(router, partitions, owned, call.deadline).await? {
+            Some(former) => lose(router, self.identifier, former, call.deadline).await,
+            None => Ok(()),
         }
     }
 
@@ -115,26 +125,36 @@ fn waits(at: Timestamp) -> ApiError {
     ApiError::from(Code::ResetWaits).with_metadata("completes_at_ms", at.as_millis())
 }
 
-/// Takes an identifier off the list of the box that had it, if its owner got it by a reset.
+/// Who had an identifier before its owner got it by a reset.
 ///
 /// # Errors
-/// If a group does not answer in time. The same again goes on.
-pub(crate) async fn settle_former(
+/// If the group of its directory does not answer in time.
+pub(crate) async fn former_owner(
     router: &Router,
     partitions: PartitionCount,
     (identifier, box_id): (IdentifierHash, BoxId),
     deadline: Instant,
-) -> Result<(), ApiError> {
+) -> Result<Option<Former>, ApiError> {
     let directory = identifier.partition(partitions);
     let owner = router.directory().owner(directory);
     let group: GroupId = owner.ok_or(Code::NotInCluster)?;
     let query = Query::FormerOwner { identifier, box_id };
-    let Answer::FormerOwner(former) = router.ask(group, directory, query, deadline).await? else {
-        return Err(unexpected_answer("FormerOwner"));
-    };
-    let Some(former) = former else {
-        return Ok(());
-    };
+    match router.ask(group, directory, query, deadline).await? {
+        Answer::FormerOwner(former) => Ok(former),
+        _ => Err(unexpected_answer("FormerOwner")),
+    }
+}
+
+/// Takes an identifier off the list of the box that had it.
+///
+/// # Errors
+/// If its group does not answer in time.
+pub(crate) async fn lose(
+    router: &Router,
+    identifier: IdentifierHash,
+    former: Former,
+    deadline: Instant,
+) -> Result<(), ApiError> {
     let lose = Command::LoseIdentifier(LoseIdentifier {
         box_id: former.box_id,
         identifier,

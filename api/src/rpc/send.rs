@@ -48,10 +48,10 @@ pub(crate) async fn send(
     if envelopes.iter().any(|it| it.recipient != caller.box_id) {
         standing.check_may_send(&caller)?;
     }
-    let mut fates: Vec<Option<Fate>> = envelopes
-        .iter()
-        .map(|envelope| rated(service, caller, envelope))
-        .collect();
+    let mut fates = rated(&envelopes, |recipient| {
+        let counted = service.rates.envelope(&caller, recipient);
+        counted.map_err(|too_often| service.too_often(too_often, Code::RateLimited))
+    });
     let parcels = parcels(service, &envelopes, &mut fates);
     // With one group only, its failure is the call's.
     let sole = parcels.len() == 1;
@@ -102,13 +102,26 @@ fn parse(service: &MailboxService, message: &Bytes) -> Result<Vec<Outgoing>, Api
     request.envelopes.into_iter().map(parse_one).collect()
 }
 
-/// What becomes of an envelope that is one too many for now. That is its fate before anything of its recipient is looked
-/// at.
-fn rated(service: &MailboxService, caller: DeviceAddress, envelope: &Outgoing) -> Option<Fate> {
-    let counted = service.rates.envelope(&caller, &envelope.recipient);
-    let refused = |too_often| service.too_often(too_often, Code::RateLimited);
-    counted.err().map(|too_often| Err(refused(too_often)))
+/// What becomes of the envelopes that are too many for now: their fate before anything of their recipients is looked at.
+/// Behind one that is refused, all others for its box are, though the rate may have room again by then: they would pass
+/// it over.
+fn rated(
+    envelopes: &[Outgoing],
+    mut count: impl FnMut(&BoxId) -> Result<(), ApiError>,
+) -> Vec<Option<Fate>> {
+    let mut held = Held::default();
+    let fate = |envelope: &Outgoing| {
+        let recipient = &envelope.recipient;
+        let refused = held.get(recipient).cloned();
+        let refused = refused.or_else(|| count(recipient).err())?;
+        held.insert(*recipient, refused.clone());
+        Some(Err(refused))
+    };
+    envelopes.iter().map(fate).collect()
 }
+
+/// Boxes for which an envelope was refused that may be taken later, and why: what stands behind it waits with it.
+type Held = BTreeMap<BoxId, ApiError>;
 
 /// The envelopes for one group: where in the request each stands.
 struct Parcel<'a> {
@@ -123,17 +136,26 @@ impl Parcel<'_> {
         self.positions.iter().filter_map(at)
     }
 
-    /// The envelope at a place in the parcel.
-    fn envelope(&self, place: usize) -> Option<&Outgoing> {
-        self.envelopes.get(*self.positions.get(place)?)
-    }
-
-    fn commands(&self, sender: DeviceAddress) -> Vec<(PartitionId, Command)> {
+    fn commands(
+        &self,
+        sender: DeviceAddress,
+        make: fn(Enqueue) -> Command,
+    ) -> Vec<(PartitionId, Command)> {
         let command = |envelope: &Outgoing| {
-            let command = Command::Enqueue(enqueue(sender, envelope));
+            let command = make(enqueue(sender, envelope));
             (envelope.recipient.partition(), command)
         };
         self.envelopes().map(command).collect()
+    }
+
+    /// Some of its places, as a parcel.
+    fn part(&self, places: &[usize]) -> Self {
+        let position = |place: &usize| self.positions.get(*place).copied();
+        Self {
+            group: self.group,
+            positions: places.iter().filter_map(position).collect(),
+            envelopes: self.envelopes,
+        }
     }
 }
 
@@ -186,37 +208,70 @@ fn enqueue(sender: DeviceAddress, envelope: &Outgoing) -> Enqueue {
     }
 }
 
-/// One proposal for one group.
+/// The envelopes for one group, in one proposal, and another one for contacts.
 async fn dispatch(
     service: &MailboxService,
     caller: DeviceAddress,
     call: &Call,
     parcel: Parcel<'_>,
 ) -> (Vec<usize>, Result<Vec<Fate>, ApiError>) {
-    let commands = || parcel.commands(caller);
-    let router = &service.config.router;
-    let proposed = router.propose(parcel.group, commands, call.deadline).await;
-    let fates = match proposed {
-        Ok(proposed) if proposed.replies.len() == parcel.positions.len() => {
-            fates(service, caller, call, &parcel, proposed).await
-        }
-        Ok(_) => Err(ApiError::internal(
-            "not one reply for each proposed command",
-        )),
-        Err(error) => Err(error),
-    };
+    let fates = fates(service, caller, call, &parcel).await;
     (parcel.positions, fates)
 }
 
-/// What the replies of a group mean for the envelopes of a parcel.
 async fn fates(
     service: &MailboxService,
     caller: DeviceAddress,
     call: &Call,
     parcel: &Parcel<'_>,
-    mut proposed: Proposed,
 ) -> Result<Vec<Fate>, ApiError> {
+    let (mut fates, mut full) = propose(service, caller, call, parcel, Command::Enqueue).await?;
+    // Behind whom something was stored comes too late, and would be told so in place of what it is.
+    full.retain(|(place, recipient)| {
+        let mut behind = fates.iter().zip(parcel.envelopes()).skip(*place + 1);
+        !behind.any(|(fate, envelope)| fate.is_ok() && envelope.recipient == *recipient)
+    });
+    if full.is_empty() {
+        return Ok(fates);
+    }
+    // Once more for room, as a contact of those who have written to the sender; the others stay refused.
+    let known = written_by(service, caller.box_id, call, full).await;
+    if known.is_empty() {
+        return Ok(fates);
+    }
+    let part = parcel.part(&known);
+    let again = propose(service, caller, call, &part, Command::EnqueueOfContact);
+    let again = match Box::pin(again).await {
+        Ok((again, _)) => again,
+        // Some may be stored by now.
+        Err(error) => known.iter().map(|_| Err(error.clone())).collect(),
+    };
+    for (place, fate) in known.into_iter().zip(again) {
+        if let Some(slot) = fates.get_mut(place) {
+            *slot = fate;
+        }
+    }
+    Ok(fates)
+}
+
+/// Proposes a parcel: what became of its envelopes, and for which places and boxes there was no room.
+async fn propose(
+    service: &MailboxService,
+    caller: DeviceAddress,
+    call: &Call,
+    parcel: &Parcel<'_>,
+    make: fn(Enqueue) -> Command,
+) -> Result<(Vec<Fate>, Vec<(usize, BoxId)>), ApiError> {
+    let commands = || parcel.commands(caller, make);
+    let router = &service.config.router;
+    let mut proposed = router
+        .propose(parcel.group, commands, call.deadline)
+        .await?;
     let replies = std::mem::take(&mut proposed.replies);
+    if replies.len() != parcel.positions.len() {
+        let what = "not one reply for each proposed command";
+        return Err(ApiError::internal(what));
+    }
     let mut fates = Vec::with_capacity(replies.len());
     let (mut stale, mut full) = (Vec::new(), Vec::new());
     for (reply, envelope) in replies.into_iter().zip(parcel.envelopes()) {
@@ -227,15 +282,11 @@ async fn fates(
         }
         fates.push(fate(&proposed, reply)?);
     }
-    if !full.is_empty() {
-        let again = Box::pin(as_contact(service, caller, call, parcel, full)).await;
-        settle_places(&mut fates, again);
-    }
     if !stale.is_empty() {
         let answers = current_records(service, caller, call, parcel.group, &proposed, stale);
         add_records(&mut fates, Box::pin(answers).await);
     }
-    Ok(fates)
+    Ok((fates, full))
 }
 
 /// What became of one envelope, by the reply to its command.
@@ -244,42 +295,6 @@ fn fate(proposed: &Proposed, reply: Reply) -> Result<Fate, ApiError> {
         Ok(Outcome::Enqueued { sequence }) => Ok(Ok(sequence.0)),
         Ok(other) => Err(unexpected_outcome(&other)),
         Err(rejection) => Ok(Err(proposed.refusal(&rejection, Code::UnknownRecipient))),
-    }
-}
-
-/// Asks once more for room, as a contact of those who have written to the sender. What became of their envelopes, by
-/// their places; what is not among them stays refused.
-async fn as_contact(
-    service: &MailboxService,
-    sender: DeviceAddress,
-    call: &Call,
-    parcel: &Parcel<'_>,
-    full: Vec<(usize, BoxId)>,
-) -> Vec<(usize, Fate)> {
-    let known = written_by(service, sender.box_id, call, full).await;
-    if known.is_empty() {
-        return Vec::new();
-    }
-    let command = |envelope: &Outgoing| {
-        let command = Command::EnqueueOfContact(enqueue(sender, envelope));
-        (envelope.recipient.partition(), command)
-    };
-    let envelopes = || known.iter().filter_map(|place| parcel.envelope(*place));
-    let commands = || envelopes().map(command).collect();
-    let router = &service.config.router;
-    let proposed = router.propose(parcel.group, commands, call.deadline).await;
-    let fates = proposed.and_then(|mut proposed| {
-        let replies = std::mem::take(&mut proposed.replies).into_iter();
-        let fates = replies.map(|reply| fate(&proposed, reply));
-        fates.collect::<Result<Vec<Fate>, _>>()
-    });
-    match fates {
-        Ok(fates) => known.into_iter().zip(fates).collect(),
-        // Some may be stored by now.
-        Err(error) => {
-            let shared = |place| (place, Err(error.clone()));
-            known.into_iter().map(shared).collect()
-        }
     }
 }
 
@@ -307,14 +322,6 @@ async fn written_by(
     let places = boxes.into_iter().map(|(place, _)| place).zip(answers);
     let places = places.filter(|(_, answer)| *answer == Answer::HasHeardFrom(true));
     places.map(|(place, _)| place).collect()
-}
-
-fn settle_places(fates: &mut [Fate], settled: Vec<(usize, Fate)>) {
-    for (place, fate) in settled {
-        if let Some(slot) = fates.get_mut(place) {
-            *slot = fate;
-        }
-    }
 }
 
 /// The records that the sender should have sealed for, each with its place in the parcel.
@@ -381,5 +388,37 @@ fn outcome(service: &MailboxService, envelope: Outgoing, fate: Fate) -> v1::Send
         recipient_box_id: envelope.wire.recipient_box_id,
         counter: envelope.wire.counter,
         result: Some(result),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_one_that_is_refused_nothing_passes_to_its_box_though_there_is_room_again() {
+        let partition = PartitionId::new(1).unwrap();
+        let box_of = |seed: u8| BoxId::derive(partition, &[seed; 32]);
+        let (anna, bert) = (box_of(1), box_of(2));
+        let to = |recipient: BoxId, counter| Outgoing {
+            recipient,
+            wire: v1::OutgoingEnvelope {
+                counter,
+                ..Default::default()
+            },
+        };
+        let envelopes = [to(anna, 1), to(anna, 2), to(bert, 1), to(anna, 3)];
+        // Only the second one comes too soon.
+        let mut counted = 0;
+        let fates = rated(&envelopes, |_| {
+            counted += 1;
+            match counted {
+                2 => Err(Code::RateLimited.into()),
+                _ => Ok(()),
+            }
+        });
+        let passed: Vec<_> = fates.iter().map(Option::is_none).collect();
+        assert_eq!(passed, [true, false, true, false]);
+        assert_eq!(counted, 3);
     }
 }

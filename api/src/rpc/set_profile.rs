@@ -23,6 +23,8 @@ pub(crate) async fn set_profile(
     let (version, sealed) = (request.version, request.sealed_profile);
     let signed = statement::set_profile(&caller.box_id, &caller.device, version, &sealed);
     check_signature(service, caller, call, &signed, &request.signature).await?;
+    let counted = service.rates.profile(&caller.box_id);
+    counted.map_err(|too_often| service.too_often(too_often, Code::RateLimited))?;
     let command = Command::SetProfile(SetProfile {
         device: caller,
         version,

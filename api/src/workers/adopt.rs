@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rossby_domain::command::Adopt;
+use rossby_domain::command::{Adopt, SetResetDelay};
+use rossby_domain::limits::Limits;
 use rossby_domain::placement::ClusterMap;
-use rossby_domain::{Command, Routed};
+use rossby_domain::{Command, Outcome, Reply, Routed};
 use rossby_seams::watch::Receiver;
 use tokio::time::Instant;
 use tracing::info;
@@ -43,26 +44,35 @@ impl Worker for Adopter {
         let missing = assigned
             .into_iter()
             .filter(|(partition, epoch)| workers.group.epoch(*partition) < Some(*epoch));
-        let commands: Vec<Routed> = missing
-            .map(|(partition, epoch)| Routed {
+        let routed = |(partition, epoch)| {
+            commands(&workers.limits).map(move |command| Routed {
                 partition,
                 epoch,
-                command: Command::Adopt(Adopt {
-                    limits: workers.limits,
-                }),
+                command,
             })
-            .collect();
+        };
+        let commands: Vec<Routed> = missing.flat_map(routed).collect();
         if commands.is_empty() {
             return Ok(More::No);
         }
-        let count = commands.len();
+        let adopts = |routed: &&Routed| matches!(routed.command, Command::Adopt(_));
+        let count = commands.iter().filter(adopts).count();
         let replies = workers
             .group
             .propose_routed(commands, Instant::now() + PATIENCE)
             .await?;
         // A rejection means that it is owned by now, at that epoch or a later one: as good.
-        let adopted = replies.iter().filter(|reply| reply.is_ok()).count();
+        let is_adopted = |reply: &&Reply| matches!(reply, Ok(Outcome::Adopted { .. }));
+        let adopted = replies.iter().filter(is_adopted).count();
         info!(group = %workers.group.id(), partitions = adopted, of = count, "took over partitions");
         Ok(More::No)
     }
+}
+
+/// What takes over a partition with these limits. Those that it does not say are the defaults.
+fn commands(limits: &Limits) -> impl Iterator<Item = Command> + use<> {
+    let (limits, reset_delay_ms) = (*limits, limits.reset_delay_ms);
+    let is_other = reset_delay_ms != Limits::default().reset_delay_ms;
+    let delay = is_other.then_some(Command::SetResetDelay(SetResetDelay { reset_delay_ms }));
+    [Command::Adopt(Adopt { limits })].into_iter().chain(delay)
 }

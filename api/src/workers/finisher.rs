@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{More, PATIENCE, Trouble, Worker, Workers};
 use crate::error::ApiError;
-use crate::rpc::{Leaving, settle_former};
+use crate::rpc::{Leaving, former_owner, lose};
 
 /// Pending boxes looked at in one step.
 const BATCH: u32 = 256;
@@ -88,14 +88,15 @@ pub(super) async fn finish(
         };
         more = More::Yes;
         after = Some(last.box_id);
-        let (mut activations, unknown) = activations(workers, &pending, silent).await?;
+        let (activations, unknown) = activations(workers, &pending, silent).await?;
         trouble = trouble.and(unknown);
-        trouble = trouble.and(settle(workers, &mut activations).await);
+        let owned: Vec<_> = activations.iter().map(owned_by).collect();
         let command = |activation| (partition, Command::ActivateBox(activation));
         let commands: Vec<_> = activations.into_iter().map(command).collect();
         if !commands.is_empty() {
             // A rejection means that the box is gone or no longer asks: nothing to finish.
             workers.propose(commands).await?;
+            settle(workers, owned, silent).await;
         }
         if what == What::Everything {
             trouble = trouble.and(release(workers, &pending, silent).await);
@@ -103,22 +104,41 @@ pub(super) async fn finish(
     }
 }
 
-/// Takes what came by a reset off the lists of the boxes that had it, before the new ones come to life; those of which
-/// that is not known to be done are left for later.
-async fn settle(workers: &Workers, activations: &mut Vec<ActivateBox>) -> Result<(), Trouble> {
-    let mut trouble = Ok(());
-    let mut settled = Vec::new();
-    for activation in activations.drain(..) {
-        let owned = (activation.identifier, activation.box_id);
+/// An identifier, and the box that it is verified for.
+type Owned = (IdentifierHash, BoxId);
+
+fn owned_by(activation: &ActivateBox) -> Owned {
+    (activation.identifier, activation.box_id)
+}
+
+/// Takes what came by a reset off the lists of the boxes that had it, where their groups answer: nothing waits for that.
+async fn settle(workers: &Workers, owned: Vec<Owned>, silent: &Silent) {
+    let (router, partitions) = (&workers.router, workers.partitions);
+    let mut away = silent.clone();
+    for (identifier, box_id) in owned {
+        let group = |partition| router.directory().owner(partition);
+        let Some(directory) = group(identifier.partition(partitions)) else {
+            continue;
+        };
+        if away.contains(&directory) {
+            continue;
+        }
         let deadline = Instant::now() + PATIENCE;
-        let settling = settle_former(&workers.router, workers.partitions, owned, deadline);
-        match settling.await {
-            Ok(()) => settled.push(activation),
-            Err(error) => trouble = Err(elsewhere(&error)),
+        let former = match former_owner(router, partitions, (identifier, box_id), deadline).await {
+            Ok(Some(former)) => former,
+            Ok(None) => continue,
+            Err(_) => {
+                away.insert(directory);
+                continue;
+            }
+        };
+        let home = group(former.box_id.partition());
+        if let Some(home) = home.filter(|home| !away.contains(home))
+            && lose(router, identifier, former, deadline).await.is_err()
+        {
+            away.insert(home);
         }
     }
-    *activations = settled;
-    trouble
 }
 
 /// Releases what is on its way out of its box.

@@ -11,6 +11,7 @@ use rossby_proto::v1;
 use rossby_proto::v1::lookup_key_request::By;
 use tokio::time::Instant;
 
+use crate::identifiers::adding;
 use crate::support::{Resident, TestDevice, World, code_of, envelope, refusal, sequence};
 
 const ANNA: &str = "+491701111111";
@@ -91,7 +92,10 @@ async fn a_device_sends_so_many_a_minute_and_looks_up_so_many_people() {
     assert_eq!(refusal(&outcomes[5]).code, "RATE_LIMITED");
 
     let look_up = async |by| {
-        let request = v1::LookupKeyRequest { by: Some(by) };
+        let request = v1::LookupKeyRequest {
+            by: Some(by),
+            profile_after: None,
+        };
         let looked = world.signed::<_, v1::LookupKeyResponse>(&anna, RpcPath::LookupKey, &request);
         looked.await.map(drop)
     };
@@ -229,4 +233,75 @@ async fn who_had_mail_of_a_box_can_report_it_once_and_block_it_in_the_same_step(
             Some(code) => assert_eq!(refusal(&sent[0]).code, code),
         }
     }
+}
+
+#[tokio::test]
+async fn a_report_counts_though_nobody_more_can_be_blocked_and_so_many_are_taken_of_a_box() {
+    let limits = Limits {
+        blocked_boxes: 0,
+        ..Limits::default()
+    };
+    let doors = DoorLimits {
+        lookups_burst: 3,
+        ..hourly()
+    };
+    let addresses = vec!["node-1:7000".to_owned()];
+    let world = World::at_addresses(addresses, limits, doors).await;
+    let anna = world.resident(1, ANNA, true).await;
+    let bert = world.resident(2, BERT, true).await;
+    let sent = world.send(&anna, vec![envelope(&bert, 1, b"buy")]).await;
+    assert_eq!(sequence(&sent.unwrap()[0]), 1);
+    let report = async |block| {
+        let box_id = box_bytes(&anna);
+        let request = v1::ReportRequest { box_id, block };
+        let reported = world.signed::<_, v1::ReportResponse>(&bert, RpcPath::Report, &request);
+        reported.await.map(drop)
+    };
+    assert_eq!(code_of(report(true).await), Code::TooManyBlocked);
+    let view = box_view(world.router(), anna.address.box_id).await;
+    assert_eq!(view.unwrap().reports, 1);
+    report(false).await.unwrap();
+    report(false).await.unwrap();
+    assert_eq!(code_of(report(false).await), Code::RateLimited);
+}
+
+#[tokio::test]
+async fn a_box_asks_for_so_many_codes_a_day_and_its_network_is_counted_besides() {
+    let world = rated(DoorLimits {
+        codes_per_network_per_day: 2,
+        codes_per_box_per_day: 2,
+        ..DoorLimits::default()
+    })
+    .await;
+    let anna = world.resident(1, ANNA, true).await;
+    let bert = world.resident(2, BERT, true).await;
+    let ask = async |number: u8, by: &Resident, from: &str| {
+        let request = adding(by, &format!("+4917{number:08}"), true);
+        let (path, message, nonce) = (
+            RpcPath::AddIdentifier,
+            request.encode_to_vec(),
+            world.nonce(),
+        );
+        let signed = world.sign(by, path, &nonce);
+        let call = Call {
+            path,
+            authorization: Some(signed.authorization(&message).unwrap()),
+            message: message.into(),
+            deadline: Instant::now() + DoorLimits::default().call_timeout(),
+            remote: Some(from.parse::<IpAddr>().unwrap()),
+            relayed: false,
+        };
+        match Box::pin(world.nodes[0].service.handle(&call)).await {
+            Ok(_) => None,
+            Err(CallError::Refused(error)) => Some(error.code()),
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    let too_many = Some(Code::TooManyCodes);
+    assert_eq!(ask(11, &anna, "192.0.2.1").await, None);
+    assert_eq!(ask(12, &bert, "192.0.2.2").await, None);
+    assert_eq!(ask(13, &anna, "192.0.2.3").await, too_many);
+    // Another network is no help to a box that has asked as often as it may.
+    assert_eq!(ask(14, &anna, "198.51.100.1").await, too_many);
+    assert_eq!(ask(15, &bert, "198.51.100.1").await, None);
 }

@@ -30,7 +30,10 @@ async fn delete(world: &World, who: &Resident) -> Result<v1::DeleteAccountRespon
 
 async fn lookup(world: &World, who: &Resident, phone: &str) -> Code {
     let by = Some(By::Identifier(phone_of(phone)));
-    let request = v1::LookupKeyRequest { by };
+    let request = v1::LookupKeyRequest {
+        by,
+        profile_after: None,
+    };
     let found = world.signed::<_, v1::LookupKeyResponse>(who, RpcPath::LookupKey, &request);
     code_of(found.await)
 }

@@ -1,9 +1,13 @@
 //! LookupKey, Send, Fetch, Acknowledge and Block: what they do and how they refuse.
 
+use std::sync::Arc;
+
+use ed25519_dalek::Signer as _;
 use prost::Message as _;
 use rossby_api::{Code, RpcPath};
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::limits::Limits;
+use rossby_domain::statement;
 use rossby_proto::v1;
 use rossby_proto::v1::lookup_key_request::By;
 
@@ -468,18 +472,93 @@ async fn the_last_tenth_of_a_queue_is_for_those_whom_the_box_has_written_to() {
 }
 
 #[tokio::test]
+async fn what_stands_before_one_that_was_stored_is_not_asked_for_again_as_a_contact_s() {
+    let limits = Limits {
+        queue_bytes: 1000,
+        sender_share_percent: 100,
+        ..Limits::default()
+    };
+    let world = World::with_limits(limits).await;
+    let (anna, bert) = anna_and_bert(&world).await;
+    let carl = world.resident(3, CARL, true).await;
+    let hello = vec![envelope(&carl, 1, b"hello")];
+    world.send(&bert, hello).await.unwrap();
+    let half = vec![envelope(&bert, 1, &[7; 500])];
+    world.send(&anna, half).await.unwrap();
+    let two = vec![envelope(&bert, 1, &[7; 450]), envelope(&bert, 2, &[7; 20])];
+    let outcomes = world.send(&carl, two).await.unwrap();
+    // It did not fit into nine tenths, and the smaller one did: its counter is behind by then.
+    assert_eq!(refusal(&outcomes[0]).code, "QUEUE_FULL");
+    assert_eq!(sequence(&outcomes[1]), 2);
+}
+
+/// A device's statement of how long mail may wait.
+fn setting(by: &Resident, ttl_ms: Option<u64>, number: u64) -> v1::SetTtlRequest {
+    let (box_id, device) = (&by.address.box_id, &by.address.device);
+    let signed = statement::set_ttl(box_id, device, ttl_ms, number);
+    let signature = by.device.signing.sign(&signed).to_bytes().to_vec().into();
+    v1::SetTtlRequest {
+        ttl_ms,
+        number,
+        signature,
+    }
+}
+
+#[tokio::test]
+async fn a_stolen_token_without_the_device_key_does_not_say_how_long_mail_waits() {
+    const HOUR_MS: u64 = 3_600_000;
+    let world = World::new().await;
+    let (anna, bert) = anna_and_bert(&world).await;
+    let set = async |request: v1::SetTtlRequest| {
+        let set = world.signed::<_, v1::SetTtlResponse>(&bert, RpcPath::SetTtl, &request);
+        set.await.map(|set| set.ttl_ms)
+    };
+    let once = setting(&bert, Some(HOUR_MS), 1);
+    set(once.clone()).await.unwrap();
+    set(setting(&bert, None, 2)).await.unwrap();
+    let before = world.quiet_digests().await;
+    // Anna's device holds Bert's token, and her own keys.
+    let thief = Resident {
+        device: Arc::clone(&anna.device),
+        ..bert.clone()
+    };
+    let in_own_name = setting(&thief, Some(HOUR_MS), 3);
+    let right = setting(&bert, Some(HOUR_MS), 3);
+    let shorter = v1::SetTtlRequest {
+        ttl_ms: Some(60_000),
+        ..right.clone()
+    };
+    let later = v1::SetTtlRequest { number: 4, ..right };
+    let renumbered = v1::SetTtlRequest {
+        number: 3,
+        ..once.clone()
+    };
+    for forged in [in_own_name, shorter, later, renumbered] {
+        assert_eq!(code_of(set(forged).await), Code::BadSignature);
+    }
+    // Nor is what the device once said good again.
+    assert_eq!(code_of(set(once).await), Code::TtlNumberUsed);
+    assert_eq!(world.digests(), before);
+}
+
+#[tokio::test]
 async fn how_long_an_envelope_waits_is_for_its_sender_and_its_recipient_to_say() {
     const HOUR_MS: u64 = 3_600_000;
     const DAY_MS: u64 = 24 * HOUR_MS;
     let world = World::new().await;
     let (anna, bert) = anna_and_bert(&world).await;
-    let set = async |ttl_ms| {
-        let request = v1::SetTtlRequest { ttl_ms };
+    let set = async |ttl_ms, number| {
+        let request = setting(&bert, ttl_ms, number);
         let set = world.signed::<_, v1::SetTtlResponse>(&bert, RpcPath::SetTtl, &request);
         set.await.map(|set| set.ttl_ms)
     };
-    assert_eq!(code_of(set(Some(59_999)).await), Code::InvalidArgument);
-    assert_eq!(set(Some(DAY_MS)).await.unwrap(), DAY_MS);
+    assert_eq!(code_of(set(Some(59_999), 1).await), Code::InvalidArgument);
+    // The last one again is the answer to a lost reply.
+    for _ in 0..2 {
+        assert_eq!(set(Some(DAY_MS), 1).await.unwrap(), DAY_MS);
+    }
+    assert_eq!(code_of(set(Some(HOUR_MS), 1).await), Code::TtlNumberUsed);
+    assert_eq!(code_of(set(Some(HOUR_MS), 3).await), Code::TtlNumberUsed);
     let wanted = [Some(HOUR_MS), Some(2 * DAY_MS), None];
     let envelopes = (1..)
         .zip(wanted)
@@ -497,7 +576,8 @@ async fn how_long_an_envelope_waits_is_for_its_sender_and_its_recipient_to_say()
     let status = page.status.unwrap();
     assert_eq!((status.depth, status.bytes, status.ttl_ms), (3, 12, DAY_MS));
     assert_eq!(status.oldest_at_ms, Some(page.envelopes[0].enqueued_at_ms));
-    assert_eq!(set(None).await.unwrap(), 30 * DAY_MS);
+    assert_eq!(status.ttl_number, 1);
+    assert_eq!(set(None, 2).await.unwrap(), 30 * DAY_MS);
 }
 
 #[tokio::test]

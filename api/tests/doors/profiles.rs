@@ -46,6 +46,24 @@ async fn seen(
 }
 
 #[tokio::test]
+async fn a_box_sets_ten_profiles_at_a_time() {
+    let world = World::new().await;
+    let anna = world.resident(1, ANNA, true).await;
+    for version in 1..=10 {
+        set(&world, &anna, &setting(&anna, version, b"sealed"))
+            .await
+            .unwrap();
+    }
+    let refused = set(&world, &anna, &setting(&anna, 11, b"sealed")).await;
+    assert_eq!(code_of(refused), Code::RateLimited);
+    assert_eq!(seen(&world, &anna, &anna, Some(0)).await.unwrap().0, 10);
+    let bert = world.resident(2, BERT, true).await;
+    set(&world, &bert, &setting(&bert, 1, b"sealed"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_profile_comes_with_the_key_record_to_who_asks_for_it() {
     let world = World::new().await;
     let anna = world.resident(1, ANNA, true).await;

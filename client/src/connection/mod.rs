@@ -233,6 +233,11 @@ impl Connection {
         }
     }
 
+    /// How long calls are tried.
+    pub(crate) const fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
     /// Makes a call; with a signer, an authenticated one.
     ///
     /// # Errors

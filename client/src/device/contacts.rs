@@ -1,5 +1,7 @@
 //! Contacts: whom we know, and the identity chains that we hold them to.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use rossby_domain::chain::{DeviceKeys, KeyRecord};
 use rossby_domain::identifier::Identifier;
@@ -221,6 +223,8 @@ impl Device {
             Ok(Contact::of_row((found.box_id, row)))
         });
         let contact = self.noting_change(added)?;
+        // They may have said what they show before.
+        self.unsettled_profiles.store(true, Ordering::Relaxed);
         self.allow_contact(&contact.box_id).await?;
         Ok(contact)
     }
@@ -337,10 +341,11 @@ impl Device {
                 row.blocked = blocked;
                 batch.put(box_id, &row)?;
             }
-            match blocked {
-                true => self.withdraw_profile(batch, &own, Some(box_id)),
-                false => Ok(()),
+            if blocked {
+                self.forget_receipts(batch, |author, _| author == box_id)?;
+                self.withdraw_profile(batch, &own, Some(box_id))?;
             }
+            Ok(())
         })?;
         self.settle_profiles_soon().await;
         Ok(())

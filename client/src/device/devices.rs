@@ -142,10 +142,6 @@ impl Device {
             .await?;
         // It is removed, whoever may still have to be told.
         let _ = self.take_over_pages(device).await;
-        // It knows the key of the profile, and what it has signed counts no more.
-        let own = self.signer()?.address.box_id;
-        self.store
-            .write(|batch| self.withdraw_profile(batch, &own, None))?;
         self.settle_profiles_soon().await;
         Ok(())
     }

@@ -69,9 +69,6 @@ pub enum DeviceError {
     /// that has it says no.
     #[error("the phone or email is proven, and comes to this box once the delay is over")]
     ResetWaits(Timestamp),
-    /// Nothing is waited for.
-    #[error("no code was given before: give the one that was sent")]
-    NoCode,
     /// No other box is to get this identifier.
     #[error("nobody else is about to get this phone or email")]
     NotContested,
@@ -117,6 +114,11 @@ pub enum DeviceError {
     /// Only who wrote a message can change it or take it back.
     #[error("only who wrote a message can change it")]
     NotTheAuthor,
+    /// They were not added, or are blocked.
+    #[error(
+        "they are not one of your contacts, or you have blocked them: add them, or lift the block, first"
+    )]
+    NotAContact,
     /// That can not be done with this message.
     #[error("that can't be done with this message: {0}")]
     Unfit(&'static str),

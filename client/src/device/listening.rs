@@ -9,6 +9,8 @@
 //! A stream always begins after the cursor that the service knows. What was stored and not yet
 //! acknowledged comes again and is recognised by its envelope id, so nothing rests on what this
 //! device believes of the queue.
+//!
+//! What this device has to send and the service would not take as too much at a time goes out meanwhile.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -186,13 +188,26 @@ impl Listener<'_> {
     async fn await_page(&mut self) -> Option<Result<v1::FetchResponse, StreamEnd>> {
         let device = self.device;
         let stream = self.stream.as_mut()?;
+        let rated_until = device.rated_until();
         if self.more || !device.owes_receipts() || Instant::now() < self.receipts_after {
-            return Some(stream.next().await);
+            return tokio::select! {
+                biased;
+                page = stream.next() => Some(page),
+                // What was too much at a time goes out when its time has come.
+                () = reached(rated_until) => {
+                    let _ = device.resend_rated().await;
+                    None
+                }
+            };
         }
         // Receipts go out while nothing comes, so that they hold nothing up.
         tokio::select! {
             biased;
             page = stream.next() => Some(page),
+            () = reached(rated_until) => {
+                let _ = device.resend_rated().await;
+                None
+            }
             sent = device.send_receipts() => {
                 if !matches!(sent, Ok(0)) {
                     self.receipts_after = Instant::now() + RECEIPTS_AGAIN;
@@ -240,6 +255,7 @@ impl Listener<'_> {
             status: status_of(page.status),
             interrupted: None,
         };
+        self.device.note_ttl(&received.status)?;
         let _one_at_a_time = self.device.receiving.lock().await;
         // The page stays here until it is stored, so that being dropped meanwhile loses nothing.
         let envelopes = page.envelopes.clone();
@@ -282,6 +298,7 @@ impl Listener<'_> {
                 match first {
                     Ok(page) => {
                         let status = status_of(page.status);
+                        self.device.note_ttl(&status)?;
                         self.page = Some(page);
                         Ok(Some(Heard::Connected(status)))
                     }
@@ -351,6 +368,14 @@ impl Listener<'_> {
         let pause = pause.max(at_least.min(LONGEST_WAIT));
         self.not_before = Instant::now() + pause;
         Ok(pause)
+    }
+}
+
+/// Waits for a time; for ever, if there is none.
+async fn reached(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -15,7 +15,7 @@
 //!                       instants.rs: what orders a conversation    messages.rs: how it is shown
 //!                       safety.rs: who is verified, and what stops when their identity changes
 //!
-//!   accepting.rs: from whom messages are taken
+//!   accepting.rs: from whom messages are taken    waiting.rs: for how long they may wait
 //!   linking.rs: a further device, until it has its place    devices.rs: add, name and revoke devices
 //!   own_box.rs: the box's own chain, as this device knows it    identifiers.rs: its phones and emails
 //!   words.rs: what the box's devices tell each other: copies of what they send, names, groups
@@ -65,6 +65,7 @@ mod settling;
 mod signals;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod withdrawing;
 mod words;
 
@@ -184,8 +185,12 @@ pub struct Device {
     owing: AtomicBool,
     /// There is word of profiles, or may be, that are still to be looked up.
     unsettled_profiles: AtomicBool,
+    /// How far looking for them has come.
+    looking: parking_lot::Mutex<profiles::Looking>,
     /// The time of the last signal of each device of others: what is not later is a repetition.
     last_signals: parking_lot::Mutex<BTreeMap<DeviceAddress, Timestamp>>,
+    /// When what the service refused as too much at a time may be sent, if there is such.
+    rated_until: parking_lot::Mutex<Option<tokio::time::Instant>>,
 }
 
 impl Device {
@@ -276,7 +281,9 @@ impl Device {
             unsettled: AtomicBool::new(true),
             owing: AtomicBool::new(true),
             unsettled_profiles: AtomicBool::new(true),
+            looking: parking_lot::Mutex::default(),
             last_signals: parking_lot::Mutex::default(),
+            rated_until: parking_lot::Mutex::default(),
         })
     }
 

@@ -1,7 +1,9 @@
 //! Profiles: what this box shows of itself to its contacts, and what they show ([`crate::profile`]).
 //!
 //! ```text
-//!   set_profile ──► sealed, signed, SetProfile ──► "there is a new one, under this key": to own devices, and to who was told before
+//!   set_profile ──► sealed, signed, stored as the next ──► SetProfile, the same bytes until their fate is known
+//!                 ──► "there is a new one, under this key": to own devices, and to who was told before
+//!   another device was quicker ──► looked up: what opens is gone on from; what does not, is followed under a key of one's own
 //!   a message to a contact who was not told yet ──► the key, behind the message
 //!   who is blocked, forgotten, or removed as a device ──► another key, for all the others
 //!
@@ -9,36 +11,45 @@
 //! ```
 //!
 //! A version only ever rises. Who has the key says which version there is; a service that shows an older one, or something else,
-//! holds the newer one back, and that is shown.
+//! holds the newer one back, and that is shown. Another key is never undone by a device that has not heard of it, nor does it
+//! undo what another device has shown since.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::ids::BoxId;
+use rossby_domain::profile::MAX_PROFILE_STEP;
+use rossby_domain::time::Timestamp;
 use rossby_domain::wire::{Reader, WireError, Writer};
 
 use tokio::time::timeout;
 
 use super::contacts::{Found, LookupBy};
 use super::devices::is_refused;
-use super::receipts::{Rest, may_know};
+use super::receipts::{Rest, may_hear, may_know};
 use super::sending::Draft;
 use super::{Device, DeviceError};
-use crate::connection::{SetProfile, Signer};
+use crate::connection::{Refusal, Retry, SetProfile, Signer};
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Between, Content, Control};
 use crate::profile::{self, Profile, ProfileError, ProfileKey};
 use crate::registering;
-use crate::store::{Batch, GrowingRow, MarksRow, ProfileRow, StoreError, ToldProfileRow};
+use crate::store::{
+    Batch, ContactRow, GrowingRow, MarksRow, NextProfile, PendingRow, ProfileRow, StoreError,
+    ToldProfileRow,
+};
 
-/// How often a version is chosen anew where another device was quicker.
+/// How often a version is chosen anew where other devices were quicker.
 const MAX_TRIES: u32 = 4;
 /// Profiles that are looked up in one go: lookups are rationed.
 const MAX_LOOKUPS: usize = 4;
-/// How long looking for profiles may keep others waiting.
+/// How long looking for the profiles of others may keep anybody waiting.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long after a vain try this box's own is not tried again by itself.
+const PAUSE_MS: u64 = 60_000;
 /// The version of the word about a profile.
 const WORD_VERSION: u8 = 1;
 
@@ -85,6 +96,17 @@ impl ProfileWord {
         reader.finish()?;
         Ok(Some(Self { key, version }))
     }
+}
+
+/// How far looking for profiles has come since this start.
+#[derive(Debug, Default)]
+pub(super) struct Looking {
+    /// Whose was looked up last: it goes on behind them.
+    last: Option<BoxId>,
+    /// The version that was looked for and not found: not again before there is word of another.
+    in_vain: BTreeMap<BoxId, u64>,
+    /// This box's own is not tried before.
+    own_after: Timestamp,
 }
 
 /// What somebody shows of themselves, as far as it is known here.
@@ -134,87 +156,172 @@ impl Device {
     /// told yet.
     ///
     /// # Errors
-    /// [`DeviceError::Call`]; nothing has changed then, as far as is known. [`DeviceError::Store`].
+    /// [`DeviceError::Call`]; unless the service has refused it, it may be shown all the same, now or when this device comes to it
+    /// again. [`DeviceError::Store`].
     pub async fn set_profile(&self, profile: &Profile) -> Result<usize, DeviceError> {
         let _one_at_a_time = self.sending.lock().await;
-        let own = self.signer()?.address.box_id;
-        let row = self.store.get::<ProfileRow>(&own)?.unwrap_or_default();
-        self.show(row, profile).await
+        self.show(Some(profile)).await
     }
 
-    /// Seals and publishes a profile, and tells who is to know. Under another key if the one there is must not be used any more.
-    async fn show(&self, row: ProfileRow, profile: &Profile) -> Result<usize, DeviceError> {
+    /// Publishes a profile, or the one that there is under another key if somebody has the key who must not; tells who is to know.
+    /// How many could not be told yet.
+    async fn show(&self, wanted: Option<&Profile>) -> Result<usize, DeviceError> {
         let signer = self.signer()?;
-        let key = match row.key.clone().filter(|_| !row.must_rotate) {
-            Some(key) => key,
-            None => ProfileKey::draw(self.environment.random.as_ref())?,
-        };
-        let (version, sealed) = self
-            .publish_profile(&signer, &key, row.newest().saturating_add(1), profile)
-            .await?;
         let own = signer.address.box_id;
-        let told = self.store.write::<_, DeviceError>(|batch| {
-            let row = ProfileRow {
-                key: Some(key),
-                told: version,
-                version,
-                profile: Some(SecretBytes::new(profile.encode().to_vec())),
-                sealed,
-                is_withheld: false,
-                must_rotate: false,
+        // What was cut off comes first: the service may have it.
+        let mut there = self.give_next(&signer).await?;
+        for _ in 0..MAX_TRIES {
+            let row = self.store.get::<ProfileRow>(&own)?.unwrap_or_default();
+            let is_behind = wanted.is_none() && row.must_rotate && row.version < row.told;
+            if there.is_some() || is_behind {
+                let found = self.lookup(&LookupBy::Box(own)).await?;
+                self.hold(&found)?;
+            }
+            if !self.prepare_next(&signer, wanted, there.unwrap_or_default())? {
+                return self.tell_profile_to_all(&signer).await;
+            }
+            there = self.give_next(&signer).await?;
+            if there.is_none() {
+                return self.tell_profile_to_all(&signer).await;
+            }
+        }
+        Err(DeviceError::Untrue("every profile version is refused"))
+    }
+
+    /// Seals what is to be shown and stores it, before the service is given it. Whether anything is to be. `there` is the version
+    /// that the service has, as far as it has said so.
+    fn prepare_next(
+        &self,
+        signer: &Signer,
+        wanted: Option<&Profile>,
+        there: u64,
+    ) -> Result<bool, DeviceError> {
+        let own = &signer.address.box_id;
+        let random = self.environment.random.as_ref();
+        let identity = self.identity();
+        self.store.write(|batch| {
+            let mut row = batch.get::<ProfileRow>(own)?.unwrap_or_default();
+            let far =
+                DeviceError::Untrue("the profile's version is far above all there is word of");
+            if there > row.newest().saturating_add(MAX_PROFILE_STEP) {
+                return Err(far);
+            }
+            let is_known = row.version >= row.told.max(there);
+            let profile = match (wanted, claimed(&row)) {
+                (Some(wanted), _) => wanted.clone(),
+                // What another device has shown since is not undone.
+                (None, Some(claimed)) if row.must_rotate && is_known => claimed.profile,
+                _ => return Ok(false),
             };
-            batch.put(&own, &row)?;
-            self.tell_profile_to_own(batch, &signer, &row)?;
+            // Under what key there is one that was not told of, nobody knows: it may be meant to be another's no more.
+            let keeps = !row.must_rotate && row.newest() >= there;
+            let key = row.key.clone().filter(|_| keeps);
+            let is_fresh = key.is_none();
+            let key = match key {
+                Some(key) => key,
+                None => ProfileKey::draw(random)?,
+            };
+            let version = row.newest().max(there).checked_add(1).ok_or(far)?;
+            let author = (signer.address, identity.signing_key());
+            let sealed = profile::seal(random, &key, author, version, &profile)?;
+            row.next = Some(NextProfile {
+                key,
+                is_fresh,
+                version,
+                profile: SecretBytes::new(profile.encode().to_vec()),
+                sealed,
+            });
+            batch.put(own, &row)?;
+            Ok(true)
+        })
+    }
+
+    /// Has the service keep what was prepared, if anything was. The version that it has instead, if that one is used.
+    async fn give_next(&self, signer: &Signer) -> Result<Option<u64>, DeviceError> {
+        let own = &signer.address.box_id;
+        let row = self.store.get::<ProfileRow>(own)?;
+        let Some(next) = row.and_then(|row| row.next) else {
+            return Ok(None);
+        };
+        // Dropped meanwhile, or refused for now, it is given again.
+        self.unsettled_profiles.store(true, Ordering::Relaxed);
+        let error = match self.give_profile(signer, next.version, &next.sealed).await {
+            Ok(()) => {
+                self.store
+                    .write(|batch| self.note_published(batch, signer, next))?;
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        let refusal = match &error {
+            DeviceError::Call(error) => error.refusal(),
+            _ => None,
+        };
+        let is_final = |refusal: &&Refusal| refusal.retry != Retry::Same;
+        if let Some(refusal) = refusal.filter(is_final) {
+            self.store.write::<_, StoreError>(|batch| {
+                let mut row = batch.get::<ProfileRow>(own)?.unwrap_or_default();
+                row.next = None;
+                batch.put(own, &row)
+            })?;
+            let current = refusal.figures.get("current_version");
+            let current = current.and_then(|text| text.parse::<u64>().ok());
+            if is_refused(&error, "PROFILE_VERSION_USED") && current.is_some() {
+                return Ok(current);
+            }
+        }
+        Err(error)
+    }
+
+    /// Keeps what the service has now, next to what happened since it was prepared; and has the own devices told.
+    fn note_published(
+        &self,
+        batch: &mut Batch<'_>,
+        signer: &Signer,
+        next: NextProfile,
+    ) -> Result<(), DeviceError> {
+        let own = &signer.address.box_id;
+        let mut row = batch.get::<ProfileRow>(own)?.unwrap_or_default();
+        row.next = None;
+        if next.version > row.version {
+            row.version = next.version;
+            row.profile = Some(next.profile);
+            row.sealed = next.sealed;
+        }
+        // Unless another device has shown a later one already.
+        if next.version > row.told {
+            row.told = next.version;
+            row.key = Some(next.key);
+            row.is_withheld = false;
+            // Who must not have the earlier key was never told of this one.
+            row.must_rotate &= !next.is_fresh;
+        }
+        batch.put(own, &row)?;
+        match self.tell_profile_to_own(batch, signer, &row) {
+            Err(error @ DeviceError::Store(_)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells those who were told of it before, and are not up to date. How many could not be told yet.
+    async fn tell_profile_to_all(&self, signer: &Signer) -> Result<usize, DeviceError> {
+        let before = self.store.all::<ToldProfileRow>()?;
+        let told = self.store.write::<_, DeviceError>(|batch| {
             let mut told = Vec::new();
-            for (box_id, _) in self.store.all::<ToldProfileRow>()? {
-                if self.tell_profile(batch, &signer, &box_id)? {
-                    told.push(box_id);
+            for (box_id, _) in &before {
+                match self.tell_profile(batch, signer, box_id) {
+                    Ok(true) => told.push(*box_id),
+                    Err(error @ DeviceError::Store(_)) => return Err(error),
+                    // One who can't be told holds up nobody else.
+                    _ => {}
                 }
             }
             Ok(told)
         })?;
-        let sent = self.flush(&signer, &told, None).await?;
-        let _ = self.flush_words(&signer).await;
+        let sent = self.flush(signer, &told, None).await?;
+        let _ = self.flush_words(signer).await;
         let waits = |sent: &&super::Sent| matches!(sent.delivery, super::Delivery::Pending(_));
         Ok(sent.iter().filter(waits).count())
-    }
-
-    /// Has the service keep a profile, under this version or the next that is free. The version, and the sealed bytes.
-    async fn publish_profile(
-        &self,
-        signer: &Signer,
-        key: &ProfileKey,
-        mut version: u64,
-        profile: &Profile,
-    ) -> Result<(u64, Vec<u8>), DeviceError> {
-        let identity = self.identity();
-        let mut tries = 0;
-        loop {
-            let author = (signer.address, identity.signing_key());
-            let random = self.environment.random.as_ref();
-            let sealed = profile::seal(random, key, author, version, profile)?;
-            tries += 1;
-            let error = match self.give_profile(signer, version, &sealed).await {
-                Ok(()) => return Ok((version, sealed)),
-                Err(error) => error,
-            };
-            let refusal = match &error {
-                DeviceError::Call(error) => error.refusal(),
-                _ => None,
-            };
-            let current = refusal.and_then(|refusal| refusal.figures.get("current_version"));
-            let current = current.and_then(|text| text.parse::<u64>().ok());
-            match current.and_then(|current| current.checked_add(1)) {
-                Some(next)
-                    if tries < MAX_TRIES
-                        && next > version
-                        && is_refused(&error, "PROFILE_VERSION_USED") =>
-                {
-                    version = next;
-                }
-                _ => return Err(error),
-            }
-        }
     }
 
     async fn give_profile(
@@ -230,7 +337,8 @@ impl Device {
         Ok(())
     }
 
-    /// Has somebody not be told of this box's profile any more: it goes under another key, as soon as that can be.
+    /// Has somebody not be told of this box's profile any more, or whoever has lost a device of this box: it goes under another
+    /// key, as soon as that can be. Whether they have the key, another device may know and this one not.
     pub(super) fn withdraw_profile(
         &self,
         batch: &mut Batch<'_>,
@@ -238,10 +346,12 @@ impl Device {
         from: Option<&BoxId>,
     ) -> Result<(), StoreError> {
         if let Some(from) = from {
-            if batch.get::<ToldProfileRow>(from)?.is_none() {
-                return Ok(());
-            }
             batch.remove::<ToldProfileRow>(from)?;
+            for (key, row) in self.store.all::<PendingRow>()? {
+                if key.0 == *from && Control::is_about(row.content.expose(), Control::PROFILE) {
+                    batch.remove::<PendingRow>(&key)?;
+                }
+            }
         }
         if let Some(mut row) = batch.get::<ProfileRow>(own)?
             && row.key.is_some()
@@ -249,6 +359,7 @@ impl Device {
             row.must_rotate = true;
             batch.put(own, &row)?;
             self.unsettled_profiles.store(true, Ordering::Relaxed);
+            self.looking.lock().own_after = Timestamp::default();
         }
         Ok(())
     }
@@ -270,8 +381,17 @@ impl Device {
         let LookupBy::Box(box_id) = by else {
             return Ok(None);
         };
+        // Of a stranger nothing is shown.
+        if !self.is_own(box_id)? && !self.may_look_at(box_id)? {
+            return Ok(None);
+        }
         let row = self.store.get::<ProfileRow>(box_id)?;
         Ok(row.filter(|row| row.key.is_some()).map(|row| row.version))
+    }
+
+    fn may_look_at(&self, box_id: &BoxId) -> Result<bool, StoreError> {
+        let contact = self.store.get::<ContactRow>(box_id)?;
+        Ok(contact.is_some_and(|row| may_hear(&row)))
     }
 
     /// Tells a contact of this box's profile and its key, if they were not told of this version yet. Whether they are now.
@@ -303,6 +423,7 @@ impl Device {
             written_at: self.environment.clock.now(),
             order: next_order(batch)?,
             group: None,
+            ttl_ms: None,
         };
         self.post(batch, signer, to, &draft)?;
         batch.put(to, &now)?;
@@ -317,7 +438,9 @@ impl Device {
         row: &ProfileRow,
     ) -> Result<(), DeviceError> {
         let is_alone = !self.has_others() && batch.get::<GrowingRow>(&())?.is_none();
-        match word_of(row).filter(|_| !is_alone) {
+        let version = row.newest();
+        let word = row.key.clone().map(|key| ProfileWord { key, version });
+        match word.filter(|_| !is_alone && version > 0) {
             Some(word) => {
                 let order = next_order(batch)?;
                 self.say(batch, signer, &Between::Profile(word), order)
@@ -334,7 +457,9 @@ impl Device {
     ) -> Result<(), StoreError> {
         self.store.write(|batch| {
             let mut row = batch.get::<ProfileRow>(from)?.unwrap_or_default();
-            if word.version <= row.newest() {
+            // Nobody is to be led to where no version is left.
+            let highest = row.newest().saturating_add(MAX_PROFILE_STEP);
+            if word.version <= row.newest() || word.version > highest {
                 return Ok(());
             }
             row.key = Some(word.key);
@@ -359,6 +484,11 @@ impl Device {
         let Ok(Content::Control(control)) = Content::decode(content) else {
             return Ok(());
         };
+        // One row for each who is known here. A stranger's waits until they are a contact, and nobody is looked up for it.
+        let contact = self.store.get::<ContactRow>(from)?;
+        if contact.is_none_or(|row| row.blocked) {
+            return Ok(());
+        }
         // What is malformed, or of a later form, says nothing to this device.
         match ProfileWord::decode(&control.body) {
             Ok(Some(word)) => self.hear_of_profile(from, word),
@@ -389,59 +519,102 @@ impl Device {
         })?)
     }
 
-    /// [`Self::settle_profiles`], for as long as nobody has to wait for it.
+    /// Gives this box's profile another key if somebody has it who must not, tells who is not up to date, and looks up the profiles
+    /// that there is word of, for as long as nobody has to wait for it. The next time makes up for what is left.
     pub(super) async fn settle_profiles_soon(&self) {
-        // What is left of it is done the next time.
-        let _ = timeout(PATIENCE, self.settle_profiles()).await;
-    }
-
-    /// Looks up the profiles that there is word of, and gives this box's another key if somebody has it who must not.
-    ///
-    /// # Errors
-    /// [`DeviceError`]; the next time makes up for it.
-    pub(super) async fn settle_profiles(&self) -> Result<(), DeviceError> {
         if !self.unsettled_profiles.load(Ordering::Relaxed) {
-            return Ok(());
+            return;
         }
         // Dropped meanwhile, it is not done.
         let mut rest = Rest(Some(&self.unsettled_profiles));
         self.unsettled_profiles.store(false, Ordering::Relaxed);
-        let own = self.signer()?.address.box_id;
-        let rows = self.store.all::<ProfileRow>()?;
-        let behind = rows.iter().filter(|(_, row)| row.version < row.told);
-        let behind: Vec<BoxId> = behind.map(|(box_id, _)| *box_id).collect();
-        for box_id in behind.iter().take(MAX_LOOKUPS) {
-            match self.lookup(&LookupBy::Box(*box_id)).await {
-                Ok(found) => match self.hold(&found) {
-                    Err(error @ DeviceError::Store(_)) => return Err(error),
-                    // Their identity is dealt with elsewhere.
-                    _ => {}
-                },
-                Err(error) if error.may_pass() => return Err(error),
-                Err(_) => {}
-            }
-        }
-        if rows
-            .iter()
-            .any(|(box_id, row)| *box_id == own && row.must_rotate)
-        {
-            self.rotate_profile(&own).await?;
-        }
-        if behind.len() <= MAX_LOOKUPS {
-            // What is held back is asked for again with the next word, or the next start.
+        let others = timeout(PATIENCE, self.look_for_profiles()).await;
+        // Behind them, for what an own device shows is told on once it is known; and never cut off.
+        let own = self.settle_own_profile().await;
+        if matches!((own, others), (Ok(true), Ok(Ok(true)))) {
             rest.0 = None;
         }
-        Ok(())
     }
 
-    /// Shows the same under another key.
-    async fn rotate_profile(&self, own: &BoxId) -> Result<(), DeviceError> {
+    /// Finishes what this box is to show. Whether nothing is left of that.
+    async fn settle_own_profile(&self) -> Result<bool, DeviceError> {
         let _one_at_a_time = self.sending.lock().await;
-        let row = self.store.get::<ProfileRow>(own)?.unwrap_or_default();
-        match claimed(&row).map(|claimed| claimed.profile) {
-            Some(profile) if row.must_rotate => self.show(row, &profile).await.map(drop),
-            _ => Ok(()),
+        let signer = self.signer()?;
+        let own = &signer.address.box_id;
+        let is_left =
+            |row: Option<ProfileRow>| row.is_some_and(|row| row.next.is_some() || row.must_rotate);
+        if !is_left(self.store.get::<ProfileRow>(own)?) {
+            return self.tell_profile_to_all(&signer).await.map(|_| true);
         }
+        let now = self.environment.clock.now();
+        if now < self.looking.lock().own_after {
+            return Ok(false);
+        }
+        self.looking.lock().own_after = now.plus_millis(PAUSE_MS);
+        self.show(None).await?;
+        let is_left = is_left(self.store.get::<ProfileRow>(own)?);
+        if !is_left {
+            self.looking.lock().own_after = Timestamp::default();
+        }
+        Ok(!is_left)
+    }
+
+    /// Looks up some of the profiles that there is word of. Whether none is left.
+    async fn look_for_profiles(&self) -> Result<bool, DeviceError> {
+        let mut behind = Vec::new();
+        for (box_id, row) in self.store.all::<ProfileRow>()? {
+            let in_vain = self.looking.lock().in_vain.get(&box_id) == Some(&row.told);
+            let is_wanted = row.version < row.told && !in_vain;
+            if is_wanted && (self.is_own(&box_id)? || self.may_look_at(&box_id)?) {
+                behind.push(box_id);
+            }
+        }
+        behind.sort_unstable();
+        let last = self.looking.lock().last;
+        let next = behind.partition_point(|box_id| Some(*box_id) <= last);
+        // So that none stands in the way of the others.
+        behind.rotate_left(next);
+        let mut is_done = behind.len() <= MAX_LOOKUPS;
+        for box_id in behind.iter().take(MAX_LOOKUPS) {
+            self.looking.lock().last = Some(*box_id);
+            match self.lookup(&LookupBy::Box(*box_id)).await {
+                Ok(found) => {
+                    // Their identity is dealt with elsewhere.
+                    if let Err(error @ DeviceError::Store(_)) = self.hold(&found) {
+                        return Err(error);
+                    }
+                }
+                Err(error) if error.is_unreachable() => return Err(error),
+                Err(error) if error.may_pass() => {
+                    is_done = false;
+                    continue;
+                }
+                Err(_) => {}
+            }
+            self.note_looked_up(box_id)?;
+        }
+        Ok(is_done)
+    }
+
+    /// Keeps whether a lookup has brought what there was word of.
+    fn note_looked_up(&self, box_id: &BoxId) -> Result<(), StoreError> {
+        let told = self.store.write::<_, StoreError>(|batch| {
+            let Some(mut row) = batch.get::<ProfileRow>(box_id)? else {
+                return Ok(None);
+            };
+            if row.version >= row.told {
+                return Ok(None);
+            }
+            row.is_withheld = true;
+            batch.put(box_id, &row)?;
+            Ok(Some(row.told))
+        })?;
+        let mut looking = self.looking.lock();
+        match told {
+            Some(told) => looking.in_vain.insert(*box_id, told),
+            None => looking.in_vain.remove(box_id),
+        };
+        Ok(())
     }
 }
 
@@ -451,25 +624,25 @@ impl ProfileRow {
         self.version.max(self.told)
     }
 
-    /// Takes what the service shows. An older one than there is word of is no news, and is noted.
+    /// Takes what the service shows. Whether it holds the newest back is judged by what is known then, not by what it says.
     fn take(&mut self, box_id: &BoxId, record: &KeyRecord, shown: &Shown) {
         let Some(key) = &self.key else {
             return;
         };
-        let mut is_false = false;
-        if shown.version > self.version && !shown.sealed.is_empty() {
+        let mut is_false = shown.version < self.version;
+        if shown.version > self.version {
             match profile::open(key, (box_id, record), &shown.sealed) {
                 Ok((version, profile)) if version == shown.version => {
                     self.version = version;
                     self.profile = Some(SecretBytes::new(profile.encode().to_vec()));
                     self.sealed = shown.sealed.to_vec();
                 }
-                // They have another key now, and have not told this device of it. Under a version that they did tell, it is not theirs.
-                Err(ProfileError::OtherKey) => is_false = shown.version <= self.told,
+                // They may have another key by now, and not have told this device of it.
+                Err(ProfileError::OtherKey) => {}
                 _ => is_false = true,
             }
         }
-        self.is_withheld = is_false || shown.version < self.newest();
+        self.is_withheld = is_false || self.version < self.told;
     }
 }
 

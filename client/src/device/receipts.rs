@@ -8,10 +8,12 @@
 //! ```
 //!
 //! Invariants. Receipts are for what a contact has said whom this device's owner has added and not blocked, and in a group for
-//! its author alone; never for receipts, words between devices, or what is done to other messages, so that none calls for another.
+//! its author alone, and there only that they were read, and only if its members are few; never for receipts, words between devices, or what is done to other messages, so that none calls for another.
 //! They hold up neither receiving nor what is shown: what can not be sent now goes out later. What is told of a
-//! message is the earliest of what its recipients' devices say, in whatever order it comes.
+//! message is the earliest of what its recipients' devices say, in whatever order it comes; of what is no message of this box
+//! that is here, nothing is kept.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,6 +31,11 @@ use crate::store::{
     Batch, ContactRow, GroupRow, MarksRow, MessageKey, MessageRow, OwedRow, PendingRow,
     ReceiptChoiceRow, ReceiptsRow, StoreError,
 };
+
+/// How long a receipt may wait in a box: it is not worth the place of a message.
+const TTL_MS: u64 = 3 * 24 * 60 * 60 * 1000;
+/// Members of the largest group in which its members tell that they have read something.
+const MAX_MEMBERS_TELLING: usize = 32;
 
 /// How far a message has come with somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,7 +82,7 @@ impl Device {
         })
     }
 
-    /// Sends receipts of a kind from now on, or none. What was owed and not sent is forgotten with it.
+    /// Sends receipts of a kind from now on, or none. What was owed, and what was not sent yet, is forgotten with it.
     ///
     /// # Errors
     /// [`DeviceError::Store`].
@@ -86,8 +93,55 @@ impl Device {
                 ReceiptState::Delivered => row.delivered = sends,
                 ReceiptState::Read => row.read = sends,
             }
-            batch.put(&(), &row)
+            batch.put(&(), &row)?;
+            match sends {
+                true => Ok(()),
+                false => self.forget_receipts(batch, |_, of| of == kind),
+            }
         })?)
+    }
+
+    /// Forgets what is owed, and what waits to be sent, to these authors of these kinds.
+    pub(super) fn forget_receipts(
+        &self,
+        batch: &mut Batch<'_>,
+        is_over: impl Fn(&BoxId, ReceiptState) -> bool,
+    ) -> Result<(), StoreError> {
+        for (key, row) in self.store.all::<OwedRow>()? {
+            if is_over(&key.1.sender.box_id, state_of(row.read)) {
+                batch.remove::<OwedRow>(&key)?;
+            }
+        }
+        for (key, row) in self.store.all::<PendingRow>()? {
+            let receipt = receipt_of(row.content.expose());
+            if receipt.is_some_and(|receipt| is_over(&key.0, receipt.state())) {
+                batch.remove::<PendingRow>(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an author is told of this in a conversation. In a large group all would tell, of each message.
+    fn tells_in(&self, conversation: &Conversation, read: bool) -> Result<bool, StoreError> {
+        let Conversation::In(group) = conversation else {
+            return Ok(true);
+        };
+        match self.store.get::<GroupRow>(group)?.filter(|_| read) {
+            Some(row) => Ok(row.group()?.view().members.len() <= MAX_MEMBERS_TELLING),
+            None => Ok(false),
+        }
+    }
+
+    /// Keeps the receipts of a message of this box that is here now.
+    pub(super) fn expect_receipts(
+        batch: &mut Batch<'_>,
+        conversation: Conversation,
+        id: MessageId,
+    ) -> Result<(), StoreError> {
+        match batch.get::<ReceiptsRow>(&(conversation, id))? {
+            Some(_) => Ok(()),
+            None => batch.put(&(conversation, id), &ReceiptsRow::default()),
+        }
     }
 
     /// Keeps that the owner has looked at these messages: who wrote them is told so with [`Device::send_receipts`], if that is
@@ -184,6 +238,7 @@ impl Device {
     ) -> Result<(), DeviceError> {
         let choice = batch.get::<ReceiptChoiceRow>(&())?.unwrap_or_default();
         let mut about: BTreeMap<About, Vec<MessageId>> = BTreeMap::new();
+        let mut tells = BTreeMap::new();
         for (key, row) in owed {
             batch.remove::<OwedRow>(&key)?;
             let (conversation, id) = key;
@@ -193,8 +248,12 @@ impl Device {
             } else {
                 choice.delivered
             };
+            let tells = match tells.entry((conversation, row.read)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(place) => *place.insert(self.tells_in(&conversation, row.read)?),
+            };
             // Blocked, forgotten or in doubt since.
-            if wanted && may_know(batch, &author)? {
+            if wanted && tells && may_know(batch, &author)? {
                 let about = about.entry((author, conversation, row.read));
                 about.or_default().push(id);
             }
@@ -203,18 +262,15 @@ impl Device {
         let order = batch.get::<MarksRow>(&())?.unwrap_or_default().next_order;
         for ((author, conversation, read), messages) in about {
             for messages in messages.chunks(MAX_RECEIPT_MESSAGES) {
-                let state = match read {
-                    true => ReceiptState::Read,
-                    false => ReceiptState::Delivered,
-                };
-                let receipt = Receipt::new(state, messages.to_vec())?;
+                let receipt = Receipt::new(state_of(read), messages.to_vec())?;
                 let own = signer.address.box_id;
-                take_in(batch, conversation, own, &receipt, now)?;
+                take_in(batch, conversation, own, &receipt, now, true)?;
                 let draft = Draft {
                     content: &Content::Receipt(receipt),
                     written_at: now,
                     order,
                     group: group_of(&conversation),
+                    ttl_ms: Some(TTL_MS),
                 };
                 self.post(batch, signer, &author, &draft)?;
             }
@@ -222,7 +278,8 @@ impl Device {
         Ok(())
     }
 
-    /// Has what contacts said in rows that are being stored owed a receipt; whether any is.
+    /// Has what contacts said in rows that are being stored owed a receipt, and what this box's other devices said await its own;
+    /// whether any is owed.
     pub(super) fn owe_delivered(
         &self,
         batch: &mut Batch<'_>,
@@ -230,16 +287,21 @@ impl Device {
         fresh: &[(MessageKey, MessageRow)],
     ) -> Result<bool, StoreError> {
         let choice = batch.get::<ReceiptChoiceRow>(&())?.unwrap_or_default();
-        if !choice.delivered {
-            return Ok(false);
-        }
         let mut owes = false;
         for row in fresh {
             let Some((conversation, id, content)) = acts::said_by(row) else {
                 continue;
             };
             let author = id.sender.box_id;
-            if author == *own || content.said().is_none() || !may_know(batch, &author)? {
+            if content.said().is_none() {
+                continue;
+            }
+            if author == *own {
+                Self::expect_receipts(batch, conversation, id)?;
+                continue;
+            }
+            let is_direct = matches!(conversation, Conversation::With(_));
+            if !choice.delivered || !is_direct || !may_know(batch, &author)? {
                 continue;
             }
             let key = (conversation, id);
@@ -253,7 +315,8 @@ impl Device {
         Ok(owes)
     }
 
-    /// Takes a receipt that came from somebody: what it says of this box's own messages, in a conversation of both.
+    /// A receipt that came from somebody, if it says something of this box's own messages in a conversation of both. It is taken
+    /// in once all that came with it is stored ([`HeardReceipt::take_in`]): the message may be among that.
     pub(super) fn hear_receipt(
         &self,
         signer: &Signer,
@@ -261,14 +324,14 @@ impl Device {
         conversation: Conversation,
         content: &[u8],
         at: Timestamp,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<Option<HeardReceipt>, DeviceError> {
         let Some(receipt) = receipt_of(content) else {
-            return Ok(());
+            return Ok(None);
         };
         let own = signer.address.box_id;
         let theirs = |id: &MessageId| id.sender.box_id != own;
         if *from == own || receipt.messages().iter().any(theirs) {
-            return Ok(());
+            return Ok(None);
         }
         if let Conversation::In(group) = conversation {
             // Whoever else knows the group's id has no message of it.
@@ -277,12 +340,16 @@ impl Device {
                 None => false,
             };
             if !is_member {
-                return Ok(());
+                return Ok(None);
             }
         }
-        Ok(self
-            .store
-            .write(|batch| take_in(batch, conversation, *from, &receipt, at))?)
+        let by = *from;
+        Ok(Some(HeardReceipt {
+            conversation,
+            by,
+            receipt,
+            at,
+        }))
     }
 
     /// Takes a receipt that another device of this box has sent: this one need not send it.
@@ -307,7 +374,7 @@ impl Device {
                     batch.remove::<OwedRow>(&key)?;
                 }
             }
-            take_in(batch, conversation, from.box_id, &receipt, at)
+            take_in(batch, conversation, from.box_id, &receipt, at, true)
         })
     }
 }
@@ -377,6 +444,13 @@ fn is_said(message: &Message) -> bool {
     message.direction == Direction::In && message.status == Status::Received && said
 }
 
+fn state_of(read: bool) -> ReceiptState {
+    match read {
+        true => ReceiptState::Read,
+        false => ReceiptState::Delivered,
+    }
+}
+
 fn receipt_of(content: &[u8]) -> Option<Receipt> {
     match Content::decode(content) {
         Ok(Content::Receipt(receipt)) => Some(receipt),
@@ -391,16 +465,44 @@ fn group_of(conversation: &Conversation) -> Option<GroupId> {
     }
 }
 
+/// A receipt of somebody, about messages of this box.
+pub(super) struct HeardReceipt {
+    conversation: Conversation,
+    by: BoxId,
+    receipt: Receipt,
+    at: Timestamp,
+}
+
+impl HeardReceipt {
+    /// Notes what it says of messages that are here.
+    pub(super) fn take_in(&self, batch: &mut Batch<'_>) -> Result<(), StoreError> {
+        take_in(
+            batch,
+            self.conversation,
+            self.by,
+            &self.receipt,
+            self.at,
+            false,
+        )
+    }
+}
+
+/// Keeps what a receipt says; what others say, of messages only that are here.
 fn take_in(
     batch: &mut Batch<'_>,
     conversation: Conversation,
     by: BoxId,
     receipt: &Receipt,
     at: Timestamp,
+    is_own: bool,
 ) -> Result<(), StoreError> {
     for id in receipt.messages() {
         let key = (conversation, *id);
-        let mut row = batch.get::<ReceiptsRow>(&key)?.unwrap_or_default();
+        let known = batch.get::<ReceiptsRow>(&key)?;
+        if known.is_none() && !is_own {
+            continue;
+        }
+        let mut row = known.unwrap_or_default();
         if row.note(by, receipt.state(), at) {
             batch.put(&key, &row)?;
         }

@@ -13,8 +13,9 @@ use rossby_proto::v1;
 
 use super::contacts::LookupBy;
 use super::messages::written_at;
+use super::receipts::HeardReceipt;
 use super::{Device, DeviceError, Message, acts, box_from_wire, erasing, instants, safety};
-use crate::connection::{Acknowledge, Fetch, SetTtl, Signer};
+use crate::connection::{Acknowledge, Fetch, Signer};
 use crate::conversation::Conversation;
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Arrival, Between, Control, OpenError, Opened, Receipt, Recipient, open};
@@ -27,7 +28,7 @@ pub struct QueueStatus {
     pub depth: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// When the oldest came in.
+    /// When the oldest came in that has not expired.
     pub oldest: Option<Timestamp>,
     /// How many have expired unread since the box was made.
     pub expired_total: u64,
@@ -41,6 +42,8 @@ pub struct QueueStatus {
     pub suspended: bool,
     /// When the first of the box's identifiers goes to another box, unless [`Device::keep_identifier`] is called.
     pub reset_at: Option<Timestamp>,
+    /// How often a device of the box has said how long envelopes may wait.
+    pub(super) ttl_number: u64,
 }
 
 /// What receiving brought.
@@ -107,21 +110,6 @@ impl Device {
         Ok(status_of(page.status))
     }
 
-    /// Sets how long messages may wait in this box, from the next one on; `None` for as long as the service allows. How
-    /// long they may wait now.
-    ///
-    /// # Errors
-    /// [`DeviceError::Call`], with `INVALID_ARGUMENT` for less than a minute.
-    pub async fn set_ttl(&self, longest: Option<Duration>) -> Result<Duration, DeviceError> {
-        let millis = |longest: Duration| u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
-        let request = v1::SetTtlRequest {
-            ttl_ms: longest.map(millis),
-        };
-        let signer = self.signer()?;
-        let set = self.connection.call::<SetTtl>(&request, Some(&signer));
-        Ok(Duration::from_millis(set.await?.ttl_ms))
-    }
-
     async fn receive_waiting(&self) -> Result<Received, DeviceError> {
         let mut signer = self.signer()?;
         let mut received = Received {
@@ -161,6 +149,7 @@ impl Device {
                 }
             };
             received.status = status_of(page.status);
+            self.note_ttl(&received.status)?;
             let more = page.more;
             let stored = match self
                 .store_page(&signer, page.envelopes, after, &mut received)
@@ -229,6 +218,7 @@ impl Device {
     ) -> Result<Sequence, DeviceError> {
         let mut last = after;
         let mut fresh: Vec<(MessageKey, MessageRow)> = Vec::new();
+        let mut receipts: Vec<HeardReceipt> = Vec::new();
         for envelope in envelopes {
             let came = match Came::read(envelope) {
                 Ok(came) if came.sequence > last => came,
@@ -288,7 +278,7 @@ impl Device {
                         let content = content.expose();
                         let heard =
                             self.hear_receipt(signer, &from, conversation, content, written_at);
-                        unless_damaged(heard)?;
+                        unless_damaged(heard.map(|heard| receipts.extend(heard)))?;
                     }
                     Ok(state) => {
                         let (sequence, at) = (Some(came.sequence), came.at);
@@ -330,7 +320,11 @@ impl Device {
                 }
                 marks.cursor = marks.cursor.max(last);
                 batch.put(&(), &marks)?;
-                self.owe_delivered(batch, &signer.address.box_id, &fresh)
+                let owes = self.owe_delivered(batch, &signer.address.box_id, &fresh)?;
+                for receipt in &receipts {
+                    receipt.take_in(batch)?;
+                }
+                Ok(owes)
             })?;
             if owes {
                 self.owing.store(true, Ordering::Relaxed);
@@ -460,5 +454,6 @@ pub(super) fn status_of(status: Option<v1::QueueStatus>) -> QueueStatus {
         ttl: Duration::from_millis(status.ttl_ms),
         suspended: status.suspended,
         reset_at: status.reset_at_ms.map(Timestamp::from_millis),
+        ttl_number: status.ttl_number,
     }
 }

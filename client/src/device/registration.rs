@@ -10,9 +10,8 @@ use rossby_proto::v1;
 use super::devices::is_refused;
 use super::{Device, DeviceError};
 use crate::connection::{Authorize, CallError, Fetch, Register};
-use crate::crypto::secret::SecretBytes;
 use crate::registering;
-use crate::store::{Access, ResetRow, StoreError};
+use crate::store::{Access, ResetRow, StoreError, StoredIdentifier};
 
 /// A box that waits for its code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +43,9 @@ impl Device {
     }
 
     /// The same, if the identifier is that of a box whose devices are lost. It comes to this one some days after it is
-    /// proven, unless a device of that box says no ([`Self::keep_identifier`]). That box, what waits in it, and its
-    /// contacts stay what they are: this is another identity.
+    /// proven, with another code then, unless a device of that box says no ([`Self::keep_identifier`]) or somebody
+    /// else proves it meanwhile. That box, what waits in it, and its contacts stay what they are: this is another
+    /// identity.
     ///
     /// # Errors
     /// As [`Self::register`].
@@ -87,10 +87,16 @@ impl Device {
         self.store.write::<_, StoreError>(|batch| {
             batch.put(&(), &account)?;
             match reset {
-                // A code that was right before is good as long as what it proved.
+                // What was proven before stands, if it is the same identifier.
                 true => {
-                    let known = batch.get::<ResetRow>(&())?.unwrap_or_default();
-                    batch.put(&(), &known)
+                    let stored = StoredIdentifier::from(identifier);
+                    let known = batch.get::<ResetRow>(&())?;
+                    let known = known.filter(|row| row.identifier == stored);
+                    let new = ResetRow {
+                        identifier: stored,
+                        completes_at: None,
+                    };
+                    batch.put(&(), &known.unwrap_or(new))
                 }
                 false => batch.remove::<ResetRow>(&()),
             }
@@ -106,23 +112,22 @@ impl Device {
     /// # Errors
     /// [`DeviceError::NotRegistered`], [`DeviceError::AlreadyRegistered`], [`DeviceError::Call`]
     /// (for example with `WRONG_CODE`), [`DeviceError::Token`]; [`DeviceError::ResetWaits`] where the code was right and
-    /// the identifier is another box's: [`Self::authorize_again`] goes on.
+    /// the identifier is another box's: after that time, [`Self::register_reset`] and another code go on.
     pub async fn authorize(&self, code: &str) -> Result<DeviceAddress, DeviceError> {
         let mut account = self.account()?;
         if account.access.is_some() {
             return Err(DeviceError::AlreadyRegistered);
         }
         let box_id = account.box_id.ok_or(DeviceError::NotRegistered)?;
-        let identifier = account
-            .identifier
-            .as_ref()
-            .and_then(|identifier| identifier.to_identifier())
-            .ok_or(DeviceError::NotRegistered)?;
+        let stored = account.identifier.clone();
+        let stored = stored.ok_or(DeviceError::NotRegistered)?;
+        let identifier = stored.to_identifier().ok_or(DeviceError::NotRegistered)?;
         let (identity, code) = (self.identity(), digits(code));
-        let reset = self.store.get::<ResetRow>(&())?.is_some();
+        let row = self.store.get::<ResetRow>(&())?;
+        let reset = row.is_some_and(|row| row.identifier == stored);
         let request = registering::authorize_request(&identity, &box_id, &identifier, &code, reset);
         let response = match self.connection.call::<Authorize>(&request, None).await {
-            Err(error) => return Err(self.note_waiting(&code, error)?),
+            Err(error) => return Err(self.note_waiting(stored, error)?),
             Ok(response) => response,
         };
         let signer = registering::authorized_signer(&identity, box_id, response)?;
@@ -141,19 +146,6 @@ impl Device {
         Ok(signer.address)
     }
 
-    /// Completes a registration that waits for its identifier, with the code that was right.
-    ///
-    /// # Errors
-    /// [`DeviceError::NoCode`] if none was; as [`Self::authorize`].
-    pub async fn authorize_again(&self) -> Result<DeviceAddress, DeviceError> {
-        let waiting = self.store.get::<ResetRow>(&())?;
-        let code = waiting
-            .and_then(|row| row.code)
-            .ok_or(DeviceError::NoCode)?;
-        let code = std::str::from_utf8(code.expose()).map_err(|_| DeviceError::Damaged("code"))?;
-        self.authorize(code).await
-    }
-
     /// When the identifier that this device has proven comes to its box, if it waits for that.
     ///
     /// # Errors
@@ -163,8 +155,12 @@ impl Device {
         Ok(waiting.and_then(|row| row.completes_at))
     }
 
-    /// Keeps a code that was right, though the identifier is still another's; what went wrong.
-    fn note_waiting(&self, code: &str, error: CallError) -> Result<DeviceError, DeviceError> {
+    /// Remembers when an identifier can be had that is still another's; what went wrong.
+    fn note_waiting(
+        &self,
+        identifier: StoredIdentifier,
+        error: CallError,
+    ) -> Result<DeviceError, DeviceError> {
         let refusal = error
             .refusal()
             .filter(|refusal| refusal.code == "RESET_WAITS");
@@ -176,7 +172,7 @@ impl Device {
             return Ok(error.into());
         };
         let row = ResetRow {
-            code: Some(SecretBytes::new(code.as_bytes().to_vec())),
+            identifier,
             completes_at: Some(at),
         };
         self.store

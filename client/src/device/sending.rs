@@ -13,6 +13,7 @@
 //!     NOT_ACCEPTED          seal under the next free one
 //!     COUNTER_FORGOTTEN  -> nobody can tell: if it was surely never sent before, seal under the
 //!                           next; otherwise doubtful, and its owner decides
+//!     RATE_LIMITED       -> again once its time has come, if this call may wait so long
 //!     may pass           -> stays pending, and so does all behind it in that box, to keep the order
 //!     any other no       -> refused
 //! ```
@@ -25,6 +26,7 @@ use rossby_domain::chain::KeyRecord;
 use rossby_domain::ids::{BoxId, Counter, Sequence};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
+use tokio::time::{Instant, sleep};
 
 use super::contacts::LookupBy;
 use super::requests::Answer;
@@ -32,11 +34,12 @@ use super::resealing::{put_pending, take_counter};
 use super::settling::{Next, Sorted, group_key};
 use super::words::is_word;
 use super::{Device, DeviceError, instants};
-use crate::connection::{CallError, Refusal, Retry, Signer};
+use crate::connection::{CallError, Patience, Refusal, Retry, Signer};
 use crate::conversation::Conversation;
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{
-    Between, Content, ContentError, ConversationId, Letter, MAX_COPIED_BYTES, Sender, seal,
+    Between, Content, ContentError, ConversationId, Letter, MAX_COPIED_BYTES, MessageId, Sender,
+    seal,
 };
 use crate::group::GroupId;
 use crate::store::{Batch, CounterRow, MarksRow, MessageRow, MessageState, Outcome, PendingRow};
@@ -45,6 +48,8 @@ use crate::store::{Batch, CounterRow, MarksRow, MessageRow, MessageState, Outcom
 const MAX_RESEALS: u32 = 8;
 /// A counter that was compared with the service's this recently is not compared again.
 const COMPARE_AGAIN_MS: u64 = 10 * 60 * 1000;
+/// However long the service asks to wait with what is too much at a time, a listener tries it again after this.
+const LONGEST_RATED: Duration = Duration::from_secs(60 * 60);
 
 /// What became of a message that was to be sent.
 #[derive(Debug)]
@@ -189,11 +194,16 @@ impl Device {
     /// [`DeviceError::Store`], [`DeviceError::NotAuthorised`]. What became of each message is in its
     /// [`Delivery`]; a changed identity among it too.
     pub async fn resend(&self) -> Result<Vec<Sent>, DeviceError> {
+        self.resend_within(self.connection.patience().call).await
+    }
+
+    /// The same. Of what is too much at a time, what can be sent within this time.
+    async fn resend_within(&self, within: Duration) -> Result<Vec<Sent>, DeviceError> {
         let _one_at_a_time = self.sending.lock().await;
         let signer = self.signer()?;
         let rows = self.store.all::<PendingRow>()?.into_iter();
         let boxes: Vec<BoxId> = rows.map(|((to, _), _)| to).collect();
-        let mut sent = self.flush(&signer, &boxes, None).await?;
+        let mut sent = self.flush_within(&signer, &boxes, None, within).await?;
         let _ = self.flush_words(&signer).await;
         sent.sort_by_key(|sent| sent.order);
         Ok(sent)
@@ -221,6 +231,7 @@ impl Device {
         for outgoing in words.unwrap_or_default() {
             for (_, delivery) in self.deliver(signer, vec![outgoing]).await? {
                 if let Delivery::Pending(error) = delivery {
+                    self.note_rated(&error);
                     return Err(error);
                 }
             }
@@ -309,11 +320,15 @@ impl Device {
             for to in to {
                 self.post(batch, signer, to, &draft)?;
             }
+            if content.said().is_some() {
+                let sender = signer.address;
+                let id = MessageId { sender, written_at };
+                Self::expect_receipts(batch, *conversation, id)?;
+            }
             if let Conversation::With(to) = conversation {
                 // That they can't be told holds up no message.
-                match self.tell_profile(batch, signer, to) {
-                    Err(error @ DeviceError::Store(_)) => return Err(error),
-                    _ => {}
+                if let Err(error @ DeviceError::Store(_)) = self.tell_profile(batch, signer, to) {
+                    return Err(error);
                 }
             }
             if let Some(group) = group {
@@ -390,29 +405,53 @@ impl Device {
     }
 
     /// Sends what is pending for these boxes, for each oldest first, until something has to wait. What became of messages,
-    /// and of whatever else has to wait.
+    /// and of whatever else has to wait. What is too much at a time is sent again after a pause, as long as a call may take
+    /// in all: each pause is twice the last one, so that what is refused again is not much.
     pub(super) async fn flush(
         &self,
         signer: &Signer,
         to: &[BoxId],
         untried: Option<u64>,
     ) -> Result<Vec<Sent>, DeviceError> {
+        let within = self.connection.patience().call;
+        self.flush_within(signer, to, untried, within).await
+    }
+
+    async fn flush_within(
+        &self,
+        signer: &Signer,
+        to: &[BoxId],
+        untried: Option<u64>,
+        within: Duration,
+    ) -> Result<Vec<Sent>, DeviceError> {
         let mut waiting = self.waiting(to, false)?;
         let mut sent = Vec::new();
+        for outgoing in waiting.values_mut().flatten() {
+            outgoing.untried = untried == Some(outgoing.row.order);
+        }
+        let mut paced = Paced::new(self.connection.patience(), within);
         loop {
             // One in flight for each box: that keeps their order.
             let oldest = waiting.values_mut().filter_map(VecDeque::pop_front);
-            let mut round: Vec<_> = oldest.collect();
+            let round: Vec<_> = oldest.collect();
             if round.is_empty() {
-                return Ok(sent);
-            }
-            for outgoing in &mut round {
-                outgoing.untried = untried == Some(outgoing.row.order);
+                let Some(again) = paced.again().await else {
+                    return Ok(sent);
+                };
+                waiting.extend(again);
+                continue;
             }
             for (outgoing, delivery) in self.deliver(signer, round).await? {
                 let is_stuck = matches!(delivery, Delivery::Pending(_));
-                if is_stuck {
-                    waiting.remove(&outgoing.recipient);
+                if let Delivery::Pending(error) = &delivery {
+                    let behind = waiting.remove(&outgoing.recipient);
+                    if let Some(wait) = rated(error)
+                        && paced.may_wait(wait)
+                    {
+                        paced.put(outgoing, wait, behind.unwrap_or_default());
+                        continue;
+                    }
+                    self.note_rated(error);
                 }
                 if is_stuck || !is_word(outgoing.row.content.expose()) {
                     sent.push(Sent {
@@ -423,6 +462,27 @@ impl Device {
                 }
             }
         }
+    }
+
+    /// Remembers when what was refused as too much at a time may be sent.
+    fn note_rated(&self, error: &DeviceError) {
+        if let Some(wait) = rated(error) {
+            let least = self.connection.patience().longest_pause;
+            let at = Instant::now() + wait.clamp(least, least.max(LONGEST_RATED));
+            let mut until = self.rated_until.lock();
+            *until = Some(until.map_or(at, |known| known.min(at)));
+        }
+    }
+
+    /// When what was refused as too much at a time may be sent; `None` if there is nothing.
+    pub(super) fn rated_until(&self) -> Option<Instant> {
+        *self.rated_until.lock()
+    }
+
+    /// Sends what may be sent of it now; what is still too much has another time then.
+    pub(super) async fn resend_rated(&self) -> Result<(), DeviceError> {
+        *self.rated_until.lock() = None;
+        self.resend_within(Duration::ZERO).await.map(drop)
     }
 
     /// Sends envelopes to different boxes until it is known what became of each, or it has to wait.
@@ -541,6 +601,59 @@ impl Device {
             _ => return refused(refusal),
         }
         Ok(Next::Send)
+    }
+}
+
+/// How long to wait, if this was refused because it was too much at a time.
+fn rated(error: &DeviceError) -> Option<Duration> {
+    match error {
+        DeviceError::Call(CallError::Refused(refusal)) if refusal.code == "RATE_LIMITED" => {
+            Some(refusal.retry_after.unwrap_or_default())
+        }
+        _ => None,
+    }
+}
+
+/// What was too much at a time, until it is sent again in the same call.
+struct Paced {
+    until: Instant,
+    pause: Duration,
+    longest_pause: Duration,
+    /// The shortest time that was asked for.
+    wait: Option<Duration>,
+    waiting: BTreeMap<BoxId, VecDeque<Outgoing>>,
+}
+
+impl Paced {
+    fn new(patience: &Patience, within: Duration) -> Self {
+        Self {
+            until: Instant::now() + within,
+            pause: patience.first_pause,
+            longest_pause: patience.longest_pause,
+            wait: None,
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    fn may_wait(&self, wait: Duration) -> bool {
+        wait.max(self.pause) <= self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// Keeps an envelope, and what stands behind it for its box.
+    fn put(&mut self, mut outgoing: Outgoing, wait: Duration, mut behind: VecDeque<Outgoing>) {
+        self.wait = Some(self.wait.map_or(wait, |shortest| shortest.min(wait)));
+        let recipient = outgoing.recipient;
+        outgoing.untried = false;
+        behind.push_front(outgoing);
+        self.waiting.insert(recipient, behind);
+    }
+
+    /// All of it, once some of it may be sent.
+    async fn again(&mut self) -> Option<BTreeMap<BoxId, VecDeque<Outgoing>>> {
+        let wait = self.wait.take()?;
+        sleep(wait.max(self.pause)).await;
+        self.pause = (self.pause * 2).min(self.longest_pause);
+        Some(std::mem::take(&mut self.waiting))
     }
 }
 

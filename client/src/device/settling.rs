@@ -11,8 +11,10 @@ use super::sending::{Delivery, Outgoing};
 use super::words::is_word;
 use super::{Device, DeviceError, acts, erasing};
 use crate::connection::Signer;
-use crate::envelope::Receipt;
-use crate::store::{Batch, MessageKey, MessageRow, MessageState, Outcome, PendingRow};
+use crate::envelope::{Control, Receipt};
+use crate::store::{
+    Batch, MessageKey, MessageRow, MessageState, Outcome, PendingRow, ToldProfileRow,
+};
 
 /// What comes next for an envelope.
 #[derive(Debug)]
@@ -98,6 +100,13 @@ impl Device {
                     && Receipt::is(outgoing.row.content.expose())
                 {
                     self.copy_if_possible(batch, signer, outgoing, sequence)?;
+                }
+                let content = outgoing.row.content.expose();
+                if matches!(outcome, Outcome::Refused { .. })
+                    && Control::is_about(content, Control::PROFILE)
+                {
+                    // They were not told: the next message tells them.
+                    batch.remove::<ToldProfileRow>(&outgoing.recipient)?;
                 }
             }
             for (key, Ended { row, first }) in messages {

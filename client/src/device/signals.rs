@@ -43,10 +43,15 @@ impl Device {
     /// whether they do.
     ///
     /// # Errors
-    /// [`DeviceError::NoUser`] if they are not known here; [`DeviceError::NotConfirmed`]; [`DeviceError::Call`].
+    /// [`DeviceError::NoUser`] if they are not known here; [`DeviceError::NotAContact`] if they were not added, or are blocked;
+    /// [`DeviceError::NotConfirmed`]; [`DeviceError::Call`].
     pub async fn typing(&self, to: &BoxId, is_typing: bool) -> Result<(), DeviceError> {
         let signer = self.signer()?;
         self.check_confirmed(to)?;
+        let contact = self.store.get::<ContactRow>(to)?;
+        if !may_hear(&contact.ok_or(DeviceError::NoUser)?) {
+            return Err(DeviceError::NotAContact);
+        }
         let record = self.pinned_record(to)?.ok_or(DeviceError::NoUser)?;
         let content = Content::Control(Control {
             topic: Control::TYPING,
@@ -57,6 +62,7 @@ impl Device {
             written_at: self.environment.clock.now(),
             order: 0,
             group: None,
+            ttl_ms: None,
         };
         let body = self.seal(&signer, to, &record, NO_COUNTER, &draft)?;
         let request = v1::NotifyRequest {

@@ -200,10 +200,16 @@ impl Device {
         if from == signer.address {
             return Ok(None);
         }
+        let is_live = |device| self.identity().record().signing_key(&device).is_some();
         match word {
             Between::Names(names) => self.learn_names(names).map(|()| None),
             // What is said to the own box comes to all of its devices anyway.
             Between::Copy(copy) if copy.recipient == signer.address.box_id => Ok(None),
+            // What was removed since says nothing of what the others show, nor of what they have told.
+            Between::Profile(_) if !is_live(from.device) => Ok(None),
+            Between::Copy(copy) if Receipt::is(copy.content.expose()) && !is_live(from.device) => {
+                Ok(None)
+            }
             Between::Profile(word) => {
                 self.hear_of_profile(&signer.address.box_id, word)?;
                 Ok(None)
@@ -218,8 +224,7 @@ impl Device {
             }
             Between::Copy(copy) => {
                 let row = message_of(from, copy.clone());
-                let is_live = self.identity().record().signing_key(&from.device).is_some();
-                if !is_live && acts::changes_another(&row) {
+                if !is_live(from.device) && acts::changes_another(&row) {
                     return Ok(None);
                 }
                 match self.meet(&copy).await {

@@ -139,11 +139,11 @@ row!(AcceptRow, "accept", ());
 
 /// A registration that may take its identifier from another box: there from the request for a code until the box is
 /// authorised.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResetRow {
-    /// The code that was right, with which it is completed.
-    pub code: Option<SecretBytes>,
-    /// When that can be, by the service's clock.
+    /// The identifier.
+    pub identifier: StoredIdentifier,
+    /// When it can be had, by the service's clock, once it is proven.
     pub completes_at: Option<Timestamp>,
 }
 row!(ResetRow, "reset", ());
@@ -552,8 +552,25 @@ pub struct ProfileRow {
     pub is_withheld: bool,
     /// Whether somebody has the key who must not see what comes.
     pub must_rotate: bool,
+    /// What the service is being given, of this box's own: the very same again until its fate is known.
+    pub next: Option<NextProfile>,
 }
 row!(ProfileRow, "profiles", BoxId);
+
+/// What this box is to show from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextProfile {
+    /// The key that it is sealed under.
+    pub key: ProfileKey,
+    /// Whether nobody has had that key before.
+    pub is_fresh: bool,
+    /// Its version.
+    pub version: u64,
+    /// The bytes of the profile.
+    pub profile: SecretBytes,
+    /// The same sealed.
+    pub sealed: Vec<u8>,
+}
 
 /// Which version of this box's profile somebody was told of, under which key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -690,6 +707,18 @@ pub struct MarksRow {
     pub next_order: u64,
 }
 row!(MarksRow, "marks", ());
+
+/// How long mail may wait in this box, as this device last heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TtlRow {
+    /// The number of the statement.
+    pub number: u64,
+    /// In milliseconds.
+    pub ttl_ms: u64,
+    /// Whether the owner knows.
+    pub told: bool,
+}
+row!(TtlRow, "ttl", ());
 
 /// How far a listener has come with showing what came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

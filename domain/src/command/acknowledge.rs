@@ -31,6 +31,7 @@ impl Acknowledge {
         let Some(mut profile) = tables.profile(&box_id)?.filter(|profile| profile.active) else {
             return Ok(Err(Rejection::UnknownBox));
         };
+        let before = profile.acknowledged_by_all().unwrap_or_default();
         let device = profile.devices.get_mut(&self.device.device);
         let Some(device) = device.filter(|device| device.authorised) else {
             return Ok(Err(Rejection::UnknownDevice));
@@ -46,18 +47,19 @@ impl Acknowledge {
             device.cursor = cursor;
             tables.put_profile(&box_id, &profile)?;
         }
-        let purged = purge_acknowledged(tables, meta, &box_id, &profile, state)?;
+        let purged = purge_acknowledged(tables, meta, &box_id, (before, &profile), state)?;
         Ok(Ok(Outcome::Acknowledged { cursor, purged }))
     }
 }
 
 /// Purges what all devices have acknowledged, up to a bound. What is left goes with the next
-/// acknowledgement, or with the next Expire, for which a marker is set.
+/// acknowledgement, or with the next Expire, for which a marker is set. `before`: up to where they had acknowledged before
+/// this command, beside the profile that it leaves.
 pub(super) fn purge_acknowledged<T: Tables>(
     tables: &mut T,
     meta: &Meta,
     box_id: &BoxId,
-    profile: &Profile,
+    (before, profile): (Sequence, &Profile),
     mut state: QueueState,
 ) -> Result<u32, T::Error> {
     let mut upto = profile.acknowledged_by_all().unwrap_or_default();
@@ -67,7 +69,7 @@ pub(super) fn purge_acknowledged<T: Tables>(
     if upto <= state.purged_upto {
         return Ok(0);
     }
-    let purgeable = Purgeable::of(profile, meta.expiry_clock);
+    let purgeable = Purgeable::of(profile, meta.expiry_clock).since(before);
     // No more can leave than there are sequences: the rest of a long queue is not looked at.
     let most = u32::try_from(upto.0.saturating_sub(state.purged_upto.0))
         .map_or(PURGE_ENVELOPES, |most| most.min(PURGE_ENVELOPES));

@@ -8,8 +8,8 @@ use crate::profile::Profile;
 use crate::rejection::Rejection;
 use crate::tables::{DueKey, Meta, Tables};
 
-/// Deletes a box: from then on it is one that is not there. Its keys, devices, tokens and lists go at once; its mail
-/// and what it remembers of senders with the next Expire, for which a marker is set; its identifiers once their
+/// Deletes a box: from then on it is one that is not there. Its keys, profile, devices, tokens and lists go at once; its
+/// mail, what it remembers of senders and the reports of it with the next Expire, for which a marker is set; its identifiers once their
 /// claims are released in the directory ([`super::ReleaseClaim`], [`super::DropIdentifier`]), which the box's leader
 /// sees to. What stays is that there was a box of this id, so that there never is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,9 +37,8 @@ impl DeleteBox {
         };
         tables.put_profile(&box_id, &deleted)?;
         tables.delete_key_record(&box_id)?;
-        if tables.queue_state(&box_id)?.is_some() {
-            tables.add_due(meta.expiry_clock, &DueKey::Queue(box_id))?;
-        }
+        tables.delete_sealed_profile(&box_id)?;
+        tables.add_due(meta.expiry_clock, &DueKey::Queue(box_id))?;
         intent::open(tables, meta, &box_id, device)?;
         if deleted.is_settled() {
             intent::close(tables, &box_id)?;

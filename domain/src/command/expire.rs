@@ -82,13 +82,16 @@ impl Sweep {
     }
 
     fn queue<T: Tables>(&mut self, tables: &mut T, box_id: &BoxId) -> Result<bool, T::Error> {
-        let (Some(profile), Some(before)) = (tables.profile(box_id)?, tables.queue_state(box_id)?)
-        else {
+        let Some(profile) = tables.profile(box_id)? else {
             return Ok(true);
         };
+        let before = tables.queue_state(box_id)?;
         if profile.deleted {
-            return self.deleted_queue(tables, box_id, before);
+            return self.deleted_queue(tables, box_id, before.unwrap_or_default());
         }
+        let Some(before) = before else {
+            return Ok(true);
+        };
         let purgeable = Purgeable::of(&profile, self.now);
         let mut state = before;
         let mut done = state.depth == 0;
@@ -122,7 +125,7 @@ impl Sweep {
         Ok(done)
     }
 
-    /// Removes what a deleted box held: its mail, then what it remembers of senders, then its counts, by which all
+    /// Removes what a deleted box held: its mail, then what it remembers of senders and the reports of it, then its counts, by which all
     /// of that is found.
     fn deleted_queue<T: Tables>(
         &mut self,
@@ -151,6 +154,11 @@ impl Sweep {
         while !self.is_over() {
             let senders = tables.senders(box_id, PAGE_ENVELOPES.min(self.rows_left))?;
             if senders.is_empty() {
+                let reports = tables.delete_reports(box_id, PAGE_ENVELOPES.min(self.rows_left))?;
+                if reports > 0 {
+                    (0..reports).for_each(|_| self.count_row());
+                    continue;
+                }
                 tables.delete_queue_state(box_id)?;
                 self.count_row();
                 return Ok(true);

@@ -78,10 +78,11 @@ fn remove<T: Tables>(
     mut profile: Profile,
     device: &DeviceId,
 ) -> Result<(), T::Error> {
+    let before = profile.acknowledged_by_all().unwrap_or_default();
     if profile.devices.remove(device).is_none() {
         return Ok(());
     }
     tables.put_profile(box_id, &profile)?;
     let state = tables.queue_state(box_id)?.unwrap_or_default();
-    purge_acknowledged(tables, meta, box_id, &profile, state).map(drop)
+    purge_acknowledged(tables, meta, box_id, (before, &profile), state).map(drop)
 }

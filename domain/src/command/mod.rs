@@ -38,6 +38,7 @@ mod verify_claim;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::contest::ResetNote;
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, Epoch, MapVersion, NodeId, PartitionId, Sequence};
 use crate::rejection::Rejection;
@@ -49,7 +50,7 @@ pub use acknowledge::Acknowledge;
 pub use activate_box::ActivateBox;
 pub use add_identifier::AddIdentifier;
 pub use admit::{Admit, IssueToken, RevokeToken};
-pub use adopt::Adopt;
+pub use adopt::{Adopt, SetResetDelay};
 pub use block::Block;
 pub use claim_device::ClaimDevice;
 pub use count_report::CountReport;
@@ -188,7 +189,7 @@ pub enum Command {
     DeleteBox(DeleteBox),
     /// Register, to get an identifier from another box: a pending claim with its code.
     OpenReset(OpenReset),
-    /// Authorize of such a claim, and again after the delay: checks the code.
+    /// Authorize of such a claim, and of another after the delay: checks the code.
     ProveReset(ProveReset),
     /// Lets the delay run, once the other box has the word.
     StartReset(StartReset),
@@ -204,6 +205,8 @@ pub enum Command {
     LoseIdentifier(LoseIdentifier),
     /// Replaces what a person shows of themselves.
     SetProfile(SetProfile),
+    /// Sets the delay of resets, which Adopt does not carry.
+    SetResetDelay(SetResetDelay),
 }
 
 impl Command {
@@ -235,6 +238,7 @@ impl Command {
             Self::LoseIdentifier(command) => Some(command.box_id),
             Self::SetProfile(command) => Some(command.device.box_id),
             Self::Adopt(_)
+            | Self::SetResetDelay(_)
             | Self::OpenReset(_)
             | Self::ProveReset(_)
             | Self::StartReset(_)
@@ -266,6 +270,7 @@ impl Command {
             Self::DeleteBox(command) => Some(command.device.box_id),
             Self::NoteReset(command) => Some(command.box_id),
             Self::Adopt(_)
+            | Self::SetResetDelay(_)
             | Self::OpenReset(_)
             | Self::ProveReset(_)
             | Self::StartReset(_)
@@ -428,10 +433,10 @@ pub enum Outcome {
     ResetWaits {
         /// The box that has it.
         owner: BoxId,
-        /// Names the reset.
-        serial: u64,
-        /// When it can be completed; `None` while the owner is still to be told.
-        completes_at: Option<Timestamp>,
+        /// Names the reset, and says when: what the owner is told.
+        note: ResetNote,
+        /// Whether the owner was told.
+        started: bool,
     },
     /// The box keeps the identifier.
     ResetVetoed,
@@ -439,6 +444,8 @@ pub enum Outcome {
     ResetNoted,
     /// The profile is the one that was given, from this or an earlier try.
     ProfileSet,
+    /// Resets have the delay.
+    ResetDelaySet,
 }
 
 /// What apply answers: what was done, or why not.

@@ -56,7 +56,8 @@ impl Recover {
         let mut known = before.devices.keys();
         if known.any(|known| !profile.devices.contains_key(known)) {
             let queue = tables.queue_state(&box_id)?.unwrap_or_default();
-            purge_acknowledged(tables, meta, &box_id, &profile, queue)?;
+            let acknowledged = before.acknowledged_by_all().unwrap_or_default();
+            purge_acknowledged(tables, meta, &box_id, (acknowledged, &profile), queue)?;
         }
         Ok(Ok(Outcome::BoxJoined {
             token_generation: state.token_generation,

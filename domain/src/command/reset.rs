@@ -5,7 +5,8 @@
 //!   OpenReset (a code)
 //!   ProveReset ───────────────► NoteReset ───► AwaitReset
 //!   StartReset ◄────────────────────────────────────┘
-//!   ProveReset, after the delay ► LoseIdentifier ► ActivateBox
+//!   OpenReset, ProveReset, after the delay ──► ActivateBox
+//!        └────────────────────► LoseIdentifier
 //!   VetoReset ────────────────► ForgetReset
 //! ```
 
@@ -15,9 +16,10 @@ use super::open_claim::{OpenClaim, remove_pending};
 use super::verify_claim::checked;
 use super::{Outcome, Reply, intent};
 use crate::claim::{Claim, CodeMac, PendingClaim};
-use crate::contest::{Contest, Former, Reset, ResetNote, Veto, lapses_at, longest_ms};
+use crate::contest::{Contest, Former, Reset, ResetNote, Veto};
 use crate::identifier::IdentifierHash;
 use crate::ids::BoxId;
+use crate::profile::Profile;
 use crate::rejection::Rejection;
 use crate::tables::{InboxKey, Meta, Tables};
 use crate::time::Timestamp;
@@ -40,19 +42,16 @@ impl OpenReset {
 }
 
 /// Checks a code, as [`super::VerifyClaim`] does. An identifier that is free, or the box's own, is given to it; that of
-/// another box only by a reset, which the right code begins, and the same code completes after the delay.
-///
-/// The time that counts is that by which mail expires: a clock that jumped shortens no delay.
+/// another box only by a reset: the right code begins it, and ends that of any other box; another right code after
+/// the delay completes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProveReset {
     /// The identifier.
     pub identifier: IdentifierHash,
-    /// The box that claims it.
+    /// The box that claims it, which is not active yet.
     pub box_id: BoxId,
     /// The keyed hash of the code that the person typed.
     pub code: CodeMac,
-    /// The delay of a reset that begins with this.
-    pub delay_ms: u64,
 }
 
 impl ProveReset {
@@ -60,6 +59,7 @@ impl ProveReset {
         self,
         tables: &mut T,
         meta: &mut Meta,
+        may_expire: bool,
     ) -> Result<Reply, T::Error> {
         let key = InboxKey::Identifier(self.identifier);
         let Some(claim) = tables.claim(&key)?.filter(|it| it.box_id != self.box_id) else {
@@ -70,44 +70,44 @@ impl ProveReset {
             };
             return verify.execute(tables, meta);
         };
-        let reset = claim.contest.reset.as_ref();
-        let alive = reset.filter(|reset| reset.is_alive(meta.expiry_clock));
-        let own = alive.filter(|reset| reset.box_id == self.box_id);
-        if let Some(own) = own.filter(|own| own.code == self.code) {
-            let is_over = own.completes_at.is_some_and(|at| at <= meta.expiry_clock);
-            return if is_over {
-                let moved = own.clone();
-                self.complete(tables, meta, &claim, moved)
-            } else {
-                Ok(Ok(waits(&claim, own)))
-            };
+        let now = meta.expiry_clock;
+        let reset = claim.contest.reset.clone();
+        let own = reset.filter(|reset| reset.is_alive(now) && reset.box_id == self.box_id);
+        let is_retry = |own: &&Reset| own.code == self.code && !own.is_over(now);
+        if let Some(own) = own.as_ref().filter(is_retry) {
+            return Ok(Ok(waits(&claim, own)));
         }
         let pending = match checked(tables, meta, &self.identifier, &self.box_id, self.code)? {
             Ok(pending) => pending,
-            Err(Rejection::NoCodeRequested) => {
-                let vetoed = claim.contest.veto;
-                let vetoed = vetoed.filter(|veto| veto.box_id == self.box_id);
-                return Ok(Err(vetoed.map_or(Rejection::NoCodeRequested, |veto| {
-                    Rejection::ResetVetoed {
-                        retry_at: veto.until,
-                    }
-                })));
-            }
-            Err(rejection) => return Ok(Err(rejection)),
+            Err(rejection) => return Ok(Err(self.refusal(&claim, rejection))),
         };
-        let own = own.cloned();
-        if let Some(other) = alive.filter(|_| own.is_none()) {
-            let retry_at = other.lapses_at;
-            return Ok(Err(Rejection::ResetUnderWay { retry_at }));
+        // The code stays good for a later try.
+        if !may_expire {
+            return Ok(Err(Rejection::ClockInDoubt));
         }
-        if let Some(veto) = claim.contest.veto.filter(|veto| meta.clock < veto.until) {
+        if let Some(veto) = claim.contest.veto.filter(|veto| now < veto.until) {
             let retry_at = veto.until;
             return Ok(Err(Rejection::ResetVetoed { retry_at }));
         }
-        self.begin(tables, meta, claim, own, &pending)
+        match own {
+            Some(own) if own.is_over(now) => self.complete(tables, meta, &claim, &pending),
+            own => self.begin(tables, meta, claim, own, &pending),
+        }
     }
 
-    /// Begins a reset, or gives the one that the box has begun another code.
+    /// Why the code counts for nothing; who was refused for the owner's "no" is told so.
+    fn refusal(&self, claim: &Claim, rejection: Rejection) -> Rejection {
+        let vetoed = claim.contest.veto;
+        let vetoed = vetoed.filter(|veto| veto.box_id == self.box_id);
+        match (rejection, vetoed) {
+            (Rejection::NoCodeRequested, Some(veto)) => Rejection::ResetVetoed {
+                retry_at: veto.until,
+            },
+            (rejection, _) => rejection,
+        }
+    }
+
+    /// Begins a reset, in the place of another box's, or gives the one that the box has begun another code.
     fn begin<T: Tables>(
         self,
         tables: &mut T,
@@ -116,18 +116,19 @@ impl ProveReset {
         own: Option<Reset>,
         pending: &PendingClaim,
     ) -> Result<Reply, T::Error> {
-        let reset = own.unwrap_or_else(|| Reset {
-            box_id: self.box_id,
-            serial: meta.next_generation(),
-            code: self.code,
-            discoverable: pending.discoverable,
-            completes_at: None,
-            lapses_at: meta.clock.plus_millis(longest_ms(self.delay_ms)),
-        });
-        let reset = Reset {
-            code: self.code,
-            discoverable: pending.discoverable,
-            ..reset
+        let (code, discoverable) = (self.code, pending.discoverable);
+        let reset = match own {
+            Some(own) => Reset {
+                code,
+                discoverable,
+                ..own
+            },
+            None => Reset::proven(
+                (self.box_id, meta.next_generation()),
+                (code, discoverable),
+                meta.expiry_clock,
+                meta.limits.reset_delay_ms,
+            ),
         };
         let outcome = waits(&claim, &reset);
         claim.contest.reset = Some(reset);
@@ -142,14 +143,14 @@ impl ProveReset {
         tables: &mut T,
         meta: &mut Meta,
         claim: &Claim,
-        reset: Reset,
+        pending: &PendingClaim,
     ) -> Result<Reply, T::Error> {
         let generation = meta.next_generation();
         let moved = Claim {
             box_id: self.box_id,
             generation,
-            discoverable: reset.discoverable,
-            code: Some(reset.code),
+            discoverable: pending.discoverable,
+            code: Some(self.code),
             contest: Contest {
                 former: Some(Former {
                     box_id: claim.box_id,
@@ -159,6 +160,7 @@ impl ProveReset {
             },
         };
         put(tables, &self.identifier, &moved)?;
+        remove_pending(tables, &self.identifier, &self.box_id, pending)?;
         Ok(Ok(Outcome::ClaimVerified { generation }))
     }
 }
@@ -166,13 +168,13 @@ impl ProveReset {
 fn waits(claim: &Claim, reset: &Reset) -> Outcome {
     Outcome::ResetWaits {
         owner: claim.box_id,
-        serial: reset.serial,
-        completes_at: reset.completes_at,
+        note: reset.note(),
+        started: reset.started,
     }
 }
 
 /// Puts a claim in the place of the one that is there.
-fn put<T: Tables>(
+pub(super) fn put<T: Tables>(
     tables: &mut T,
     identifier: &IdentifierHash,
     claim: &Claim,
@@ -182,7 +184,8 @@ fn put<T: Tables>(
     tables.insert_claim(&key, claim)
 }
 
-/// The old box has the word: from now on the delay runs. The same again changes nothing.
+/// The old box has the word: from now on it can be completed, once its delay is over. The same again changes nothing. One
+/// whose owner was told too late, or which another has taken the place of, is refused, and proven anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartReset {
     /// The identifier.
@@ -191,40 +194,42 @@ pub struct StartReset {
     pub box_id: BoxId,
     /// Names the reset.
     pub serial: u64,
-    /// The delay.
-    pub delay_ms: u64,
 }
 
 impl StartReset {
-    pub(crate) fn execute<T: Tables>(self, tables: &mut T, meta: &Meta) -> Result<Reply, T::Error> {
+    pub(crate) fn execute<T: Tables>(
+        self,
+        tables: &mut T,
+        meta: &Meta,
+        may_expire: bool,
+    ) -> Result<Reply, T::Error> {
         let claim = tables.claim(&InboxKey::Identifier(self.identifier))?;
         let Some(mut claim) = claim else {
             return Ok(Err(Rejection::NoCodeRequested));
         };
-        let reset = claim.contest.reset.take();
         let meant = |reset: &Reset| {
             (reset.box_id, reset.serial) == (self.box_id, self.serial)
                 && reset.is_alive(meta.expiry_clock)
         };
-        let Some(mut reset) = reset.filter(meant) else {
+        let Some(mut reset) = claim.contest.reset.take().filter(meant) else {
             return Ok(Err(Rejection::NoCodeRequested));
         };
-        let is_new = reset.completes_at.is_none();
-        if is_new {
-            let completes_at = meta.clock.plus_millis(self.delay_ms);
-            reset.completes_at = Some(completes_at);
-            reset.lapses_at = lapses_at(completes_at, self.delay_ms);
+        if reset.started {
+            return Ok(Ok(waits(&claim, &reset)));
         }
+        if !may_expire {
+            return Ok(Err(Rejection::ClockInDoubt));
+        }
+        reset.started = true;
         let outcome = waits(&claim, &reset);
         claim.contest.reset = Some(reset);
-        if is_new {
-            put(tables, &self.identifier, &claim)?;
-        }
+        put(tables, &self.identifier, &claim)?;
         Ok(Ok(outcome))
     }
 }
 
-/// The owner says no: the reset is over, and none begins for a while. The same again changes nothing.
+/// The owner says no: the reset is over, and none begins for a while. The same again changes nothing. It counts also
+/// while the clock is in doubt; the pause is shorter then by as much as that lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VetoReset {
     /// The identifier.
@@ -233,8 +238,6 @@ pub struct VetoReset {
     pub box_id: BoxId,
     /// Names the reset.
     pub serial: u64,
-    /// The pause after the first "no".
-    pub pause_ms: u64,
 }
 
 impl VetoReset {
@@ -247,7 +250,8 @@ impl VetoReset {
         let reset = claim.contest.reset.as_ref();
         if let Some(reset) = reset.filter(|reset| reset.serial == self.serial) {
             let earlier = claim.contest.veto.as_ref();
-            let veto = Veto::after(earlier, reset.box_id, meta.clock, self.pause_ms);
+            let (now, pause_ms) = (meta.expiry_clock, meta.limits.reset_delay_ms);
+            let veto = Veto::after(earlier, reset.box_id, now, pause_ms);
             claim.contest.veto = Some(veto);
             claim.contest.reset = None;
             put(tables, &self.identifier, &claim)?;
@@ -256,35 +260,29 @@ impl VetoReset {
     }
 }
 
-/// Tells a box that one of its identifiers is to go. One that is not there has nothing to be told.
+/// Tells a box that one of its identifiers is to go, whether it is active yet or not. One that does not list it can
+/// not be told, and then it does not go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoteReset {
     /// The box.
     pub box_id: BoxId,
     /// The identifier.
     pub identifier: IdentifierHash,
-    /// Names the reset.
-    pub serial: u64,
-    /// The delay.
-    pub delay_ms: u64,
+    /// What it is told.
+    pub note: ResetNote,
 }
 
 impl NoteReset {
-    pub(crate) fn execute<T: Tables>(self, tables: &mut T, meta: &Meta) -> Result<Reply, T::Error> {
-        let profile = tables.profile(&self.box_id)?.filter(|it| it.active);
-        let Some(mut profile) = profile else {
-            return Ok(Ok(Outcome::ResetNoted));
+    pub(crate) fn execute<T: Tables>(self, tables: &mut T) -> Result<Reply, T::Error> {
+        let profile = tables.profile(&self.box_id)?;
+        let is_there =
+            |profile: &Profile| !profile.deleted && profile.identifier(&self.identifier).is_some();
+        let Some(mut profile) = profile.filter(is_there) else {
+            return Ok(Err(Rejection::OwnerNotTold));
         };
         let known = profile.resets.get(&self.identifier);
-        let is_new = known.is_none_or(|known| known.serial < self.serial);
-        if is_new && profile.identifier(&self.identifier).is_some() {
-            let completes_at = meta.clock.plus_millis(self.delay_ms);
-            let note = ResetNote {
-                serial: self.serial,
-                completes_at,
-                lapses_at: lapses_at(completes_at, self.delay_ms),
-            };
-            profile.resets.insert(self.identifier, note);
+        if known.is_none_or(|known| known.serial < self.note.serial) {
+            profile.resets.insert(self.identifier, self.note);
             tables.put_profile(&self.box_id, &profile)?;
         }
         Ok(Ok(Outcome::ResetNoted))
@@ -308,7 +306,7 @@ impl ForgetReset {
             return Ok(Ok(Outcome::ResetNoted));
         };
         let known = profile.resets.get(&self.identifier);
-        if known.is_some_and(|known| known.serial <= self.serial) {
+        if known.is_some_and(|known| known.serial == self.serial) {
             profile.resets.remove(&self.identifier);
             tables.put_profile(&self.box_id, &profile)?;
         }
@@ -316,22 +314,29 @@ impl ForgetReset {
     }
 }
 
-/// Keeps a box that is not authorised yet for as long as it may have to wait for its identifier.
+/// Keeps a box that is not authorised yet for as long as it may have to wait for its identifier. One that is gets
+/// nothing by a reset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AwaitReset {
     /// The box.
     pub box_id: BoxId,
-    /// For how long.
-    pub keep_ms: u64,
+    /// Until then.
+    pub until: Timestamp,
 }
 
 impl AwaitReset {
-    pub(crate) fn execute<T: Tables>(self, tables: &mut T, meta: &Meta) -> Result<Reply, T::Error> {
-        let Some(known) = tables.intent(&self.box_id)? else {
+    pub(crate) fn execute<T: Tables>(self, tables: &mut T) -> Result<Reply, T::Error> {
+        let profile = tables.profile(&self.box_id)?.filter(|it| !it.deleted);
+        let Some(profile) = profile else {
             return Ok(Err(Rejection::UnknownBox));
         };
-        let until: Timestamp = meta.clock.plus_millis(self.keep_ms);
-        intent::open_until(tables, &self.box_id, known.device, until)?;
+        if profile.active {
+            return Ok(Err(Rejection::IdentifierTaken));
+        }
+        let Some(device) = profile.devices.keys().next() else {
+            return Ok(Err(Rejection::UnknownBox));
+        };
+        intent::open_until(tables, &self.box_id, *device, self.until)?;
         Ok(Ok(Outcome::ResetNoted))
     }
 }

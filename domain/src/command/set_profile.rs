@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Reply};
 use crate::ids::DeviceAddress;
-use crate::profile::{MAX_SEALED_PROFILE_BYTES, SealedProfile};
+use crate::profile::{MAX_PROFILE_STEP, MAX_SEALED_PROFILE_BYTES, SealedProfile};
 use crate::rejection::Rejection;
 use crate::tables::Tables;
 
 /// Puts a sealed profile in the place of the box's earlier one. Its version must be above that of the earlier one, so that of two
-/// devices that do it at once the second one notices. The very same under the same version again is the retry of a lost reply.
+/// devices that do it at once the second one notices, and not far above: a device that is removed later must not have used all
+/// that there are. The very same under the same version again is the retry of a lost reply.
 ///
 /// The device has signed it, which whoever proposes has checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +47,8 @@ impl SetProfile {
             return Ok(Ok(Outcome::ProfileSet));
         }
         let current = known.map(|known| known.version).unwrap_or_default();
-        if new.version <= current {
+        let highest = current.saturating_add(MAX_PROFILE_STEP);
+        if new.version <= current || new.version > highest {
             return Ok(Err(Rejection::ProfileVersionUsed { current }));
         }
         tables.put_sealed_profile(box_id, &new)?;

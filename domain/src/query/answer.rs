@@ -105,7 +105,7 @@ pub fn answer<T: ReadTables>(
         }
         Query::IsSuspended(box_id) => {
             let profile = tables.profile(box_id)?;
-            Answer::IsSuspended(profile.is_some_and(|profile| profile.suspended))
+            Answer::IsSuspended(profile.is_none_or(|profile| profile.suspended))
         }
         Query::BoxView(box_id) => Answer::BoxView(box_view(tables, &meta, box_id)?),
         Query::IsDeleted(box_id) => {
@@ -113,10 +113,11 @@ pub fn answer<T: ReadTables>(
             Answer::IsDeleted(profile.is_some_and(|profile| profile.deleted))
         }
         Query::Resets(box_id) => {
-            let now = now.max(meta.clock);
+            // By the clock that the reset itself goes by: no jump hides what goes on.
+            let now = now.max(meta.expiry_clock);
             let resets = tables.profile(box_id)?.unwrap_or_default().resets;
-            let alive = resets.into_iter().filter(|(_, note)| now < note.lapses_at);
-            Answer::Resets(alive.collect())
+            let standing = resets.into_iter().filter(|(_, note)| note.stands(now));
+            Answer::Resets(standing.collect())
         }
         Query::FormerOwner { identifier, box_id } => {
             let claim = tables.claim(&InboxKey::Identifier(*identifier))?;
@@ -128,6 +129,7 @@ pub fn answer<T: ReadTables>(
             sender,
             after,
         } => Answer::SealedProfile(sealed_profile(tables, box_id, sender, *after)?),
+        Query::HasReport { box_id, mark } => Answer::HasReport(tables.has_report(box_id, mark)?),
         Query::JoinTokens => {
             let now = now.max(meta.clock);
             Answer::JoinTokens(tables.admissions()?.tokens(now))
@@ -251,23 +253,46 @@ fn fetch<T: ReadTables>(
     let state = tables.queue_state(&address.box_id)?.unwrap_or_default();
     let after = after.max(device.cursor).max(state.purged_upto);
     let (envelopes, more) = page(tables, expired_by, &address.box_id, &state, after, bounds)?;
-    let front = tables.envelopes(&address.box_id, state.purged_upto, 1, 0)?;
+    let oldest = oldest(tables, expired_by, &address.box_id, &state)?;
     let status = QueueStatus {
         depth: state.depth,
         bytes: state.bytes,
-        oldest: front.first().map(|envelope| envelope.enqueued_at),
+        oldest,
         expired_total: state.expired_total,
         cursor: device.cursor,
         last: state.last,
         ttl_ms: profile.ttl_ms(&meta.limits),
         suspended: profile.suspended,
         reset_at: profile.first_reset(expired_by),
+        ttl_number: profile.ttl_number,
     };
     Ok(Some(Page {
         envelopes,
         more,
         status,
     }))
+}
+
+/// When the oldest envelope was enqueued that has not expired.
+fn oldest<T: ReadTables>(
+    tables: &T,
+    expired_by: Timestamp,
+    box_id: &BoxId,
+    state: &QueueState,
+) -> Result<Option<Timestamp>, T::Error> {
+    let front = tables.envelopes(box_id, state.purged_upto, 1, 0)?;
+    let Some(first) = front.first() else {
+        return Ok(None);
+    };
+    if !first.is_expired(expired_by) {
+        return Ok(Some(first.enqueued_at));
+    }
+    let bounds = Bounds {
+        envelopes: READ_ENVELOPES,
+        bytes: 0,
+    };
+    let (waiting, _) = page(tables, expired_by, box_id, state, first.sequence, &bounds)?;
+    Ok(waiting.first().map(|envelope| envelope.enqueued_at))
 }
 
 /// The envelopes after `after` that have not expired, and whether there are more of them.

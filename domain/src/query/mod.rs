@@ -14,6 +14,7 @@ use crate::ids::{
 };
 use crate::placement::{ClusterMap, JoinToken, MapHistoryRow};
 use crate::profile::{ProfileIdentifier, SealedProfile};
+use crate::report::ReportMark;
 use crate::time::Timestamp;
 
 /// A question to one partition.
@@ -98,7 +99,7 @@ pub enum Query {
         /// Who may have written to it.
         sender: BoxId,
     },
-    /// Whether a box is suspended.
+    /// Whether a box is suspended. One that is not there sends nothing either.
     IsSuspended(BoxId),
     /// What an operator may know of a box.
     BoxView(BoxId),
@@ -121,6 +122,13 @@ pub enum Query {
         sender: BoxId,
         /// The version that the asker has: only a later one is told.
         after: u64,
+    },
+    /// Whether a box has a report. (Partition of the box.)
+    HasReport {
+        /// The box that is reported.
+        box_id: BoxId,
+        /// Stands for the one that reports it.
+        mark: ReportMark,
     },
 }
 
@@ -190,6 +198,8 @@ pub enum Answer {
     /// To [`Query::SealedProfile`]: `None` for no such box, for one that does not take envelopes from the asker, and for one
     /// that has none. Empty, but for its version, if the asker has it.
     SealedProfile(Option<SealedProfile>),
+    /// To [`Query::HasReport`].
+    HasReport(bool),
 }
 
 /// A box as an operator sees it: counts, and neither whose it is nor with whom it speaks.
@@ -256,7 +266,7 @@ pub struct QueueStatus {
     pub depth: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
-    /// When the oldest was enqueued.
+    /// When the oldest of those that have not expired was enqueued.
     pub oldest: Option<Timestamp>,
     /// How many envelopes of this box have expired unread since it was made.
     pub expired_total: u64,
@@ -270,6 +280,8 @@ pub struct QueueStatus {
     pub suspended: bool,
     /// When the first of the box's identifiers goes to another box, unless one of its devices says no.
     pub reset_at: Option<Timestamp>,
+    /// The number of the last statement of how long envelopes may wait.
+    pub ttl_number: u64,
 }
 
 /// A code that waits for the courier, sealed under the cluster's seal key.

@@ -440,4 +440,18 @@ impl Tables for MemoryTables {
         self.sealed_profiles.insert(*box_id, profile.clone());
         Ok(())
     }
+
+    fn delete_reports(&mut self, box_id: &BoxId, limit: u32) -> Result<u32, Self::Error> {
+        let of_box = self.reports.iter().filter(|(of, _)| of == box_id);
+        let leaving: Vec<_> = of_box.take(count(limit)).copied().collect();
+        for report in &leaving {
+            self.reports.remove(report);
+        }
+        Ok(u32::try_from(leaving.len()).unwrap_or(u32::MAX))
+    }
+
+    fn delete_sealed_profile(&mut self, box_id: &BoxId) -> Result<(), Self::Error> {
+        self.sealed_profiles.remove(box_id);
+        Ok(())
+    }
 }

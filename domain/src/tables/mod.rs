@@ -21,7 +21,7 @@
 //! | 13 | map | nothing | [`ClusterMap`] | read, put |
 //! | 14 | map history | version | [`MapHistoryRow`] | append, read, delete |
 //! | 15 | admissions | nothing | [`Admissions`] | read, put |
-//! | 16 | reports | box, [`ReportMark`] | nothing | read, insert, count |
+//! | 16 | reports | box, [`ReportMark`] | nothing | read, insert, count, delete |
 //! | 17 | sealed profiles | box | [`SealedProfile`] | read, put |
 //!
 //! Prefixes, key encodings and the versions of values are in `storage` (`store/rows.rs`); keys sort
@@ -326,4 +326,8 @@ pub trait Tables: ReadTables {
         box_id: &BoxId,
         profile: &SealedProfile,
     ) -> Result<(), Self::Error>;
+    /// reports: removes up to `limit` of a box's; how many.
+    fn delete_reports(&mut self, box_id: &BoxId, limit: u32) -> Result<u32, Self::Error>;
+    /// sealed profiles.
+    fn delete_sealed_profile(&mut self, box_id: &BoxId) -> Result<(), Self::Error>;
 }

@@ -5,6 +5,7 @@ use rossby_domain::ids::BoxId;
 use rossby_domain::limits::Limits;
 use rossby_domain::query::BoxView;
 use rossby_domain::report::ReportMark;
+use rossby_domain::tables::Tables as _;
 use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
 
 use crate::common::world::{DAY_MS, World, address, box_id, letter, two_people};
@@ -44,11 +45,11 @@ fn a_suspended_box_gets_mail_and_reads_it_and_its_devices_are_told() {
         assert_eq!(reply, Ok(Outcome::SuspensionSet { changed }));
         assert!(!is_suspended(&world, 2));
     }
-    // Who is not there is not suspended either.
+    // Who is not there, here at least, sends nothing either.
     assert_eq!(world.refused(suspend(9, true)), Rejection::UnknownBox);
     world.create_box(3, 3).unwrap();
     assert_eq!(world.refused(suspend(3, true)), Rejection::UnknownBox);
-    assert!(!is_suspended(&world, 9));
+    assert!(is_suspended(&world, 9));
 }
 
 #[test]
@@ -62,6 +63,9 @@ fn a_report_is_counted_once_for_each_who_makes_it_and_shown_with_nothing_of_them
         })
     };
     for (reporter, first) in [(1, true), (1, false), (3, true), (4, true), (3, false)] {
+        let (box_id, mark) = (box_id(2), mark(reporter));
+        let known = world.query(&Query::HasReport { box_id, mark });
+        assert_eq!(known, Answer::HasReport(!first));
         let reply = world.apply(report(2, reporter));
         assert_eq!(reply, Ok(Outcome::ReportCounted { first }));
     }
@@ -88,6 +92,23 @@ fn a_report_is_counted_once_for_each_who_makes_it_and_shown_with_nothing_of_them
     let turned = ReportMark::of(&[7; 32], &box_id(1), &box_id(2));
     let foreign = ReportMark::of(&[8; 32], &box_id(2), &box_id(1));
     assert!(turned != mark(1) && foreign != mark(1));
+}
+
+#[test]
+fn reports_of_a_box_can_be_removed_so_many_at_a_time_and_those_of_others_stay() {
+    let mut world = two_people(Limits::default());
+    for (seed, reporters) in [(1, 10..11), (2, 10..15)] {
+        for reporter in reporters {
+            let mark = ReportMark([reporter; 16]);
+            world.tables.add_report(&box_id(seed), &mark).unwrap();
+        }
+    }
+    for (limit, removed) in [(3, 3), (0, 0), (3, 2), (3, 0)] {
+        let found = world.tables.delete_reports(&box_id(2), limit);
+        assert_eq!(found.unwrap(), removed);
+    }
+    let left = |seed| view(&world, box_id(seed)).unwrap().reports;
+    assert_eq!((left(1), left(2)), (1, 0));
 }
 
 #[test]

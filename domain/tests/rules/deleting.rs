@@ -1,8 +1,10 @@
 //! A box that is deleted: nothing of it is left, and no other is ever in its place.
 
-use rossby_domain::command::{Block, DeleteBox, JoinBox};
+use bytes::Bytes;
+use rossby_domain::command::{Block, CountReport, DeleteBox, JoinBox, SetProfile};
 use rossby_domain::limits::Limits;
 use rossby_domain::profile::Profile;
+use rossby_domain::report::ReportMark;
 use rossby_domain::tables::ReadTables as _;
 use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
 
@@ -32,6 +34,19 @@ fn nothing_of_a_deleted_box_is_left_but_that_it_was() {
         }
     }
     world.block(3, 1, true).unwrap();
+    for reporter in 0..200 {
+        let report = Command::CountReport(CountReport {
+            box_id: box_id(3),
+            mark: ReportMark([reporter; 16]),
+        });
+        world.apply(report).unwrap();
+    }
+    let shown = Command::SetProfile(SetProfile {
+        device: address(3),
+        version: 1,
+        sealed: Bytes::from_static(b"sealed"),
+    });
+    world.apply(shown).unwrap();
     let generation = match holder(&world, 3) {
         Answer::VerifiedClaim(Some((_, generation))) => generation,
         other => panic!("{other:?}"),
@@ -63,6 +78,8 @@ fn nothing_of_a_deleted_box_is_left_but_that_it_was() {
     world.expire_all();
     assert_eq!(world.tables.queue_state(&box_id(3)).unwrap(), None);
     assert_eq!(world.tables.senders(&box_id(3), 10).unwrap(), []);
+    assert_eq!(world.tables.count_reports(&box_id(3), 1).unwrap(), 0);
+    assert_eq!(world.tables.sealed_profile(&box_id(3)).unwrap(), None);
     assert_ne!(holder(&world, 3), Answer::VerifiedClaim(None));
     for command in to_finish(&world) {
         world.apply(command.clone()).unwrap();

@@ -302,12 +302,85 @@ fn a_ttl_is_capped_by_the_limit() {
 }
 
 #[test]
-fn the_shortest_of_what_cluster_box_and_sender_want_counts() {
+fn a_statement_of_how_long_mail_may_wait_is_good_once_and_never_for_less_than_a_minute() {
     let mut world = two_people(Limits::default());
-    let set = |longest_ms| {
+    let set = |longest_ms, number| {
         Command::SetTtl(SetTtl {
             box_id: box_id(2),
             longest_ms,
+            number,
+        })
+    };
+    let status = |world: &World| {
+        let status = world.page(address(2), 0, 1).unwrap().status;
+        (status.ttl_ms, status.ttl_number)
+    };
+    assert_eq!(status(&world), (30 * DAY_MS, 0));
+    let short = set(Some(0), 1);
+    let set_to = |ttl_ms| Ok(Outcome::TtlSet { ttl_ms });
+    for _ in 0..2 {
+        assert_eq!(world.apply(short.clone()), set_to(MINUTE_MS));
+    }
+    assert_eq!(status(&world), (MINUTE_MS, 1));
+    assert_eq!(world.apply(set(None, 2)), set_to(30 * DAY_MS));
+    // Neither the old one again, nor another under a number that is taken, nor one that takes all numbers.
+    let others = [
+        set(Some(DAY_MS), 2),
+        set(None, 1),
+        set(Some(DAY_MS), u64::MAX),
+    ];
+    for other in [short].into_iter().chain(others) {
+        let used = Rejection::TtlNumberUsed { current: 2 };
+        assert_eq!(world.refused(other), used);
+    }
+    assert_eq!(status(&world), (30 * DAY_MS, 2));
+}
+
+#[test]
+fn what_expired_before_all_devices_had_acknowledged_it_is_counted_whoever_comes_first() {
+    let mut world = two_people(Limits::default());
+    let short = |counter| {
+        let sent = letter(address(1), box_id(2), counter, "hello");
+        short_lived(sent, 60 * MINUTE_MS)
+    };
+    world.send(short(1)).unwrap();
+    world.wait(MINUTE_MS);
+    let long = letter(address(1), box_id(2), 2, "hello");
+    world.send(long).unwrap();
+    let expired = |world: &World| {
+        let status = world.page(address(2), 0, 1).unwrap().status;
+        (status.expired_total, status.oldest)
+    };
+    let came = world.now;
+    world.wait(30 * MINUTE_MS);
+    world.send(short(3)).unwrap();
+    world.wait(40 * MINUTE_MS);
+    // It is not shown any more, and is not the oldest one either, though its row is there still.
+    assert_eq!(expired(&world), (0, Some(came)));
+    world.acknowledge(address(2), 2).unwrap();
+    assert_eq!(expired(&world), (1, Some(came.plus_millis(30 * MINUTE_MS))));
+    // What was read in time is not.
+    world.acknowledge(address(2), 3).unwrap();
+    world.wait(2 * DAY_MS);
+    world.expire_all();
+    assert_eq!(expired(&world), (1, None));
+    world.send(short(4)).unwrap();
+    world.wait(2 * DAY_MS);
+    assert_eq!(expired(&world), (1, None));
+    world.expire_all();
+    assert_eq!(expired(&world), (2, None));
+}
+
+#[test]
+fn the_shortest_of_what_cluster_box_and_sender_want_counts() {
+    let mut world = two_people(Limits::default());
+    let mut number = 0;
+    let mut set = |longest_ms| {
+        number += 1;
+        Command::SetTtl(SetTtl {
+            box_id: box_id(2),
+            longest_ms,
+            number,
         })
     };
     let mut counter = 0;
@@ -343,6 +416,7 @@ fn the_shortest_of_what_cluster_box_and_sender_want_counts() {
     let unknown = SetTtl {
         box_id: box_id(9),
         longest_ms: None,
+        number: 1,
     };
     let unknown = Command::SetTtl(unknown);
     assert_eq!(world.refused(unknown), Rejection::UnknownBox);

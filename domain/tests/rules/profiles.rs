@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rossby_domain::command::SetProfile;
 use rossby_domain::limits::Limits;
-use rossby_domain::profile::{MAX_SEALED_PROFILE_BYTES, SealedProfile};
+use rossby_domain::profile::{MAX_PROFILE_STEP, MAX_SEALED_PROFILE_BYTES, SealedProfile};
 use rossby_domain::{Answer, Command, Outcome, Query, Rejection, Reply};
 
 use crate::common::world::{World, address, box_id, letter, two_people};
@@ -31,6 +31,19 @@ fn seen(world: &World, by: u8, of: u8, after: u64) -> Option<SealedProfile> {
 fn shown(version: u64, sealed: &[u8]) -> Option<SealedProfile> {
     let sealed = Bytes::copy_from_slice(sealed);
     Some(SealedProfile { version, sealed })
+}
+
+#[test]
+fn no_device_can_use_up_the_versions_before_it_is_removed() {
+    let mut world = two_people(Limits::default());
+    assert_eq!(set(&mut world, 1, 7, b"seven"), Ok(Outcome::ProfileSet));
+    for version in [8 + MAX_PROFILE_STEP, u64::MAX] {
+        let refused = set(&mut world, 1, version, b"the last");
+        assert_eq!(refused, Err(Rejection::ProfileVersionUsed { current: 7 }));
+    }
+    assert_eq!(seen(&world, 1, 1, 0), shown(7, b"seven"));
+    let highest = 7 + MAX_PROFILE_STEP;
+    assert_eq!(set(&mut world, 1, highest, b"far"), Ok(Outcome::ProfileSet));
 }
 
 #[test]

@@ -1,23 +1,28 @@
 //! Resets: an identifier goes from a box whose devices are lost to a new one, and from no other box.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use rossby_domain::command::{
-    ActivateBox, AwaitReset, ForgetReset, LoseIdentifier, NoteReset, OpenReset, ProveReset,
-    StartReset, VetoReset,
+    ActivateBox, Adopt, AwaitReset, Expire, ForgetReset, LoseIdentifier, NoteReset, OpenReset,
+    ProveReset, ReleaseClaim, SetResetDelay, StartReset, VetoReset,
 };
-use rossby_domain::contest::Former;
+use rossby_domain::contest::{Former, Reset, ResetNote};
 use rossby_domain::limits::Limits;
+use rossby_domain::tables::{InboxKey, ReadTables as _};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Command, Outcome, Query, Rejection, Reply};
 
 use crate::common::device_id;
 use crate::common::world::{
-    DAY_MS, World, address, box_id, code, create_box, identifier, letter, open_claim,
+    DAY_MS, MINUTE_MS, World, address, box_id, code, create_box, identifier, letter, open_claim,
     pending_boxes, two_people,
 };
 
 const DELAY_MS: u64 = 7 * DAY_MS;
+/// By when the owner must be told.
+const TELLING_MS: u64 = 10 * MINUTE_MS;
 
 fn world() -> World {
     let mut world = two_people(Limits {
@@ -45,16 +50,14 @@ fn prove(seed: u8, typed: u8) -> Command {
         identifier: identifier(1),
         box_id: box_id(seed),
         code: code(typed),
-        delay_ms: DELAY_MS,
     })
 }
 
-fn note(owner: u8, serial: u64) -> Command {
+fn tell(owner: u8, note: ResetNote) -> Command {
     Command::NoteReset(NoteReset {
         box_id: box_id(owner),
         identifier: identifier(1),
-        serial,
-        delay_ms: DELAY_MS,
+        note,
     })
 }
 
@@ -63,7 +66,6 @@ fn start(seed: u8, serial: u64) -> Command {
         identifier: identifier(1),
         box_id: box_id(seed),
         serial,
-        delay_ms: DELAY_MS,
     })
 }
 
@@ -72,39 +74,43 @@ fn veto(owner: u8, serial: u64) -> Command {
         identifier: identifier(1),
         box_id: box_id(owner),
         serial,
-        pause_ms: DELAY_MS,
     })
 }
 
-fn keep(seed: u8) -> Command {
+fn keep(seed: u8, note: ResetNote) -> Command {
     Command::AwaitReset(AwaitReset {
         box_id: box_id(seed),
-        keep_ms: 2 * DELAY_MS,
+        until: note.stands_until(),
     })
 }
 
-/// The serial of a reset that was proven, and when it can be completed.
-fn waiting(reply: Reply) -> (u64, Option<Timestamp>) {
+fn release(seed: u8) -> Command {
+    Command::ReleaseClaim(ReleaseClaim {
+        identifier: identifier(1),
+        box_id: box_id(seed),
+        generation: 0,
+    })
+}
+
+/// What is to be told of a reset that was proven, and whether it was.
+fn waiting(reply: Reply) -> (ResetNote, bool) {
     match reply {
-        Ok(Outcome::ResetWaits {
-            serial,
-            completes_at,
-            ..
-        }) => (serial, completes_at),
+        Ok(Outcome::ResetWaits { note, started, .. }) => (note, started),
         other => panic!("{other:?}"),
     }
 }
 
-/// All steps up to the delay; the serial.
-fn begin(world: &mut World, seed: u8, typed: u8) -> u64 {
+/// All steps up to the delay.
+fn begin(world: &mut World, seed: u8, typed: u8) -> ResetNote {
     open(world, seed, typed).unwrap();
-    let (serial, completes_at) = waiting(world.apply(prove(seed, typed)));
-    assert_eq!(completes_at, None);
-    world.apply(note(1, serial)).unwrap();
-    world.apply(keep(seed)).unwrap();
-    let (_, completes_at) = waiting(world.apply(start(seed, serial)));
-    assert_eq!(completes_at, Some(world.now.plus_millis(DELAY_MS)));
-    serial
+    let (note, started) = waiting(world.apply(prove(seed, typed)));
+    assert!(!started);
+    world.apply(tell(1, note)).unwrap();
+    world.apply(keep(seed, note)).unwrap();
+    assert_eq!(waiting(world.apply(start(seed, note.serial))), (note, true));
+    let completes_at = world.now.plus_millis(TELLING_MS + DELAY_MS);
+    assert_eq!(note.completes_at, completes_at);
+    note
 }
 
 fn owner(world: &World) -> Option<u8> {
@@ -115,11 +121,11 @@ fn owner(world: &World) -> Option<u8> {
     (1..=4).find(|seed| box_id(*seed) == owner)
 }
 
-fn told(world: &World, seed: u8) -> Vec<u64> {
+fn told(world: &World, seed: u8) -> Vec<ResetNote> {
     let Answer::Resets(resets) = world.query(&Query::Resets(box_id(seed))) else {
         panic!()
     };
-    resets.into_iter().map(|(_, note)| note.serial).collect()
+    resets.into_iter().map(|(_, note)| note).collect()
 }
 
 fn listed(world: &World, seed: u8) -> usize {
@@ -132,21 +138,25 @@ fn listed(world: &World, seed: u8) -> usize {
 #[test]
 fn an_identifier_goes_to_who_has_proven_it_once_its_owner_had_time_to_say_no() {
     let mut world = world();
-    let serial = begin(&mut world, 3, 7);
-    assert_eq!(told(&world, 1), [serial]);
+    let note = begin(&mut world, 3, 7);
+    assert_eq!(told(&world, 1), [note]);
     let status = world.page(address(1), 0, 1).unwrap().status;
-    let completes_at = world.now.plus_millis(DELAY_MS);
-    assert_eq!(status.reset_at, Some(completes_at));
-    // Until then it is the owner's, whoever asks how often.
-    world.wait(DELAY_MS - 1);
-    assert_eq!(
-        waiting(world.apply(prove(3, 7))),
-        (serial, Some(completes_at))
-    );
+    assert_eq!(status.reset_at, Some(note.completes_at));
+    // Until then it is the owner's, whoever asks how often, and with another code.
+    world.wait(TELLING_MS + DELAY_MS - 1);
+    assert_eq!(waiting(world.apply(prove(3, 7))), (note, true));
+    open(&mut world, 3, 8).unwrap();
+    assert_eq!(waiting(world.apply(prove(3, 8))), (note, true));
     assert_eq!(owner(&world), Some(1));
     assert_eq!(pending_boxes(&world).len(), 2, "the new box is kept");
     world.expire_all();
     world.wait(1);
+    // Not by what was read once.
+    for typed in [7, 8] {
+        let refused = world.refused(prove(3, typed));
+        assert_eq!(refused, Rejection::NoCodeRequested);
+    }
+    open(&mut world, 3, 7).unwrap();
     let Ok(Outcome::ClaimVerified { generation }) = world.apply(prove(3, 7)) else {
         panic!("not moved")
     };
@@ -195,25 +205,133 @@ fn an_identifier_goes_to_who_has_proven_it_once_its_owner_had_time_to_say_no() {
 }
 
 #[test]
-fn the_delay_does_not_run_before_the_owner_is_told_and_a_clock_that_jumped_shortens_it_not() {
+fn what_the_owner_was_told_too_late_is_over_and_is_begun_anew() {
     let mut world = world();
     open(&mut world, 3, 7).unwrap();
-    let (serial, _) = waiting(world.apply(prove(3, 7)));
-    world.wait(DELAY_MS + 1);
-    // It broke off there: nobody was told, so nothing is over.
-    assert_eq!(waiting(world.apply(prove(3, 7))), (serial, None));
-    world.apply(note(1, serial)).unwrap();
-    world.apply(start(3, serial)).unwrap();
+    let (first, _) = waiting(world.apply(prove(3, 7)));
+    world.apply(tell(1, first)).unwrap();
+    world.wait(TELLING_MS - 1);
+    // It broke off there, and goes on by the same code.
+    assert_eq!(waiting(world.apply(prove(3, 7))), (first, false));
+    world.wait(1);
+    let late = world.refused(start(3, first.serial));
+    assert_eq!(late, Rejection::NoCodeRequested);
+    assert_eq!(world.refused(prove(3, 7)), Rejection::NoCodeRequested);
+    let second = begin(&mut world, 3, 8);
+    assert!(second.serial > first.serial && second.completes_at > first.completes_at);
+    assert_eq!(told(&world, 1), [second]);
+    // What comes late of the first changes nothing.
+    world.apply(tell(1, first)).unwrap();
+    assert_eq!(told(&world, 1), [second]);
+}
+
+#[test]
+fn a_clock_that_jumped_shortens_nothing_hides_nothing_and_begins_nothing() {
+    let mut world = world();
+    let year = 365 * DAY_MS;
+    let note = begin(&mut world, 3, 7);
+    let jump = |world: &mut World, command: Command| {
+        (world.now, world.may_expire) = (world.now.plus_millis(year), false);
+        let reply = world.apply(command);
+        let seen = told(world, 1);
+        let now = world.now.as_millis() - year;
+        (world.now, world.may_expire) = (Timestamp::from_millis(now), true);
+        (reply, seen)
+    };
+    let (reply, seen) = jump(&mut world, prove(3, 7));
+    assert_eq!(waiting(reply), (note, true));
+    assert_eq!(seen, [note]);
+    assert_eq!(told(&world, 1), [note], "also once it is set right");
     assert_eq!(owner(&world), Some(1));
+    // What begins after it has the dates of the time that is trusted.
+    open(&mut world, 4, 8).unwrap();
+    let (later, _) = waiting(world.apply(prove(4, 8)));
+    assert_eq!(later.completes_at, note.completes_at);
+
+    let mut world = self::world();
+    open(&mut world, 3, 7).unwrap();
+    let before = world.tables.clone();
     world.may_expire = false;
-    world.wait(100 * DAY_MS);
-    waiting(world.apply(prove(3, 7)));
-    assert_eq!(owner(&world), Some(1));
-    // Never completed, it lapses.
+    assert_eq!(world.apply(prove(3, 7)), Err(Rejection::ClockInDoubt));
+    assert_eq!(world.tables, before);
     world.may_expire = true;
-    let lapsed = world.refused(prove(3, 7));
-    assert_eq!(lapsed, Rejection::NoCodeRequested);
-    assert_eq!(told(&world, 1), []);
+    let (note, _) = waiting(world.apply(prove(3, 7)));
+    world.apply(tell(1, note)).unwrap();
+    world.may_expire = false;
+    let doubted = world.apply(start(3, note.serial));
+    assert_eq!(doubted, Err(Rejection::ClockInDoubt));
+    world.may_expire = true;
+    assert!(waiting(world.apply(start(3, note.serial))).1);
+    // A jump ends no pause: it is counted, and compared, by the clock that is trusted.
+    let (vetoed, _) = jump(&mut world, veto(1, note.serial));
+    assert_eq!(vetoed, Ok(Outcome::ResetVetoed));
+    let Err(Rejection::ResetVetoed { retry_at }) = world.apply(prove(3, 7)) else {
+        panic!("begun again")
+    };
+    assert_eq!(retry_at, world.now.plus_millis(DELAY_MS));
+}
+
+#[test]
+fn an_active_box_a_deleted_one_and_one_that_lets_go_wait_for_nothing() {
+    let mut world = world();
+    let note = begin(&mut world, 3, 7);
+    let active = world.refused(keep(2, note));
+    assert_eq!(active, Rejection::IdentifierTaken);
+    let nobody = Command::AwaitReset(AwaitReset {
+        box_id: box_id(9),
+        until: note.stands_until(),
+    });
+    assert_eq!(world.refused(nobody), Rejection::UnknownBox);
+    // Neither a code that it has nor one that it was given lets it go on.
+    world.wait(TELLING_MS + DELAY_MS);
+    open(&mut world, 3, 8).unwrap();
+    let released = world.apply(release(3));
+    assert!(matches!(released, Ok(Outcome::ClaimReleased { .. })));
+    for typed in [7, 8] {
+        let refused = world.refused(prove(3, typed));
+        assert_eq!(refused, Rejection::NoCodeRequested);
+    }
+    assert_eq!(reset(&world), None);
+    assert_eq!(owner(&world), Some(1));
+}
+
+#[test]
+fn who_does_not_list_the_identifier_can_not_be_told_and_who_is_not_active_yet_is() {
+    let mut world = world();
+    open(&mut world, 3, 7).unwrap();
+    let (note, _) = waiting(world.apply(prove(3, 7)));
+    for nobody in [2, 9] {
+        let refused = world.refused(tell(nobody, note));
+        assert_eq!(refused, Rejection::OwnerNotTold);
+    }
+    // Its claim was verified, and the rest broke off.
+    assert!(!is_active(&world, 4));
+    assert_eq!(world.apply(tell(4, note)), Ok(Outcome::ResetNoted));
+    assert_eq!(told(&world, 4), [note]);
+}
+
+#[test]
+fn the_delay_is_that_of_the_partition_and_adopting_it_anew_sets_the_default() {
+    let mut world = world();
+    let set = Command::SetResetDelay(SetResetDelay {
+        reset_delay_ms: DAY_MS,
+    });
+    assert_eq!(world.apply(set), Ok(Outcome::ResetDelaySet));
+    let limits = world.tables.meta().unwrap().limits;
+    assert_eq!(limits.reset_delay_ms, DAY_MS);
+    // A retry of the adoption, whose bytes say nothing of it.
+    let again = Command::Adopt(Adopt {
+        limits: Limits {
+            reset_delay_ms: DELAY_MS,
+            ..limits
+        },
+    });
+    world.apply(again).unwrap();
+    assert_eq!(world.tables.meta().unwrap().limits, limits);
+    open(&mut world, 3, 7).unwrap();
+    let (note, _) = waiting(world.apply(prove(3, 7)));
+    let completes_at = world.now.plus_millis(TELLING_MS + DAY_MS);
+    assert_eq!(note.completes_at, completes_at);
 }
 
 #[test]
@@ -221,7 +339,7 @@ fn a_no_ends_it_and_each_one_makes_the_next_wait_longer() {
     let mut world = world();
     let mut pauses = Vec::new();
     for _ in 0..5 {
-        let serial = begin(&mut world, 3, 7);
+        let serial = begin(&mut world, 3, 7).serial;
         assert_eq!(world.apply(veto(1, serial)), Ok(Outcome::ResetVetoed));
         let before = world.tables.clone();
         assert_eq!(world.apply(veto(1, serial)), Ok(Outcome::ResetVetoed));
@@ -250,21 +368,32 @@ fn a_no_ends_it_and_each_one_makes_the_next_wait_longer() {
 }
 
 #[test]
-fn one_reset_at_a_time_and_only_by_the_right_code_of_whoever_asked() {
+fn one_reset_at_a_time_the_last_that_was_proven_and_only_by_the_right_code_of_whoever_asked() {
     let mut world = world();
     assert_eq!(world.refused(prove(3, 7)), Rejection::NoCodeRequested);
-    open(&mut world, 3, 7).unwrap();
     open(&mut world, 4, 8).unwrap();
-    let wrong = world.apply(prove(3, 8));
+    let first = begin(&mut world, 3, 7);
+    let wrong = world.apply(prove(4, 7));
     assert_eq!(wrong, Err(Rejection::WrongCode { attempts_left: 4 }));
-    let (serial, _) = waiting(world.apply(prove(3, 7)));
-    let under_way = world.refused(prove(4, 8));
-    assert!(matches!(under_way, Rejection::ResetUnderWay { .. }));
-    assert_eq!(world.refused(start(4, serial)), Rejection::NoCodeRequested);
+    assert_eq!(told(&world, 1), [first]);
+    // Whoever reads the phone now is as good as who read it first: the delay begins anew, and the owner is told.
+    world.wait(MINUTE_MS);
+    let (second, started) = waiting(world.apply(prove(4, 8)));
+    assert!(!started && second.serial > first.serial);
+    assert_eq!(
+        second.completes_at.millis_since(first.completes_at),
+        MINUTE_MS
+    );
+    for over in [start(3, first.serial), start(4, first.serial), prove(3, 7)] {
+        assert_eq!(world.refused(over), Rejection::NoCodeRequested);
+    }
+    world.apply(tell(1, second)).unwrap();
+    world.apply(start(4, second.serial)).unwrap();
+    assert_eq!(told(&world, 1), [second]);
     // Another code for the same box is not another reset.
-    open(&mut world, 3, 9).unwrap();
-    assert_eq!(waiting(world.apply(prove(3, 9))).0, serial);
-    assert_eq!(world.refused(prove(3, 7)), Rejection::NoCodeRequested);
+    open(&mut world, 4, 9).unwrap();
+    assert_eq!(waiting(world.apply(prove(4, 9))), (second, true));
+    assert_eq!(world.refused(prove(4, 8)), Rejection::NoCodeRequested);
     // What nobody has, or the box itself, needs no reset.
     world.create_box(3, 5).unwrap();
     let Command::OpenClaim(claim) = open_claim(3, 5, 6) else {
@@ -276,12 +405,11 @@ fn one_reset_at_a_time_and_only_by_the_right_code_of_whoever_asked() {
         identifier: identifier(5),
         box_id: box_id(3),
         code: code(6),
-        delay_ms: DELAY_MS,
     };
     let taken = world.apply(Command::ProveReset(prove));
     assert!(matches!(taken, Ok(Outcome::ClaimVerified { .. })));
     // Only the owner says no.
-    let theirs = world.refused(veto(2, serial));
+    let theirs = world.refused(veto(2, second.serial));
     assert_eq!(theirs, Rejection::IdentifierChanged);
 }
 
@@ -291,9 +419,14 @@ enum Step {
     Open(u8, u8),
     /// And how far the service comes with what follows.
     Prove(u8, u8, u8),
+    /// The last of those steps, by who was held up.
+    Start(u8),
     Veto(bool),
+    Release(u8),
     Wait(u64),
     Trust(bool),
+    /// A clock is ahead for one command, by so much, and that is seen.
+    Jump(u64),
     Expire,
 }
 
@@ -303,21 +436,54 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => (seed(), 7..9_u8).prop_map(|(seed, code)| Step::Open(seed, code)),
         8 => (seed(), 7..9_u8, 0..4_u8)
             .prop_map(|(seed, code, upto)| Step::Prove(seed, code, upto)),
+        1 => seed().prop_map(Step::Start),
         1 => any::<bool>().prop_map(Step::Veto),
-        4 => prop_oneof![Just(1), Just(DAY_MS), Just(DELAY_MS), Just(3 * DELAY_MS)]
-            .prop_map(Step::Wait),
-        1 => any::<bool>().prop_map(Step::Trust),
+        1 => seed().prop_map(Step::Release),
+        6 => prop_oneof![
+            Just(1),
+            Just(TELLING_MS),
+            Just(DAY_MS),
+            Just(DELAY_MS),
+            Just(3 * DELAY_MS),
+        ]
+        .prop_map(Step::Wait),
+        1 => prop::bool::weighted(0.8).prop_map(Step::Trust),
+        1 => prop_oneof![Just(DAY_MS), Just(20 * DAY_MS)].prop_map(Step::Jump),
         1 => Just(Step::Expire),
     ]
 }
 
-/// What was promised to the owner of the identifier.
-#[derive(Debug, Default)]
-struct Promise {
-    /// The newest reset, and by when its delay is over, once it runs.
-    reset: Option<(u64, Option<Timestamp>)>,
-    /// By the clock that is trusted.
-    trusted: Timestamp,
+/// The reset that the directory knows of.
+fn reset(world: &World) -> Option<Reset> {
+    let claim = world.tables.claim(&InboxKey::Identifier(identifier(1)));
+    claim.unwrap()?.contest.reset
+}
+
+/// By the clock that is trusted.
+fn trusted(world: &World) -> Timestamp {
+    let stored = world.tables.meta().unwrap().expiry_clock;
+    match world.may_expire {
+        true => stored.max(world.now),
+        false => stored,
+    }
+}
+
+/// While a delay runs, and as long as it can be completed, its owner is told so, by its date, and can say no.
+fn check_promise(world: &World) {
+    let running = reset(world).filter(|it| it.started && it.is_alive(trusted(world)));
+    let Some(running) = running else {
+        return;
+    };
+    let owner = owner(world).unwrap();
+    assert_eq!(told(world, owner), [running.note()]);
+    if is_active(world, owner) {
+        let page = world.page(address(owner), 0, 1).unwrap();
+        assert_eq!(page.status.reset_at, Some(running.completes_at));
+    }
+    let mut kept = world.clone();
+    let vetoed = kept.apply(veto(owner, running.serial));
+    assert_eq!(vetoed, Ok(Outcome::ResetVetoed));
+    assert_eq!(reset(&kept), None);
 }
 
 fn is_active(world: &World, seed: u8) -> bool {
@@ -350,64 +516,75 @@ fn move_in(world: &mut World, from: u8, to: u8) {
     let _ = world.apply(Command::ActivateBox(activate));
 }
 
+/// What the service does once a reset is proven, as far as it comes; when the owner has the word.
+fn follow_proof(world: &mut World, owner: u8, seed: u8, note: ResetNote, upto: u8) -> bool {
+    let rest = [
+        tell(owner, note),
+        keep(seed, note),
+        start(seed, note.serial),
+    ];
+    let done = rest.into_iter().take(upto.into());
+    let done = done.take_while(|command| world.apply(command.clone()).is_ok());
+    done.count() > 0
+}
+
 fn follow(steps: &[Step]) {
     let mut world = world();
-    let mut promise = Promise::default();
+    // When the owner had the word of each reset, by the clock that is trusted.
+    let mut words: BTreeMap<u64, Timestamp> = BTreeMap::new();
     for step in steps {
         let before = owner(&world).unwrap();
-        if world.may_expire {
-            promise.trusted = promise.trusted.max(world.now);
-        }
+        let running = reset(&world);
         match step {
             Step::Open(seed, typed) => drop(open(&mut world, *seed, *typed)),
-            Step::Prove(seed, typed, upto) => {
-                let reply = world.apply(prove(*seed, *typed));
-                match reply {
-                    Ok(Outcome::ResetWaits {
-                        serial,
-                        completes_at: None,
-                        ..
-                    }) => {
-                        promise.reset = Some((serial, None));
-                        let rest = [note(before, serial), keep(*seed), start(*seed, serial)];
-                        for command in rest.into_iter().take((*upto).into()) {
-                            if let Ok(Outcome::ResetWaits { completes_at, .. }) =
-                                world.apply(command)
-                            {
-                                let is_told = told(&world, before) == [serial];
-                                assert!(is_told || !is_active(&world, before));
-                                promise.reset = Some((serial, completes_at));
-                            }
-                        }
-                    }
-                    Ok(Outcome::ResetWaits { serial, .. }) => {
-                        assert_eq!(promise.reset.map(|(known, _)| known), Some(serial));
-                    }
-                    Ok(Outcome::ClaimVerified { .. }) if before != *seed => {
-                        let (_, over) = promise.reset.take().unwrap();
-                        assert!(over.unwrap() <= promise.trusted, "too early");
-                        move_in(&mut world, before, *seed);
-                    }
-                    _ => {}
+            Step::Prove(seed, typed, upto) => match world.apply(prove(*seed, *typed)) {
+                Ok(Outcome::ResetWaits {
+                    note,
+                    started: false,
+                    ..
+                }) if follow_proof(&mut world, before, *seed, note, *upto) => {
+                    words.entry(note.serial).or_insert(trusted(&world));
+                }
+                Ok(Outcome::ClaimVerified { .. }) if before != *seed => {
+                    let done = running.unwrap();
+                    assert!(world.may_expire && done.started && done.box_id == box_id(*seed));
+                    let word = words[&done.serial];
+                    assert!(word.plus_millis(DELAY_MS) <= trusted(&world), "too early");
+                    assert_eq!(told(&world, before), [done.note()]);
+                    move_in(&mut world, before, *seed);
+                }
+                _ => {}
+            },
+            Step::Start(seed) => {
+                if let Some(reset) = running.filter(|reset| words.contains_key(&reset.serial)) {
+                    let _ = world.apply(start(*seed, reset.serial));
                 }
             }
             Step::Veto(is_right) => {
-                if let Some((serial, _)) = promise.reset {
-                    let serial = serial + u64::from(!is_right);
+                if let Some(reset) = running {
+                    let serial = reset.serial + u64::from(!is_right);
                     let reply = world.apply(veto(before, serial));
                     assert_eq!(reply, Ok(Outcome::ResetVetoed));
-                    if *is_right {
-                        promise.reset = None;
-                    }
                 }
             }
+            // The owner does not let go.
+            Step::Release(seed) if *seed == before => {}
+            Step::Release(seed) => drop(world.apply(release(*seed))),
             Step::Wait(millis) => world.wait(*millis),
             Step::Trust(trusted) => world.may_expire = *trusted,
+            Step::Jump(millis) => {
+                let (now, may_expire) = (world.now, world.may_expire);
+                (world.now, world.may_expire) = (now.plus_millis(*millis), false);
+                let _ = world.apply(Command::Expire(Expire { limit: 100 }));
+                check_promise(&world);
+                (world.now, world.may_expire) = (now, may_expire);
+            }
             Step::Expire => drop(world.expire(100)),
         }
         // It has an owner, and no other than by a reset.
         let after = owner(&world).unwrap();
         assert!(after == before || matches!(step, Step::Prove(seed, _, _) if *seed == after));
+        check_promise(&world);
     }
 }
 

@@ -52,6 +52,11 @@ macro_rules! noting {
                 self.noted.borrow_mut().push(stringify!($write));
                 self.tables.$write($($b),*)
             })*
+
+            fn delete_reports(&mut self, box_id: &BoxId, limit: u32) -> Result<u32, Self::Error> {
+                self.noted.borrow_mut().push("delete_reports");
+                self.tables.delete_reports(box_id, limit)
+            }
         }
     };
 }
@@ -113,6 +118,7 @@ noting! {
         put_admissions(admissions: &Admissions);
         add_report(box_id: &BoxId, mark: &ReportMark);
         put_sealed_profile(box_id: &BoxId, profile: &SealedProfile);
+        delete_sealed_profile(box_id: &BoxId);
     }
 }
 

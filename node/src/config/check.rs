@@ -108,6 +108,7 @@ fn limits(config: &Config, findings: &mut Findings) {
     /// A log entry, of 512 KiB, must be able to carry any envelope.
     const ENVELOPE_BYTES_MAX: u32 = 256 * 1024;
     const REQUEST_BYTES_MAX: u32 = 4 * 1024 * 1024;
+    const QUEUE_ENVELOPES_MIN: u32 = 10;
     let limits = &config.limits;
     if limits.envelope_bytes == 0 || limits.envelope_bytes > ENVELOPE_BYTES_MAX {
         findings.problem("limits.envelope_bytes: must be from 1 to 262144");
@@ -115,8 +116,11 @@ fn limits(config: &Config, findings: &mut Findings) {
     if limits.sender_share_percent == 0 || limits.sender_share_percent > 100 {
         findings.problem("limits.sender_share_percent: must be from 1 to 100");
     }
+    if limits.queue_envelopes < QUEUE_ENVELOPES_MIN {
+        findings
+            .problem("limits.queue_envelopes: must be at least 10: its last tenth is for contacts");
+    }
     let positive = [
-        ("queue_envelopes", u64::from(limits.queue_envelopes)),
         ("queue_bytes", limits.queue_bytes),
         ("envelope_ttl_ms", limits.envelope_ttl_ms),
         ("code_ttl_ms", limits.code_ttl_ms),
@@ -127,6 +131,7 @@ fn limits(config: &Config, findings: &mut Findings) {
             u64::from(limits.pending_per_identifier),
         ),
         ("pending_box_ttl_ms", limits.pending_box_ttl_ms),
+        ("reset_delay_ms", limits.reset_delay_ms),
     ];
     for (name, _) in positive.iter().filter(|(_, value)| *value == 0) {
         findings.problem(format!("limits.{name}: must be above 0"));
@@ -155,7 +160,6 @@ fn limits(config: &Config, findings: &mut Findings) {
             "subscription_page_bytes",
             u64::from(doors.subscription_page_bytes),
         ),
-        ("reset_delay_ms", doors.reset_delay_ms),
     ];
     for (name, _) in positive.iter().filter(|(_, value)| *value == 0) {
         findings.problem(format!("doors.{name}: must be above 0"));

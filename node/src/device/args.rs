@@ -71,7 +71,8 @@ pub struct RegisterArgs {
     #[arg(long)]
     pub private: bool,
     /// All devices are lost, and so is the recovery key: take the phone or email from the box that has it. It comes
-    /// to this new one 7 days after the code is given, unless a device of the old one says no. What was sent to
+    /// to this new one 7 days after the code is given, with another code then, unless a device of the old one says no,
+    /// or somebody else gives a code for it meanwhile. What was sent to
     /// the old box can't be read with this one, and to contacts it is somebody new.
     #[arg(long)]
     pub reset: bool,
@@ -82,10 +83,10 @@ pub struct RegisterArgs {
 /// `rossby authorize`.
 #[derive(Debug, Args)]
 pub struct AuthorizeArgs {
-    /// The code: 8 digits. Spaces and dashes do not matter. After rossby register --reset, once the delay is over, it
-    /// need not be given again.
+    /// The code: 8 digits. Spaces and dashes do not matter. After rossby register --reset it is given twice: the code
+    /// that proves the phone or email, and once the delay is over, another from the same command.
     #[arg(value_name = "CODE", value_parser = code)]
-    pub code: Option<String>,
+    pub code: String,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -157,8 +158,9 @@ Examples:
 Messages have the numbers that rossby inbox and rossby listen show.
 
 What can not be sent now is kept and sent with the next message to the same person, by
---retry, or by rossby inbox; never twice. With --ttl the time counts from when it has reached their box: what nobody
-has fetched by then is gone. It takes nothing back from a device that has it.")]
+--retry, or by rossby inbox; never twice. What the service takes only later, as too much at a time, is sent again for
+some seconds, and by rossby listen. With --ttl the time counts from when it has reached their box: what nobody has
+fetched by then is shown to nobody any more, and removed within a day. It takes nothing back from a device that has it.")]
 pub struct SendArgs {
     /// Name of a contact, phone, email or box id.
     #[arg(value_name = "TO", required_unless_present = "retry")]
@@ -360,7 +362,8 @@ Examples:
   rossby box ttl default     as long as the service allows
 
 It holds for what comes from then on: what waits already keeps its time. A sender may ask for less (rossby send --ttl).
-What nobody has fetched in time is gone, and is counted (rossby inbox --status).")]
+What nobody has fetched in time is shown to nobody any more; it is removed within a day, and counted then (rossby inbox
+--status). The box's other devices tell you that it has changed.")]
 pub struct TtlArgs {
     /// The longest that a message may wait: a number with m, h or d, at least a minute, or default.
     #[arg(value_name = "TIME", value_parser = longest)]

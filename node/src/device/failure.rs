@@ -29,8 +29,7 @@ impl From<DeviceError> for Failure {
                 .help("rossby devices link shows its code and goes on"),
             DeviceError::NoSuchDevice => Self::new(Exit::NotFound, message),
             DeviceError::ResetWaits(_) => Self::new(Exit::Unavailable, message)
-                .help("rossby authorize, without a code, goes on then"),
-            DeviceError::NoCode => Self::new(Exit::Usage, message),
+                .help("rossby register --reset sends another code then, for rossby authorize"),
             DeviceError::NotContested => Self::new(Exit::Refused, message),
             DeviceError::NoSuchIdentifier => Self::new(Exit::NotFound, message)
                 .help("rossby identifiers list shows those that it has"),
@@ -68,7 +67,9 @@ impl From<DeviceError> for Failure {
             ),
             DeviceError::NoMessage => Self::new(Exit::NotFound, message)
                 .help("rossby inbox --all shows all messages with their numbers"),
-            DeviceError::NotTheAuthor | DeviceError::Unfit(_) => Self::new(Exit::Refused, message),
+            DeviceError::NotTheAuthor | DeviceError::NotAContact | DeviceError::Unfit(_) => {
+                Self::new(Exit::Refused, message)
+            }
             DeviceError::Group(error) => of_group(error, message),
             DeviceError::Seal(_) => Self::new(Exit::Refused, message),
             DeviceError::Damaged(_) => Self::new(Exit::Storage, message),

@@ -72,6 +72,7 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
             }
         }
     }
+    queue::note_changed_ttl(&device)?;
     for message in &messages {
         if let Some(alarm) = show::alarm(message, &around) {
             output::note(alarm);

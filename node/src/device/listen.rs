@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::args::ListenArgs;
 use super::devices::told;
 use super::open::open;
+use super::queue;
 use super::saving::save_files;
 use super::send::resend_quietly;
 use super::show::{self, Around};
@@ -38,6 +39,7 @@ pub async fn run(args: &ListenArgs) -> Result<(), Failure> {
             Ok(heard) => heard,
             Err(error) => return Err(told(&device, error).await),
         };
+        queue::note_changed_ttl(&device)?;
         match heard {
             Heard::Received(messages) => screen.show(messages)?,
             Heard::Typing(typing) => screen.typing(&typing)?,

@@ -62,6 +62,22 @@ pub async fn ttl(args: &TtlArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Says that somebody else has changed how long messages may wait here.
+///
+/// # Errors
+/// If what this device keeps can't be read.
+pub fn note_changed_ttl(device: &Device) -> Result<(), Failure> {
+    if let Some(ttl) = device.changed_ttl()? {
+        output::note(format!(
+            "NOTE: from now on what comes may wait in this box for {}, then it is gone unread. Another device of this box has \
+             changed that, or whoever runs the service. If it was none of you, see `rossby devices list`; \
+             `rossby box ttl default` undoes it",
+            shown(ttl)
+        ));
+    }
+    Ok(())
+}
+
 /// A time in the largest unit that it is a whole number of.
 fn shown(time: Duration) -> String {
     let seconds = time.as_secs();

@@ -31,13 +31,22 @@ pub async fn run(command: &RecoveryCommand) -> Result<(), Failure> {
 }
 
 fn show(args: &DeviceArgs) -> Result<(), Failure> {
-    let seed = open(args)?.recovery_seed();
+    let device = open(args)?;
+    let seed = device.recovery_seed();
     let seed = seed.ok_or(DeviceError::NoRecoveryKey)?;
     let words = recovery::to_text(&seed);
+    let box_id = device.who_am_i()?.box_id.map(|box_id| box_id.to_string());
     if args.json {
-        return output::json(&json!({ "recovery_key": words.as_str() }));
+        return output::json(&json!({ "box": box_id, "recovery_key": words.as_str() }));
     }
     show_words(&words);
+    if let Some(box_id) = box_id {
+        // Beside the words, which may go into a file.
+        output::note(format!(
+            "They are of box {box_id}. Write that down too: once the box has no phone or email any more, nothing else \
+             leads to it."
+        ));
+    }
     Ok(())
 }
 

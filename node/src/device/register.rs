@@ -46,7 +46,9 @@ pub async fn register(args: &RegisterArgs) -> Result<(), Failure> {
         identifier.as_str()
     ));
     if let Some(words) = recovery_key {
-        output::line("\nYour recovery key. Write it down and keep it away from this device:");
+        output::line(
+            "\nYour recovery key. Write it down, with the box above, and keep it away from this device:",
+        );
         show_words(&words);
         output::line(
             "rossby recovery confirm checks what you wrote down; rossby recovery forget takes it from this device.\n",
@@ -59,11 +61,7 @@ pub async fn register(args: &RegisterArgs) -> Result<(), Failure> {
 /// Proves the identifier.
 pub async fn authorize(args: &AuthorizeArgs) -> Result<(), Failure> {
     let device = open(&args.device)?;
-    let authorized = match &args.code {
-        Some(code) => device.authorize(code).await,
-        None => device.authorize_again().await,
-    };
-    let address = match authorized {
+    let address = match device.authorize(&args.code).await {
         Err(DeviceError::ResetWaits(at)) => return waits(args, at),
         other => other?,
     };
@@ -93,7 +91,10 @@ fn waits(args: &AuthorizeArgs, at: Timestamp) -> Result<(), Failure> {
         "It is proven. The devices of the box that has it are told, and can keep it until {}.",
         utc(at.as_millis())
     ));
-    output::line("Next, after that and within as long again: rossby authorize");
+    output::line(
+        "Next, after that and within as long again: rossby register --reset once more, and rossby authorize with the \
+         code that it sends.",
+    );
     Ok(())
 }
 

@@ -338,13 +338,12 @@ fn what_can_not_be_read_is_refused() {
         for length in (0..40).chain([100, 1000, 10_000]) {
             let mut noise = vec![0; length];
             random.fill(&mut noise).unwrap();
-            // Some noise is an honest request to acknowledge nothing, to be told of what comes, to go on taking
-            // messages as before, or to keep them as long as the service does.
+            // Some noise is an honest request to acknowledge nothing, to be told of what comes, or to go on taking
+            // messages as before.
             let honest = |path| match path {
                 RpcPath::Acknowledge => v1::AcknowledgeRequest::decode(&noise[..]).is_ok(),
                 RpcPath::Subscribe => v1::SubscribeRequest::decode(&noise[..]).is_ok(),
                 RpcPath::Accept => v1::AcceptRequest::decode(&noise[..]).is_ok(),
-                RpcPath::SetTtl => v1::SetTtlRequest::decode(&noise[..]).is_ok(),
                 _ => false,
             };
             let paths = RpcPath::ALL.into_iter();

@@ -170,7 +170,7 @@ fn settings_that_make_no_sense_together_are_refused() {
         ("[limits]\nenvelope_bytes = 200000", "doors.envelope_bytes"),
         ("[limits]\npending_box_ttl_ms = 60000", "pending_box_ttl_ms"),
         ("[limits]\nenvelope_bytes = 9000000", "envelope_bytes"),
-        ("[limits]\nqueue_envelopes = 0", "limits.queue_envelopes"),
+        ("[limits]\nqueue_envelopes = 9", "limits.queue_envelopes"),
         ("[doors]\nrequest_bytes = 100", "doors.request_bytes"),
         ("[storage]\nsegment_bytes = 1", "storage.segment_bytes"),
         ("[log]\nfilter = \"loud=very\"", "not a log filter"),

@@ -533,6 +533,7 @@ fn page(message: &Bytes) -> Option<Response> {
             ttl_ms: status.ttl_ms,
             suspended: status.suspended,
             reset_at: status.reset_at_ms.map(Timestamp::from_millis),
+            ttl_number: status.ttl_number,
         },
     })
 }

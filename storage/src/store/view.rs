@@ -617,6 +617,20 @@ impl<L: DerefMut<Target = Layers>> Tables for View<'_, L> {
         self.put_lasting(sealed_profile(box_id), value)?;
         Ok(())
     }
+
+    fn delete_reports(&mut self, box_id: &BoxId, limit: u32) -> Result<u32, StoreError> {
+        let range = rows::reports_of(box_id);
+        let keys = self.list_raw(Table::Reports, &range, limit, |key, _| Ok(key.to_vec()))?;
+        let deleted = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        for key in keys {
+            self.layers.delete(key);
+        }
+        Ok(deleted)
+    }
+
+    fn delete_sealed_profile(&mut self, box_id: &BoxId) -> Result<(), StoreError> {
+        self.delete(sealed_profile(box_id))
+    }
 }
 
 fn stop_if(enough: bool) -> ControlFlow<()> {

@@ -1,5 +1,7 @@
 //! Groups of people on their devices, over the real rules of the service.
 
+use std::time::Duration;
+
 use rossby_domain::ids::Sequence;
 
 use super::linking::linked;
@@ -509,4 +511,49 @@ async fn nothing_that_waits_goes_to_a_member_who_was_removed() {
     let sent = alice.device.messages().unwrap().pop().unwrap();
     assert_eq!(sent.outcomes[&carol.box_id()], Outcome::Withdrawn);
     assert_eq!(sent.status, Status::Sent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_much_at_a_time_for_a_large_group_goes_out_in_the_same_call() {
+    let office = Office::new();
+    let [alice, others @ ..] = people::<9>(&office).await;
+    let members: Vec<_> = others.iter().collect();
+    let id = alice.make("Many", &members).await;
+    office.limit(3, Duration::from_millis(300));
+    let sends = office.calls("Send");
+    for words in ["one", "two"] {
+        let sent = alice.tell(&id, words).await;
+        assert!(sent.len() == 8 && sent.iter().all(is_delivered), "{sent:?}");
+    }
+    // It does not ask again and again.
+    let sends = office.calls("Send") - sends;
+    assert!(sends <= 20, "{sends} requests");
+    for person in &others {
+        assert_eq!(person.hear().await, ["one", "two"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_much_for_one_call_goes_out_while_its_sender_listens() {
+    let office = Office::new();
+    let [alice, others @ ..] = people::<9>(&office).await;
+    let members: Vec<_> = others.iter().collect();
+    let id = alice.make("Many", &members).await;
+    alice.device.receive().await.unwrap();
+    office.limit(3, Duration::from_secs(7));
+    let sent = alice.tell(&id, "hello all").await;
+    assert!(!sent.iter().all(is_delivered), "{sent:?}");
+    assert_eq!(alice.device.pending().unwrap(), 1);
+    let mut listener = alice.device.listen().unwrap();
+    let listening = async {
+        loop {
+            listener.next().await.unwrap();
+        }
+    };
+    let hour = Duration::from_secs(3600);
+    assert!(tokio::time::timeout(hour, listening).await.is_err());
+    assert_eq!(alice.device.pending().unwrap(), 0);
+    for person in &others {
+        assert_eq!(person.hear().await, ["hello all"]);
+    }
 }

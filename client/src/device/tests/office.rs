@@ -7,6 +7,7 @@ mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use rossby_domain::{Context, Rejection, answer, apply};
 use rossby_seams::clock::{Clock as _, ManualClock};
 use tokio::sync::watch;
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use crate::connection::{Exchange, Refusal, Retry, Wire, WireError, WireReply, WireStream};
 
@@ -62,6 +64,31 @@ struct State {
     /// What a fetch says of the sender's device from this sequence on, instead of the truth.
     garbled_from: Option<Sequence>,
     streams: streams::Streams,
+    rate: Option<Rate>,
+}
+
+/// So many envelopes at a time, and one more after each period.
+struct Rate {
+    most: u32,
+    left: u32,
+    every: Duration,
+    since: Instant,
+}
+
+impl Rate {
+    /// Counts an envelope; how long to wait if it is too many.
+    fn count(&mut self) -> Result<(), Duration> {
+        while self.left < self.most && self.since.elapsed() >= self.every {
+            self.since += self.every;
+            self.left += 1;
+        }
+        if self.left == self.most {
+            self.since = Instant::now();
+        }
+        let wait = self.every.saturating_sub(self.since.elapsed());
+        self.left = self.left.checked_sub(1).ok_or(wait)?;
+        Ok(())
+    }
 }
 
 /// The office.
@@ -109,6 +136,7 @@ impl Office {
             profile_shown: None,
             garbled_from: None,
             streams: streams::Streams::default(),
+            rate: None,
         };
         let office = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
@@ -126,6 +154,16 @@ impl Office {
     /// The next exchange on this path goes wrong. Faults happen in the order they were asked for.
     pub fn fail_next(&self, path: &'static str, fault: Fault) {
         self.state.lock().faults.push_back((path, fault));
+    }
+
+    /// Takes so many envelopes at a time from now on, and one more after each period.
+    pub fn limit(&self, most: u32, every: Duration) {
+        self.state.lock().rate = Some(Rate {
+            most,
+            left: most,
+            every,
+            since: Instant::now(),
+        });
     }
 
     /// Nothing goes wrong any more.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::linking::linked;
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -28,6 +29,8 @@ async fn a_message_waits_for_no_longer_than_its_sender_and_its_recipient_want() 
     assert_eq!((status.cursor.0, status.last.0), (0, 3));
     office.clock.advance_millis(3_600_000);
     assert_eq!(bert.hear().await, ["for a day", "for a month, if it may"]);
+    let status = bert.device.queue_status().await.unwrap();
+    assert_eq!((status.depth, status.expired_total), (0, 1));
     say("unheard", None).await;
     office.clock.advance_millis(24 * 3_600_000);
     assert!(bert.hear().await.is_empty());
@@ -55,4 +58,32 @@ async fn what_waits_to_be_sent_keeps_the_time_that_it_was_given() {
     assert_eq!(bert.device.queue_status().await.unwrap().depth, 2);
     office.clock.advance_millis(3_600_000);
     assert_eq!(bert.hear().await, ["hello"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_is_told_once_that_another_one_lets_mail_wait_for_another_time() {
+    let office = Office::new();
+    let phone = person(&office, 1).await;
+    let laptop = linked(&office, &phone, 2).await;
+    for device in [&phone.device, &laptop.device] {
+        device.receive().await.unwrap();
+        assert_eq!(device.changed_ttl().unwrap(), None);
+    }
+    for longest in [HOUR, DAY] {
+        laptop.device.set_ttl(Some(longest)).await.unwrap();
+        phone.device.receive().await.unwrap();
+        assert_eq!(phone.device.changed_ttl().unwrap(), Some(longest));
+        for device in [&phone.device, &laptop.device] {
+            device.receive().await.unwrap();
+            assert_eq!(device.changed_ttl().unwrap(), None);
+        }
+    }
+    // A listener hears of it too, and whoever has set it last knows.
+    laptop.device.set_ttl(None).await.unwrap();
+    let mut listener = phone.device.listen().unwrap();
+    assert!(matches!(listener.next().await, Ok(Heard::Connected(_))));
+    assert_eq!(phone.device.changed_ttl().unwrap(), Some(30 * DAY));
+    phone.device.set_ttl(Some(DAY)).await.unwrap();
+    phone.device.receive().await.unwrap();
+    assert_eq!(phone.device.changed_ttl().unwrap(), None);
 }

@@ -6,6 +6,7 @@ use crate::connection::Retry;
 use crate::device::sending::Draft;
 use crate::envelope::{MessageId, Receipt, ReceiptState};
 use crate::group::GroupName;
+use crate::store::{OwedRow, PendingRow, ReceiptsRow};
 
 impl Person {
     async fn add(&self, other: &Person) {
@@ -144,12 +145,15 @@ async fn in_a_group_the_author_alone_is_told_by_each() {
     let content = Content::Text("hello all".to_owned());
     alice.device.send_to_group(&id, &content).await.unwrap();
     bob.look().await;
+    // That it is here, nobody tells in a group.
+    let waiting = office.queue(&alice.box_id()).len();
     carol.device.receive().await.unwrap();
     carol.device.send_receipts().await.unwrap();
+    assert_eq!(office.queue(&alice.box_id()).len(), waiting);
     assert!(office.queue(&carol.box_id()).is_empty());
     alice.look().await;
     assert_eq!(reached(&alice.progress(&bob)[0]), (false, true));
-    assert_eq!(reached(&alice.progress(&carol)[0]), (true, false));
+    assert_eq!(reached(&alice.progress(&carol)[0]), (false, false));
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,6 +205,80 @@ async fn receipts_that_can_not_be_sent_hold_up_nothing_and_go_out_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_to_be_told_is_not_once_it_is_turned_off_or_its_author_blocked() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    bob.add(&alice).await;
+    let told = || office.queue(&alice.box_id()).len();
+    let mut number = 0;
+    for stop in [true, false] {
+        for is_sealed in [true, false] {
+            number += 1;
+            alice.say(&bob, &format!("number {number}")).await;
+            let received = bob.device.receive().await.unwrap();
+            bob.device.mark_read(&received.messages).unwrap();
+            if is_sealed {
+                (0..40).for_each(|_| office.fail_next("Send", Fault::NotSent));
+                assert_eq!(bob.device.send_receipts().await.unwrap(), 1);
+                office.forget_faults();
+            }
+            if stop {
+                let turn = |on| bob.device.choose_receipts(ReceiptState::Read, on).unwrap();
+                turn(false);
+                turn(true);
+            } else {
+                bob.device.block(&alice.box_id(), true).await.unwrap();
+                bob.device.block(&alice.box_id(), false).await.unwrap();
+            }
+            assert!(bob.device.store.all::<OwedRow>().unwrap().is_empty());
+            assert!(bob.device.store.all::<PendingRow>().unwrap().is_empty());
+            bob.device.resend().await.unwrap();
+            bob.device.send_receipts().await.unwrap();
+            assert_eq!(told(), 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_waits_three_days_at_most_and_in_large_groups_there_is_none() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    bob.add(&alice).await;
+    alice.say(&bob, "one").await;
+    bob.device.receive().await.unwrap();
+    (0..40).for_each(|_| office.fail_next("Send", Fault::NotSent));
+    bob.device.send_receipts().await.unwrap();
+    office.forget_faults();
+    let pending = bob.device.store.all::<PendingRow>().unwrap();
+    let three_days = 3 * 24 * 3600 * 1000;
+    assert!(
+        pending
+            .iter()
+            .all(|(_, row)| row.ttl_ms == Some(three_days))
+            && pending.len() == 1
+    );
+    bob.device.send_receipts().await.unwrap();
+
+    let mut members = vec![bob.box_id()];
+    for size in [32_u8, 33] {
+        while members.len() + 1 < usize::from(size) {
+            let seed = [u8::try_from(members.len()).unwrap(); 32];
+            let partition = rossby_domain::ids::PartitionId::new(1).unwrap();
+            members.push(BoxId::derive(partition, &seed));
+        }
+        let name = GroupName::new("Many").unwrap();
+        let (id, _) = alice.device.create_group(name, &members).await.unwrap();
+        bob.look().await;
+        let content = Content::Text("hello all".to_owned());
+        alice.device.send_to_group(&id, &content).await.unwrap();
+        let before = office.queue(&alice.box_id()).len();
+        bob.look().await;
+        let told = office.queue(&alice.box_id()).len() - before;
+        assert_eq!(told, usize::from(size == 32), "of {size}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_listener_tells_by_itself_while_nothing_comes() {
     let office = Office::new();
     let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
@@ -242,6 +320,13 @@ async fn nobody_can_say_that_somebody_else_has_read_something() {
         found.next().unwrap().id().unwrap()
     };
     mallory.forge(&alice, of(&alice, Direction::Out)).await;
+    // Of what is no message of hers in that conversation, nothing is kept.
+    let mut made_up = of(&alice, Direction::Out);
+    made_up.written_at = made_up.written_at.plus_millis(1);
+    bob.forge(&alice, made_up).await;
+    alice.device.receive().await.unwrap();
+    let rows = alice.device.store.all::<ReceiptsRow>().unwrap();
+    assert!(rows.len() == 1 && rows[0].1 == ReceiptsRow::default());
     // A message that she did not write, by who did.
     bob.forge(&alice, of(&alice, Direction::In)).await;
     alice.device.receive().await.unwrap();
@@ -274,6 +359,7 @@ impl Person {
             written_at: device.environment.clock.now(),
             order: 0,
             group: None,
+            ttl_ms: None,
         };
         let to = to.box_id();
         device

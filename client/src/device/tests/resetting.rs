@@ -5,6 +5,12 @@ use rossby_domain::time::Timestamp;
 use super::*;
 use crate::store::WhatChanged;
 
+/// Asks for a code for Bob's email, and gives it.
+async fn prove(office: &Office, device: &Device) -> Result<DeviceAddress, DeviceError> {
+    let registered = device.register_reset(&email(2), true).await.unwrap();
+    device.authorize(&office.code(&registered.box_id)).await
+}
+
 /// A new device that has proven Bob's email, and when it can have it.
 async fn proven(office: &Arc<Office>, seed: u64) -> (TempDir, Device, Timestamp) {
     let home = tempfile::tempdir().unwrap();
@@ -15,9 +21,7 @@ async fn proven(office: &Arc<Office>, seed: u64) -> (TempDir, Device, Timestamp)
         &taken,
         "IDENTIFIER_TAKEN"
     ));
-    let registered = device.register_reset(&email(2), true).await.unwrap();
-    let code = office.code(&registered.box_id);
-    let Err(DeviceError::ResetWaits(at)) = device.authorize(&code).await else {
+    let Err(DeviceError::ResetWaits(at)) = prove(office, &device).await else {
         panic!("not proven")
     };
     assert_eq!(device.waits_until().unwrap(), Some(at));
@@ -35,17 +39,17 @@ async fn who_lost_everything_has_a_new_box_after_the_delay_and_contacts_must_acc
         .await
         .unwrap();
     alice.device.verify(&bob.box_id(), None).unwrap();
-    let (home, device, _) = proven(&office, 5).await;
-    let early = device.authorize_again().await;
+    let (home, device, at) = proven(&office, 5).await;
+    drop(device);
+    let device = Device::open(home.path(), &passphrase(), environment(&office, 6)).unwrap();
+    office.clock.advance_millis(120_000);
+    let early = prove(&office, &device).await;
     assert!(
-        matches!(early, Err(DeviceError::ResetWaits(_))),
+        matches!(early, Err(DeviceError::ResetWaits(when)) if when == at),
         "{early:?}"
     );
     office.clock.advance_millis(RESET_DELAY_MS);
-    drop(device);
-    // The code is remembered; nobody keeps one for a week.
-    let device = Device::open(home.path(), &passphrase(), environment(&office, 6)).unwrap();
-    let address = device.authorize_again().await.unwrap();
+    let address = prove(&office, &device).await.unwrap();
     assert_ne!(address.box_id, bob.box_id());
     assert_eq!(device.waits_until().unwrap(), None);
     assert!(device.receive().await.is_ok());
@@ -103,7 +107,18 @@ async fn a_device_that_is_left_hears_of_it_and_keeps_the_email() {
     );
     bob.device.keep_identifier(&email(2)).await.unwrap();
     assert_eq!(bob.device.receive().await.unwrap().status.reset_at, None);
-    office.clock.advance_millis(RESET_DELAY_MS);
-    let refused = device.authorize_again().await.unwrap_err();
+    office.clock.advance_millis(RESET_DELAY_MS / 2);
+    let refused = prove(&office, &device).await.unwrap_err();
     assert!(super::super::devices::is_refused(&refused, "RESET_VETOED"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_asks_for_another_email_takes_nothing_that_was_proven_of_the_first_for_it() {
+    let office = Office::new();
+    let _bob = person(&office, 2).await;
+    let _carol = person(&office, 3).await;
+    let (_home, device, _) = proven(&office, 5).await;
+    office.clock.advance_millis(120_000);
+    device.register_reset(&email(3), true).await.unwrap();
+    assert_eq!(device.waits_until().unwrap(), None);
 }

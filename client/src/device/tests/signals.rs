@@ -65,6 +65,10 @@ async fn a_contact_who_listens_hears_that_somebody_types_and_nothing_is_stored()
     alice.say(&bob, "done").await;
     assert!(until(&mut listener, "done").await.is_empty());
     assert_eq!(office.calls("Notify"), 3);
+    alice.device.block(&bob.box_id(), true).await.unwrap();
+    let blocked = alice.device.typing(&bob.box_id(), true).await;
+    assert!(matches!(blocked, Err(DeviceError::NotAContact)));
+    assert_eq!(office.calls("Notify"), 3);
     let stranger = person(&office, 4).await;
     let unknown = alice.device.typing(&stranger.box_id(), true).await;
     assert!(matches!(unknown, Err(DeviceError::NoUser)));
@@ -83,6 +87,7 @@ fn sealed(from: &Person, to: &Person) -> Bytes {
         written_at: device.environment.clock.now(),
         order: 0,
         group: None,
+        ttl_ms: None,
     };
     let signer = device.signer().unwrap();
     let body = device.seal(&signer, &to.box_id(), &record, Counter(0), &draft);
@@ -118,8 +123,8 @@ async fn what_is_repeated_late_forged_or_not_from_a_contact_is_not_heard() {
     office.signal(bob.box_id(), nonsense);
     office.inject(alice.address, bob.box_id(), 77, &signal.body);
     // Of somebody whom he has not added.
-    let found = mallory.device.lookup(&LookupBy::Box(bob.box_id())).await;
-    mallory.device.hold(&found.unwrap()).unwrap();
+    let by = LookupBy::Box(bob.box_id());
+    mallory.device.add_contact(&by, None, false).await.unwrap();
     mallory.device.typing(&bob.box_id(), true).await.unwrap();
     // A message that is shown as a signal.
     alice.say(&bob, "a message").await;

@@ -33,6 +33,11 @@ pub struct ModelBox {
     pub contacts_only: bool,
     pub contacts: BTreeSet<u8>,
     pub longest_ttl_ms: Option<u64>,
+    /// How often that was said.
+    pub ttl_number: u64,
+    /// Up to here all devices have acknowledged, and how many of those had expired by then.
+    pub left_upto: u64,
+    pub expired: u64,
     pub chain_version: u64,
     /// Identifiers that it lists, with the generation of each, or 0.
     pub listed: BTreeMap<u8, u64>,
@@ -123,6 +128,16 @@ impl ModelBox {
         let waiting =
             numbered.filter(move |(n, letter)| *n > by_all && letter.expires_at > expired_by);
         waiting.map(|(_, letter)| letter)
+    }
+
+    /// Counts what had expired when all devices had acknowledged it.
+    pub fn count_expired(&mut self, expired_by: Timestamp) {
+        let by_all = self.cursors.values().copied().min().unwrap_or(0);
+        let numbered = (1..).zip(&self.log);
+        let left = numbered.filter(|(n, _)| (self.left_upto + 1..=by_all).contains(n));
+        let expired = left.filter(|(_, letter)| letter.expires_at <= expired_by);
+        self.expired += expired.count() as u64;
+        self.left_upto = self.left_upto.max(by_all);
     }
 
     /// What a device must be shown: sequence and envelope; `None` if it may not read.

@@ -1,6 +1,7 @@
 //! An account that its owner deletes.
 
-use super::{person, with_limits};
+use super::{Person, person, with_limits};
+use crate::support::{eventually, stderr};
 
 #[test]
 fn a_deleted_account_leaves_nobody_on_the_service_and_nothing_on_the_device() {
@@ -23,7 +24,14 @@ fn a_deleted_account_leaves_nobody_on_the_service_and_nothing_on_the_device() {
     assert!(refused.contains("UNKNOWN_RECIPIENT"), "{refused}");
     alice.fails(8, &["contacts", "add", &bob.email]);
     // The email is free; who registers it is somebody else to those who knew its owner.
-    let again = person(&cluster, "bob");
+    let before = bob.code(&cluster);
+    let again = Person::named(&cluster, "bob");
+    let output = again.register(&cluster, &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let code = eventually("another code", || {
+        Some(again.code(&cluster)).filter(|code| *code != before)
+    });
+    again.ok(&["authorize", &code]);
     assert_ne!(again.box_id(), box_id);
     let told = alice.fails(9, &["contacts", "add", &again.email]);
     assert!(told.contains("--accept-moved"), "{told}");

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::{PASSPHRASE, Person, person, texts};
-use crate::support::{Cluster, eventually};
+use crate::support::{Cluster, eventually, stderr};
 
 /// Links a device to the box of another one, by its code.
 fn link(cluster: &Cluster, owner: &Person, name: &str) -> Person {
@@ -89,6 +89,14 @@ fn a_person_has_two_devices_until_one_is_revoked() {
     let both = ["for both", "from the first", "from the laptop"];
     assert_eq!(all_texts(&laptop), both);
     assert_eq!(all_texts(&bob), [&["before the link"][..], &both].concat());
+
+    // Who has stolen one of them could have mail gone before the others fetch it.
+    laptop.ok(&["box", "ttl", "7d"]);
+    let is_told = || {
+        let said = stderr(&bob.run(&["inbox"]));
+        said.contains("may wait in this box for 7d")
+    };
+    assert!(is_told() && !is_told());
 
     let mut listener = listen(&laptop);
     // Stopped, it acknowledges nothing more.

@@ -27,6 +27,8 @@ fn a_stolen_phone_is_shut_out_by_the_words_on_paper() {
     let (alice, bob) = (person(&cluster, "alice"), person(&cluster, "bob"));
     let words = alice.ok(&["recovery", "show"]);
     assert_eq!(words.split_whitespace().count(), 24);
+    let shown: Value = alice.json(&["recovery", "show"]);
+    assert_eq!(shown["box"], alice.box_id());
     let wrong = words.replacen(words.split_whitespace().next().unwrap(), "rossby", 1);
     let refused = with_words(&alice, &wrong, &["recovery", "confirm"]);
     assert_eq!(refused.status.code(), Some(2));

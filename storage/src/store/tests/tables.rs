@@ -107,6 +107,8 @@ enum Step {
     Admissions(u8),
     Report(u8, u8),
     SealedProfile(u8, u8),
+    Unreport(u8, u32),
+    DropSealedProfile(u8),
     Freeze,
     Settle,
     Thaw,
@@ -143,9 +145,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => one.clone().prop_map(|(_, v)| Step::Map(v)),
         2 => one.clone().prop_map(|(a, v)| Step::MapChange(a, v)),
         1 => one.prop_map(|(a, v)| Step::SealedProfile(a, v)),
+        1 => key.clone().prop_map(Step::DropSealedProfile),
         1 => key.prop_map(Step::DropMapChange),
         1 => any::<u8>().prop_map(Step::Admissions),
         2 => (0..KINDS, 0..3_u8).prop_map(|(a, v)| Step::Report(a, v)),
+        1 => (0..KINDS, 0..3_u32).prop_map(|(a, limit)| Step::Unreport(a, limit)),
         3 => Just(Step::Freeze),
         2 => Just(Step::Settle),
         2 => Just(Step::Thaw),
@@ -220,6 +224,8 @@ fn run<T: Tables<Error: std::fmt::Debug>>(tables: &mut T, sequences: &[u64], ste
             let version = v.into();
             tables.put_sealed_profile(&box_id(a), &SealedProfile { version, sealed })
         }
+        Step::Unreport(a, limit) => tables.delete_reports(&box_id(a), limit).map(drop),
+        Step::DropSealedProfile(a) => tables.delete_sealed_profile(&box_id(a)),
         Step::Freeze | Step::Settle | Step::Thaw => Ok(()),
     };
     done.unwrap();

@@ -6,22 +6,25 @@ use rossby_domain::Rejection;
 use rossby_domain::chain::{Change, KemKey, KeyRecord, Link};
 use rossby_domain::claim::CodeMac;
 use rossby_domain::command::{self, Command, EnvelopeDigest, Outcome};
+use rossby_domain::contest::ResetNote;
 use rossby_domain::identifier::{Identifier, IdentifierHash};
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, Sequence};
 use rossby_domain::query::{Answer, Query};
+use rossby_domain::statement;
 use rossby_domain::tables::ReadTables as _;
 use rossby_proto::v1::{self, identifier::Kind, lookup_key_request::By, send_outcome};
 use rossby_seams::random::SeededRandom;
 
 use super::caller::{Caller, HOST};
-use super::{Office, partition, refusal, refused};
+use super::{Office, Rate, partition, refusal, refused};
 use crate::connection::{Exchange, Retry, WireError};
 use crate::crypto::kem::seal;
 use crate::crypto::token::TOKEN_INFO;
 
 const PEPPER: [u8; 32] = [7; 32];
 /// How long the owner of an identifier has to say no.
-pub const RESET_DELAY_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+/// From the proof on: the time for telling the old box, and the delay.
+pub const RESET_DELAY_MS: u64 = 7 * 24 * 60 * 60 * 1000 + 10 * 60 * 1000;
 
 fn box_of(bytes: &[u8]) -> BoxId {
     BoxId::from_bytes(bytes.try_into().unwrap()).unwrap()
@@ -259,14 +262,13 @@ impl Office {
                 identifier: hash,
                 box_id,
                 code,
-                delay_ms: RESET_DELAY_MS,
             }),
             false => Command::VerifyClaim(verify),
         };
         let generation = match self.apply(verify) {
             Ok(Outcome::ClaimVerified { generation }) => generation,
-            Ok(Outcome::ResetWaits { owner, serial, .. }) => {
-                return Err(self.begin_reset((hash, box_id), owner, serial));
+            Ok(Outcome::ResetWaits { owner, note, .. }) => {
+                return Err(self.begin_reset((hash, box_id), owner, note));
             }
             Err(Rejection::ResetVetoed { .. }) => {
                 return Err(refused("RESET_VETOED", Retry::Changed));
@@ -306,31 +308,26 @@ impl Office {
         &self,
         (identifier, box_id): (IdentifierHash, BoxId),
         owner: BoxId,
-        serial: u64,
+        note: ResetNote,
     ) -> WireError {
-        let note = command::NoteReset {
+        let (serial, until) = (note.serial, note.stands_until());
+        let tell = command::NoteReset {
             box_id: owner,
             identifier,
-            serial,
-            delay_ms: RESET_DELAY_MS,
+            note,
         };
-        self.apply(Command::NoteReset(note)).unwrap();
-        let keep_ms = 2 * RESET_DELAY_MS;
-        let keep = command::AwaitReset { box_id, keep_ms };
+        self.apply(Command::NoteReset(tell)).unwrap();
+        let keep = command::AwaitReset { box_id, until };
         self.apply(Command::AwaitReset(keep)).unwrap();
         let start = command::StartReset {
             identifier,
             box_id,
             serial,
-            delay_ms: RESET_DELAY_MS,
         };
         match self.apply(Command::StartReset(start)) {
-            Ok(Outcome::ResetWaits {
-                completes_at: Some(at),
-                ..
-            }) => {
+            Ok(Outcome::ResetWaits { note, .. }) => {
                 let mut waits = refusal("RESET_WAITS", Retry::Same);
-                let at = at.as_millis().to_string();
+                let at = note.completes_at.as_millis().to_string();
                 waits.figures.insert("completes_at_ms".to_owned(), at);
                 WireError::Refused(Box::new(waits))
             }
@@ -353,7 +350,6 @@ impl Office {
             identifier,
             box_id,
             serial,
-            pause_ms: RESET_DELAY_MS,
         };
         if self.apply(Command::VetoReset(veto)).is_err() {
             return Err(refused("IDENTIFIER_CHANGED", Retry::Changed));
@@ -635,12 +631,21 @@ impl Office {
                 digest,
                 body: envelope.body,
             };
-            let result = match self.apply(Command::Enqueue(enqueue)) {
-                Ok(Outcome::Enqueued { sequence }) => send_outcome::Result::Sequence(sequence.0),
-                Ok(other) => panic!("{other:?}"),
-                Err(rejection) => {
+            let counted = self.state.lock().rate.as_mut().map_or(Ok(()), Rate::count);
+            let result = match counted.map(|()| self.apply(Command::Enqueue(enqueue))) {
+                Ok(Ok(Outcome::Enqueued { sequence })) => {
+                    send_outcome::Result::Sequence(sequence.0)
+                }
+                Ok(Ok(other)) => panic!("{other:?}"),
+                Ok(Err(rejection)) => {
                     send_outcome::Result::Refusal(self.outcome(&recipient, &rejection))
                 }
+                Err(wait) => send_outcome::Result::Refusal(v1::Refusal {
+                    code: "RATE_LIMITED".to_owned(),
+                    retry: v1::Retry::Same.into(),
+                    retry_after_ms: u64::try_from(wait.as_millis()).ok(),
+                    ..Default::default()
+                }),
             };
             v1::SendOutcome {
                 recipient_box_id: envelope.recipient_box_id,
@@ -719,6 +724,7 @@ impl Office {
             ttl_ms: page.status.ttl_ms,
             suspended: page.status.suspended,
             reset_at_ms: page.status.reset_at.map(|at| at.as_millis()),
+            ttl_number: page.status.ttl_number,
         };
         let envelopes = envelopes.collect();
         v1::FetchResponse {
@@ -824,12 +830,21 @@ impl Office {
             }
             "SetTtl" => {
                 let request = v1::SetTtlRequest::decode(message).unwrap();
+                let caller = caller()?;
+                let DeviceAddress { box_id, device } = caller;
+                let (ttl_ms, number) = (request.ttl_ms, request.number);
+                let signed = statement::set_ttl(&box_id, &device, ttl_ms, number);
+                self.assert_signed(caller, &signed, &request.signature);
                 let set = command::SetTtl {
-                    box_id: caller()?.box_id,
+                    box_id,
                     longest_ms: request.ttl_ms,
+                    number: request.number,
                 };
                 match self.apply(Command::SetTtl(set)) {
                     Ok(Outcome::TtlSet { ttl_ms }) => v1::SetTtlResponse { ttl_ms }.encode_to_vec(),
+                    Err(Rejection::TtlNumberUsed { .. }) => {
+                        return Err(refused("TTL_NUMBER_USED", Retry::Changed));
+                    }
                     other => panic!("{other:?}"),
                 }
             }
