@@ -23,7 +23,7 @@ fn deletion(of: &Resident, by: &TestDevice) -> v1::DeleteAccountRequest {
     }
 }
 
-async fn delete(world: &World, who: &Resident) -> Result<v1::DeleteAccountResponse, Refusal> {
+pub async fn delete(world: &World, who: &Resident) -> Result<v1::DeleteAccountResponse, Refusal> {
     let request = deletion(who, &who.device);
     world.signed(who, RpcPath::DeleteAccount, &request).await
 }

@@ -32,17 +32,17 @@ fn link(record: &KeyRecord, change: Change, signer: DeviceId, key: &SigningKey) 
     }
 }
 
-fn adding(record: &KeyRecord, added: &TestDevice, by: &TestDevice) -> Link {
+pub fn adding(record: &KeyRecord, added: &TestDevice, by: &TestDevice) -> Link {
     let change = Change::AddDevice { key: public(added) };
     link(record, change, by.id(), &by.signing)
 }
 
-fn removing(record: &KeyRecord, removed: DeviceId, by: &TestDevice) -> Link {
+pub fn removing(record: &KeyRecord, removed: DeviceId, by: &TestDevice) -> Link {
     let change = Change::RemoveDevice { device: removed };
     link(record, change, by.id(), &by.signing)
 }
 
-async fn extend(world: &World, who: &Resident, link: &Link) -> Result<u64, Refusal> {
+pub async fn extend(world: &World, who: &Resident, link: &Link) -> Result<u64, Refusal> {
     let link = link.encode().into();
     let request = v1::ExtendChainRequest { link };
     let response = world.signed(who, RpcPath::ExtendChain, &request).await;
@@ -60,7 +60,7 @@ fn joining(device: &TestDevice) -> v1::JoinBoxRequest {
 }
 
 /// The device as one of the box that took it in.
-async fn join(world: &World, device: TestDevice) -> Result<Resident, Refusal> {
+pub async fn join(world: &World, device: TestDevice) -> Result<Resident, Refusal> {
     let response: v1::JoinBoxResponse = world.plain(RpcPath::JoinBox, &joining(&device)).await?;
     let record = KeyRecord::decode(&response.key_record).unwrap();
     assert!(record.device(&device.id()).is_some());

@@ -38,7 +38,7 @@ fn signed_fetch(world: &World, who: &Resident, at: Timestamp) -> (String, Vec<u8
     (signed.authorization(&message).unwrap(), message)
 }
 
-async fn new_leader(world: &World, old: &Node) -> usize {
+pub async fn new_leader(world: &World, old: &Node) -> usize {
     let leads = |node: &Node| {
         node.id != old.id && matches!(node.group.leadership(), Leadership::Here { .. })
     };

@@ -30,5 +30,6 @@ mod recovering;
 mod registration;
 mod relayed;
 mod resetting;
+mod revoking;
 mod subscribe;
 mod support;

@@ -18,7 +18,7 @@ const BERT: &str = "+491702222222";
 const NOBODY: &str = "+491709999999";
 
 /// The recovery key of the device's own box.
-fn recovery_key(number: u8) -> SigningKey {
+pub fn recovery_key(number: u8) -> SigningKey {
     SigningKey::from_bytes(&[number ^ 0x80; 32])
 }
 
@@ -38,7 +38,7 @@ async fn look(world: &World, request: &v1::LookupRecoveryRequest) -> Result<KeyR
 }
 
 /// Links by a recovery key that let a device in and, if it is to be alone, all others out.
-fn links(record: &KeyRecord, new: &TestDevice, key: &SigningKey, alone: bool) -> Vec<Link> {
+pub fn links(record: &KeyRecord, new: &TestDevice, key: &SigningKey, alone: bool) -> Vec<Link> {
     let added = Change::AddDevice {
         key: new.signing.verifying_key().to_bytes(),
     };
@@ -75,7 +75,7 @@ fn request(to: &DeviceAddress, new: &TestDevice, links: &[Link]) -> v1::RecoverR
 }
 
 /// The new device as one of the box that it has recovered.
-async fn recover(
+pub async fn recover(
     world: &World,
     to: &DeviceAddress,
     new: TestDevice,

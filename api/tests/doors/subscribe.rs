@@ -25,7 +25,7 @@ const BERT: &str = "+491702222222";
 const STUCK: Duration = Duration::from_secs(20);
 
 /// An open subscription, and what its messages are held against.
-struct Open {
+pub struct Open {
     stream: CallStream,
     token: [u8; 32],
     who: Resident,
@@ -36,7 +36,7 @@ struct Open {
 
 impl Open {
     /// The next page, which must be vouched for at its place.
-    async fn page(&mut self) -> v1::FetchResponse {
+    pub async fn page(&mut self) -> v1::FetchResponse {
         let message = timeout(STUCK, self.stream.next()).await.unwrap();
         let message = v1::SubscribeResponse::decode(message.unwrap().unwrap()).unwrap();
         let signed = SignedRequest {
@@ -56,7 +56,7 @@ impl Open {
     }
 
     /// The bodies that come, until there are this many.
-    async fn bodies(&mut self, count: usize) -> Vec<String> {
+    pub async fn bodies(&mut self, count: usize) -> Vec<String> {
         let mut bodies = Vec::new();
         let began = Instant::now();
         while bodies.len() < count {
@@ -70,7 +70,7 @@ impl Open {
     }
 
     /// The code that it ends with, once what is on its way has come.
-    async fn end(mut self) -> String {
+    pub async fn end(mut self) -> String {
         let ending = async {
             loop {
                 match self.stream.next().await {
@@ -126,7 +126,7 @@ async fn open_at(world: &World, node: &Node, who: &Resident, after: u64) -> Open
     }
 }
 
-async fn open(world: &World, who: &Resident) -> Open {
+pub async fn open(world: &World, who: &Resident) -> Open {
     open_at(world, &world.nodes[0], who, 0).await
 }
 
