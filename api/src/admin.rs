@@ -19,7 +19,7 @@ use rossby_domain::ids::{
     BoxId, ClusterId, GroupId, MapVersion, NodeId, PartitionCount, PartitionId, ReplicaId,
 };
 use rossby_domain::placement::{RegionName, SurvivalGoal, TokenWanted};
-use rossby_domain::query::BoxView;
+use rossby_domain::query::{BoxView, ReportedBox};
 use rossby_proto::v1;
 use rossby_proto::v1::admin_server::{Admin, AdminServer};
 use rossby_raft::{ClockJump, GroupStatus};
@@ -135,7 +135,7 @@ pub enum MembersProgress {
 }
 
 pub use self::backup::BackupSource;
-pub use self::boxes::{box_view, suspend};
+pub use self::boxes::{box_view, reported, suspend};
 pub use self::placement::{NewGroup, PlacementView};
 pub use self::token::{IssuedToken, KnownToken};
 pub use self::wire::{group_status, members_answer, members_request};
@@ -368,6 +368,12 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`OperatorError`], saying what is to be done.
     async fn show_box(&self, box_id: BoxId) -> Result<BoxView, OperatorError>;
+
+    /// The boxes that at least so many others have reported, those with most reports first.
+    ///
+    /// # Errors
+    /// [`OperatorError`], saying what is to be done.
+    async fn reported_boxes(&self, at_least: u32) -> Result<Vec<ReportedBox>, OperatorError>;
 }
 
 /// The admin socket, bound.
@@ -654,5 +660,14 @@ impl Admin for AdminDoor {
         let box_id = boxes::named(&request.into_inner().box_id)?;
         let view = self.0.show_box(box_id).await?;
         Ok(Response::new(boxes::response(&view)))
+    }
+
+    async fn list_reported(
+        &self,
+        request: Request<v1::ListReportedRequest>,
+    ) -> Result<Response<v1::ListReportedResponse>, Status> {
+        let request = request.into_inner();
+        let found = self.0.reported_boxes(request.at_least).await?;
+        Ok(Response::new(boxes::listed(&found, request.limit)))
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::cli::PlacementArgs;
 use crate::cluster::{connect, order};
 use crate::device::{self, TtlArgs};
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::output::{self, size, utc};
 use crate::runtime;
 
@@ -32,6 +32,17 @@ pub enum BoxCommand {
         /// The box, as rossby whoami and rossby inbox show it.
         #[arg(value_name = "BOX")]
         box_id: BoxId,
+    },
+    /// For operators: lists the boxes that others have reported, those with most reports first. Ask any node.
+    Reported {
+        #[command(flatten)]
+        order: PlacementArgs,
+        /// Only boxes that at least so many others have reported.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        at_least: u32,
+        /// At most so many boxes.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: u32,
     },
     /// For operators: lets a box send nothing any more. Its devices can still read, acknowledge and leave, and others
     /// can write to it. Its owner is told when they try to send. Ask any node.
@@ -61,6 +72,11 @@ pub fn run(command: &BoxCommand) -> Result<(), Failure> {
         match command {
             BoxCommand::Ttl(args) => device::ttl(args).await,
             BoxCommand::Show { order, box_id } => show(order, box_id).await,
+            BoxCommand::Reported {
+                order,
+                at_least,
+                limit,
+            } => reported(order, *at_least, *limit).await,
             BoxCommand::Suspend { order, box_id } => suspend(order, box_id, true).await,
             BoxCommand::Unsuspend { order, box_id } => suspend(order, box_id, false).await,
         }
@@ -85,6 +101,38 @@ async fn suspend(args: &PlacementArgs, box_id: &BoxId, suspended: bool) -> Resul
         (false, true) => format!("Box {box_id} can send again."),
         (false, false) => format!("Box {box_id} was not suspended."),
     });
+    Ok(())
+}
+
+async fn reported(args: &PlacementArgs, at_least: u32, limit: u32) -> Result<(), Failure> {
+    let mut client = connect(&args.socket.path()).await?;
+    let request = v1::ListReportedRequest { at_least, limit };
+    let listed = order(ORDER_TIMEOUT, client.list_reported(request)).await?;
+    let mut boxes = Vec::new();
+    for found in &listed.boxes {
+        let bytes = found.box_id[..].try_into().ok();
+        let box_id = bytes.and_then(|bytes| BoxId::from_bytes(bytes).ok());
+        let box_id = box_id.ok_or_else(|| Failure::new(Exit::Failure, "the node names no box"))?;
+        boxes.push((box_id, found.reports, found.suspended));
+    }
+    if args.json {
+        let boxes = boxes.iter().map(|(box_id, reports, suspended)| {
+            json!({ "box": box_id.to_string(), "reports": reports, "suspended": suspended })
+        });
+        return output::json(&boxes.collect::<Vec<_>>());
+    }
+    if boxes.is_empty() {
+        output::note("no box is reported");
+    }
+    for (box_id, reports, suspended) in boxes {
+        let or_more = if reports >= REPORTS_COUNTED {
+            " or more"
+        } else {
+            ""
+        };
+        let state = if suspended { "  (suspended)" } else { "" };
+        output::line(format!("{box_id}  reported by {reports}{or_more}{state}"));
+    }
     Ok(())
 }
 

@@ -3,11 +3,13 @@
 //! An operator names a box by its id, as it stands in a report or is told by its owner; nothing here leads from a person
 //! to a box, or says with whom it speaks.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rossby_domain::command::Suspend;
-use rossby_domain::ids::{BoxId, GroupId};
-use rossby_domain::query::BoxView;
+use rossby_domain::ids::{BoxId, GroupId, PartitionId};
+use rossby_domain::query::{BoxView, ReportedBox};
 use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
 use rossby_proto::v1;
 use tokio::time::Instant;
@@ -19,6 +21,9 @@ use crate::router::Router;
 
 /// How long it may take until it is in the log of the box's group, or read from there.
 const WITHIN: Duration = Duration::from_secs(10);
+
+/// Reported boxes that a partition names in one answer.
+const REPORTED_AT_A_TIME: u32 = 100;
 
 /// Suspends a box, or lets it send again; whether it was otherwise before.
 ///
@@ -63,6 +68,54 @@ pub async fn box_view(router: &Router, box_id: BoxId) -> Result<BoxView, Operato
     }
 }
 
+/// The boxes that at least so many others have reported, of all groups; those with most reports first.
+///
+/// # Errors
+/// [`OperatorError`], saying what is to be done: as a whole, if one group can not be asked.
+pub async fn reported(router: &Router, at_least: u32) -> Result<Vec<ReportedBox>, OperatorError> {
+    let directory = router.directory();
+    let partitions = match directory.map() {
+        Some(map) => map.partitions().all().collect(),
+        None => directory.births(),
+    };
+    let mut of_groups: BTreeMap<GroupId, Vec<PartitionId>> = BTreeMap::new();
+    for partition in partitions {
+        if let Some(group) = directory.owner(partition) {
+            of_groups.entry(group).or_default().push(partition);
+        }
+    }
+    let mut boxes = Vec::new();
+    for (group, mut partitions) in of_groups {
+        let mut after = BTreeMap::new();
+        while !partitions.is_empty() {
+            let queries = partitions.iter().map(|partition| {
+                let after = after.get(partition).copied();
+                let limit = REPORTED_AT_A_TIME;
+                (*partition, Query::Reported { after, limit })
+            });
+            let asked = router.ask_all(group, queries.collect(), Instant::now() + WITHIN);
+            let answers = asked.await.map_err(|error| of_group(group, &error))?;
+            let mut unfinished = Vec::new();
+            for (partition, answer) in partitions.into_iter().zip(answers) {
+                let Answer::Reported(page) = answer else {
+                    return Err(OperatorError::Failed(format!(
+                        "unexpected answer: {answer:?}"
+                    )));
+                };
+                let is_full = page.len() >= REPORTED_AT_A_TIME as usize;
+                if let Some(last) = page.last().filter(|_| is_full) {
+                    after.insert(partition, last.box_id);
+                    unfinished.push(partition);
+                }
+                boxes.extend(page.into_iter().filter(|found| found.reports >= at_least));
+            }
+            partitions = unfinished;
+        }
+    }
+    boxes.sort_by_key(|found| (Reverse(found.reports), found.box_id));
+    Ok(boxes)
+}
+
 fn group_of(router: &Router, box_id: &BoxId) -> Result<GroupId, OperatorError> {
     let owner = router.directory().owner(box_id.partition());
     owner.ok_or_else(|| match router.directory().births().is_empty() {
@@ -87,6 +140,18 @@ fn of_group(group: GroupId, error: &ApiError) -> OperatorError {
 /// The box that a request names.
 pub(super) fn named(bytes: &[u8]) -> Result<BoxId, OperatorError> {
     convert::box_id(bytes).map_err(|_| OperatorError::Invalid("that is not a box id".to_owned()))
+}
+
+pub(super) fn listed(boxes: &[ReportedBox], limit: u32) -> v1::ListReportedResponse {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let listed = boxes.iter().take(limit).map(|found| v1::ReportedBox {
+        box_id: found.box_id.as_bytes().to_vec().into(),
+        reports: found.reports,
+        suspended: found.suspended,
+    });
+    v1::ListReportedResponse {
+        boxes: listed.collect(),
+    }
 }
 
 pub(super) fn response(view: &BoxView) -> v1::ShowBoxResponse {

@@ -16,7 +16,7 @@ use rossby_domain::placement::{
     ClusterMap, JoinAttempt, JoinToken, RegionName, SurvivalGoal, TokenRegion, TokenUse,
     TokenWanted,
 };
-use rossby_domain::query::BoxView;
+use rossby_domain::query::{BoxView, ReportedBox};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1;
 use rossby_proto::v1::admin_client::AdminClient;
@@ -190,6 +190,16 @@ impl Operator for Node {
 
     async fn suspend_box(&self, _: BoxId, suspended: bool) -> Result<bool, OperatorError> {
         Ok(suspended)
+    }
+
+    async fn reported_boxes(&self, at_least: u32) -> Result<Vec<ReportedBox>, OperatorError> {
+        let box_id = BoxId::derive(PartitionId::new(3).unwrap(), &[1; 32]);
+        let found = |reports| ReportedBox {
+            box_id,
+            reports,
+            suspended: reports > 2,
+        };
+        Ok(vec![found(at_least + 1), found(at_least)])
     }
 
     async fn show_box(&self, _: BoxId) -> Result<BoxView, OperatorError> {

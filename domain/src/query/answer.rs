@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Answer, BoxStateAnswer, BoxView, KeyRecordAnswer, OutboxItem, Page, PendingBox, Query,
-    QueueStatus, REPORTS_COUNTED,
+    QueueStatus, REPORTS_COUNTED, ReportedBox,
 };
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
@@ -130,6 +130,11 @@ pub fn answer<T: ReadTables>(
             after,
         } => Answer::SealedProfile(sealed_profile(tables, box_id, sender, *after)?),
         Query::HasReport { box_id, mark } => Answer::HasReport(tables.has_report(box_id, mark)?),
+        Query::Reported { after, limit } => {
+            let boxes = tables.reported(after.as_ref(), *limit)?.into_iter();
+            let seen = boxes.map(|box_id| reported(tables, box_id));
+            Answer::Reported(seen.collect::<Result<_, _>>()?)
+        }
         Query::JoinTokens => {
             let now = now.max(meta.clock);
             Answer::JoinTokens(tables.admissions()?.tokens(now))
@@ -188,6 +193,16 @@ fn box_state<T: ReadTables>(
         record,
         active: profile.active,
     }))
+}
+
+fn reported<T: ReadTables>(tables: &T, box_id: BoxId) -> Result<ReportedBox, T::Error> {
+    Ok(ReportedBox {
+        box_id,
+        reports: tables.count_reports(&box_id, REPORTS_COUNTED)?,
+        suspended: tables
+            .profile(&box_id)?
+            .is_some_and(|profile| profile.suspended),
+    })
 }
 
 fn box_view<T: ReadTables>(

@@ -130,6 +130,13 @@ pub enum Query {
         /// Stands for the one that reports it.
         mark: ReportMark,
     },
+    /// The boxes of a partition that others have reported, in order, for its operator.
+    Reported {
+        /// Only those after this one.
+        after: Option<BoxId>,
+        /// So many at most.
+        limit: u32,
+    },
 }
 
 impl Query {
@@ -200,6 +207,19 @@ pub enum Answer {
     SealedProfile(Option<SealedProfile>),
     /// To [`Query::HasReport`].
     HasReport(bool),
+    /// To [`Query::Reported`].
+    Reported(Vec<ReportedBox>),
+}
+
+/// A box that others have reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedBox {
+    /// The box.
+    pub box_id: BoxId,
+    /// How many boxes have, up to [`REPORTS_COUNTED`].
+    pub reports: u32,
+    /// Whether it may send nothing.
+    pub suspended: bool,
 }
 
 /// A box as an operator sees it: counts, and neither whose it is nor with whom it speaks.

@@ -251,6 +251,14 @@ impl ReadTables for MemoryTables {
         Ok(u32::try_from(found).unwrap_or(u32::MAX))
     }
 
+    fn reported(&self, after: Option<&BoxId>, limit: u32) -> Result<Vec<BoxId>, Self::Error> {
+        let boxes: BTreeSet<BoxId> = self.reports.iter().map(|(of, _)| *of).collect();
+        let later = boxes
+            .into_iter()
+            .filter(|of| after.is_none_or(|after| of > after));
+        Ok(later.take(count(limit)).collect())
+    }
+
     fn sealed_profile(&self, box_id: &BoxId) -> Result<Option<SealedProfile>, Self::Error> {
         Ok(self.sealed_profiles.get(box_id).cloned())
     }

@@ -228,6 +228,8 @@ pub trait ReadTables {
     fn has_report(&self, box_id: &BoxId, mark: &ReportMark) -> Result<bool, Self::Error>;
     /// reports: how many a box has, up to `limit`.
     fn count_reports(&self, box_id: &BoxId, limit: u32) -> Result<u32, Self::Error>;
+    /// reports: the first boxes after this one that have any, in order.
+    fn reported(&self, after: Option<&BoxId>, limit: u32) -> Result<Vec<BoxId>, Self::Error>;
     /// sealed profiles.
     fn sealed_profile(&self, box_id: &BoxId) -> Result<Option<SealedProfile>, Self::Error>;
 }

@@ -85,6 +85,7 @@ noting! {
         admissions() -> Admissions;
         has_report(box_id: &BoxId, mark: &ReportMark) -> bool;
         count_reports(box_id: &BoxId, limit: u32) -> u32;
+        reported(after: Option<&BoxId>, limit: u32) -> Vec<BoxId>;
         sealed_profile(box_id: &BoxId) -> Option<SealedProfile>;
     }
     write {

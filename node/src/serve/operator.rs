@@ -7,13 +7,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rossby_api::admin::{
     BackupSource, InitPlan, IssuedToken, KnownToken, MadeCluster, MembersOrder, MembersProgress,
-    NewGroup, NodeStatus, Operator, OperatorError, PlacementView, Standing, box_view, suspend,
+    NewGroup, NodeStatus, Operator, OperatorError, PlacementView, Standing, box_view, reported,
+    suspend,
 };
 use rossby_api::placement::grow;
 use rossby_api::workers::tell_time;
 use rossby_domain::ids::{BoxId, GroupId, MapVersion, NodeId, PartitionId};
 use rossby_domain::placement::{PLACEMENT_GROUP, RegionName, SurvivalGoal, TokenWanted};
-use rossby_domain::query::BoxView;
+use rossby_domain::query::{BoxView, ReportedBox};
 use rossby_proto::v1;
 use rossby_raft::{
     BackupError, CheckpointError, ClockJump, Group, GroupStatus, ProposeError, ReadError,
@@ -239,6 +240,10 @@ impl Operator for Node {
 
     async fn show_box(&self, box_id: BoxId) -> Result<BoxView, OperatorError> {
         box_view(&self.entered()?.router, box_id).await
+    }
+
+    async fn reported_boxes(&self, at_least: u32) -> Result<Vec<ReportedBox>, OperatorError> {
+        reported(&self.entered()?.router, at_least).await
     }
 }
 

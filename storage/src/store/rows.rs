@@ -327,6 +327,15 @@ pub(crate) fn reports_of(box_id: &BoxId) -> KeyRange {
     KeyRange::of_prefix(of_box(Table::Reports, box_id))
 }
 
+/// The reports of all boxes after this one.
+pub(crate) fn reports_after(after: Option<&BoxId>) -> KeyRange {
+    let mut range = whole(Table::Reports);
+    if let Some(after) = after {
+        range.start = reports_of(after).end;
+    }
+    range
+}
+
 pub(crate) fn map_change(version: MapVersion) -> Vec<u8> {
     Table::MapHistory.key(&[&version.0.to_be_bytes()])
 }

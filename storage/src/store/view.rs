@@ -424,6 +424,22 @@ impl<L: Deref<Target = Layers>> ReadTables for View<'_, L> {
         Ok(u32::try_from(found.len()).unwrap_or(u32::MAX))
     }
 
+    fn reported(&self, after: Option<&BoxId>, limit: u32) -> Result<Vec<BoxId>, StoreError> {
+        let mut boxes = Vec::new();
+        let mut range = rows::reports_after(after);
+        while boxes.len() < usize::try_from(limit).unwrap_or(usize::MAX) {
+            let first = self.list_raw(Table::Reports, &range, 1, |key, _| {
+                rows::report_of(key).ok_or_else(|| damaged_key(Table::Reports))
+            })?;
+            let Some((box_id, _)) = first.into_iter().next() else {
+                break;
+            };
+            range = rows::reports_after(Some(&box_id));
+            boxes.push(box_id);
+        }
+        Ok(boxes)
+    }
+
     fn sealed_profile(&self, box_id: &BoxId) -> Result<Option<SealedProfile>, StoreError> {
         self.read(sealed_profile(box_id))
     }

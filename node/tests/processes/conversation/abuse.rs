@@ -161,6 +161,14 @@ codes_per_network_per_day = 2
         1
     );
     assert_eq!(figure(node, "rossby_spam_reports_total"), 1);
+    let reported = |at_least: &str| {
+        let data = node.data().display().to_string();
+        let said = run_ok(["box", "reported", at_least, "--data", &data, "--json"]);
+        serde_json::from_str::<Value>(&said).unwrap()
+    };
+    let found = json!([{ "box": alice.box_id(), "reports": 1, "suspended": true }]);
+    assert_eq!(reported("--at-least=1"), found);
+    assert_eq!(reported("--at-least=2"), json!([]));
     assert_eq!(figure(node, "rossby_suspensions_total{act=\"suspend\"}"), 1);
     let (_, page) = node.page("/metrics").unwrap();
     for name in [&alice.email, &bob.email, &alice.box_id(), &bob.box_id()] {

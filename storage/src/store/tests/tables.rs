@@ -376,6 +376,7 @@ fn shown<T: ReadTables<Error: std::fmt::Debug>>(tables: &T) -> Vec<String> {
             all.push(format!("{count} {}", has_one.unwrap()));
         }
         for after in [None, Some(&box_id(0)), Some(&box_id(KINDS))] {
+            all.push(format!("{:?}", tables.reported(after, limit).unwrap()));
             all.push(format!("{:?}", tables.intents(after, limit).unwrap()));
         }
     }
