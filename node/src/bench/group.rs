@@ -11,9 +11,10 @@ use rossby_bench::account::{Account, Addresses};
 use rossby_bench::codes::Codes;
 use rossby_bench::service::Service;
 use rossby_client::connection::{Exchange, GrpcWire, Wire, WireError, WireReply};
-use rossby_client::device::{Delivery, Servers};
+use rossby_client::device::{Delivery, Linking, Servers};
 use rossby_client::envelope::Content;
 use rossby_client::group::GroupName;
+use rossby_client::linking::DeviceName;
 use rossby_client::store::{KdfCost, Passphrase};
 use rossby_client::{Device, Environment};
 use rossby_domain::ids::BoxId;
@@ -66,6 +67,7 @@ pub(super) async fn run(args: &GroupArgs) -> Result<(), Failure> {
     let home = temporary_folder(args.target.data.as_deref(), "rossby-bench-device-")?;
     let wire = Counted::new(&target);
     let device = speaker(&target, &home, &wire).await?;
+    link_further(&device, &target, &home, args.devices - 1).await?;
     let step = Step::open("Making the group");
     let began = Instant::now();
     let name = GroupName::new("bench").map_err(|error| Failure::new(Exit::Failure, error))?;
@@ -144,21 +146,16 @@ async fn members(target: &Target, args: &GroupArgs) -> Result<Vec<BoxId>, Failur
 
 /// The device that speaks, registered.
 async fn speaker(target: &Target, home: &TempDir, wire: &Counted) -> Result<Device, Failure> {
-    let place = target.place();
-    let servers = Servers {
-        addresses: place.servers,
-        ca_pem: place.ca_pem,
-    };
     let environment = Environment {
         wire: Some(Arc::new(wire.clone())),
         ..Environment::default()
     };
     let passphrase = Passphrase::none();
     let device = Device::create(
-        home.path(),
+        &home.path().join("first"),
         &passphrase,
         KdfCost::NONE,
-        &servers,
+        &servers(target),
         environment,
     )?;
     let codes = Codes::follow(&target.codes)?;
@@ -168,6 +165,39 @@ async fn speaker(target: &Target, home: &TempDir, wire: &Counted) -> Result<Devi
         .authorize(&codes.code_for(identifier.as_str()).await?)
         .await?;
     Ok(device)
+}
+
+/// Further devices of whoever speaks, so that what is said is copied to them.
+async fn link_further(
+    device: &Device,
+    target: &Target,
+    home: &TempDir,
+    count: u8,
+) -> Result<(), Failure> {
+    for number in 0..count {
+        let linking = Linking::create(
+            &home.path().join(format!("further-{number}")),
+            &Passphrase::none(),
+            KdfCost::NONE,
+            &servers(target),
+            DeviceName::new("further").map_err(|error| Failure::new(Exit::Failure, error))?,
+            Environment::default(),
+        )?;
+        device.approve(&linking.code()).await?;
+        let welcome = linking.ask().await?;
+        let welcome =
+            welcome.ok_or_else(|| Failure::new(Exit::Failure, "a device found no box"))?;
+        linking.accept(welcome).await?;
+    }
+    Ok(())
+}
+
+fn servers(target: &Target) -> Servers {
+    let place = target.place();
+    Servers {
+        addresses: place.servers,
+        ca_pem: place.ca_pem,
+    }
 }
 
 /// How long this process has kept a processor busy.
