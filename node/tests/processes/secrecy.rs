@@ -6,9 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rossby_client::crypto::recovery;
-use rossby_client::device::{Delivery, DeviceError, LookupBy};
-use rossby_client::envelope::{Content, File};
-use rossby_client::store::{AccountRow, IdentityRow, Passphrase, Store};
+use rossby_client::device::{Delivery, DeviceError, Direction, LookupBy};
+use rossby_client::envelope::{Content, File, Picture};
+use rossby_client::group::GroupName;
+use rossby_client::linking::DeviceName;
+use rossby_client::profile::Profile;
+use rossby_client::store::{AccountRow, IdentityRow, Passphrase, ProfileRow, Store};
 use rossby_domain::identifier::Identifier;
 use rossby_domain::ids::BoxId;
 use rossby_seams::random::{OsRandom, bytes};
@@ -28,11 +31,25 @@ const TEXTS: [&str; 3] = [
 const FILE_NAME: &str = "treasure-island-map.bin";
 const MEDIA_TYPE: &str = "application/x-treasure";
 const DISPLAY_NAME: &str = "Aunt Philomena Featherstone";
+const SECOND_EMAIL: &str = "huitzilopochtli.colibri@rossby.example";
+/// What else is said, called and shown, with what kind of thing it is.
+const SHOWN: [(&str, &str); 8] = [
+    ("profile name", "Commodore Barnaby Wexford"),
+    ("profile line", "collects meteorites and regrets"),
+    ("group name", "Society of Moonlit Beekeepers"),
+    ("text to a group", "the hive moves on the equinox"),
+    ("caption", "sunset over the obsidian bay"),
+    ("edit", "and the aardvark answers after lunch"),
+    ("reply", "tell the walrus to hum instead"),
+    ("device name", "periwinkle tricorder"),
+];
 
 /// Everything that is said in the conversation.
 struct Said {
     ada: Person,
     ben: Person,
+    /// Ben's other device.
+    tablet: Person,
     codes: Vec<String>,
     file: [u8; 64],
 }
@@ -43,7 +60,7 @@ fn nothing_secret_is_on_the_disks_or_in_the_logs() {
     let mut cluster = Cluster::of_with(3, &["--log=trace"]);
     let said = runtime.block_on(converse(&cluster));
     let (ada, ben) = (said.ada.box_id(), said.ben.box_id());
-    let homes = [said.ada.home.clone(), said.ben.home.clone()];
+    let homes = [&said.ada, &said.ben, &said.tablet].map(|person| person.home.clone());
     let mut secrets = secrets_of_people(said);
     add_cluster_keys(&mut secrets, &cluster.node(1).secrets());
 
@@ -75,7 +92,7 @@ fn nothing_secret_is_on_the_disks_or_in_the_logs() {
 }
 
 /// Two people register (one mistypes the code), write to each other, send a file, and leave
-/// something unread; and somebody asks for people who are not there.
+/// something unread; somebody asks for people who are not there; and then they do all else that there is to do.
 async fn converse(cluster: &Cluster) -> Said {
     let ada = Person::new(cluster, Identifier::phone(PHONE).unwrap(), 0);
     let ben = Person::new(cluster, Identifier::email(EMAIL).unwrap(), 1);
@@ -110,13 +127,65 @@ async fn converse(cluster: &Cluster) -> Said {
     assert_eq!(ben.device.receive().await.unwrap().messages.len(), 2);
     say(&ben, &ada, Content::Text(TEXTS[1].to_owned())).await;
     assert_eq!(ada.device.receive().await.unwrap().messages.len(), 1);
+    let tablet = live_on(cluster, &ada, &ben, &mut codes).await;
     say(&ada, &ben, Content::Text(TEXTS[2].to_owned())).await;
     Said {
         ada,
         ben,
+        tablet,
         codes,
         file,
     }
+}
+
+/// Further devices, phones and emails, profiles, groups, edits, and keys that change. Ben's other device.
+async fn live_on(cluster: &Cluster, ada: &Person, ben: &Person, codes: &mut Vec<String>) -> Person {
+    let [profile, line, group, to_group, caption, edit, reply, device] =
+        SHOWN.map(|(_, shown)| shown);
+    let tablet = ben.linked(cluster, 2).await;
+    let name = DeviceName::new(device).unwrap();
+    let which = tablet.device.who_am_i().unwrap().device;
+    ben.device.rename(&which, &name).await.unwrap();
+    let second = Identifier::email(SECOND_EMAIL).unwrap();
+    ben.device.add_identifier(&second, true).await.unwrap();
+    let code = code_for(cluster, &second);
+    ben.device.confirm_identifier(&second, &code).await.unwrap();
+    codes.push(code);
+    ada.device
+        .set_profile(&Profile::new(profile, line, None).unwrap())
+        .await
+        .unwrap();
+
+    let picture = Picture::new("image/png", (2, 2), caption, vec![7; 40]).unwrap();
+    say(ben, ada, Content::Picture(picture)).await;
+    let group = GroupName::new(group).unwrap();
+    let (group, untold) = ada
+        .device
+        .create_group(group, &[ben.box_id()])
+        .await
+        .unwrap();
+    assert_eq!(untold, 0);
+    let to_group = Content::Text(to_group.to_owned());
+    ada.device.send_to_group(&group, &to_group).await.unwrap();
+    for device in [&ben.device, &tablet.device, &ada.device] {
+        device.receive().await.unwrap();
+    }
+    let messages = ada.device.messages().unwrap();
+    let first = messages
+        .iter()
+        .find(|it| it.direction == Direction::Out)
+        .unwrap();
+    ada.device.edit(first, edit).await.unwrap();
+    ada.device
+        .reply(first, Content::Text(reply.to_owned()))
+        .await
+        .unwrap();
+    for device in [&tablet.device, &ben.device, &ada.device] {
+        device.rotate_keys().await.unwrap();
+        device.receive().await.unwrap();
+    }
+    ben.device.report(&ada.box_id(), false).await.unwrap();
+    tablet
 }
 
 async fn say(from: &Person, to: &Person, content: Content) {
@@ -137,8 +206,12 @@ fn secrets_of_people(said: Said) -> Secrets {
     secrets.add_text("phone", PHONE.trim_start_matches("+49"));
     secrets.add_text("phone of nobody", NOBODY.trim_start_matches("+49"));
     secrets.add_text("email", EMAIL.split('@').next().unwrap());
+    secrets.add_text("email, the second", SECOND_EMAIL.split('@').next().unwrap());
     for text in TEXTS {
         secrets.add_text("text", text);
+    }
+    for (what, shown) in SHOWN {
+        secrets.add_text(what, shown);
     }
     secrets.add_text("file name", FILE_NAME);
     secrets.add_text("media type", MEDIA_TYPE);
@@ -147,19 +220,26 @@ fn secrets_of_people(said: Said) -> Secrets {
     for code in &said.codes {
         secrets.add_text("code", code);
     }
-    for person in [said.ada, said.ben] {
-        let text = recovery::to_text(&person.device.recovery_seed().unwrap());
-        secrets.add_text("recovery key", &text);
+    for person in [said.ada, said.ben, said.tablet] {
+        if let Some(seed) = person.device.recovery_seed() {
+            secrets.add_text("recovery key", &recovery::to_text(&seed));
+        }
         // Only one process, or one hand in it, may have a device's store.
         drop(person.device);
         let store = Store::open(&person.home, &Passphrase::none(), Arc::new(OsRandom));
         let store = store.unwrap();
         let identity: IdentityRow = store.get(&()).unwrap().unwrap();
         secrets.add_bytes("signing key", identity.signing_seed.expose());
-        let recovery_seed = identity.recovery_seed.as_ref().unwrap();
-        secrets.add_bytes("recovery seed", recovery_seed.expose());
+        if let Some(seed) = &identity.recovery_seed {
+            secrets.add_bytes("recovery seed", seed.expose());
+        }
         for (_, seed) in &identity.kem_seeds {
             secrets.add_bytes("KEM key", seed.expose());
+        }
+        for (_, row) in store.all::<ProfileRow>().unwrap() {
+            if let Some(key) = row.key {
+                secrets.add_bytes("profile key", key.expose());
+            }
         }
         let account: AccountRow = store.get(&()).unwrap().unwrap();
         secrets.add_bytes("token", account.access.unwrap().token.expose());
