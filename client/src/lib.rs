@@ -8,6 +8,7 @@
 //!                        crypto/, identity.rs: keys and the primitives under all of it
 //!                        registering.rs: what a new identity says and is told
 //!                        profile.rs: what a person shows of themselves, sealed
+//!                        owner/: what the owner says on one device, the same on all
 //!                        group/: who is in a group, by a rule that all devices share
 //!                        linking/: what a further device of a box shows, says and is told
 //! ```
@@ -25,6 +26,7 @@ pub mod fuzz;
 pub mod group;
 pub mod identity;
 pub mod linking;
+pub mod owner;
 pub mod profile;
 pub mod registering;
 pub mod safety_number;

@@ -36,6 +36,8 @@ use crate::crypto::secret::Secret;
 const VERSION: u8 = 1;
 /// The version of the content.
 const CONTENT_VERSION: u8 = 1;
+/// The version of the word about a profile.
+const WORD_VERSION: u8 = 1;
 const NONCE_BYTES: usize = 12;
 const HEAD_BYTES: usize = 1 + 16 + 8 + NONCE_BYTES;
 /// Before the content, sealed.
@@ -131,6 +133,42 @@ impl ProfileKey {
 impl fmt::Debug for ProfileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ProfileKey(..)")
+    }
+}
+
+/// Word of a profile: under which key it is sealed, and which version there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileWord {
+    /// The key.
+    pub key: ProfileKey,
+    /// The version.
+    pub version: u64,
+}
+
+impl ProfileWord {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        Writer::default()
+            .u8(WORD_VERSION)
+            .fixed(self.key.expose())
+            .u64(self.version)
+            .finish()
+    }
+
+    /// The word in these bytes; `None` if it is of a later version.
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, WireError> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != WORD_VERSION {
+            return Ok(None);
+        }
+        let key = ProfileKey::from_bytes(reader.fixed()?);
+        let version = reader.u64()?;
+        reader.finish()?;
+        Ok(Some(Self { key, version }))
     }
 }
 

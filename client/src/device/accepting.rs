@@ -6,7 +6,7 @@ use rossby_proto::v1;
 
 use super::{Device, DeviceError};
 use crate::connection::Accept;
-use crate::store::{AcceptRow, ContactRow, StoreError};
+use crate::store::ContactRow;
 
 /// From whom a box takes messages. To everybody else it does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Device {
     /// Whom this device writes to is a contact from then on, should it take messages from contacts only: otherwise
     /// they could not look up who writes to them, nor answer.
     pub(super) async fn allow_recipients(&self, to: &[BoxId]) -> Result<(), DeviceError> {
-        if self.store.get::<AcceptRow>(&())?.is_none() {
+        if !self.chosen()?.contacts_only {
             return Ok(());
         }
         let mut strangers = Vec::new();
@@ -60,26 +60,28 @@ impl Device {
             return Ok(());
         }
         self.tell_accepted(None, &strangers, &[]).await?;
-        Ok(self.store.write::<_, StoreError>(|batch| {
+        let signer = self.signer()?;
+        self.store.write::<_, DeviceError>(|batch| {
             for box_id in &strangers {
                 if let Some(mut row) = batch.get::<ContactRow>(box_id)? {
                     row.added = true;
                     batch.put(box_id, &row)?;
+                    self.note_said(batch, &signer, box_id)?;
                 }
             }
             Ok(())
-        })?)
+        })
     }
 
     /// Tells the service of a contact who is no more, if it has been told of contacts, as far as this device knows.
     pub(super) async fn disallow_contact(&self, box_id: &BoxId) -> Result<(), DeviceError> {
-        match self.store.get::<AcceptRow>(&())? {
-            Some(_) => self.tell_accepted(None, &[], &[*box_id]).await,
-            None => Ok(()),
+        match self.chosen()?.contacts_only {
+            true => self.tell_accepted(None, &[], &[*box_id]).await,
+            false => Ok(()),
         }
     }
 
-    async fn tell_accepted(
+    pub(super) async fn tell_accepted(
         &self,
         contacts_only: Option<bool>,
         allow: &[BoxId],
@@ -94,12 +96,6 @@ impl Device {
         let signer = self.signer()?;
         let calling = self.connection.call::<Accept>(&request, Some(&signer));
         let holds = calling.await?.contacts_only;
-        if holds != self.store.get::<AcceptRow>(&())?.is_some() {
-            self.store.write::<_, StoreError>(|batch| match holds {
-                true => batch.put(&(), &AcceptRow),
-                false => batch.remove::<AcceptRow>(&()),
-            })?;
-        }
-        Ok(())
+        self.choose(|chosen| chosen.contacts_only = holds)
     }
 }

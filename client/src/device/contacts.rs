@@ -9,12 +9,14 @@ use rossby_domain::ids::{BoxId, Counter, DeviceId};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1::{self, lookup_key_request::By};
 
+use super::address_book::entry_of;
 use super::{Device, DeviceError, Shown, box_from_wire, withdrawing};
 use crate::connection::{Block, LookupKey, Report};
 use crate::envelope::ChainPoint;
 use crate::registering;
 use crate::store::{
-    Batch, ContactRow, ExpectedRow, IdentityChange, StoreError, StoredIdentifier, WhatChanged,
+    Batch, ContactRow, ExpectedRow, IdentityChange, ResolvedRow, StoreError, StoredIdentifier,
+    WhatChanged,
 };
 
 /// What is wrong where a record does not go with what another device of the box holds somebody to.
@@ -200,9 +202,10 @@ impl Device {
                 found: found.box_id,
             }));
         }
+        let signer = self.signer()?;
         // In one transaction: what another task pins meanwhile is not undone.
         let added = self.store.write(|batch| {
-            let mut row = self.pin_in(batch, &found)?;
+            let mut row = self.pin_in(batch, &found.box_id, &found.record)?;
             if let Some(known) = moved_from {
                 self.note_moved(batch, &mut row, known)?;
             }
@@ -210,6 +213,11 @@ impl Device {
             row.identifier = identifier.or(row.identifier);
             row.name = name.map(str::to_owned).or(row.name);
             batch.put(&found.box_id, &row)?;
+            if matches!(by, LookupBy::Identifier(_)) {
+                let at = self.environment.clock.now();
+                let elsewhere = None;
+                batch.put(&found.box_id, &ResolvedRow { at, elsewhere })?;
+            }
             if let Some(known) = moved_from
                 && let Some(mut earlier) = batch.get::<ContactRow>(&known)?
             {
@@ -220,17 +228,23 @@ impl Device {
                     .filter(|it| it.stops_sending || !matches!(it.what, WhatChanged::MovedTo(_)));
                 batch.put(&known, &earlier)?;
             }
+            // The new holder first: the other devices are to see whom it came from.
+            for box_id in [found.box_id].iter().chain(&moved_from) {
+                self.note_said(batch, &signer, box_id)?;
+            }
             Ok(Contact::of_row((found.box_id, row)))
         });
         let contact = self.noting_change(added)?;
         // They may have said what they show before.
         self.unsettled_profiles.store(true, Ordering::Relaxed);
+        // The next time makes up for it.
+        let _ = self.tell_own_devices().await;
         self.allow_contact(&contact.box_id).await?;
         Ok(contact)
     }
 
     /// The contact other than this one that has the identifier.
-    fn held_by_another(
+    pub(super) fn held_by_another(
         &self,
         identifier: &StoredIdentifier,
         box_id: &BoxId,
@@ -259,22 +273,18 @@ impl Device {
         self.contact(box_id)?.ok_or(DeviceError::NoUser)?;
         self.check_confirmed(box_id)?;
         self.disallow_contact(box_id).await?;
-        let own = self.account()?.box_id;
         let waiting = self.waiting(&[*box_id], false)?.remove(box_id);
         let waiting = waiting.unwrap_or_default();
-        let signer = match waiting.is_empty() {
-            true => None,
-            false => Some(self.signer()?),
-        };
-        Ok(self.store.write(|batch| {
-            if let Some(signer) = &signer {
-                withdrawing::withdraw(batch, signer, waiting)?;
-            }
-            if let Some(own) = &own {
-                self.withdraw_profile(batch, own, Some(box_id))?;
-            }
-            batch.remove::<ContactRow>(box_id)
-        })?)
+        let signer = self.signer()?;
+        self.store.write::<_, DeviceError>(|batch| {
+            withdrawing::withdraw(batch, &signer, waiting)?;
+            self.withdraw_profile(batch, &signer.address.box_id, Some(box_id))?;
+            self.note_forgotten(batch, &signer, box_id)?;
+            Ok(batch.remove::<ContactRow>(box_id)?)
+        })?;
+        // The next time makes up for it.
+        let _ = self.flush_words(&signer).await;
+        Ok(())
     }
 
     /// Everyone known, by label.
@@ -335,60 +345,76 @@ impl Device {
     }
 
     async fn note_blocked(&self, box_id: &BoxId, blocked: bool) -> Result<(), DeviceError> {
-        let own = self.signer()?.address.box_id;
-        self.store.write::<_, StoreError>(|batch| {
+        let signer = self.signer()?;
+        self.store.write::<_, DeviceError>(|batch| {
             if let Some(mut row) = batch.get::<ContactRow>(box_id)? {
                 row.blocked = blocked;
                 batch.put(box_id, &row)?;
+                self.note_said(batch, &signer, box_id)?;
             }
             if blocked {
                 self.forget_receipts(batch, |author, _| author == box_id)?;
-                self.withdraw_profile(batch, &own, Some(box_id))?;
+                self.withdraw_profile(batch, &signer.address.box_id, Some(box_id))?;
             }
             Ok(())
         })?;
         self.settle_profiles_soon().await;
+        // The next time makes up for it.
+        let _ = self.tell_own_devices().await;
         Ok(())
     }
 
     /// Holds a found record against what is pinned, and pins it: the first time on trust, and from
     /// then on only what grows from that.
     pub(super) fn pin(&self, found: &Found) -> Result<ContactRow, DeviceError> {
-        let pinned = self.store.write(|batch| self.pin_in(batch, found));
+        let pinned = self
+            .store
+            .write(|batch| self.pin_in(batch, &found.box_id, &found.record));
         self.noting_change(pinned)
     }
 
-    fn pin_in(&self, batch: &mut Batch<'_>, found: &Found) -> Result<ContactRow, DeviceError> {
-        let row = match batch.get::<ContactRow>(&found.box_id)? {
-            Some(row) => renewed(&found.box_id, row, &found.record)?,
-            None => self.first_met(batch, found)?,
+    fn pin_in(
+        &self,
+        batch: &mut Batch<'_>,
+        box_id: &BoxId,
+        record: &KeyRecord,
+    ) -> Result<ContactRow, DeviceError> {
+        let row = match batch.get::<ContactRow>(box_id)? {
+            Some(row) => renewed(box_id, row, record)?,
+            None => self.first_met(batch, box_id, record)?,
         };
-        batch.put(&found.box_id, &row)?;
+        batch.put(box_id, &row)?;
         Ok(row)
     }
 
     /// Somebody who was not known: taken on trust, unless another device of this box knows them.
-    fn first_met(&self, batch: &mut Batch<'_>, found: &Found) -> Result<ContactRow, DeviceError> {
-        let row = match batch.get::<ExpectedRow>(&found.box_id)? {
-            Some(ExpectedRow { chain }) if !chain.is_on(&found.record) => {
+    pub(super) fn first_met(
+        &self,
+        batch: &mut Batch<'_>,
+        box_id: &BoxId,
+        record: &KeyRecord,
+    ) -> Result<ContactRow, DeviceError> {
+        let row = match batch.get::<ExpectedRow>(box_id)? {
+            Some(ExpectedRow { chain }) if !chain.is_on(record) => {
                 return Err(DeviceError::IdentityChanged {
-                    box_id: found.box_id,
+                    box_id: *box_id,
                     what: OTHER_THAN_OWN_DEVICES,
                 });
             }
             _ => ContactRow {
                 name: None,
                 identifier: None,
-                record: found.record.encode(),
-                pinned: ChainPoint::head(&found.record),
+                record: record.encode(),
+                pinned: ChainPoint::head(record),
                 since: self.environment.clock.now(),
                 added: false,
-                blocked: false,
+                // Who is blocked stays so, though they were forgotten.
+                blocked: entry_of(batch, box_id)?.said().blocked,
                 verified: None,
                 changed: None,
             },
         };
-        batch.remove::<ExpectedRow>(&found.box_id)?;
+        batch.remove::<ExpectedRow>(box_id)?;
         Ok(row)
     }
 
@@ -416,7 +442,11 @@ impl Device {
 }
 
 /// The contact with a newer record, which must grow from the pinned one.
-fn renewed(box_id: &BoxId, row: ContactRow, record: &KeyRecord) -> Result<ContactRow, DeviceError> {
+pub(super) fn renewed(
+    box_id: &BoxId,
+    row: ContactRow,
+    record: &KeyRecord,
+) -> Result<ContactRow, DeviceError> {
     let damaged = |_| DeviceError::Store(StoreError::Damaged { table: "contacts" });
     check_chain(box_id, row.pinned, record)?;
     let known = KeyRecord::decode_trusted(&row.record).map_err(damaged)?;

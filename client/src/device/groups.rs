@@ -25,7 +25,7 @@ use crate::group::{
     Author, Group, GroupError, GroupId, GroupName, MAX_PAGES, Origin, Page, View, Word,
 };
 use crate::identity::Identity;
-use crate::store::{Batch, GroupRow, GrowingRow, MarksRow, PendingRow, StoreError};
+use crate::store::{Batch, GroupRow, MarksRow, PendingRow, StoreError};
 
 /// Groups that are kept. Anybody can put anybody into one.
 const MAX_GROUPS: usize = 1000;
@@ -268,7 +268,7 @@ impl Device {
         to: &BTreeSet<BoxId>,
     ) -> Result<(), DeviceError> {
         let order = batch.get::<MarksRow>(&())?.unwrap_or_default().next_order;
-        let is_alone = !self.has_others() && batch.get::<GrowingRow>(&())?.is_none();
+        let is_alone = self.is_alone(batch)?;
         for word in Word::all_of(group, to_all) {
             let content = Content::Control(Control {
                 topic: Control::GROUPS,

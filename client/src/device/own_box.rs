@@ -42,6 +42,7 @@ impl Device {
         self.change_identity(|batch, identity| {
             let known = identity.record();
             check_chain(&box_id, ChainPoint::head(known), shown)?;
+            self.note_news(batch, known, shown)?;
             let mut before = known.live_devices();
             if before.any(|device| shown.signing_key(device).is_none()) {
                 // It knows the key of the profile, and what it has signed counts no more.

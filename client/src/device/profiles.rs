@@ -23,7 +23,6 @@ use rossby_domain::chain::KeyRecord;
 use rossby_domain::ids::BoxId;
 use rossby_domain::profile::MAX_PROFILE_STEP;
 use rossby_domain::time::Timestamp;
-use rossby_domain::wire::{Reader, WireError, Writer};
 
 use tokio::time::timeout;
 
@@ -35,11 +34,10 @@ use super::{Device, DeviceError};
 use crate::connection::{Refusal, Retry, SetProfile, Signer};
 use crate::crypto::secret::SecretBytes;
 use crate::envelope::{Between, Content, Control};
-use crate::profile::{self, Profile, ProfileError, ProfileKey};
+use crate::profile::{self, Profile, ProfileError, ProfileKey, ProfileWord};
 use crate::registering;
 use crate::store::{
-    Batch, ContactRow, GrowingRow, MarksRow, NextProfile, PendingRow, ProfileRow, StoreError,
-    ToldProfileRow,
+    Batch, ContactRow, MarksRow, NextProfile, PendingRow, ProfileRow, StoreError, ToldProfileRow,
 };
 
 /// How often a version is chosen anew where other devices were quicker.
@@ -50,8 +48,6 @@ const MAX_LOOKUPS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long after a vain try this box's own is not tried again by itself.
 const PAUSE_MS: u64 = 60_000;
-/// The version of the word about a profile.
-const WORD_VERSION: u8 = 1;
 
 /// What the service shows as a box's profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,42 +56,6 @@ pub struct Shown {
     pub version: u64,
     /// The sealed profile, if it is later than the one that is known here.
     pub sealed: Bytes,
-}
-
-/// Word of a profile: under which key it is sealed, and which version there is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProfileWord {
-    /// The key.
-    pub key: ProfileKey,
-    /// The version.
-    pub version: u64,
-}
-
-impl ProfileWord {
-    /// Its bytes.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        Writer::default()
-            .u8(WORD_VERSION)
-            .fixed(self.key.expose())
-            .u64(self.version)
-            .finish()
-    }
-
-    /// The word in these bytes; `None` if it is of a later version.
-    ///
-    /// # Errors
-    /// [`WireError`].
-    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, WireError> {
-        let mut reader = Reader::new(bytes);
-        if reader.u8()? != WORD_VERSION {
-            return Ok(None);
-        }
-        let key = ProfileKey::from_bytes(reader.fixed()?);
-        let version = reader.u64()?;
-        reader.finish()?;
-        Ok(Some(Self { key, version }))
-    }
 }
 
 /// How far looking for profiles has come since this start.
@@ -437,7 +397,7 @@ impl Device {
         signer: &Signer,
         row: &ProfileRow,
     ) -> Result<(), DeviceError> {
-        let is_alone = !self.has_others() && batch.get::<GrowingRow>(&())?.is_none();
+        let is_alone = self.is_alone(batch)?;
         let version = row.newest();
         let word = row.key.clone().map(|key| ProfileWord { key, version });
         match word.filter(|_| !is_alone && version > 0) {
@@ -620,7 +580,7 @@ impl Device {
 
 impl ProfileRow {
     /// The highest version that there is word of.
-    fn newest(&self) -> u64 {
+    pub(super) fn newest(&self) -> u64 {
         self.version.max(self.told)
     }
 

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_domain::time::Timestamp;
 
+use super::choices::chosen_in;
 use super::messages::{Direction, Message, Status};
 use super::sending::Draft;
 use super::{Delivery, Device, DeviceError, acts};
@@ -29,7 +30,7 @@ use crate::envelope::{Content, MAX_RECEIPT_MESSAGES, MessageId, Receipt, Receipt
 use crate::group::GroupId;
 use crate::store::{
     Batch, ContactRow, GroupRow, MarksRow, MessageKey, MessageRow, OwedRow, PendingRow,
-    ReceiptChoiceRow, ReceiptsRow, StoreError,
+    ReceiptsRow, StoreError,
 };
 
 /// How long a receipt may wait in a box: it is not worth the place of a message.
@@ -46,7 +47,7 @@ pub struct Progress {
     pub read: Option<Timestamp>,
 }
 
-/// Which receipts this device sends.
+/// Which receipts this box sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReceiptChoice {
     /// That a message is here.
@@ -70,37 +71,6 @@ impl Drop for Rest<'_> {
 }
 
 impl Device {
-    /// Which receipts this device sends: both kinds, if its owner has said nothing else.
-    ///
-    /// # Errors
-    /// [`DeviceError::Store`].
-    pub fn receipt_choice(&self) -> Result<ReceiptChoice, DeviceError> {
-        let row = self.store.get::<ReceiptChoiceRow>(&())?.unwrap_or_default();
-        Ok(ReceiptChoice {
-            delivered: row.delivered,
-            read: row.read,
-        })
-    }
-
-    /// Sends receipts of a kind from now on, or none. What was owed, and what was not sent yet, is forgotten with it.
-    ///
-    /// # Errors
-    /// [`DeviceError::Store`].
-    pub fn choose_receipts(&self, kind: ReceiptState, sends: bool) -> Result<(), DeviceError> {
-        Ok(self.store.write::<_, StoreError>(|batch| {
-            let mut row = batch.get::<ReceiptChoiceRow>(&())?.unwrap_or_default();
-            match kind {
-                ReceiptState::Delivered => row.delivered = sends,
-                ReceiptState::Read => row.read = sends,
-            }
-            batch.put(&(), &row)?;
-            match sends {
-                true => Ok(()),
-                false => self.forget_receipts(batch, |_, of| of == kind),
-            }
-        })?)
-    }
-
     /// Forgets what is owed, and what waits to be sent, to these authors of these kinds.
     pub(super) fn forget_receipts(
         &self,
@@ -168,13 +138,13 @@ impl Device {
             return Ok(());
         };
         let owes = self.store.write::<_, StoreError>(|batch| {
-            let choice = batch.get::<ReceiptChoiceRow>(&())?.unwrap_or_default();
+            let chosen = chosen_in(batch)?;
             let mut owes = false;
             for key in &fresh {
                 let mut row = batch.get::<ReceiptsRow>(key)?.unwrap_or_default();
                 row.note(own, ReceiptState::Read, now);
                 batch.put(key, &row)?;
-                if choice.read && may_know(batch, &key.1.sender.box_id)? {
+                if !chosen.no_read && may_know(batch, &key.1.sender.box_id)? {
                     batch.put(key, &OwedRow { read: true })?;
                     owes = true;
                 }
@@ -236,7 +206,7 @@ impl Device {
         signer: &Signer,
         owed: Vec<((Conversation, MessageId), OwedRow)>,
     ) -> Result<(), DeviceError> {
-        let choice = batch.get::<ReceiptChoiceRow>(&())?.unwrap_or_default();
+        let chosen = chosen_in(batch)?;
         let mut about: BTreeMap<About, Vec<MessageId>> = BTreeMap::new();
         let mut tells = BTreeMap::new();
         for (key, row) in owed {
@@ -244,9 +214,9 @@ impl Device {
             let (conversation, id) = key;
             let author = id.sender.box_id;
             let wanted = if row.read {
-                choice.read
+                !chosen.no_read
             } else {
-                choice.delivered
+                !chosen.no_delivered
             };
             let tells = match tells.entry((conversation, row.read)) {
                 Entry::Occupied(known) => *known.get(),
@@ -286,7 +256,7 @@ impl Device {
         own: &BoxId,
         fresh: &[(MessageKey, MessageRow)],
     ) -> Result<bool, StoreError> {
-        let choice = batch.get::<ReceiptChoiceRow>(&())?.unwrap_or_default();
+        let chosen = chosen_in(batch)?;
         let mut owes = false;
         for row in fresh {
             let Some((conversation, id, content)) = acts::said_by(row) else {
@@ -301,7 +271,7 @@ impl Device {
                 continue;
             }
             let is_direct = matches!(conversation, Conversation::With(_));
-            if !choice.delivered || !is_direct || !may_know(batch, &author)? {
+            if chosen.no_delivered || !is_direct || !may_know(batch, &author)? {
                 continue;
             }
             let key = (conversation, id);

@@ -12,6 +12,7 @@
 //! contact until the owner says so, though the right chain be shown again.
 
 use rossby_domain::ids::BoxId;
+use rossby_domain::time::Timestamp;
 
 use super::{Contact, Device, DeviceError, Message, Status};
 use crate::envelope::OpenError;
@@ -43,8 +44,8 @@ impl Device {
         Ok(safety_number((&own, &ours), (box_id, &theirs)))
     }
 
-    /// Keeps that a contact was verified: by this number of theirs, or by the owner's word if there is
-    /// none. It also settles that their identifier has moved. Another chain of the same box it can not settle:
+    /// Keeps that a contact was verified, here and, once [`Device::tell_own_devices`] or something sent has told them, on the box's
+    /// other devices: by this number of theirs, or by the owner's word if there is none. It also settles that their identifier has moved. Another chain of the same box it can not settle:
     /// the number would be the same ([`Device::accept_change`]).
     ///
     /// # Errors
@@ -93,12 +94,14 @@ impl Device {
         box_id: &BoxId,
         update: impl FnOnce(&mut ContactRow) -> Result<(), DeviceError>,
     ) -> Result<Contact, DeviceError> {
+        let signer = self.signer()?;
         self.store.write(|batch| {
             let mut row = batch
                 .get::<ContactRow>(box_id)?
                 .ok_or(DeviceError::NoUser)?;
             update(&mut row)?;
             batch.put(box_id, &row)?;
+            self.note_said(batch, &signer, box_id)?;
             Ok(Contact::of_row((*box_id, row)))
         })
     }
@@ -138,7 +141,7 @@ impl Device {
         &self,
         sender: &BoxId,
         error: &OpenError,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), DeviceError> {
         let what = match error {
             // The service was asked anew, and does not show what they have signed.
             OpenError::SenderChainForked | OpenError::SenderRecordTooOld { .. } => {
@@ -150,30 +153,35 @@ impl Device {
         self.note_change(sender, what)
     }
 
-    pub(super) fn note_change(&self, box_id: &BoxId, what: WhatChanged) -> Result<(), StoreError> {
-        let at = self.environment.clock.now();
+    pub(super) fn note_change(&self, box_id: &BoxId, what: WhatChanged) -> Result<(), DeviceError> {
+        self.keep_change(box_id, what, false)
+    }
+
+    /// Keeps that the identifier of somebody whom the owner writes to belongs to another box now. They may have begun anew: what
+    /// is written to their old box they do not get, so nothing is, verified or not, before the owner has said so.
+    pub(super) fn note_moved_away(&self, box_id: &BoxId, to: BoxId) -> Result<(), DeviceError> {
+        self.keep_change(box_id, WhatChanged::MovedTo(to), true)
+    }
+
+    fn keep_change(
+        &self,
+        box_id: &BoxId,
+        what: WhatChanged,
+        stops: bool,
+    ) -> Result<(), DeviceError> {
+        let signer = self.signer()?;
         self.store.write(|batch| {
             let Some(mut row) = batch.get::<ContactRow>(box_id)? else {
                 return Ok(());
             };
-            // The first one stays until the owner has dealt with it, but for a graver one.
-            let earlier = row.changed.take();
-            let (stops, graver) = match &earlier {
-                Some(earlier) => (
-                    earlier.stops_sending,
-                    earlier.what.is_seen_in_number() && !what.is_seen_in_number(),
-                ),
-                None => (false, true),
-            };
-            row.changed = match earlier {
-                Some(earlier) if !graver => Some(earlier),
-                _ => Some(IdentityChange {
-                    at,
-                    what,
-                    stops_sending: stops || row.verified.is_some(),
-                }),
-            };
-            batch.put(box_id, &row)
+            let mut change = graver(&row, what, self.environment.clock.now());
+            change.stops_sending |= stops;
+            if row.changed.as_ref() == Some(&change) {
+                return Ok(());
+            }
+            row.changed = Some(change);
+            batch.put(box_id, &row)?;
+            self.tell_change(batch, &signer, (box_id, &row))
         })
     }
 
@@ -200,6 +208,22 @@ impl Device {
             });
         }
         Ok(())
+    }
+}
+
+/// What is said of a contact's identity once this was noticed too: the first change stays until the owner has dealt with it, but
+/// for a graver one.
+pub(super) fn graver(row: &ContactRow, what: WhatChanged, now: Timestamp) -> IdentityChange {
+    let stops_now = row.verified.is_some();
+    match &row.changed {
+        Some(earlier) if !earlier.what.is_seen_in_number() || what.is_seen_in_number() => {
+            earlier.clone()
+        }
+        earlier => IdentityChange {
+            at: now,
+            what,
+            stops_sending: stops_now || earlier.as_ref().is_some_and(|it| it.stops_sending),
+        },
     }
 }
 

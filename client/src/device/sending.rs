@@ -42,12 +42,17 @@ use crate::envelope::{
     seal,
 };
 use crate::group::GroupId;
-use crate::store::{Batch, CounterRow, MarksRow, MessageRow, MessageState, Outcome, PendingRow};
+use crate::store::{
+    Batch, ContactRow, CounterRow, MarksRow, MessageRow, MessageState, Outcome, PendingRow,
+    ResolvedRow, StoreError,
+};
 
 /// How often one envelope is sealed anew in one go before it is left for later.
 const MAX_RESEALS: u32 = 8;
 /// A counter that was compared with the service's this recently is not compared again.
 const COMPARE_AGAIN_MS: u64 = 10 * 60 * 1000;
+/// How long somebody's identifier is taken to lead to their box without looking it up again.
+const RESOLVE_AGAIN_MS: u64 = 24 * 60 * 60 * 1000;
 /// However long the service asks to wait with what is too much at a time, a listener tries it again after this.
 const LONGEST_RATED: Duration = Duration::from_secs(60 * 60);
 
@@ -137,6 +142,7 @@ impl Device {
         let signer = self.signer()?;
         self.check_confirmed(to)?;
         let unreachable = self.recipient(to).await?;
+        self.check_confirmed(to)?;
         let order = self.enqueue(&signer, &Conversation::With(*to), &[*to], content, ttl)?;
         if let Some(error) = unreachable {
             // Nobody was there a moment ago: it would only make them wait.
@@ -261,6 +267,34 @@ impl Device {
         Ok(waiting)
     }
 
+    /// Looks up now and then whether somebody's phone or email still leads to their box. If it does not, they may have begun anew:
+    /// nothing goes to the box that they had before the owner has said so.
+    async fn resolve_again(&self, to: &BoxId) -> Result<(), DeviceError> {
+        let now = self.environment.clock.now();
+        let contact = self.store.get::<ContactRow>(to)?;
+        let identifier = contact.and_then(|row| row.identifier?.to_identifier());
+        let earlier = self.store.get::<ResolvedRow>(to)?;
+        let is_due = |row: ResolvedRow| now.millis_since(row.at) >= RESOLVE_AGAIN_MS;
+        let Some(identifier) = identifier.filter(|_| earlier.is_none_or(is_due)) else {
+            return Ok(());
+        };
+        let elsewhere = match self.lookup(&LookupBy::Identifier(identifier)).await {
+            Ok(found) => Some(found.box_id).filter(|found| found != to),
+            // Whoever does not want to be found any more may still be written to.
+            Err(DeviceError::NoUser) => None,
+            // This one is for comfort: the next message makes up for it.
+            Err(_) => return Ok(()),
+        };
+        if let Some(found) = elsewhere
+            && earlier.is_none_or(|row| row.elsewhere != elsewhere)
+        {
+            self.note_moved_away(to, found)?;
+        }
+        Ok(self
+            .store
+            .write::<_, StoreError>(|batch| batch.put(to, &ResolvedRow { at: now, elsewhere }))?)
+    }
+
     /// Makes sure that the recipient is known, with our counter for them compared with the service's, unless that was
     /// done lately. Why the service could not be reached for that, if it could not.
     async fn recipient(&self, to: &BoxId) -> Result<Option<DeviceError>, DeviceError> {
@@ -278,6 +312,7 @@ impl Device {
             Ok(found) => {
                 self.hold(&found)?;
                 self.compare_counter(&found)?;
+                self.resolve_again(to).await?;
                 Ok(None)
             }
             Err(error) if is_known && error.is_unreachable() => Ok(Some(error)),

@@ -3,8 +3,9 @@
 //! ```text
 //!   a message is stored in the recipient's box ──► a copy is pending for the own box, in the transaction
 //!                                                  that says so ──► flush_words, after the message
-//!   a device of the box has a key and was not greeted yet ──► names, groups, the profile
+//!   a device of the box has a key and was not greeted yet ──► names, groups, the profile, contacts, choices
 //!   a group is changed here ──► what is known of it (groups.rs)
+//!   the owner says something of somebody, or chooses something ──► that (address_book.rs, choices.rs)
 //! ```
 //!
 //! A copy is made only once the message is stored, and under which counter: it never says that something
@@ -26,11 +27,10 @@ use super::settling::group_key;
 use super::{Device, DeviceError, acts};
 use crate::connection::Signer;
 use crate::conversation::Conversation;
-use crate::envelope::{
-    Between, ChainPoint, Control, ConversationId, MAX_LABEL_BYTES, Named, Receipt, SentCopy,
-};
+use crate::envelope::{Between, ChainPoint, Control, ConversationId, Named, Receipt, SentCopy};
 use crate::group::Word;
 use crate::linking::DeviceName;
+use crate::owner::cut;
 use crate::store::{
     Batch, ContactRow, DeviceNameRow, ExpectedRow, GreetedRow, GroupRow, GrowingRow, MarksRow,
     MessageKey, MessageRow, MessageState, ProfileRow, StoreError, WhatChanged,
@@ -57,6 +57,11 @@ impl Device {
         Ok(self.store.get::<GrowingRow>(&())?.is_some())
     }
 
+    /// The same in a transaction: whether there is nobody to tell anything.
+    pub(super) fn is_alone(&self, batch: &Batch<'_>) -> Result<bool, StoreError> {
+        Ok(!self.has_others() && batch.get::<GrowingRow>(&())?.is_none())
+    }
+
     /// Makes a copy of a message that was just stored in its recipient's box, to go to the own box.
     pub(super) fn copy_sent(
         &self,
@@ -67,8 +72,7 @@ impl Device {
     ) -> Result<(), DeviceError> {
         let (own, to) = (signer.address.box_id, outgoing.recipient);
         let row = &outgoing.row;
-        let is_alone = !self.has_others() && batch.get::<GrowingRow>(&())?.is_none();
-        if to == own || is_alone {
+        if to == own || self.is_alone(batch)? {
             return Ok(());
         }
         let contact = batch.get::<ContactRow>(&to)?;
@@ -76,13 +80,6 @@ impl Device {
             // Forgotten a moment ago.
             return Ok(());
         };
-        let mut label = contact.name.unwrap_or_default();
-        let cut = (0..=MAX_LABEL_BYTES).rev();
-        label.truncate(
-            cut.into_iter()
-                .find(|at| label.is_char_boundary(*at))
-                .unwrap_or(0),
-        );
         let copy = SentCopy {
             recipient: to,
             counter: outgoing.counter,
@@ -93,7 +90,7 @@ impl Device {
                 |group| group.conversation(),
             ),
             recipient_chain: contact.pinned,
-            label,
+            label: contact.name.map(cut).unwrap_or_default(),
             content: row.content.clone(),
         };
         self.say(batch, signer, &Between::Copy(copy), row.order)
@@ -139,9 +136,12 @@ impl Device {
             self.tell_names(&signer, &strangers)?;
             self.tell_groups(&signer)?;
             let own = self.store.get::<ProfileRow>(&signer.address.box_id)?;
-            self.store.write(|batch| match &own {
-                Some(row) => self.tell_profile_to_own(batch, &signer, row),
-                None => Ok(()),
+            self.store.write(|batch| {
+                if let Some(row) = &own {
+                    self.tell_profile_to_own(batch, &signer, row)?;
+                }
+                self.tell_all(batch, &signer)?;
+                self.tell_choices(batch, &signer)
             })?;
         }
         self.flush_words(&signer).await
@@ -206,12 +206,21 @@ impl Device {
             // What is said to the own box comes to all of its devices anyway.
             Between::Copy(copy) if copy.recipient == signer.address.box_id => Ok(None),
             // What was removed since says nothing of what the others show, nor of what they have told.
-            Between::Profile(_) if !is_live(from.device) => Ok(None),
+            Between::Profile(_) | Between::Contacts(_) | Between::Choices(_)
+                if !is_live(from.device) =>
+            {
+                Ok(None)
+            }
             Between::Copy(copy) if Receipt::is(copy.content.expose()) && !is_live(from.device) => {
                 Ok(None)
             }
             Between::Profile(word) => {
                 self.hear_of_profile(&signer.address.box_id, word)?;
+                Ok(None)
+            }
+            Between::Choices(choices) => self.hear_of_choices(choices).await.map(|()| None),
+            Between::Contacts(words) => {
+                self.hear_of_contacts(signer, words).await?;
                 Ok(None)
             }
             Between::Group(word) => unless_damaged(self.hear_of_group(signer, word)).map(|()| None),
@@ -291,7 +300,7 @@ impl Device {
         box_id: &BoxId,
         chain: ChainPoint,
         record: &KeyRecord,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), DeviceError> {
         if chain.is_on(record) {
             return Ok(());
         }

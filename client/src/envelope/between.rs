@@ -11,7 +11,9 @@
 //!   u16 257, u8 1   what devices are called: u8 how many; of each: 16 device,
 //!                   u64 when it was called so, u32+bytes the name
 //!   u16 258, u8 1   pages of a group: u32+bytes, as group/word.rs has them
-//!   u16 259, u8 1   the box's profile: u32+bytes, as device/profiles.rs has them
+//!   u16 259, u8 1   the box's profile: u32+bytes, as profile.rs has them
+//!   u16 260, u8 1   what the owner says of others: u8 how many; of each u32+bytes, as owner/contact.rs has them
+//!   u16 261, u8 1   what the owner has chosen: u32+bytes, as owner/choices.rs has it
 //! ```
 
 use rossby_domain::chain::MAX_DEVICES;
@@ -23,20 +25,23 @@ use super::content::Content;
 use super::layout::MAX_CONTENT_BYTES;
 use super::statement::{ChainPoint, ConversationId};
 use crate::crypto::secret::SecretBytes;
-use crate::device::ProfileWord;
 use crate::group::Word;
 use crate::linking::DeviceName;
+use crate::owner::{Choices, ContactWord, MAX_NAME_BYTES};
+use crate::profile::ProfileWord;
 
 const KIND_COPY: u16 = 256;
 const KIND_NAMES: u16 = 257;
 const KIND_GROUP: u16 = 258;
 const KIND_PROFILE: u16 = 259;
+const KIND_CONTACTS: u16 = 260;
+const KIND_CHOICES: u16 = 261;
 const VERSION: u8 = 1;
 /// Kinds of content that are for the box's own devices.
 const KINDS: std::ops::RangeInclusive<u16> = KIND_COPY..=511;
 
 /// Bytes of what a sender calls a recipient.
-pub const MAX_LABEL_BYTES: usize = 128;
+pub const MAX_LABEL_BYTES: usize = MAX_NAME_BYTES;
 /// More than a copy has beside the content that it is of.
 const COPY_HEAD_BYTES: usize = 3 + 16 + 3 * 8 + 16 + 40 + 4 + MAX_LABEL_BYTES + 4;
 /// The most bytes of content that a message may have, so that there can be a copy of it.
@@ -85,6 +90,10 @@ pub enum Between {
     Group(Word),
     /// Which profile the box has, under which key.
     Profile(ProfileWord),
+    /// What the owner says of others; at most 255.
+    Contacts(Vec<ContactWord>),
+    /// What the owner has chosen.
+    Choices(Choices),
 }
 
 impl Between {
@@ -103,6 +112,8 @@ impl Between {
             Self::Names(names) => (KIND_NAMES, write_names(names)),
             Self::Group(word) => (KIND_GROUP, Writer::default().bytes(&word.encode())),
             Self::Profile(word) => (KIND_PROFILE, Writer::default().bytes(&word.encode())),
+            Self::Contacts(words) => (KIND_CONTACTS, write_contacts(words)),
+            Self::Choices(choices) => (KIND_CHOICES, Writer::default().bytes(&choices.encode())),
         };
         Content::Unknown {
             kind,
@@ -130,6 +141,16 @@ impl Between {
             (KIND_PROFILE, VERSION) => {
                 match ProfileWord::decode(reader.bytes(MAX_CONTENT_BYTES, "profile")?)? {
                     Some(word) => Self::Profile(word),
+                    None => return Ok(None),
+                }
+            }
+            (KIND_CONTACTS, VERSION) => match read_contacts(&mut reader)? {
+                Some(words) => Self::Contacts(words),
+                None => return Ok(None),
+            },
+            (KIND_CHOICES, VERSION) => {
+                match Choices::decode(reader.bytes(MAX_CONTENT_BYTES, "choices")?)? {
+                    Some(choices) => Self::Choices(choices),
                     None => return Ok(None),
                 }
             }
@@ -192,6 +213,24 @@ fn write_names(names: &[Named]) -> Writer {
                 .u64(named.at.as_millis())
                 .bytes(named.name.as_str().as_bytes())
         })
+}
+
+/// More than that no content holds.
+fn write_contacts(words: &[ContactWord]) -> Writer {
+    let words = words.get(..words.len().min(255)).unwrap_or(words);
+    let count = u8::try_from(words.len()).unwrap_or(u8::MAX);
+    words
+        .iter()
+        .fold(Writer::default().u8(count), |writer, word| {
+            writer.bytes(&word.encode())
+        })
+}
+
+fn read_contacts(reader: &mut Reader<'_>) -> Result<Option<Vec<ContactWord>>, WireError> {
+    let count = reader.u8()?;
+    (0..count)
+        .map(|_| ContactWord::decode(reader.bytes(MAX_CONTENT_BYTES, "word of somebody")?))
+        .collect()
 }
 
 fn read_names(reader: &mut Reader<'_>) -> Result<Vec<Named>, WireError> {
@@ -265,7 +304,7 @@ mod tests {
 
         #[test]
         fn what_can_be_read_is_written_as_the_same_bytes(
-            kind in 255..=259_u16,
+            kind in 255..=261_u16,
             version in 0..=2_u8,
             rest in proptest::collection::vec(any::<u8>(), 0..200),
         ) {

@@ -12,9 +12,9 @@ use super::seal::seal_inner;
 use super::statement::{ConversationId, Inner};
 use super::{Arrival, Content, Letter, Recipient, Sender, open, seal};
 use crate::crypto::secret::Secret;
-use crate::device::ProfileWord;
 use crate::group::Word;
 use crate::identity::Identity;
+use crate::profile::ProfileWord;
 use crate::profile::{self, Profile, ProfileKey};
 
 struct Person {

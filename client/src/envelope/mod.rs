@@ -65,6 +65,7 @@ pub use content::{
     PER_DEGREE, Picture, Reaction, Receipt, ReceiptState, Reply, Voice,
 };
 pub use error::{OpenError, SealError};
+pub(crate) use layout::MAX_CONTENT_BYTES;
 pub use open::{Arrival, Opened, Recipient, open};
 pub use seal::{Letter, Sender, seal};
 pub use statement::{ChainPoint, ConversationId};

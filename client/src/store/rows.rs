@@ -13,10 +13,12 @@
 //! | acts | conversation + message -> what was done to that message since (device/acts.rs) |
 //! | receipts | conversation + message -> whose devices have it, and who has read it |
 //! | owed | conversation + message -> the receipt for it that is still to be sent |
-//! | receipt_choice | () -> which receipts this device sends |
+//! | choices | () -> what the owner has chosen, and when (owner/choices.rs) |
 //! | profiles | box -> what it shows of itself, and the key for that |
 //! | told_profile | box -> which version of this box's profile it was told of |
 //! | written | () -> the instant that was put on a message last |
+//! | entries | box -> what the owner said of somebody, and when (owner/contact.rs) |
+//! | resolved | box -> when it was looked up whether their identifier still leads there |
 //! | expected | box -> the chain that another device of this box holds somebody to who is not known here |
 //! | marks | () -> how far reading has come |
 //! | retiring | () -> KEM keys to erase, and when |
@@ -26,6 +28,7 @@
 //! | map | () -> where boxes are led, as some server said |
 //! | linking | () -> the keys of a device that belongs to no box yet |
 //! | devices | device -> what it is called |
+//! | news | version -> a link of the own chain that the owner was not told of |
 //! | greeted | device -> that it was told what this device knows |
 //! | groups | group -> what each of its devices said (group/) |
 
@@ -42,6 +45,7 @@ use crate::crypto::secret::{Secret, SecretBytes};
 use crate::envelope::{ChainPoint, ConversationId, MessageId};
 use crate::group::{GroupId, GroupName};
 use crate::linking::DeviceName;
+use crate::owner::{Choices, Entry};
 use crate::profile::ProfileKey;
 
 macro_rules! row {
@@ -131,11 +135,6 @@ row!(GreetedRow, "greeted", DeviceId);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrowingRow;
 row!(GrowingRow, "growing", ());
-
-/// Whether the box takes messages from contacts only, as far as this device knows: there if so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AcceptRow;
-row!(AcceptRow, "accept", ());
 
 /// A registration that may take its identifier from another box: there from the request for a code until the box is
 /// authorised.
@@ -282,6 +281,14 @@ impl From<ContactRowV1> for ContactRow {
         }
     }
 }
+
+/// What the owner said of somebody, on any device. It stays when they are forgotten, without what it said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryRow {
+    /// What was said, and when.
+    pub entry: Entry,
+}
+row!(EntryRow, "entries", BoxId);
 
 /// The identity chain of somebody who is not known here yet, by the word of another device of this box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -516,24 +523,13 @@ pub struct OwedRow {
 }
 row!(OwedRow, "owed", (Conversation, MessageId));
 
-/// Which receipts this device sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReceiptChoiceRow {
-    /// That a message is here.
-    pub delivered: bool,
-    /// That it was read.
-    pub read: bool,
+/// What the owner has chosen, on any device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChoicesRow {
+    /// What was chosen, and when.
+    pub choices: Choices,
 }
-row!(ReceiptChoiceRow, "receipt_choice", ());
-
-impl Default for ReceiptChoiceRow {
-    fn default() -> Self {
-        Self {
-            delivered: true,
-            read: true,
-        }
-    }
-}
+row!(ChoicesRow, "choices", ());
 
 /// What a box shows of itself, this one or another.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -707,6 +703,21 @@ pub struct MarksRow {
     pub next_order: u64,
 }
 row!(MarksRow, "marks", ());
+
+/// A link of the own chain, by its version, that another device or the recovery key has signed and the owner has not been told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewsRow;
+row!(NewsRow, "news", u64);
+
+/// When it was last looked up whether somebody's identifier still leads to their box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedRow {
+    /// By this device's clock.
+    pub at: Timestamp,
+    /// The other box that it led to, which the owner was told.
+    pub elsewhere: Option<BoxId>,
+}
+row!(ResolvedRow, "resolved", BoxId);
 
 /// How long mail may wait in this box, as this device last heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,11 +1,11 @@
 //! Content of every kind, and bytes that are content of none.
 
-use rossby_client::device::ProfileWord;
 use rossby_client::envelope::{
     Content, Control, Edit, File, Location, MessageId, Picture, Reaction, Receipt, ReceiptState,
     Reply, Voice,
 };
 use rossby_client::profile::ProfileKey;
+use rossby_client::profile::ProfileWord;
 use rossby_domain::time::Timestamp;
 use rossby_domain::wire::Writer;
 use serde_json::{Value, json};

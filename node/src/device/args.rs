@@ -600,7 +600,7 @@ Receipts are sealed messages like any other, sent to contacts that you have adde
 alone. They say when a message came to this device, and when rossby inbox or rossby listen showed it. What was read while
 that was off is never told.")]
 pub enum ReceiptsCommand {
-    /// Shows which receipts this device sends.
+    /// Shows which receipts this box sends.
     Show {
         #[command(flatten)]
         device: DeviceArgs,
@@ -814,10 +814,14 @@ pub enum RecoveryCommand {
         #[command(flatten)]
         device: DeviceArgs,
     },
-    /// Says whether words that were written down are this box's recovery key. Any of its devices can tell.
+    /// Checks the words that were written down, and takes the recovery key from this device if they are right: whoever steals the
+    /// device does not get it then. Any device of the box can tell.
     Confirm {
         #[command(flatten)]
         words: WordsArgs,
+        /// Check the words only.
+        #[arg(long)]
+        keep: bool,
         #[command(flatten)]
         device: DeviceArgs,
     },

@@ -55,14 +55,50 @@ pub async fn run(command: &DevicesCommand) -> Result<(), Failure> {
                 return Err(Failure::new(Exit::Failure, "nothing was changed"));
             }
             device.revoke(&found).await?;
+            let mut children = device.devices()?;
+            children.retain(|device| device.added_by == Some(found));
             if args.json {
-                let id = found.to_string();
-                return output::json(&json!({ "device": id, "revoked": true }));
+                let added: Vec<_> = children.iter().map(json_of).collect();
+                return output::json(
+                    &json!({ "device": found.to_string(), "revoked": true, "had_added": added }),
+                );
             }
             output::line(format!("{label} is removed, and gets nothing from now on"));
+            for child in &children {
+                output::note(format!(
+                    "NOTE: it had added {}, which is still a device of this box. If that was not you: rossby devices revoke {}",
+                    label_of(child),
+                    child.device
+                ));
+            }
             Ok(())
         }
     }
+}
+
+/// Says what became of this box's devices without this one, once.
+///
+/// # Errors
+/// If what this device keeps can't be read.
+pub fn note_news(device: &Device) -> Result<(), Failure> {
+    for news in device.device_news()? {
+        let name = news
+            .name
+            .map(|name| format!(" {}", show::safe(name.as_str())));
+        let which = format!("{}{}", news.device, name.unwrap_or_default());
+        let by = match news.by {
+            Some(device) => format!("device {device}"),
+            None => "who has the recovery key".to_owned(),
+        };
+        output::note(match news.added {
+            true => format!(
+                "NOTE: device {which} was added to this box by {by}. If that was not you: rossby devices revoke {}",
+                news.device
+            ),
+            false => format!("NOTE: device {which} was removed from this box by {by}."),
+        });
+    }
+    Ok(())
 }
 
 /// Approves a new device.

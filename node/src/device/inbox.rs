@@ -8,6 +8,7 @@ use rossby_client::envelope::{Content, MessageId};
 use serde_json::json;
 
 use super::args::InboxArgs;
+use super::devices::note_news;
 use super::open::open;
 use super::queue;
 use super::receipts::tell_read;
@@ -73,6 +74,7 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
         }
     }
     queue::note_changed_ttl(&device)?;
+    note_news(&device)?;
     for message in &messages {
         if let Some(alarm) = show::alarm(message, &around) {
             output::note(alarm);

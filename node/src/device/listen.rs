@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::args::ListenArgs;
-use super::devices::told;
+use super::devices::{note_news, told};
 use super::open::open;
 use super::queue;
 use super::saving::save_files;
@@ -40,6 +40,7 @@ pub async fn run(args: &ListenArgs) -> Result<(), Failure> {
             Err(error) => return Err(told(&device, error).await),
         };
         queue::note_changed_ttl(&device)?;
+        note_news(&device)?;
         match heard {
             Heard::Received(messages) => screen.show(messages)?,
             Heard::Typing(typing) => screen.typing(&typing)?,

@@ -80,7 +80,7 @@ pub enum DeviceCommand {
     /// Messages that this device has, and how far they have come with their recipients: list, show.
     #[command(subcommand)]
     Messages(MessagesCommand),
-    /// Which receipts this device sends to contacts: show, delivered, read.
+    /// Which receipts this box sends to contacts: show, delivered, read.
     #[command(subcommand)]
     Receipts(ReceiptsCommand),
     /// Safety numbers: whether nobody stands between you and somebody.
@@ -101,7 +101,7 @@ pub enum DeviceCommand {
     /// The recovery key: show, confirm, forget, and use it where all devices are lost or one was stolen.
     #[command(subcommand)]
     Recovery(RecoveryCommand),
-    /// The phones and emails of this box: add, remove, list.
+    /// The phones and emails of this box: add, remove, list, and keep one that somebody else asks for.
     #[command(subcommand)]
     Identifiers(IdentifiersCommand),
     /// This box as a whole: delete it.
@@ -135,9 +135,9 @@ pub fn run(command: DeviceCommand) -> Result<(), Failure> {
             DeviceCommand::React(args) => acting::react(&args).await,
             DeviceCommand::Edit(args) => acting::edit(&args).await,
             DeviceCommand::Delete(args) => acting::delete(&args).await,
-            DeviceCommand::Safety(command) => safety::run(&command),
+            DeviceCommand::Safety(command) => safety::run(&command).await,
             DeviceCommand::Messages(command) => receipts::messages(&command),
-            DeviceCommand::Receipts(command) => receipts::run(&command),
+            DeviceCommand::Receipts(command) => receipts::run(&command).await,
             DeviceCommand::Inbox(args) => inbox::run(&args).await,
             DeviceCommand::History(args) => history::run(&args),
             DeviceCommand::Listen(args) => listen::run(&args).await,

@@ -1,4 +1,4 @@
-//! `rossby receipts`: which receipts this device sends. `rossby messages`: how far messages have come.
+//! `rossby receipts`: which receipts this box sends. `rossby messages`: how far messages have come.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use crate::output;
 /// How long receipts may keep a person waiting. The next command makes up for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Shows which receipts this device sends, or changes it.
-pub fn run(command: &ReceiptsCommand) -> Result<(), Failure> {
+/// Shows which receipts this box sends, or changes it.
+pub async fn run(command: &ReceiptsCommand) -> Result<(), Failure> {
     let (device, change) = match command {
         ReceiptsCommand::Show { device } => (device, None),
         ReceiptsCommand::Delivered { sends, device } => {
@@ -31,6 +31,7 @@ pub fn run(command: &ReceiptsCommand) -> Result<(), Failure> {
     let device = open(device)?;
     if let Some((kind, sends)) = change {
         device.choose_receipts(kind, sends == OnOff::On)?;
+        let _ = timeout(PATIENCE, device.tell_own_devices()).await;
     }
     let choice = device.receipt_choice()?;
     if json {

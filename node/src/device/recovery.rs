@@ -21,7 +21,11 @@ const ROW: usize = 6;
 pub async fn run(command: &RecoveryCommand) -> Result<(), Failure> {
     match command {
         RecoveryCommand::Show { device } => show(device),
-        RecoveryCommand::Confirm { words, device } => confirm(words, device),
+        RecoveryCommand::Confirm {
+            words,
+            keep,
+            device,
+        } => confirm(words, *keep, device),
         RecoveryCommand::Forget { words, yes, device } => {
             let words = (!yes).then_some(words);
             forget(words, device)
@@ -58,13 +62,17 @@ pub(super) fn show_words(words: &str) {
     }
 }
 
-fn confirm(words: &WordsArgs, args: &DeviceArgs) -> Result<(), Failure> {
+fn confirm(words: &WordsArgs, keep: bool, args: &DeviceArgs) -> Result<(), Failure> {
     let device = open(args)?;
     check_words(&device, words)?;
+    let forgotten = !keep && device.forget_recovery_key()?;
     if args.json {
-        return output::json(&json!({ "confirmed": true }));
+        return output::json(&json!({ "confirmed": true, "forgotten": forgotten }));
     }
     output::line("These words are the recovery key of this box.");
+    if forgotten {
+        output::line("It is no longer on this device: who takes the device does not get it.");
+    }
     Ok(())
 }
 

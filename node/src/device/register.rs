@@ -51,7 +51,8 @@ pub async fn register(args: &RegisterArgs) -> Result<(), Failure> {
         );
         show_words(&words);
         output::line(
-            "rossby recovery confirm checks what you wrote down; rossby recovery forget takes it from this device.\n",
+            "rossby recovery confirm checks what you wrote down, and takes it from this device. Until then, who steals the device can \
+             come back whatever you do.\n",
         );
     }
     output::line("Next: rossby authorize CODE");

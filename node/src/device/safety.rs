@@ -1,10 +1,12 @@
 //! `rossby safety`.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use rossby_client::Device;
 use rossby_client::device::Contact;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::args::{DeviceArgs, SafetyCommand};
 use super::open::open;
@@ -17,8 +19,11 @@ use crate::output;
 /// Groups of digits on a line.
 const GROUPS: usize = 4;
 
-/// Runs a `safety` command. None of them asks the service.
-pub fn run(command: &SafetyCommand) -> Result<(), Failure> {
+/// How long telling the own devices may keep a person waiting. The next command makes up for it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs a `safety` command. None of them needs the service; the own devices are told through it.
+pub async fn run(command: &SafetyCommand) -> Result<(), Failure> {
     match command {
         SafetyCommand::Show { who, device: args } => {
             let device = open(args)?;
@@ -39,6 +44,7 @@ pub fn run(command: &SafetyCommand) -> Result<(), Failure> {
                 ask(&device, &contact)?;
             }
             let contact = device.verify(&contact.box_id, given)?;
+            let _ = timeout(PATIENCE, device.tell_own_devices()).await;
             said(&device, &contact, args, "is verified")
         }
         SafetyCommand::Accept { who, device: args } => {
@@ -49,6 +55,7 @@ pub fn run(command: &SafetyCommand) -> Result<(), Failure> {
                 Some(_) => "is accepted as they are now, and not verified",
                 None => "has not changed",
             };
+            let _ = timeout(PATIENCE, device.tell_own_devices()).await;
             said(&device, &contact, args, what)
         }
     }

@@ -624,3 +624,44 @@ async fn what_one_of_the_own_devices_says_can_not_hide_any_message_from_the_othe
     assert_eq!(bob.device.messages().unwrap().len(), messages.len());
     assert_eq!(bob.heard(), ["<DAMAGED>", "after"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_others_do_to_the_boxs_devices_is_told_each_device_once() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &bob, 3).await;
+    assert_eq!(
+        bob.device.device_news().unwrap(),
+        [],
+        "it was bob's own doing"
+    );
+    assert_eq!(
+        laptop.device.device_news().unwrap(),
+        [],
+        "it came with its place"
+    );
+    // Whoever has the laptop lets in a device of theirs, and says nothing.
+    let thief = linked(&office, &laptop, 4).await;
+    assert_eq!(laptop.device.device_news().unwrap(), []);
+    alice.say(&bob, "hello").await;
+    bob.hear().await;
+    let news = bob.device.device_news().unwrap();
+    assert_eq!(news.len(), 1, "{news:?}");
+    assert!(news[0].added);
+    assert_eq!(news[0].device, thief.address.device);
+    assert_eq!(news[0].by, Some(laptop.address.device));
+    assert_eq!(bob.device.device_news().unwrap(), [], "told once");
+
+    // To remove the laptop is not enough, and that can be seen.
+    bob.device.revoke(&laptop.address.device).await.unwrap();
+    let left = bob.device.devices().unwrap();
+    let added_by_it = |device: &&OwnDevice| device.added_by == Some(laptop.address.device);
+    let children: Vec<_> = left.iter().filter(added_by_it).collect();
+    assert_eq!(children.len(), 1);
+    assert_eq!(children[0].device, thief.address.device);
+    bob.device.revoke(&children[0].device).await.unwrap();
+    alice.say(&bob, "alone again").await;
+    assert_eq!(bob.hear().await, ["alone again"]);
+    assert!(thief.device.receive().await.is_err());
+    assert_eq!(bob.device.device_news().unwrap(), []);
+}

@@ -2,10 +2,12 @@
 
 mod accepting;
 mod acting;
+mod address_book;
 mod deleting;
 mod groups;
 mod history;
 mod identifiers;
+mod lies;
 mod linking;
 mod listening;
 mod office;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::command::{self, Command, EnvelopeDigest, Outcome, Routed};
+use rossby_domain::identifier::{Identifier, IdentifierHash};
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId, Epoch, PartitionId, Sequence};
 use rossby_domain::limits::Limits;
 use rossby_domain::profile::SealedProfile;
@@ -21,6 +22,7 @@ use rossby_domain::query::{Answer, Query};
 use rossby_domain::tables::{ReadTables as _, Tables as _};
 use rossby_domain::time::Timestamp;
 use rossby_domain::{Context, Rejection, answer, apply};
+use rossby_proto::v1;
 use rossby_seams::clock::{Clock as _, ManualClock};
 use tokio::sync::watch;
 use tokio::task::yield_now;
@@ -48,6 +50,9 @@ pub enum Fault {
     Forged,
 }
 
+/// A lie about what is in a box.
+pub type Tampering = Arc<dyn Fn(&mut v1::FetchResponse) + Send + Sync>;
+
 struct State {
     tables: rossby_domain::tables::MemoryTables,
     tokens: BTreeMap<DeviceAddress, Vec<u8>>,
@@ -61,8 +66,10 @@ struct State {
     next_counter: Option<u64>,
     /// What every lookup shows as a profile instead of the truth.
     profile_shown: Option<SealedProfile>,
-    /// What a fetch says of the sender's device from this sequence on, instead of the truth.
-    garbled_from: Option<Sequence>,
+    /// What is done to each page before it is shown.
+    tampering: Option<Tampering>,
+    /// Where a phone or email leads instead of to its owner.
+    led: BTreeMap<IdentifierHash, BoxId>,
     streams: streams::Streams,
     rate: Option<Rate>,
 }
@@ -134,7 +141,8 @@ impl Office {
             page: 256,
             next_counter: None,
             profile_shown: None,
-            garbled_from: None,
+            tampering: None,
+            led: BTreeMap::new(),
             streams: streams::Streams::default(),
             rate: None,
         };
@@ -241,9 +249,15 @@ impl Office {
         self.state.lock().next_counter = counter;
     }
 
-    /// Hands out envelopes from this sequence on with something that is no device id.
-    pub fn garble_from(&self, sequence: Option<Sequence>) {
-        self.state.lock().garbled_from = sequence;
+    /// Has this done to each page before it is shown, from now on; to none any more.
+    pub fn tamper(&self, with: Option<Tampering>) {
+        self.state.lock().tampering = with;
+    }
+
+    /// Leads whoever looks this phone or email up to this box from now on, whosever it is.
+    pub fn lead(&self, identifier: &Identifier, box_id: BoxId) {
+        let hash = IdentifierHash::of(&calls::PEPPER, identifier);
+        self.state.lock().led.insert(hash, box_id);
     }
 
     /// How many envelopes a page holds.

@@ -5,8 +5,8 @@ use rossby_domain::profile::MAX_PROFILE_STEP;
 use super::linking::linked;
 use super::*;
 use crate::connection::Retry;
-use crate::device::profiles::ProfileWord;
 use crate::envelope::Between;
+use crate::profile::ProfileWord;
 use crate::profile::{Portrait, Profile, ProfileKey};
 use crate::store::ProfileRow;
 

@@ -1,9 +1,10 @@
 //! Receiving: stored before it is acknowledged, and nothing blocks the queue.
 
+use bytes::Bytes;
+
 use super::*;
 use crate::connection::Retry;
 use crate::envelope::File;
-use rossby_domain::ids::Sequence;
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_acknowledgement_brings_nothing_twice() {
@@ -114,12 +115,15 @@ async fn what_was_stored_is_shown_although_nonsense_follows() {
         office.set_page(page);
         alice.say(&bob, "one").await;
         alice.say(&bob, "two").await;
-        office.garble_from(Some(Sequence(2)));
+        office.tamper(Some(Arc::new(|page| {
+            let second = page.envelopes.iter_mut().filter(|it| it.sequence >= 2);
+            second.for_each(|it| it.sender_device_id = Bytes::from_static(b"nobody"));
+        })));
         let received = bob.device.receive().await.unwrap();
         assert_eq!(texts(&received.messages), ["one"], "{page} in a page");
         assert!(matches!(received.interrupted, Some(DeviceError::Untrue(_))));
         assert_eq!(office.queue(&bob.box_id()).len(), 1, "{page} in a page");
-        office.garble_from(None);
+        office.tamper(None);
         assert_eq!(bob.hear().await, ["two"]);
     }
 }

@@ -135,3 +135,40 @@ async fn the_key_of_another_box_recovers_nothing_and_is_told_from_the_own_one() 
     let delivered = bob.say(&alice, "goes on").await;
     assert!(matches!(delivered, Delivery::Delivered(_)), "{delivered:?}");
 }
+
+/// What somebody who has stolen a device reads out of it.
+async fn comes_back(office: &Arc<Office>, stolen: &Person, by: &RecoverBy, seed: u64) -> bool {
+    let Some(key) = stolen.device.recovery_seed() else {
+        return false;
+    };
+    let home = tempfile::tempdir().unwrap();
+    let new = newcomer(office, home.path(), seed);
+    new.recover(by, &key, true).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stolen_first_device_is_shut_out_for_good_only_if_the_words_had_been_taken_from_it() {
+    for confirmed in [true, false] {
+        let office = Office::new();
+        let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+        let by = RecoverBy::Box(bob.box_id());
+        if confirmed {
+            assert!(bob.device.forget_recovery_key().unwrap());
+        }
+        let bob = bob.reopen(&office, 8);
+        let laptop = linked(&office, &bob, 3).await;
+        laptop.device.revoke(&bob.address.device).await.unwrap();
+        // It can not let itself in, nor another one.
+        assert!(bob.device.receive().await.is_err());
+        assert!(bob.device.rejoin().await.is_err());
+        let home = tempfile::tempdir().unwrap();
+        let other = newcomer(&office, home.path(), 6);
+        assert!(bob.device.approve(&other.code()).await.is_err());
+        let mail = Content::Text("hello".to_owned());
+        assert!(bob.device.send(&alice.box_id(), &mail).await.is_err());
+
+        let is_back = comes_back(&office, &bob, &by, 7).await;
+        assert_eq!(is_back, !confirmed);
+        assert_eq!(laptop.device.receive().await.is_ok(), confirmed);
+    }
+}

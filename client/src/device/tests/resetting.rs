@@ -122,3 +122,37 @@ async fn a_device_that_asks_for_another_email_takes_nothing_that_was_proven_of_t
     device.register_reset(&email(3), true).await.unwrap();
     assert_eq!(device.waits_until().unwrap(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_contact_who_only_goes_on_writing_is_told_that_the_email_leads_elsewhere() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let by_email = LookupBy::Identifier(email(2));
+    let added = alice.device.add_contact(&by_email, Some("Bob"), false);
+    added.await.unwrap();
+    alice.say(&bob, "before").await;
+    let (_home, device, _) = proven(&office, 5).await;
+    office.clock.advance_millis(RESET_DELAY_MS);
+    let new = prove(&office, &device).await.unwrap().box_id;
+
+    // They were not verified, and yet nothing goes to a box that nobody reads any more.
+    office.clock.advance_millis(24 * 60 * 60 * 1000);
+    let content = Content::Text("are you there?".to_owned());
+    for _ in 0..2 {
+        let stopped = alice.device.send(&bob.box_id(), &content).await;
+        assert!(
+            matches!(&stopped, Err(DeviceError::NotConfirmed { what: WhatChanged::MovedTo(to), .. }) if *to == new),
+            "{stopped:?}"
+        );
+    }
+    // She knows better, and is told no more.
+    alice.device.accept_change(&bob.box_id()).unwrap();
+    office.clock.advance_millis(48 * 60 * 60 * 1000);
+    alice.say(&bob, "to the old box").await;
+    assert_eq!(bob.hear().await, ["before", "to the old box"]);
+    let added = alice.device.add_contact(&by_email, Some("Bob anew"), true);
+    assert_eq!(added.await.unwrap().box_id, new);
+    alice.device.send(&new, &content).await.unwrap();
+    let received = device.receive().await.unwrap();
+    assert_eq!(texts(&received.messages), ["are you there?"]);
+}

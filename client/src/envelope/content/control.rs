@@ -19,7 +19,7 @@ pub struct Control {
 impl Control {
     /// The topic of groups: their pages ([`crate::group::Word`]).
     pub const GROUPS: u16 = 1;
-    /// The topic of what a box shows of itself ([`crate::device::ProfileWord`]).
+    /// The topic of what a box shows of itself ([`crate::profile::ProfileWord`]).
     pub const PROFILE: u16 = 2;
     /// The topic of typing. In signals only: in an envelope it says nothing.
     pub const TYPING: u16 = 3;

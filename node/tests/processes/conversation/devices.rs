@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use rossby_client::store::Passphrase;
 use rossby_client::{Device, Environment};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{PASSPHRASE, Person, person, texts};
 use crate::support::{Cluster, eventually, stderr};
@@ -45,6 +45,19 @@ fn link(cluster: &Cluster, owner: &Person, name: &str) -> Person {
     assert_eq!(linked["linked"], true);
     assert_eq!(linked["box"], approved["box"]);
     new
+}
+
+/// Whom a person's device knows, without when it met them.
+fn address_book(person: &Person) -> Vec<Value> {
+    let mut contacts: Vec<Value> = person
+        .json(&["contacts", "list"])
+        .as_array()
+        .unwrap()
+        .clone();
+    for contact in &mut contacts {
+        contact.as_object_mut().unwrap().remove("since_ms");
+    }
+    contacts
 }
 
 /// All texts of a person's device, sent ones too, in alphabetical order.
@@ -89,6 +102,21 @@ fn a_person_has_two_devices_until_one_is_revoked() {
     let both = ["for both", "from the first", "from the laptop"];
     assert_eq!(all_texts(&laptop), both);
     assert_eq!(all_texts(&bob), [&["before the link"][..], &both].concat());
+
+    // What is said of somebody on one device is known on the other, as is what was chosen.
+    bob.ok(&["contacts", "add", &alice.email, "--name", "Alice"]);
+    bob.ok(&["safety", "verify", "Alice", "--yes"]);
+    bob.ok(&["receipts", "read", "off"]);
+    bob.ok(&["block", &alice.box_id()]);
+    bob.ok(&["unblock", &alice.box_id()]);
+    laptop.ok(&["inbox"]);
+    assert_eq!(address_book(&laptop), address_book(&bob));
+    let known = &address_book(&laptop)[0];
+    assert_eq!(
+        (&known["name"], &known["verified"]),
+        (&json!("Alice"), &json!(true))
+    );
+    assert_eq!(laptop.json(&["receipts", "show"])["read"], false);
 
     // Who has stolen one of them could have mail gone before the others fetch it.
     laptop.ok(&["box", "ttl", "7d"]);

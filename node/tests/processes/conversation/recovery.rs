@@ -43,9 +43,15 @@ fn a_stolen_phone_is_shut_out_by_the_words_on_paper() {
     // As it is read from a file.
     let paper = cluster.path().join("paper");
     std::fs::write(&paper, &words).unwrap();
-    let mut forget = alice.command(&["recovery", "forget", "--words-fd=0", "--json"]);
-    let forgotten = forget.stdin(File::open(&paper).unwrap()).output().unwrap();
-    assert_eq!(said(&forgotten), json!({ "forgotten": true }));
+    let given = |args: &[&str]| {
+        let mut command = alice.command(args);
+        said(&command.stdin(File::open(&paper).unwrap()).output().unwrap())
+    };
+    let kept = given(&["recovery", "confirm", "--keep", "--words-fd=0", "--json"]);
+    assert_eq!(kept, json!({ "confirmed": true, "forgotten": false }));
+    alice.ok(&["recovery", "show"]);
+    let taken = given(&["recovery", "confirm", "--words-fd=0", "--json"]);
+    assert_eq!(taken, json!({ "confirmed": true, "forgotten": true }));
     alice.fails(8, &["recovery", "show"]);
 
     bob.ok(&["send", &alice.email, "on the phone"]);
@@ -83,5 +89,5 @@ fn a_stolen_phone_is_shut_out_by_the_words_on_paper() {
         &words,
         &["recovery", "confirm", "--json"],
     ));
-    assert_eq!(confirmed, json!({ "confirmed": true }));
+    assert_eq!(confirmed, json!({ "confirmed": true, "forgotten": false }));
 }

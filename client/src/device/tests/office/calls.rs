@@ -21,7 +21,7 @@ use crate::connection::{Exchange, Retry, WireError};
 use crate::crypto::kem::seal;
 use crate::crypto::token::TOKEN_INFO;
 
-const PEPPER: [u8; 32] = [7; 32];
+pub(super) const PEPPER: [u8; 32] = [7; 32];
 /// How long the owner of an identifier has to say no.
 /// From the proof on: the time for telling the old box, and the delay.
 pub const RESET_DELAY_MS: u64 = 7 * 24 * 60 * 60 * 1000 + 10 * 60 * 1000;
@@ -559,8 +559,9 @@ impl Office {
         let box_id = match request.by.unwrap() {
             By::Identifier(identifier) => {
                 let hash = IdentifierHash::of(&PEPPER, &identifier_of(Some(identifier)));
+                let led = self.state.lock().led.get(&hash).copied();
                 match self.ask(&Query::ResolveIdentifier(hash)) {
-                    Answer::ResolvedIdentifier(found) => found,
+                    Answer::ResolvedIdentifier(found) => led.or(found),
                     other => panic!("{other:?}"),
                 }
             }
@@ -685,9 +686,9 @@ impl Office {
     }
 
     pub(super) fn fetch(&self, caller: DeviceAddress, request: &v1::FetchRequest) -> Vec<u8> {
-        let (max_envelopes, garbled_from) = {
+        let (max_envelopes, tampering) = {
             let state = self.state.lock();
-            (state.page, state.garbled_from)
+            (state.page, state.tampering.clone())
         };
         let after = Sequence(request.after);
         let query = Query::Fetch {
@@ -699,16 +700,10 @@ impl Office {
         let Answer::Page(Some(page)) = self.ask(&query) else {
             panic!("no page")
         };
-        let device_id = |envelope: &rossby_domain::envelope::Envelope| {
-            if garbled_from.is_some_and(|from| envelope.sequence >= from) {
-                return Bytes::from_static(b"nobody");
-            }
-            Bytes::copy_from_slice(envelope.id.sender.device.as_bytes())
-        };
         let envelopes = page.envelopes.into_iter().map(|envelope| v1::Envelope {
             sequence: envelope.sequence.0,
             sender_box_id: Bytes::copy_from_slice(envelope.id.sender.box_id.as_bytes()),
-            sender_device_id: device_id(&envelope),
+            sender_device_id: Bytes::copy_from_slice(envelope.id.sender.device.as_bytes()),
             counter: envelope.id.counter.0,
             enqueued_at_ms: envelope.enqueued_at.as_millis(),
             expires_at_ms: envelope.expires_at.as_millis(),
@@ -727,13 +722,16 @@ impl Office {
             ttl_number: page.status.ttl_number,
         };
         let envelopes = envelopes.collect();
-        v1::FetchResponse {
+        let mut response = v1::FetchResponse {
             envelopes,
             signals: Vec::new(),
             more: page.more,
             status: Some(status),
+        };
+        if let Some(tampering) = tampering {
+            tampering(&mut response);
         }
-        .encode_to_vec()
+        response.encode_to_vec()
     }
 
     /// Does what is asked, and answers.

@@ -1,0 +1,121 @@
+//! What the owner has chosen for the box, on this device or on another one ([`crate::owner::Choices`]).
+
+use super::receipts::ReceiptChoice;
+use super::{Device, DeviceError};
+use crate::connection::Signer;
+use crate::envelope::{Between, ReceiptState};
+use crate::owner::{Choices, Chosen, is_ahead};
+use crate::store::{Batch, ChoicesRow, ContactRow, MarksRow, StoreError};
+
+impl Device {
+    /// Which receipts this box sends: both kinds, if its owner has said nothing else.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn receipt_choice(&self) -> Result<ReceiptChoice, DeviceError> {
+        let chosen = self.chosen()?;
+        Ok(ReceiptChoice {
+            delivered: !chosen.no_delivered,
+            read: !chosen.no_read,
+        })
+    }
+
+    /// Sends receipts of a kind from now on, or none. What was owed, and what was not sent yet, is forgotten with it. The box's other
+    /// devices do so once [`Self::tell_own_devices`] or something sent has told them.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn choose_receipts(&self, kind: ReceiptState, sends: bool) -> Result<(), DeviceError> {
+        self.choose(|chosen| match kind {
+            ReceiptState::Delivered => chosen.no_delivered = !sends,
+            ReceiptState::Read => chosen.no_read = !sends,
+        })
+    }
+
+    /// What is chosen.
+    pub(super) fn chosen(&self) -> Result<Chosen, StoreError> {
+        let row = self.store.get::<ChoicesRow>(&())?.unwrap_or_default();
+        Ok(row.choices.chosen())
+    }
+
+    /// Chooses something, and has the box's other devices told if it is anything new.
+    pub(super) fn choose(&self, change: impl FnOnce(&mut Chosen)) -> Result<(), DeviceError> {
+        // Who has no box yet has nobody to tell.
+        let signer = self.signer().ok();
+        self.store.write::<_, DeviceError>(|batch| {
+            let mut choices = choices_in(batch)?;
+            let mut chosen = choices.chosen();
+            change(&mut chosen);
+            if !choices.choose(self.environment.clock.now(), chosen) {
+                return Ok(());
+            }
+            self.follow_choices(batch, chosen)?;
+            batch.put(&(), &ChoicesRow { choices })?;
+            match &signer {
+                Some(signer) => self.tell_choices(batch, signer),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Has what is chosen go to the own box, if anything ever was.
+    pub(super) fn tell_choices(
+        &self,
+        batch: &mut Batch<'_>,
+        signer: &Signer,
+    ) -> Result<(), DeviceError> {
+        let choices = choices_in(batch)?;
+        if choices == Choices::default() || self.is_alone(batch)? {
+            return Ok(());
+        }
+        let order = batch.get::<MarksRow>(&())?.unwrap_or_default().next_order;
+        self.say(batch, signer, &Between::Choices(choices), order)
+    }
+
+    /// Takes what another device of this box says was chosen.
+    pub(super) async fn hear_of_choices(&self, heard: Choices) -> Result<(), DeviceError> {
+        if is_ahead(heard.last(), self.environment.clock.now()) {
+            return Ok(());
+        }
+        let before = self.chosen()?;
+        let now = self.store.write::<_, StoreError>(|batch| {
+            let mut choices = choices_in(batch)?;
+            if choices.take(heard) {
+                self.follow_choices(batch, choices.chosen())?;
+                batch.put(
+                    &(),
+                    &ChoicesRow {
+                        choices: choices.clone(),
+                    },
+                )?;
+            }
+            Ok(choices.chosen())
+        })?;
+        if now.contacts_only && !before.contacts_only {
+            // The device that asked for it may not have heard of all who are contacts here.
+            let contacts = self.store.all::<ContactRow>()?.into_iter();
+            let added = contacts.filter(|(_, row)| row.added);
+            let added: Vec<_> = added.map(|(box_id, _)| box_id).collect();
+            let _ = self.tell_accepted(None, &added, &[]).await;
+        }
+        Ok(())
+    }
+
+    /// Forgets receipts that are not to be sent any more.
+    fn follow_choices(&self, batch: &mut Batch<'_>, chosen: Chosen) -> Result<(), StoreError> {
+        let is_over = |kind| match kind {
+            ReceiptState::Delivered => chosen.no_delivered,
+            ReceiptState::Read => chosen.no_read,
+        };
+        self.forget_receipts(batch, |_, kind| is_over(kind))
+    }
+}
+
+fn choices_in(batch: &Batch<'_>) -> Result<Choices, StoreError> {
+    let row = batch.get::<ChoicesRow>(&())?;
+    Ok(row.map(|row| row.choices).unwrap_or_default())
+}
+
+pub(super) fn chosen_in(batch: &Batch<'_>) -> Result<Chosen, StoreError> {
+    Ok(choices_in(batch)?.chosen())
+}

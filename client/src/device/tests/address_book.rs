@@ -1,0 +1,207 @@
+//! What the owner says of others on one device holds on all of them.
+
+use super::linking::linked;
+use super::*;
+use crate::device::{AcceptFrom, Contact, LookupBy};
+use crate::envelope::ReceiptState;
+
+impl Person {
+    /// Everybody known, as all devices are to show them.
+    fn address_book(&self) -> Vec<Contact> {
+        let contacts = self.device.contacts().unwrap().into_iter();
+        // When they were first met here is this device's own.
+        let since = Default::default();
+        contacts
+            .map(|contact| Contact { since, ..contact })
+            .collect()
+    }
+
+    fn contact(&self, of: &Person) -> Option<Contact> {
+        self.device.contact(&of.box_id()).unwrap()
+    }
+
+    async fn add_as(&self, whom: &Person, name: &str) {
+        let by = LookupBy::Box(whom.box_id());
+        let added = self.device.add_contact(&by, Some(name), false).await;
+        assert_eq!(added.unwrap().name.as_deref(), Some(name));
+    }
+}
+
+/// Both take what the other has said.
+async fn talk(one: &Person, two: &Person) {
+    for device in [one, two, one] {
+        let _ = device.device.tell_own_devices().await;
+        device.device.receive().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_a_contact_on_one_device_is_said_on_all() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &alice, 3).await;
+    let by = LookupBy::Identifier(email(2));
+    let added = alice.device.add_contact(&by, Some("Bob"), false).await;
+    added.unwrap();
+    talk(&alice, &laptop).await;
+    assert_eq!(laptop.address_book(), alice.address_book());
+    let known = laptop.contact(&bob).unwrap();
+    assert!(known.added);
+    assert_eq!(known.identifier.as_deref(), Some("person2@example.org"));
+
+    // The other way round, and each thing by itself.
+    laptop.device.verify(&bob.box_id(), None).unwrap();
+    laptop.device.block(&bob.box_id(), true).await.unwrap();
+    alice.add_as(&bob, "Robert").await;
+    talk(&alice, &laptop).await;
+    assert_eq!(laptop.address_book(), alice.address_book());
+    let known = alice.contact(&bob).unwrap();
+    assert!(known.is_verified() && known.blocked && known.added);
+    assert_eq!(known.name.as_deref(), Some("Robert"));
+
+    laptop.device.remove_contact(&bob.box_id()).await.unwrap();
+    talk(&alice, &laptop).await;
+    assert_eq!((alice.contact(&bob), laptop.contact(&bob)), (None, None));
+    // The service has not forgotten that: nor have they.
+    alice.add_as(&bob, "Bob again").await;
+    talk(&alice, &laptop).await;
+    assert_eq!(laptop.address_book(), alice.address_book());
+    let known = laptop.contact(&bob).unwrap();
+    assert!(known.blocked && !known.is_verified());
+    assert_eq!(laptop.device.pending().unwrap(), 0);
+    assert!(office.queue(&alice.box_id()).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_device_knows_whom_the_others_know() {
+    let office = Office::new();
+    let alice = person(&office, 1).await;
+    let mut others = Vec::new();
+    for seed in 10..16 {
+        others.push(person(&office, seed).await);
+    }
+    for (other, name) in others.iter().zip(["a", "b", "c", "d", "e", "f"]) {
+        alice.add_as(other, name).await;
+    }
+    alice.device.verify(&others[0].box_id(), None).unwrap();
+    alice.device.block(&others[1].box_id(), true).await.unwrap();
+    alice
+        .device
+        .remove_contact(&others[2].box_id())
+        .await
+        .unwrap();
+    let laptop = linked(&office, &alice, 3).await;
+    alice.say(&others[3], "hello").await;
+    talk(&alice, &laptop).await;
+    assert_eq!(laptop.address_book(), alice.address_book());
+    assert_eq!(laptop.address_book().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_both_say_at_once_ends_alike() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &alice, 3).await;
+    alice.add_as(&bob, "on the phone").await;
+    laptop.add_as(&bob, "on the laptop").await;
+    talk(&alice, &laptop).await;
+    assert_eq!(laptop.address_book(), alice.address_book());
+
+    // One says more of somebody whom the other forgets.
+    laptop.device.remove_contact(&bob.box_id()).await.unwrap();
+    alice.device.verify(&bob.box_id(), None).unwrap();
+    talk(&alice, &laptop).await;
+    assert_eq!(laptop.address_book(), alice.address_book());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_device_says_nothing_of_others_any_more() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &alice, 3).await;
+    alice.add_as(&bob, "Bob").await;
+    talk(&alice, &laptop).await;
+    // Stolen: what it says is on its way when it is removed.
+    laptop.device.verify(&bob.box_id(), None).unwrap();
+    laptop.device.tell_own_devices().await.unwrap();
+    let stolen = laptop.address.device;
+    alice.device.revoke(&stolen).await.unwrap();
+    alice.device.receive().await.unwrap();
+    assert!(!alice.contact(&bob).unwrap().is_verified());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_identity_that_one_device_saw_stops_all_until_the_owner_has_dealt_with_it_on_each()
+ {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &alice, 3).await;
+    alice.add_as(&bob, "Bob").await;
+    alice.device.verify(&bob.box_id(), None).unwrap();
+    talk(&alice, &laptop).await;
+    let shown = crate::store::WhatChanged::Chain("another chain".to_owned());
+    laptop.device.note_change(&bob.box_id(), shown).unwrap();
+    talk(&laptop, &alice).await;
+    let hello = Content::Text("hello".to_owned());
+    for device in [&alice, &laptop] {
+        let refused = device.device.send(&bob.box_id(), &hello).await;
+        let refused = refused.err();
+        assert!(
+            matches!(refused, Some(DeviceError::NotConfirmed { .. })),
+            "{refused:?}"
+        );
+    }
+    // Whoever has the laptop does not silence the phone.
+    laptop.device.accept_change(&bob.box_id()).unwrap();
+    talk(&laptop, &alice).await;
+    assert!(alice.device.send(&bob.box_id(), &hello).await.is_err());
+    alice.device.accept_change(&bob.box_id()).unwrap();
+    alice.say(&bob, "hello").await;
+    laptop.say(&bob, "and hello").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_identity_that_one_device_saw_waits_there_for_the_owner() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &alice, 3).await;
+    alice.add_as(&bob, "Bob").await;
+    alice.device.verify(&bob.box_id(), None).unwrap();
+    talk(&alice, &laptop).await;
+    let shown = crate::store::WhatChanged::Chain("another chain".to_owned());
+    laptop.device.note_change(&bob.box_id(), shown).unwrap();
+    // On the phone nothing is known of that yet, and they are forgotten there.
+    alice.device.remove_contact(&bob.box_id()).await.unwrap();
+    talk(&alice, &laptop).await;
+    assert_eq!(alice.contact(&bob), None);
+    let kept = laptop.contact(&bob).unwrap();
+    assert!(kept.changed.unwrap().stops_sending);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_chosen_on_one_device_is_chosen_on_all() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let carol = person(&office, 4).await;
+    let laptop = linked(&office, &alice, 3).await;
+    let phone = &alice.device;
+    phone.choose_receipts(ReceiptState::Read, false).unwrap();
+    laptop.add_as(&carol, "Carol").await;
+    phone.accept(AcceptFrom::Contacts, &[]).await.unwrap();
+    talk(&alice, &laptop).await;
+    let choice = laptop.device.receipt_choice().unwrap();
+    assert!(choice.delivered && !choice.read);
+    // Whom the laptop alone knew is heard too, and whom it writes to from now on can answer.
+    carol.say(&alice, "here I am").await;
+    laptop.say(&bob, "hello").await;
+    bob.say(&alice, "hello yourself").await;
+    let heard = laptop.hear().await;
+    assert!(heard.contains(&"hello yourself".to_owned()), "{heard:?}");
+    assert!(heard.contains(&"here I am".to_owned()), "{heard:?}");
+
+    let late = linked(&office, &alice, 5).await;
+    alice.say(&bob, "once more").await;
+    talk(&alice, &late).await;
+    let choice = late.device.receipt_choice().unwrap();
+    assert!(choice.delivered && !choice.read);
+}

@@ -1,0 +1,95 @@
+//! What the owner of a box says on any of its devices, and how the devices come to say the same.
+//!
+//! ```text
+//!   contact.rs  of somebody: what to call them, that they are a contact, blocked, verified, forgotten
+//!   choices.rs  of the box: which receipts it sends, and whom it takes messages from
+//! ```
+//!
+//! Each thing that can be said is a register that the latest word wins (Shapiro et al., "A comprehensive study of Convergent and
+//! Commutative Replicated Data Types", 2011): whichever devices hear which words in which order, they end with the same. Two words of
+//! one instant are told apart by what they say.
+
+mod choices;
+mod contact;
+
+use rossby_domain::time::Timestamp;
+use rossby_domain::wire::{Reader, WireError};
+use serde::{Deserialize, Serialize};
+
+pub use self::choices::{Choices, Chosen};
+pub use self::contact::{ContactWord, Entry, Said};
+pub(crate) use self::contact::{MAX_NAME_BYTES, cut, parse};
+
+/// What was said this far ahead was said by a clock that was wrong: it does not bind what is said once it was set right, and is not
+/// heard by others before its time.
+const LONGEST_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Something that was said, and when. Of two words the later holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Latest<T> {
+    at: Timestamp,
+    value: T,
+}
+
+impl<T: Ord + Default> Latest<T> {
+    /// That nothing is said any more.
+    fn at(at: Timestamp) -> Self {
+        Self {
+            at,
+            value: T::default(),
+        }
+    }
+
+    /// Takes another word, if it is later; whether it was.
+    fn take(&mut self, other: Self) -> bool {
+        let is_later = other > *self;
+        if is_later {
+            *self = other;
+        }
+        is_later
+    }
+
+    /// Says this at some instant, if it is not what was said last; whether it was not.
+    fn say(&mut self, at: Timestamp, value: T) -> bool {
+        let is_new = self.value != value;
+        if is_new {
+            *self = Self { at, value };
+        }
+        is_new
+    }
+
+    fn read(
+        reader: &mut Reader<'_>,
+        read: impl FnOnce(&mut Reader<'_>) -> Result<T, WireError>,
+    ) -> Result<Self, WireError> {
+        Ok(Self {
+            at: read_time(reader)?,
+            value: read(reader)?,
+        })
+    }
+}
+
+/// Whether the last word was said by a clock that was wrong.
+pub(crate) fn is_ahead(last: Timestamp, now: Timestamp) -> bool {
+    last.millis_since(now) >= LONGEST_AHEAD_MS
+}
+
+/// The instant of what is said now: after the last word.
+fn instant(last: Timestamp, now: Timestamp) -> Timestamp {
+    match is_ahead(last, now) {
+        true => now,
+        false => now.max(last.plus_millis(1)),
+    }
+}
+
+fn read_time(reader: &mut Reader<'_>) -> Result<Timestamp, WireError> {
+    Ok(Timestamp::from_millis(reader.u64()?))
+}
+
+fn read_flag(reader: &mut Reader<'_>) -> Result<bool, WireError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(WireError::Invalid("flag")),
+    }
+}
