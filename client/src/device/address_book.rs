@@ -16,6 +16,7 @@ use rossby_domain::chain::KeyRecord;
 use rossby_domain::ids::BoxId;
 
 use super::contacts::{check_chain, renewed};
+use super::receiving::unless_damaged;
 use super::safety::graver;
 use super::{Device, DeviceError, withdrawing};
 use crate::connection::Signer;
@@ -153,11 +154,8 @@ impl Device {
             {
                 continue;
             }
-            match self.noting_change(self.hear_of_contact(signer, word)) {
-                Err(error @ DeviceError::Store(_)) => return Err(error),
-                // The other words are none the worse.
-                _ => {}
-            }
+            // The other words are none the worse for one.
+            unless_damaged(self.noting_change(self.hear_of_contact(signer, word)))?;
         }
         Ok(())
     }
