@@ -19,10 +19,13 @@ const CHUNKS_PER_SIDE: usize = 6;
 #[must_use]
 pub fn safety_number(one: (&BoxId, &ChainHash), other: (&BoxId, &ChainHash)) -> String {
     let side = |(box_id, genesis): (&BoxId, &ChainHash)| digits_of(box_id.as_bytes(), genesis);
-    let mut sides = [side(one), side(other)];
+    joined([side(one), side(other)])
+}
+
+/// The number of two sides, the same whichever comes first.
+fn joined(mut sides: [Vec<String>; 2]) -> String {
     sides.sort();
-    let [first, second] = sides;
-    [first, second].concat().join(" ")
+    sides.concat().join(" ")
 }
 
 /// One side's thirty digits, in groups of five.
@@ -71,10 +74,12 @@ mod tests {
     fn the_digits_are_those_of_signals_algorithm() {
         let alice = hex("0506863bc66d02b40d27b8d49ca7c09e9239236f9d7d25d6fcca5ce13c7064d868");
         let bob = hex("05f781b6fb32fed9ba1cf2de978d4d5da28dc34046ae814402b5c0dbd96fda907b");
-        let alice = digits_of(b"+14152222222", &alice).concat();
-        let bob = digits_of(b"+14153333333", &bob).concat();
-        assert_eq!(alice, "300354477692869396892869876765");
-        assert_eq!(bob, "458257569162576843440918079131");
+        let alice = digits_of(b"+14152222222", &alice);
+        let bob = digits_of(b"+14153333333", &bob);
+        let published = "300354477692869396892869876765458257569162576843440918079131";
+        for sides in [[alice.clone(), bob.clone()], [bob, alice]] {
+            assert_eq!(joined(sides).replace(' ', ""), published);
+        }
     }
 
     #[test]

@@ -22,7 +22,8 @@ use crate::router::Router;
 /// How long it may take until it is in the log of the box's group, or read from there.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Reported boxes that a partition names in one answer.
+/// Partitions that are asked in one go for the boxes that are reported, and how many of these each names.
+const PARTITIONS_AT_A_TIME: usize = 16;
 const REPORTED_AT_A_TIME: u32 = 100;
 
 /// Suspends a box, or lets it send again; whether it was otherwise before.
@@ -88,6 +89,8 @@ pub async fn reported(router: &Router, at_least: u32) -> Result<Vec<ReportedBox>
     for (group, mut partitions) in of_groups {
         let mut after = BTreeMap::new();
         while !partitions.is_empty() {
+            // What is left over is asked in the next round.
+            let later = partitions.split_off(partitions.len().min(PARTITIONS_AT_A_TIME));
             let queries = partitions.iter().map(|partition| {
                 let after = after.get(partition).copied();
                 let limit = REPORTED_AT_A_TIME;
@@ -95,7 +98,7 @@ pub async fn reported(router: &Router, at_least: u32) -> Result<Vec<ReportedBox>
             });
             let asked = router.ask_all(group, queries.collect(), Instant::now() + WITHIN);
             let answers = asked.await.map_err(|error| of_group(group, &error))?;
-            let mut unfinished = Vec::new();
+            let mut unfinished = later;
             for (partition, answer) in partitions.into_iter().zip(answers) {
                 let Answer::Reported(page) = answer else {
                     return Err(OperatorError::Failed(format!(

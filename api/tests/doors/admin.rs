@@ -308,6 +308,28 @@ async fn orders_reach_the_node_and_refusals_come_back_typed() {
 }
 
 #[tokio::test]
+async fn so_many_reported_boxes_are_listed_as_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let listener = AdminListener::bind(&path).unwrap();
+    tokio::spawn(listener.serve(Arc::new(Node), CancellationToken::new()));
+    let mut client = client(&path).await;
+    for (limit, expected) in [(0, vec![]), (1, vec![3]), (9, vec![3, 2])] {
+        let at_least = 2;
+        let request = v1::ListReportedRequest { at_least, limit };
+        let listed = client.list_reported(request).await.unwrap().into_inner();
+        let reports: Vec<_> = listed.boxes.iter().map(|found| found.reports).collect();
+        assert_eq!(reports, expected);
+        assert!(
+            listed
+                .boxes
+                .iter()
+                .all(|found| found.suspended == (found.reports > 2))
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_is_asked_of_placement_reaches_the_node() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");

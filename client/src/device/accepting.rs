@@ -96,6 +96,10 @@ impl Device {
         let signer = self.signer()?;
         let calling = self.connection.call::<Accept>(&request, Some(&signer));
         let holds = calling.await?.contacts_only;
-        self.choose(|chosen| chosen.contacts_only = holds)
+        // What the owner has asked for. That another device did, which is gone since, the service alone may know.
+        match contacts_only.or(holds.then_some(true)) {
+            Some(contacts_only) => self.choose(|chosen| chosen.contacts_only = contacts_only),
+            None => Ok(()),
+        }
     }
 }

@@ -12,6 +12,8 @@
 //! somebody's identity that one device notices stops all of them, until the owner has dealt with it on each: what somebody with one of
 //! the devices says does not silence what the others have seen.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::ids::BoxId;
 
@@ -21,9 +23,11 @@ use super::safety::graver;
 use super::{Device, DeviceError, withdrawing};
 use crate::connection::Signer;
 use crate::envelope::{Between, ChainPoint, MAX_CONTENT_BYTES};
-use crate::owner::{ContactWord, Entry, Said, is_ahead, parse};
+use crate::owner::{ContactWord, Entry, Noticed, Said, parse};
 use crate::profile::ProfileWord;
-use crate::store::{Batch, ContactRow, EntryRow, MarksRow, ProfileRow};
+use crate::store::{
+    Batch, ContactRow, EntryRow, MarksRow, ProfileRow, ResolvedRow, ToldProfileRow, WhatChanged,
+};
 
 /// Words of others in one envelope, and the bytes of all of them.
 const MAX_WORDS: usize = 255;
@@ -50,12 +54,36 @@ impl Device {
         let Some(row) = batch.get::<ContactRow>(box_id)? else {
             return Ok(());
         };
-        let mut entry = entry_of(batch, box_id)?;
-        if !entry.say(self.environment.clock.now(), said_in(&row)) {
+        let mut known = batch.get::<EntryRow>(box_id)?.unwrap_or_default();
+        if !known.entry.say(self.environment.clock.now(), said_in(&row)) {
             return Ok(());
         }
-        let word = word_of(batch, box_id, &row, entry.clone())?;
-        batch.put(box_id, &EntryRow { entry })?;
+        let word = word_of(batch, box_id, Some(&row), known.entry.clone())?;
+        batch.put(box_id, &known)?;
+        self.tell_contacts(batch, signer, vec![word])
+    }
+
+    /// Notes that somebody is blocked, or is not any more, also if they are no contact.
+    pub(super) fn note_said_blocked(
+        &self,
+        batch: &mut Batch<'_>,
+        signer: &Signer,
+        (box_id, blocked): (&BoxId, bool),
+    ) -> Result<(), DeviceError> {
+        let mut row = batch.get::<ContactRow>(box_id)?;
+        if let Some(row) = &mut row {
+            row.blocked = blocked;
+            batch.put(box_id, row)?;
+        }
+        let mut known = known_of(batch, box_id, row.as_ref())?;
+        if !known
+            .entry
+            .say_blocked(self.environment.clock.now(), blocked)
+        {
+            return Ok(());
+        }
+        let word = word_of(batch, box_id, row.as_ref(), known.entry.clone())?;
+        batch.put(box_id, &known)?;
         self.tell_contacts(batch, signer, vec![word])
     }
 
@@ -66,55 +94,50 @@ impl Device {
         signer: &Signer,
         (box_id, row): (&BoxId, &ContactRow),
     ) -> Result<(), DeviceError> {
-        let mut word = word_of(batch, box_id, row, entry_of(batch, box_id)?)?;
-        word.change = row.changed.as_ref().map(|change| change.what.clone());
+        let known = known_of(batch, box_id, Some(row))?;
+        let mut word = word_of(batch, box_id, Some(row), known.entry)?;
+        word.change = row.changed.as_ref().map(|change| Noticed {
+            what: change.what.clone(),
+            at: change.at,
+            stops_sending: change.stops_sending,
+        });
         self.tell_contacts(batch, signer, vec![word])
     }
 
-    /// Notes that somebody is forgotten, and has the box's other devices told.
+    /// Forgets somebody, and has the box's other devices told.
     pub(super) fn note_forgotten(
         &self,
         batch: &mut Batch<'_>,
         signer: &Signer,
         box_id: &BoxId,
     ) -> Result<(), DeviceError> {
-        let mut entry = entry_of(batch, box_id)?;
-        entry.forget(self.environment.clock.now());
-        batch.put(
-            box_id,
-            &EntryRow {
-                entry: entry.clone(),
-            },
-        )?;
-        let word = ContactWord {
-            box_id: *box_id,
-            record: Vec::new(),
-            entry,
-            change: None,
-            profile: None,
-        };
+        let row = batch.get::<ContactRow>(box_id)?;
+        let mut known = known_of(batch, box_id, row.as_ref())?;
+        known.entry.forget(self.environment.clock.now());
+        batch.put(box_id, &known)?;
+        remove(batch, box_id)?;
+        let word = word_of(batch, box_id, None, known.entry)?;
         self.tell_contacts(batch, signer, vec![word])
     }
 
-    /// Has the box's other devices told of everybody of whom the owner has said anything, or whose profile can be read here.
+    /// Has the box's other devices told of everybody of whom the owner has said anything, those who are forgotten too, and of whose
+    /// profile can be read here.
     pub(super) fn tell_all(
         &self,
         batch: &mut Batch<'_>,
         signer: &Signer,
     ) -> Result<(), DeviceError> {
+        let rows: BTreeMap<_, _> = self.store.all::<ContactRow>()?.into_iter().collect();
+        let entries = self.store.all::<EntryRow>()?.into_iter();
+        let all: BTreeSet<BoxId> = entries
+            .map(|(box_id, _)| box_id)
+            .chain(rows.keys().copied())
+            .collect();
         let mut words = Vec::new();
-        for (box_id, row) in self.store.all::<ContactRow>()? {
-            let mut entry = entry_of(batch, &box_id)?;
-            // Said by an earlier version, which did not note when.
-            if entry.say(self.environment.clock.now(), said_in(&row)) {
-                batch.put(
-                    &box_id,
-                    &EntryRow {
-                        entry: entry.clone(),
-                    },
-                )?;
-            }
-            let word = word_of(batch, &box_id, &row, entry)?;
+        for box_id in &all {
+            let row = rows.get(box_id);
+            let known = known_of(batch, box_id, row)?;
+            let word = word_of(batch, box_id, row, known.entry)?;
             if word.entry != Entry::default() || word.profile.is_some() {
                 words.push(word);
             }
@@ -148,12 +171,6 @@ impl Device {
         // What is withdrawn must not be on its way.
         let _one_at_a_time = self.sending.lock().await;
         for word in words {
-            // A clock that far ahead is wrong, and what it says would hold for as long.
-            if is_ahead(word.entry.last(), self.environment.clock.now())
-                || self.is_own(&word.box_id)?
-            {
-                continue;
-            }
             // The other words are none the worse for one.
             unless_damaged(self.noting_change(self.hear_of_contact(signer, word)))?;
         }
@@ -164,10 +181,13 @@ impl Device {
         let ContactWord {
             box_id,
             record,
-            entry: heard,
+            entry: mut heard,
             change,
             profile,
         } = word;
+        if box_id == signer.address.box_id {
+            return Ok(());
+        }
         let record = match record.is_empty() {
             true => None,
             false => Some(KeyRecord::decode(&record)?),
@@ -176,43 +196,52 @@ impl Device {
         if !record.as_ref().is_none_or(is_theirs) {
             return Err(DeviceError::Untrue("a key record of another box"));
         }
-        let waiting = self.waiting(&[box_id], false)?.remove(&box_id);
+        heard.pull(self.environment.clock.now());
+        let waiting = match heard.is_forgotten() {
+            true => self.waiting(&[box_id], false)?.remove(&box_id),
+            false => None,
+        };
+        // What contradicts the pinned chain does not take along what was said with it.
+        let mut conflict = Ok(());
         self.store.write::<_, DeviceError>(|batch| {
-            let known = batch.get::<ContactRow>(&box_id)?;
-            let mut entry = entry_of(batch, &box_id)?;
-            let is_news = entry.take(heard);
-            let mut row = match (known, &record) {
-                (Some(row), Some(record)) => held_to(&box_id, row, record)?,
+            let row = batch.get::<ContactRow>(&box_id)?;
+            let mut known = known_of(batch, &box_id, row.as_ref())?;
+            let is_new = row.is_none();
+            let is_news = known.entry.take(heard) || is_new;
+            batch.put(&box_id, &known)?;
+            let mut row = match (row, &record) {
+                (Some(row), Some(record)) => {
+                    held_to(&box_id, &row, record).unwrap_or_else(|error| {
+                        conflict = Err(error);
+                        row
+                    })
+                }
                 (Some(row), None) => row,
-                (None, Some(record)) if !entry.is_forgotten() => {
+                (None, Some(record)) if !known.entry.is_forgotten() => {
                     self.first_met(batch, &box_id, record)?
                 }
                 // Nobody to forget, or nothing to hold them to: should they be met, it is known what was said.
-                (None, _) => return Ok(batch.put(&box_id, &EntryRow { entry })?),
+                (None, _) => return Ok(()),
             };
-            if is_news && entry.is_forgotten() {
-                batch.put(&box_id, &EntryRow { entry })?;
-                // What has befallen them here the other device did not see.
-                if row.changed.as_ref().is_some_and(|it| it.stops_sending) {
-                    return Ok(());
-                }
+            if let Some(noticed) = change.filter(|it| it.at > known.settled) {
+                self.take_noticed(batch, &box_id, &mut row, noticed)?;
+            }
+            if is_news && known.entry.is_forgotten() {
+                self.withdraw_from(batch, &box_id)?;
                 withdrawing::withdraw(batch, signer, waiting.unwrap_or_default())?;
-                return Ok(batch.remove::<ContactRow>(&box_id)?);
+                if row.changed.is_none() {
+                    return remove(batch, &box_id);
+                }
+                // What has befallen them here the other device did not see: the owner is to deal with that first.
+                row.verified = None;
             }
             if is_news {
-                self.take_said(batch, &box_id, &mut row, entry.said())?;
-                batch.put(&box_id, &EntryRow { entry })?;
+                self.take_said(batch, &box_id, &mut row, known.entry.said())?;
             }
-            if let Some(what) = change {
-                row.changed = Some(graver(&row, what, self.environment.clock.now()));
-            }
-            Ok(batch.put(&box_id, &row)?)
+            batch.put(&box_id, &row)?;
+            self.take_profile_word(batch, &box_id, profile)
         })?;
-        let is_known = self.store.get::<ContactRow>(&box_id)?.is_some();
-        match profile.filter(|_| is_known) {
-            Some(word) => Ok(self.hear_of_profile(&box_id, word)?),
-            None => Ok(()),
-        }
+        conflict
     }
 
     /// Says of somebody what the entry says.
@@ -225,14 +254,17 @@ impl Device {
     ) -> Result<(), DeviceError> {
         let identifier = said.identifier.as_deref().and_then(parse);
         let identifier = identifier.as_ref().map(Into::into);
-        if let Some(identifier) = &identifier
+        if identifier.is_some()
+            && identifier != row.identifier
+            && let Some(identifier) = &identifier
             && let Some(known) = self.held_by_another(identifier, box_id)?
         {
             // The owner has accepted that, but not that who was verified is so no more.
-            self.note_moved(batch, row, known)?;
+            self.note_moved(batch, (box_id, row), known)?;
         }
         if said.blocked && !row.blocked {
             self.forget_receipts(batch, |author, _| author == box_id)?;
+            self.withdraw_from(batch, box_id)?;
         }
         row.name = said.name;
         row.identifier = identifier;
@@ -241,6 +273,57 @@ impl Device {
         row.verified = said.verified;
         Ok(())
     }
+
+    /// Keeps a change of somebody's identity that another device has noticed.
+    fn take_noticed(
+        &self,
+        batch: &mut Batch<'_>,
+        box_id: &BoxId,
+        row: &mut ContactRow,
+        noticed: Noticed,
+    ) -> Result<(), DeviceError> {
+        if let WhatChanged::MovedTo(found) = noticed.what {
+            // Not noticed here once more.
+            let resolved = ResolvedRow {
+                at: self.environment.clock.now(),
+                elsewhere: Some(found),
+            };
+            batch.put(box_id, &resolved)?;
+        }
+        let mut change = graver(row, noticed.what, noticed.at);
+        change.stops_sending |= noticed.stops_sending;
+        row.changed = Some(change);
+        Ok(())
+    }
+
+    /// Who is blocked or forgotten on another device is not to have this box's profile by this one either.
+    fn withdraw_from(&self, batch: &mut Batch<'_>, box_id: &BoxId) -> Result<(), DeviceError> {
+        let was_told = batch.get::<ToldProfileRow>(box_id)?.is_some();
+        match (self.account()?.box_id, was_told) {
+            (Some(own), true) => Ok(self.withdraw_profile(batch, &own, Some(box_id))?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the key to somebody's profile if none is known here. One that is known they have given themselves.
+    fn take_profile_word(
+        &self,
+        batch: &mut Batch<'_>,
+        box_id: &BoxId,
+        word: Option<ProfileWord>,
+    ) -> Result<(), DeviceError> {
+        let known = batch.get::<ProfileRow>(box_id)?.unwrap_or_default();
+        match word.filter(|_| known.key.is_none()) {
+            Some(word) => Ok(self.take_word_of_profile(batch, box_id, word)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Removes a contact, and what was looked up of them.
+pub(super) fn remove(batch: &mut Batch<'_>, box_id: &BoxId) -> Result<(), DeviceError> {
+    batch.remove::<ResolvedRow>(box_id)?;
+    Ok(batch.remove::<ContactRow>(box_id)?)
 }
 
 /// What the owner says of a contact.
@@ -257,21 +340,35 @@ fn said_in(row: &ContactRow) -> Said {
     }
 }
 
-pub(super) fn entry_of(batch: &Batch<'_>, box_id: &BoxId) -> Result<Entry, DeviceError> {
-    let row = batch.get::<EntryRow>(box_id)?;
-    Ok(row.map(|row| row.entry).unwrap_or_default())
+/// What is known to be said of somebody. Where nobody noted when, it was said when they were met.
+pub(super) fn known_of(
+    batch: &Batch<'_>,
+    box_id: &BoxId,
+    row: Option<&ContactRow>,
+) -> Result<EntryRow, DeviceError> {
+    let known = batch.get::<EntryRow>(box_id)?;
+    Ok(known.unwrap_or_else(|| {
+        let mut known = EntryRow::default();
+        if let Some(row) = row {
+            known.entry.say(row.since, said_in(row));
+        }
+        known
+    }))
 }
 
 fn word_of(
     batch: &Batch<'_>,
     box_id: &BoxId,
-    row: &ContactRow,
+    row: Option<&ContactRow>,
     entry: Entry,
 ) -> Result<ContactWord, DeviceError> {
-    let profile = batch.get::<ProfileRow>(box_id)?;
+    let profile = match row {
+        Some(_) => batch.get::<ProfileRow>(box_id)?,
+        None => None,
+    };
     Ok(ContactWord {
         box_id: *box_id,
-        record: row.record.clone(),
+        record: row.map(|row| row.record.clone()).unwrap_or_default(),
         entry,
         change: None,
         profile: profile.and_then(|row| {
@@ -282,13 +379,17 @@ fn word_of(
 }
 
 /// A contact, held to a record that another device holds them to: a later one is pinned.
-fn held_to(box_id: &BoxId, row: ContactRow, record: &KeyRecord) -> Result<ContactRow, DeviceError> {
+fn held_to(
+    box_id: &BoxId,
+    row: &ContactRow,
+    record: &KeyRecord,
+) -> Result<ContactRow, DeviceError> {
     let theirs = ChainPoint::head(record);
     if theirs.version > row.pinned.version {
-        return renewed(box_id, row, record);
+        return renewed(box_id, row.clone(), record);
     }
     check_chain(box_id, theirs, &KeyRecord::decode_trusted(&row.record)?)?;
-    Ok(row)
+    Ok(row.clone())
 }
 
 /// The words, as many to an envelope as there is room for.

@@ -4,8 +4,8 @@ use super::receipts::ReceiptChoice;
 use super::{Device, DeviceError};
 use crate::connection::Signer;
 use crate::envelope::{Between, ReceiptState};
-use crate::owner::{Choices, Chosen, is_ahead};
-use crate::store::{Batch, ChoicesRow, ContactRow, MarksRow, StoreError};
+use crate::owner::{Choices, Chosen};
+use crate::store::{AllowRow, Batch, ChoicesRow, ContactRow, MarksRow, StoreError};
 
 impl Device {
     /// Which receipts this box sends: both kinds, if its owner has said nothing else.
@@ -73,32 +73,34 @@ impl Device {
     }
 
     /// Takes what another device of this box says was chosen.
-    pub(super) async fn hear_of_choices(&self, heard: Choices) -> Result<(), DeviceError> {
-        if is_ahead(heard.last(), self.environment.clock.now()) {
+    pub(super) fn hear_of_choices(&self, mut heard: Choices) -> Result<(), DeviceError> {
+        heard.pull(self.environment.clock.now());
+        Ok(self.store.write::<_, StoreError>(|batch| {
+            let mut choices = choices_in(batch)?;
+            let before = choices.chosen();
+            if !choices.take(heard) {
+                return Ok(());
+            }
+            let chosen = choices.chosen();
+            self.follow_choices(batch, chosen)?;
+            if chosen.contacts_only && !before.contacts_only {
+                // The device that asked for it may not have heard of all who are contacts here.
+                batch.put(&(), &AllowRow)?;
+            }
+            batch.put(&(), &ChoicesRow { choices })
+        })?)
+    }
+
+    /// Tells the service of all contacts, if that is still to be done. The next time makes up for it.
+    pub(super) async fn settle_allowed(&self) -> Result<(), DeviceError> {
+        if self.store.get::<AllowRow>(&())?.is_none() {
             return Ok(());
         }
-        let before = self.chosen()?;
-        let now = self.store.write::<_, StoreError>(|batch| {
-            let mut choices = choices_in(batch)?;
-            if choices.take(heard) {
-                self.follow_choices(batch, choices.chosen())?;
-                batch.put(
-                    &(),
-                    &ChoicesRow {
-                        choices: choices.clone(),
-                    },
-                )?;
-            }
-            Ok(choices.chosen())
-        })?;
-        if now.contacts_only && !before.contacts_only {
-            // The device that asked for it may not have heard of all who are contacts here.
-            let contacts = self.store.all::<ContactRow>()?.into_iter();
-            let added = contacts.filter(|(_, row)| row.added);
-            let added: Vec<_> = added.map(|(box_id, _)| box_id).collect();
-            let _ = self.tell_accepted(None, &added, &[]).await;
-        }
-        Ok(())
+        let contacts = self.store.all::<ContactRow>()?.into_iter();
+        let added = contacts.filter(|(_, row)| row.added);
+        let added: Vec<_> = added.map(|(box_id, _)| box_id).collect();
+        self.tell_accepted(None, &added, &[]).await?;
+        Ok(self.store.write(|batch| batch.remove::<AllowRow>(&()))?)
     }
 
     /// Forgets receipts that are not to be sent any more.

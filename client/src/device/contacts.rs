@@ -9,10 +9,11 @@ use rossby_domain::ids::{BoxId, Counter, DeviceId};
 use rossby_domain::time::Timestamp;
 use rossby_proto::v1::{self, lookup_key_request::By};
 
-use super::address_book::entry_of;
+use super::address_book::known_of;
 use super::{Device, DeviceError, Shown, box_from_wire, withdrawing};
 use crate::connection::{Block, LookupKey, Report};
 use crate::envelope::ChainPoint;
+use crate::owner::cut;
 use crate::registering;
 use crate::store::{
     Batch, ContactRow, ExpectedRow, IdentityChange, ResolvedRow, StoreError, StoredIdentifier,
@@ -207,11 +208,11 @@ impl Device {
         let added = self.store.write(|batch| {
             let mut row = self.pin_in(batch, &found.box_id, &found.record)?;
             if let Some(known) = moved_from {
-                self.note_moved(batch, &mut row, known)?;
+                self.note_moved(batch, (&found.box_id, &mut row), known)?;
             }
             row.added = true;
             row.identifier = identifier.or(row.identifier);
-            row.name = name.map(str::to_owned).or(row.name);
+            row.name = name.map(|name| cut(name.to_owned())).or(row.name);
             batch.put(&found.box_id, &row)?;
             if matches!(by, LookupBy::Identifier(_)) {
                 let at = self.environment.clock.now();
@@ -279,8 +280,7 @@ impl Device {
         self.store.write::<_, DeviceError>(|batch| {
             withdrawing::withdraw(batch, &signer, waiting)?;
             self.withdraw_profile(batch, &signer.address.box_id, Some(box_id))?;
-            self.note_forgotten(batch, &signer, box_id)?;
-            Ok(batch.remove::<ContactRow>(box_id)?)
+            self.note_forgotten(batch, &signer, box_id)
         })?;
         // The next time makes up for it.
         let _ = self.flush_words(&signer).await;
@@ -347,11 +347,7 @@ impl Device {
     async fn note_blocked(&self, box_id: &BoxId, blocked: bool) -> Result<(), DeviceError> {
         let signer = self.signer()?;
         self.store.write::<_, DeviceError>(|batch| {
-            if let Some(mut row) = batch.get::<ContactRow>(box_id)? {
-                row.blocked = blocked;
-                batch.put(box_id, &row)?;
-                self.note_said(batch, &signer, box_id)?;
-            }
+            self.note_said_blocked(batch, &signer, (box_id, blocked))?;
             if blocked {
                 self.forget_receipts(batch, |author, _| author == box_id)?;
                 self.withdraw_profile(batch, &signer.address.box_id, Some(box_id))?;
@@ -409,7 +405,7 @@ impl Device {
                 since: self.environment.clock.now(),
                 added: false,
                 // Who is blocked stays so, though they were forgotten.
-                blocked: entry_of(batch, box_id)?.said().blocked,
+                blocked: known_of(batch, box_id, None)?.entry.said().blocked,
                 verified: None,
                 changed: None,
             },

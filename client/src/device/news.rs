@@ -11,6 +11,8 @@ use crate::store::{Batch, DeviceNameRow, NewsRow, StoreError};
 /// A device was added to this box, or removed, and not by this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceNews {
+    /// The version of the box's chain that it came with.
+    pub version: u64,
     /// The device.
     pub device: DeviceId,
     /// What it is called, if this device knows.
@@ -22,23 +24,30 @@ pub struct DeviceNews {
 }
 
 impl Device {
-    /// What became of the box's devices since this was asked last, the earliest first. Each is told once.
+    /// What became of the box's devices and the owner was not told yet ([`Self::mark_told`]), the earliest first.
     ///
     /// # Errors
     /// [`DeviceError::Store`].
     pub fn device_news(&self) -> Result<Vec<DeviceNews>, DeviceError> {
         let rows = self.store.all::<NewsRow>()?;
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.store.write::<_, StoreError>(|batch| {
-            rows.iter()
-                .try_for_each(|(version, _)| batch.remove::<NewsRow>(version))
-        })?;
         let identity = self.identity();
         let links = identity.record().links().iter();
         let told = links.filter(|link| rows.iter().any(|(version, _)| *version == link.version));
         told.map(|link| self.news_of(link)).collect()
+    }
+
+    /// Keeps that the owner was told of these.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn mark_told(&self, news: &[DeviceNews]) -> Result<(), DeviceError> {
+        if news.is_empty() {
+            return Ok(());
+        }
+        Ok(self.store.write::<_, StoreError>(|batch| {
+            let mut told = news.iter();
+            told.try_for_each(|news| batch.remove::<NewsRow>(&news.version))
+        })?)
     }
 
     fn news_of(&self, link: &Link) -> Result<DeviceNews, DeviceError> {
@@ -48,6 +57,7 @@ impl Device {
         };
         let name = self.store.get::<DeviceNameRow>(&device)?;
         Ok(DeviceNews {
+            version: link.version,
             device,
             name: name.map(|row| row.name),
             added,

@@ -415,19 +415,28 @@ impl Device {
         from: &BoxId,
         word: ProfileWord,
     ) -> Result<(), StoreError> {
-        self.store.write(|batch| {
-            let mut row = batch.get::<ProfileRow>(from)?.unwrap_or_default();
-            // Nobody is to be led to where no version is left.
-            let highest = row.newest().saturating_add(MAX_PROFILE_STEP);
-            if word.version <= row.newest() || word.version > highest {
-                return Ok(());
-            }
-            row.key = Some(word.key);
-            row.told = word.version;
-            batch.put(from, &row)?;
-            self.unsettled_profiles.store(true, Ordering::Relaxed);
-            Ok(())
-        })
+        self.store
+            .write(|batch| self.take_word_of_profile(batch, from, word))
+    }
+
+    /// The same in a transaction.
+    pub(super) fn take_word_of_profile(
+        &self,
+        batch: &mut Batch<'_>,
+        from: &BoxId,
+        word: ProfileWord,
+    ) -> Result<(), StoreError> {
+        let mut row = batch.get::<ProfileRow>(from)?.unwrap_or_default();
+        // Nobody is to be led to where no version is left.
+        let highest = row.newest().saturating_add(MAX_PROFILE_STEP);
+        if word.version <= row.newest() || word.version > highest {
+            return Ok(());
+        }
+        row.key = Some(word.key);
+        row.told = word.version;
+        batch.put(from, &row)?;
+        self.unsettled_profiles.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The same of content that came in an envelope between two people.

@@ -95,6 +95,7 @@ impl Device {
         let received = self.receive_waiting().await?;
         // What is left of it is done the next time.
         let _ = self.settle_groups().await;
+        let _ = self.settle_allowed().await;
         self.settle_profiles_soon().await;
         Ok(received)
     }

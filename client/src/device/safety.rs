@@ -14,10 +14,11 @@
 use rossby_domain::ids::BoxId;
 use rossby_domain::time::Timestamp;
 
+use super::address_book::{known_of, remove};
 use super::{Contact, Device, DeviceError, Message, Status};
 use crate::envelope::OpenError;
 use crate::safety_number::safety_number;
-use crate::store::{Batch, ContactRow, IdentityChange, StoreError, WhatChanged};
+use crate::store::{Batch, ContactRow, EntryRow, IdentityChange, StoreError, WhatChanged};
 
 /// Digits of a safety number.
 const DIGITS: usize = 60;
@@ -77,16 +78,26 @@ impl Device {
     /// are held to the same chain as before. Where their safety number would be another now, they are not
     /// verified any more.
     ///
+    /// Who was forgotten on another device meanwhile is so here too from then on.
+    ///
     /// # Errors
     /// [`DeviceError::NoUser`] if there is no such contact.
     pub fn accept_change(&self, box_id: &BoxId) -> Result<Contact, DeviceError> {
-        self.update_contact(box_id, |row| {
+        let accepted = self.update_contact(box_id, |row| {
             let changed = row.changed.take();
             if changed.is_some_and(|change| change.what.is_seen_in_number()) {
                 row.verified = None;
             }
             Ok(())
-        })
+        })?;
+        self.store.write::<_, DeviceError>(|batch| {
+            let known = batch.get::<EntryRow>(box_id)?.unwrap_or_default();
+            match known.entry.is_forgotten() {
+                true => remove(batch, box_id),
+                false => Ok(()),
+            }
+        })?;
+        Ok(accepted)
     }
 
     fn update_contact(
@@ -99,8 +110,14 @@ impl Device {
             let mut row = batch
                 .get::<ContactRow>(box_id)?
                 .ok_or(DeviceError::NoUser)?;
+            let before = row.clone();
             update(&mut row)?;
             batch.put(box_id, &row)?;
+            if let Some(settled) = before.changed.as_ref().filter(|_| row.changed.is_none()) {
+                let mut known = known_of(batch, box_id, Some(&before))?;
+                known.settled = known.settled.max(settled.at);
+                batch.put(box_id, &known)?;
+            }
             self.note_said(batch, &signer, box_id)?;
             Ok(Contact::of_row((*box_id, row)))
         })
@@ -190,22 +207,26 @@ impl Device {
     pub(super) fn note_moved(
         &self,
         batch: &Batch<'_>,
-        row: &mut ContactRow,
+        (box_id, row): (&BoxId, &mut ContactRow),
         known: BoxId,
     ) -> Result<(), StoreError> {
         if row.verified.is_some() {
             return Ok(());
         }
         let waits = |row: &ContactRow| row.changed.as_ref().is_some_and(|it| it.stops_sending);
+        // That they are elsewhere now is what the owner has just dealt with.
+        let waits_for_other = |row: &ContactRow| {
+            let what = row.changed.as_ref().map(|change| &change.what);
+            waits(row) && what != Some(&WhatChanged::MovedTo(*box_id))
+        };
         let earlier = batch.get::<ContactRow>(&known)?;
-        let guarded = |row: &ContactRow| row.verified.is_some() || waits(row);
+        let guarded = |row: &ContactRow| row.verified.is_some() || waits_for_other(row);
         // A stop that stands, stands.
         if !waits(row) {
-            row.changed = Some(IdentityChange {
-                at: self.environment.clock.now(),
-                what: WhatChanged::MovedFrom(known),
-                stops_sending: earlier.as_ref().is_some_and(guarded),
-            });
+            let now = self.environment.clock.now();
+            let mut change = graver(row, WhatChanged::MovedFrom(known), now);
+            change.stops_sending |= earlier.as_ref().is_some_and(guarded);
+            row.changed = Some(change);
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use rossby_domain::chain::{KeyRecord, MAX_DEVICES};
 use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, EnvelopeId, Sequence};
 use rossby_domain::time::Timestamp;
 
+use super::address_book::known_of;
 use super::contacts::{LookupBy, OTHER_THAN_OWN_DEVICES};
 use super::receiving::unless_damaged;
 use super::sending::{Draft, Outgoing};
@@ -32,8 +33,8 @@ use crate::group::Word;
 use crate::linking::DeviceName;
 use crate::owner::cut;
 use crate::store::{
-    Batch, ContactRow, DeviceNameRow, ExpectedRow, GreetedRow, GroupRow, GrowingRow, MarksRow,
-    MessageKey, MessageRow, MessageState, ProfileRow, StoreError, WhatChanged,
+    Batch, ContactRow, DeviceNameRow, EntryRow, ExpectedRow, GreetedRow, GroupRow, GrowingRow,
+    MarksRow, MessageKey, MessageRow, MessageState, ProfileRow, StoreError, WhatChanged,
 };
 
 /// Whether these are the bytes of content that is no message of a person, but word between devices.
@@ -133,7 +134,6 @@ impl Device {
             }
         }
         if !strangers.is_empty() {
-            self.tell_names(&signer, &strangers)?;
             self.tell_groups(&signer)?;
             let own = self.store.get::<ProfileRow>(&signer.address.box_id)?;
             self.store.write(|batch| {
@@ -143,6 +143,8 @@ impl Device {
                 self.tell_all(batch, &signer)?;
                 self.tell_choices(batch, &signer)
             })?;
+            // Last: from then on they count as told.
+            self.tell_names(&signer, &strangers)?;
         }
         self.flush_words(&signer).await
     }
@@ -218,7 +220,7 @@ impl Device {
                 self.hear_of_profile(&signer.address.box_id, word)?;
                 Ok(None)
             }
-            Between::Choices(choices) => self.hear_of_choices(choices).await.map(|()| None),
+            Between::Choices(choices) => self.hear_of_choices(choices).map(|()| None),
             Between::Contacts(words) => {
                 self.hear_of_contacts(signer, words).await?;
                 Ok(None)
@@ -262,6 +264,11 @@ impl Device {
     /// and calls them as it does. Who can't be found now is held to it when they write, or are written to.
     async fn meet(&self, copy: &SentCopy) -> Result<(), DeviceError> {
         let (to, chain) = (copy.recipient, copy.recipient_chain);
+        let said = self.store.get::<EntryRow>(&to)?;
+        if said.is_some_and(|row| row.entry.is_forgotten()) {
+            // It was written before that was heard there.
+            return Ok(());
+        }
         match self.store.get::<ContactRow>(&to)? {
             Some(row) if chain.version > row.pinned.version => {
                 if let Ok(found) = self.lookup(&LookupBy::Box(to)).await {
@@ -283,15 +290,19 @@ impl Device {
         if copy.label.is_empty() {
             return Ok(());
         }
-        Ok(self
-            .store
-            .write(|batch| match batch.get::<ContactRow>(&to)? {
+        self.store
+            .write::<_, DeviceError>(|batch| match batch.get::<ContactRow>(&to)? {
                 Some(mut row) if row.name.is_none() => {
-                    row.name = Some(copy.label.clone());
-                    batch.put(&to, &row)
+                    let mut known = known_of(batch, &to, Some(&row))?;
+                    if known.entry.guess_name(&copy.label) {
+                        row.name = known.entry.said().name;
+                        batch.put(&to, &known)?;
+                        batch.put(&to, &row)?;
+                    }
+                    Ok(())
                 }
                 _ => Ok(()),
-            })?)
+            })
     }
 
     /// Keeps it if another device of this box holds somebody to an identity that does not go with theirs.

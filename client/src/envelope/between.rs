@@ -144,10 +144,7 @@ impl Between {
                     None => return Ok(None),
                 }
             }
-            (KIND_CONTACTS, VERSION) => match read_contacts(&mut reader)? {
-                Some(words) => Self::Contacts(words),
-                None => return Ok(None),
-            },
+            (KIND_CONTACTS, VERSION) => Self::Contacts(read_contacts(&mut reader)?),
             (KIND_CHOICES, VERSION) => {
                 match Choices::decode(reader.bytes(MAX_CONTENT_BYTES, "choices")?)? {
                     Some(choices) => Self::Choices(choices),
@@ -226,11 +223,15 @@ fn write_contacts(words: &[ContactWord]) -> Writer {
         })
 }
 
-fn read_contacts(reader: &mut Reader<'_>) -> Result<Option<Vec<ContactWord>>, WireError> {
+/// Those that can be read: the others are none the worse for one of a later version.
+fn read_contacts(reader: &mut Reader<'_>) -> Result<Vec<ContactWord>, WireError> {
     let count = reader.u8()?;
-    (0..count)
-        .map(|_| ContactWord::decode(reader.bytes(MAX_CONTENT_BYTES, "word of somebody")?))
-        .collect()
+    let mut words = Vec::new();
+    for _ in 0..count {
+        let bytes = reader.bytes(MAX_CONTENT_BYTES, "word of somebody")?;
+        words.extend(ContactWord::decode(bytes).ok().flatten());
+    }
+    Ok(words)
 }
 
 fn read_names(reader: &mut Reader<'_>) -> Result<Vec<Named>, WireError> {
@@ -310,7 +311,10 @@ mod tests {
         ) {
             let mut bytes = Writer::default().u16(kind).u8(version).finish();
             bytes.extend(rest);
-            if let Ok(Some(word)) = Between::decode(&bytes) {
+            // Of contacts those are left out that can't be read.
+            if let Ok(Some(word)) = Between::decode(&bytes)
+                && !matches!(word, Between::Contacts(_))
+            {
                 let again = word.to_content().encode().unwrap();
                 prop_assert_eq!(again.as_slice(), bytes.as_slice());
             }

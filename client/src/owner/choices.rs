@@ -48,8 +48,16 @@ impl Choices {
         others.max(self.contacts_only.at)
     }
 
+    /// Dates back to now what was chosen by a clock that was wrong.
+    pub fn pull(&mut self, now: Timestamp) {
+        self.no_delivered.pull(now);
+        self.no_read.pull(now);
+        self.contacts_only.pull(now);
+    }
+
     /// Chooses this now, which is after all that was chosen before; whether that is anything new.
     pub fn choose(&mut self, now: Timestamp, chosen: Chosen) -> bool {
+        self.pull(now);
         let at = instant(self.last(), now);
         // Each is to be chosen, whatever the others are.
         self.no_delivered.say(at, chosen.no_delivered)

@@ -16,6 +16,7 @@
 //!   u8        a change of their identity that was just noticed: 0 none, 1 another chain of their box, 2 another chain of
 //!             this box, 3 their identifier belonged to another box before, 4 it belongs to another one now
 //!   16        with 3 and 4, the other box
+//!   u64, u8   unless it is none, when it was noticed, and whether it stops what is sent to them
 //!   u32+bytes the word of what they show of themselves ([`ProfileWord`]); empty is none
 //! ```
 
@@ -26,7 +27,7 @@ use rossby_domain::time::Timestamp;
 use rossby_domain::wire::{Reader, WireError, Writer};
 use serde::{Deserialize, Serialize};
 
-use super::{Latest, instant, read_flag, read_time};
+use super::{Latest, instant, is_ahead, read_flag, read_time};
 use crate::profile::ProfileWord;
 use crate::store::WhatChanged;
 
@@ -34,6 +35,8 @@ const VERSION: u8 = 1;
 /// Bytes of a name; longer ones are cut.
 pub(crate) const MAX_NAME_BYTES: usize = 128;
 const MAX_PROFILE_BYTES: usize = 64;
+/// The instant of what nobody has said.
+const GUESSED_AT: Timestamp = Timestamp::from_millis(1);
 /// What another device has noticed, in words.
 const SEEN_ELSEWHERE: &str = "another device of this box was shown another identity chain";
 
@@ -109,8 +112,21 @@ impl Entry {
         said.into_iter().fold(self.forgotten, Timestamp::max)
     }
 
+    /// Dates back to now what was said by a clock that was wrong.
+    pub fn pull(&mut self, now: Timestamp) {
+        self.name.pull(now);
+        self.identifier.pull(now);
+        self.added.pull(now);
+        self.blocked.pull(now);
+        self.verified.pull(now);
+        if is_ahead(self.forgotten, now) {
+            self.forgotten = now;
+        }
+    }
+
     /// Says this now, which is after all that was said before; whether that is anything new.
     pub fn say(&mut self, now: Timestamp, said: Said) -> bool {
+        self.pull(now);
         let at = instant(self.last(), now);
         // Each is to be said, whatever the others are.
         self.name.say(at, said.name.map(cut).unwrap_or_default())
@@ -120,8 +136,22 @@ impl Entry {
             | self.verified.say(at, said.verified.unwrap_or_default())
     }
 
+    /// Says now that they are blocked, or that they are not; whether that is anything new.
+    pub fn say_blocked(&mut self, now: Timestamp, blocked: bool) -> bool {
+        let said = self.said();
+        self.say(now, Said { blocked, ..said })
+    }
+
+    /// What to call them by the word of a copy, if nobody has said that yet; whether that is anything new. Whatever is said of it holds
+    /// against this.
+    pub fn guess_name(&mut self, name: &str) -> bool {
+        let is_unsaid = self.name.at == Timestamp::default();
+        is_unsaid && self.name.say(GUESSED_AT, cut(name.to_owned()))
+    }
+
     /// Forgets all but whether they are blocked, which the service remembers too.
     pub fn forget(&mut self, now: Timestamp) {
+        self.pull(now);
         let at = instant(self.last(), now);
         *self = Self {
             name: Latest::at(at),
@@ -160,6 +190,17 @@ pub(crate) fn cut(mut name: String) -> String {
     name
 }
 
+/// A change of somebody's identity that a device has noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noticed {
+    /// What it is.
+    pub what: WhatChanged,
+    /// When, by that device's clock.
+    pub at: Timestamp,
+    /// Whether nothing is sent to them before the owner has dealt with it.
+    pub stops_sending: bool,
+}
+
 /// Word of somebody to the box's other devices. `Debug` shows neither name nor identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContactWord {
@@ -170,7 +211,7 @@ pub struct ContactWord {
     /// What was said of them.
     pub entry: Entry,
     /// A change of their identity that was just noticed.
-    pub change: Option<WhatChanged>,
+    pub change: Option<Noticed>,
     /// Word of what they show of themselves.
     pub profile: Option<ProfileWord>,
 }
@@ -249,29 +290,39 @@ impl ContactWord {
     }
 }
 
-fn write_change(writer: Writer, change: Option<&WhatChanged>) -> Writer {
-    match change {
-        None => writer.u8(0),
-        Some(WhatChanged::Chain(_)) => writer.u8(1),
-        Some(WhatChanged::OwnChain) => writer.u8(2),
-        Some(WhatChanged::MovedFrom(known)) => writer.u8(3).fixed(known.as_bytes()),
-        Some(WhatChanged::MovedTo(found)) => writer.u8(4).fixed(found.as_bytes()),
-    }
+fn write_change(writer: Writer, change: Option<&Noticed>) -> Writer {
+    let Some(change) = change else {
+        return writer.u8(0);
+    };
+    let writer = match &change.what {
+        WhatChanged::Chain(_) => writer.u8(1),
+        WhatChanged::OwnChain => writer.u8(2),
+        WhatChanged::MovedFrom(known) => writer.u8(3).fixed(known.as_bytes()),
+        WhatChanged::MovedTo(found) => writer.u8(4).fixed(found.as_bytes()),
+    };
+    writer
+        .u64(change.at.as_millis())
+        .u8(u8::from(change.stops_sending))
 }
 
-fn read_change(reader: &mut Reader<'_>) -> Result<Option<WhatChanged>, WireError> {
+fn read_change(reader: &mut Reader<'_>) -> Result<Option<Noticed>, WireError> {
     let kind = reader.u8()?;
     let mut other = || {
         let invalid = |_| WireError::Invalid("box id");
         BoxId::from_bytes(reader.fixed()?).map_err(invalid)
     };
-    Ok(Some(match kind {
+    let what = match kind {
         0 => return Ok(None),
         1 => WhatChanged::Chain(SEEN_ELSEWHERE.to_owned()),
         2 => WhatChanged::OwnChain,
         3 => WhatChanged::MovedFrom(other()?),
         4 => WhatChanged::MovedTo(other()?),
         _ => return Err(WireError::Invalid("change")),
+    };
+    Ok(Some(Noticed {
+        what,
+        at: read_time(reader)?,
+        stops_sending: read_flag(reader)?,
     }))
 }
 
@@ -295,9 +346,9 @@ fn read_identifier(reader: &mut Reader<'_>) -> Result<String, WireError> {
 
 /// The phone or email that a text is.
 pub(crate) fn parse(text: &str) -> Option<Identifier> {
-    match text.starts_with('+') {
-        true => Identifier::phone(text).ok(),
-        false => Identifier::email(text).ok(),
+    match text.contains('@') {
+        true => Identifier::email(text).ok(),
+        false => Identifier::phone(text).ok(),
     }
 }
 
@@ -306,7 +357,6 @@ mod tests {
     use proptest::prelude::*;
     use rossby_domain::ids::PartitionId;
 
-    use super::super::is_ahead;
     use super::*;
     use crate::profile::ProfileKey;
 
@@ -314,13 +364,19 @@ mod tests {
         BoxId::derive(PartitionId::new(3).unwrap(), &[seed; 32])
     }
 
-    fn change() -> impl Strategy<Value = Option<WhatChanged>> {
-        proptest::option::of(prop_oneof![
+    fn change() -> impl Strategy<Value = Option<Noticed>> {
+        let what = prop_oneof![
             Just(WhatChanged::Chain(SEEN_ELSEWHERE.to_owned())),
             Just(WhatChanged::OwnChain),
             any::<u8>().prop_map(|seed| WhatChanged::MovedFrom(box_id(seed))),
             any::<u8>().prop_map(|seed| WhatChanged::MovedTo(box_id(seed))),
-        ])
+        ];
+        let noticed = (what, any::<u64>(), any::<bool>());
+        proptest::option::of(noticed.prop_map(|(what, at, stops_sending)| Noticed {
+            what,
+            at: Timestamp::from_millis(at),
+            stops_sending,
+        }))
     }
 
     fn text() -> impl Strategy<Value = Option<String>> {
@@ -328,7 +384,10 @@ mod tests {
     }
 
     fn said() -> impl Strategy<Value = Said> {
-        let identifier = text().prop_map(|text| text.map(|text| format!("{text}@example.org")));
+        let identifier = proptest::option::of(prop_oneof![
+            "[+]?[a-z]{1,3}@example[.]org",
+            "[+]4917[0-9]{8}",
+        ]);
         let verified = proptest::option::of(1..5_u64);
         (text(), identifier, any::<[bool; 2]>(), verified).prop_map(
             |(name, identifier, [added, blocked], verified)| Said {
@@ -435,7 +494,11 @@ mod tests {
                 box_id: box_id(7),
                 record: Vec::new(),
                 entry,
-                change: Some(WhatChanged::MovedTo(box_id(8))),
+                change: Some(Noticed {
+                    what: WhatChanged::MovedTo(box_id(8)),
+                    at: Timestamp::from_millis(9),
+                    stops_sending: true,
+                }),
                 profile: None,
             };
             let mut bytes = word.encode();
@@ -458,11 +521,20 @@ mod tests {
             ..Said::default()
         };
         let mut entry = Entry::default();
-        entry.say(next_year, named("bo"));
+        entry.say(next_year, named("bob"));
         assert!(is_ahead(entry.last(), now));
-        entry.say(now, named("bob"));
+        // Another thing is said: the rest is dated back with it.
+        entry.say_blocked(now, true);
         assert!(!is_ahead(entry.last(), now));
-        assert_eq!(entry.said(), named("bob"));
+        let blocked = Said {
+            blocked: true,
+            ..named("bob")
+        };
+        assert_eq!(entry.said(), blocked);
+        let mut later = entry.clone();
+        later.say(now.plus_millis(5), named("rob"));
+        entry.take(later);
+        assert_eq!(entry.said(), named("rob"));
     }
 
     #[test]

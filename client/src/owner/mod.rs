@@ -17,11 +17,10 @@ use rossby_domain::wire::{Reader, WireError};
 use serde::{Deserialize, Serialize};
 
 pub use self::choices::{Choices, Chosen};
-pub use self::contact::{ContactWord, Entry, Said};
+pub use self::contact::{ContactWord, Entry, Noticed, Said};
 pub(crate) use self::contact::{MAX_NAME_BYTES, cut, parse};
 
-/// What was said this far ahead was said by a clock that was wrong: it does not bind what is said once it was set right, and is not
-/// heard by others before its time.
+/// What was said this far ahead was said by a clock that was wrong: whoever hears it, and whoever says more, takes it as said now.
 const LONGEST_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Something that was said, and when. Of two words the later holds.
@@ -37,6 +36,13 @@ impl<T: Ord + Default> Latest<T> {
         Self {
             at,
             value: T::default(),
+        }
+    }
+
+    /// Dates it back to now if it was said by a clock that was wrong.
+    fn pull(&mut self, now: Timestamp) {
+        if is_ahead(self.at, now) {
+            self.at = now;
         }
     }
 
@@ -69,17 +75,14 @@ impl<T: Ord + Default> Latest<T> {
     }
 }
 
-/// Whether the last word was said by a clock that was wrong.
-pub(crate) fn is_ahead(last: Timestamp, now: Timestamp) -> bool {
-    last.millis_since(now) >= LONGEST_AHEAD_MS
+/// Whether something was said by a clock that was wrong.
+fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
+    at.millis_since(now) >= LONGEST_AHEAD_MS
 }
 
 /// The instant of what is said now: after the last word.
 fn instant(last: Timestamp, now: Timestamp) -> Timestamp {
-    match is_ahead(last, now) {
-        true => now,
-        false => now.max(last.plus_millis(1)),
-    }
+    now.max(last.plus_millis(1))
 }
 
 fn read_time(reader: &mut Reader<'_>) -> Result<Timestamp, WireError> {

@@ -19,6 +19,7 @@
 //! | written | () -> the instant that was put on a message last |
 //! | entries | box -> what the owner said of somebody, and when (owner/contact.rs) |
 //! | resolved | box -> when it was looked up whether their identifier still leads there |
+//! | allow | () -> the service is still to be told of all contacts |
 //! | expected | box -> the chain that another device of this box holds somebody to who is not known here |
 //! | marks | () -> how far reading has come |
 //! | retiring | () -> KEM keys to erase, and when |
@@ -283,10 +284,12 @@ impl From<ContactRowV1> for ContactRow {
 }
 
 /// What the owner said of somebody, on any device. It stays when they are forgotten, without what it said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryRow {
     /// What was said, and when.
     pub entry: Entry,
+    /// The last change of their identity that the owner has dealt with here was noticed at this instant.
+    pub settled: Timestamp,
 }
 row!(EntryRow, "entries", BoxId);
 
@@ -703,6 +706,11 @@ pub struct MarksRow {
     pub next_order: u64,
 }
 row!(MarksRow, "marks", ());
+
+/// The service is to be told of all contacts, since contacts only are accepted as another device says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowRow;
+row!(AllowRow, "allow", ());
 
 /// A link of the own chain, by its version, that another device or the recovery key has signed and the owner has not been told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use rossby_domain::command::{CountReport, Suspend};
 use rossby_domain::ids::BoxId;
 use rossby_domain::limits::Limits;
-use rossby_domain::query::BoxView;
+use rossby_domain::query::{BoxView, ReportedBox};
 use rossby_domain::report::ReportMark;
 use rossby_domain::tables::Tables as _;
 use rossby_domain::{Answer, Command, Outcome, Query, Rejection};
@@ -92,6 +92,39 @@ fn a_report_is_counted_once_for_each_who_makes_it_and_shown_with_nothing_of_them
     let turned = ReportMark::of(&[7; 32], &box_id(1), &box_id(2));
     let foreign = ReportMark::of(&[8; 32], &box_id(2), &box_id(1));
     assert!(turned != mark(1) && foreign != mark(1));
+}
+
+#[test]
+fn boxes_that_are_reported_are_listed_page_by_page() {
+    let mut world = two_people(Limits::default());
+    for (seed, reporters) in [(1, 10..11), (2, 10..15), (9, 10..12)] {
+        for reporter in reporters {
+            let mark = ReportMark([reporter; 16]);
+            world.tables.add_report(&box_id(seed), &mark).unwrap();
+        }
+    }
+    let suspend = Command::Suspend(Suspend {
+        box_id: box_id(2),
+        suspended: true,
+    });
+    world.apply(suspend).unwrap();
+    let mut listed = Vec::new();
+    for limit in [0, 2, 2, 2] {
+        let after = listed.last().map(|found: &ReportedBox| found.box_id);
+        let Answer::Reported(page) = world.query(&Query::Reported { after, limit }) else {
+            panic!("not a page")
+        };
+        assert!(page.len() <= limit as usize);
+        listed.extend(page);
+    }
+    let found = |seed, reports, suspended| ReportedBox {
+        box_id: box_id(seed),
+        reports,
+        suspended,
+    };
+    let mut all = [found(1, 1, false), found(2, 5, true), found(9, 2, false)];
+    all.sort_by_key(|found| found.box_id);
+    assert_eq!(listed, all);
 }
 
 #[test]

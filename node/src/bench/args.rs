@@ -160,7 +160,7 @@ pub struct GroupArgs {
     /// Members of the group, the one who speaks among them.
     #[arg(long, value_name = "NUMBER", default_value_t = 256, value_parser = clap::value_parser!(u16).range(2..=256))]
     pub members: u16,
-    /// Devices of each other member: each envelope is sealed for all of them.
+    /// Devices of each member: each envelope is sealed for all of the recipient's, and what is said is copied to the speaker's own.
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub devices: u8,
     /// Texts that are said to the group, one after the other.

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, Write as _};
 
-use rossby_client::device::{OwnDevice, Standing};
+use rossby_client::device::{DeviceNews, OwnDevice, Standing};
 use rossby_client::linking::Challenge;
 use rossby_client::{Device, DeviceError};
 use rossby_domain::ids::DeviceId;
@@ -76,29 +76,43 @@ pub async fn run(command: &DevicesCommand) -> Result<(), Failure> {
     }
 }
 
-/// Says what became of this box's devices without this one, once.
+/// Says what became of this box's devices without this one, once. What it said.
 ///
 /// # Errors
 /// If what this device keeps can't be read.
-pub fn note_news(device: &Device) -> Result<(), Failure> {
-    for news in device.device_news()? {
-        let name = news
-            .name
-            .map(|name| format!(" {}", show::safe(name.as_str())));
-        let which = format!("{}{}", news.device, name.unwrap_or_default());
+pub fn note_news(device: &Device) -> Result<Vec<DeviceNews>, Failure> {
+    let all = device.device_news()?;
+    for news in &all {
+        let name = news.name.as_ref().map(|name| show::safe(name.as_str()));
+        let which = format!("{} {}", news.device, name.unwrap_or_default());
         let by = match news.by {
             Some(device) => format!("device {device}"),
             None => "who has the recovery key".to_owned(),
         };
         output::note(match news.added {
             true => format!(
-                "NOTE: device {which} was added to this box by {by}. If that was not you: rossby devices revoke {}",
+                "NOTE: device {} was added to this box by {by}. If that was not you: rossby devices revoke {}",
+                which.trim_end(),
                 news.device
             ),
-            false => format!("NOTE: device {which} was removed from this box by {by}."),
+            false => format!(
+                "NOTE: device {} was removed from this box by {by}.",
+                which.trim_end()
+            ),
         });
     }
-    Ok(())
+    device.mark_told(&all)?;
+    Ok(all)
+}
+
+/// The same, as JSON.
+pub fn news_json(news: &DeviceNews) -> Value {
+    json!({
+        "device": news.device.to_string(),
+        "name": news.name.as_ref().map(|name| name.as_str()),
+        "change": if news.added { "added" } else { "removed" },
+        "by": news.by.map(|device| device.to_string()),
+    })
 }
 
 /// Approves a new device.

@@ -8,7 +8,7 @@ use rossby_client::envelope::{Content, MessageId};
 use serde_json::json;
 
 use super::args::InboxArgs;
-use super::devices::note_news;
+use super::devices::{news_json, note_news};
 use super::open::open;
 use super::queue;
 use super::receipts::tell_read;
@@ -46,6 +46,7 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
     };
     let around = Around::of(&device, &messages)?;
     let changed = device.changed_groups()?;
+    let news = note_news(&device)?;
     if args.device.json {
         let messages: Vec<_> = messages
             .iter()
@@ -55,6 +56,7 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
             "messages": messages,
             "expired_unread": status.map(|status| status.expired_total),
             "identifier_goes_at_ms": reset_at.map(|at| at.as_millis()),
+            "device_news": news.iter().map(news_json).collect::<Vec<_>>(),
             "changed_groups": changed.iter().map(|group| show::group(group, &around)).collect::<Vec<_>>(),
             "interrupted": interrupted.as_ref().map(ToString::to_string),
         }))?;
@@ -74,7 +76,6 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
         }
     }
     queue::note_changed_ttl(&device)?;
-    note_news(&device)?;
     for message in &messages {
         if let Some(alarm) = show::alarm(message, &around) {
             output::note(alarm);

@@ -1,5 +1,8 @@
 //! What the owner says of others on one device holds on all of them.
 
+use rossby_seams::clock::Clock as _;
+use rossby_seams::random::Random as _;
+
 use super::linking::linked;
 use super::*;
 use crate::device::{AcceptFrom, Contact, LookupBy};
@@ -176,6 +179,10 @@ async fn a_change_of_identity_that_one_device_saw_waits_there_for_the_owner() {
     assert_eq!(alice.contact(&bob), None);
     let kept = laptop.contact(&bob).unwrap();
     assert!(kept.changed.unwrap().stops_sending);
+    // Once that is dealt with they are forgotten there too, and nowhere again.
+    laptop.device.accept_change(&bob.box_id()).unwrap();
+    talk(&alice, &laptop).await;
+    assert_eq!((alice.contact(&bob), laptop.contact(&bob)), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,4 +211,132 @@ async fn what_is_chosen_on_one_device_is_chosen_on_all() {
     talk(&alice, &late).await;
     let choice = late.device.receipt_choice().unwrap();
     assert!(choice.delivered && !choice.read);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_was_off_tells_a_new_one_nothing_that_is_over() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let carol = person(&office, 4).await;
+    let laptop = linked(&office, &alice, 3).await;
+    alice.add_as(&bob, "Bob").await;
+    alice.add_as(&carol, "Carol").await;
+    alice.device.block(&bob.box_id(), true).await.unwrap();
+    talk(&alice, &laptop).await;
+    // The laptop is off while this happens, and greets the tablet before it hears of it.
+    alice.device.remove_contact(&bob.box_id()).await.unwrap();
+    alice.add_as(&carol, "Caroline").await;
+    let tablet = linked(&office, &alice, 5).await;
+    talk(&alice, &tablet).await;
+    laptop.device.receive().await.unwrap();
+    for (one, two) in [(&laptop, &tablet), (&alice, &tablet), (&laptop, &alice)] {
+        talk(one, two).await;
+    }
+    assert_eq!(alice.address_book().len(), 1);
+    assert_eq!(laptop.address_book(), alice.address_book());
+    assert_eq!(tablet.address_book(), alice.address_book());
+    // That he is blocked the service knows, and so do they all.
+    tablet.add_as(&bob, "Bob again").await;
+    assert!(tablet.contact(&bob).unwrap().blocked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_the_service_did_not_hear_of_is_told_again() {
+    let office = Office::new();
+    let (alice, carol) = (person(&office, 1).await, person(&office, 4).await);
+    let laptop = linked(&office, &alice, 3).await;
+    laptop.add_as(&carol, "Carol").await;
+    alice
+        .device
+        .accept(AcceptFrom::Contacts, &[])
+        .await
+        .unwrap();
+    alice.device.tell_own_devices().await.unwrap();
+    office.fail_next(
+        "Accept",
+        Fault::Refused("UNAVAILABLE", crate::connection::Retry::No),
+    );
+    laptop.device.receive().await.unwrap();
+    laptop.device.receive().await.unwrap();
+    carol.say(&alice, "here I am").await;
+    assert_eq!(laptop.hear().await, ["here I am"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_removed_device_said_holds_on_all_or_on_none() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let phone = linked(&office, &alice, 3).await;
+    let tablet = linked(&office, &alice, 5).await;
+    for (one, two) in [(&alice, &phone), (&alice, &tablet)] {
+        talk(one, two).await;
+    }
+    phone.add_as(&bob, "Bob").await;
+    alice.device.receive().await.unwrap();
+    assert!(alice.contact(&bob).is_some());
+    // The phone is sold. The tablet was off, and hears what it said only now.
+    alice.device.revoke(&phone.address.device).await.unwrap();
+    for (one, two) in [(&alice, &tablet), (&tablet, &alice)] {
+        talk(one, two).await;
+    }
+    assert_eq!(tablet.address_book(), alice.address_book());
+    assert!(tablet.contact(&bob).is_some());
+}
+
+/// What three devices do at random, each hearing the others now and then: once all have heard all, they know the same.
+#[tokio::test(start_paused = true)]
+async fn whatever_is_done_on_three_devices_they_end_with_the_same_address_book() {
+    for seed in 0..6_u64 {
+        let office = Office::new();
+        let alice = person(&office, 1).await;
+        let mut others = Vec::new();
+        for number in 10..13 {
+            others.push(person(&office, number).await);
+        }
+        let devices = [
+            linked(&office, &alice, 3).await,
+            linked(&office, &alice, 4).await,
+            alice,
+        ];
+        let random = SeededRandom::new(seed);
+        let hello = Content::Text("hello".to_owned());
+        let mut said = Vec::new();
+        for _ in 0..40 {
+            let mut dice = [0; 3];
+            random.fill(&mut dice).unwrap();
+            let device = &devices[usize::from(dice[0]) % 3];
+            let whom = &others[usize::from(dice[1]) % 3];
+            let box_id = whom.box_id();
+            said.push((dice, office.clock.now()));
+            office.clock.advance_millis(u64::from(dice[1]));
+            match dice[2] % 12 {
+                0..=2 => device.add_as(whom, &format!("name {}", dice[1])).await,
+                3 => drop(device.device.remove_contact(&box_id).await),
+                4 => drop(device.device.verify(&box_id, None)),
+                5 => device.device.block(&box_id, true).await.unwrap(),
+                6 => device.device.block(&box_id, false).await.unwrap(),
+                7 => drop(device.device.send(&box_id, &hello).await),
+                8 => drop(whom.device.send(&device.box_id(), &hello).await),
+                _ => {
+                    device.device.receive().await.unwrap();
+                    device.device.tell_own_devices().await.unwrap();
+                }
+            }
+        }
+        for _ in 0..3 {
+            for device in &devices {
+                device.device.tell_own_devices().await.unwrap();
+                device.device.receive().await.unwrap();
+            }
+        }
+        for device in &devices[1..] {
+            // A stranger may be known to those alone whom they wrote to.
+            let contacts = |person: &Person| {
+                let mut known = person.address_book();
+                known.retain(|contact| contact.added || contact.blocked || contact.name.is_some());
+                known
+            };
+            assert_eq!(contacts(device), contacts(&devices[0]), "{seed}: {said:?}");
+        }
+    }
 }

@@ -131,6 +131,8 @@ async fn what_was_received_before_changes_nothing_under_another_number() {
         .device
         .choose_receipts(ReceiptState::Read, false)
         .unwrap();
+    let alarm = crate::store::WhatChanged::OwnChain;
+    laptop.device.note_change(&alice.box_id(), alarm).unwrap();
     laptop.device.tell_own_devices().await.unwrap();
     alice.say(&bob, "once").await;
     let earlier = office.queue(&bob.box_id());
@@ -138,6 +140,8 @@ async fn what_was_received_before_changes_nothing_under_another_number() {
     assert_eq!(bob.hear().await, ["once"]);
     laptop.hear().await;
     // Since then it was all changed.
+    let stopped = bob.device.accept_change(&alice.box_id()).unwrap();
+    assert!(stopped.changed.is_none());
     bob.device
         .choose_receipts(ReceiptState::Read, true)
         .unwrap();
@@ -150,6 +154,7 @@ async fn what_was_received_before_changes_nothing_under_another_number() {
     assert_eq!(bob.heard(), ["once"]);
     let contact = bob.device.contact(&alice.box_id()).unwrap().unwrap();
     assert_eq!(contact.name.as_deref(), Some("Ali"));
+    assert_eq!(contact.changed, None, "it was dealt with");
     assert!(bob.device.receipt_choice().unwrap().read);
     assert_eq!(bob.device.devices().unwrap().len(), 2);
 }

@@ -650,6 +650,12 @@ async fn what_others_do_to_the_boxs_devices_is_told_each_device_once() {
     assert!(news[0].added);
     assert_eq!(news[0].device, thief.address.device);
     assert_eq!(news[0].by, Some(laptop.address.device));
+    assert_eq!(
+        bob.device.device_news().unwrap(),
+        news,
+        "nobody has shown it yet"
+    );
+    bob.device.mark_told(&news).unwrap();
     assert_eq!(bob.device.device_news().unwrap(), [], "told once");
 
     // To remove the laptop is not enough, and that can be seen.

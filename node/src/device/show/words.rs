@@ -319,6 +319,31 @@ mod tests {
         id.sender.box_id = BoxId::derive(PartitionId::new(1).unwrap(), &[2; 32]);
         let shown = line(Content::Delete(id));
         assert!(shown.contains("changes nothing"), "{shown}");
+        let later = Content::Unknown {
+            kind: 99,
+            version: 3,
+            body: vec![1, 2, 3],
+        };
+        let shown = line(later);
+        assert!(
+            shown.contains("does not know, kind 99; it is kept"),
+            "{shown}"
+        );
+        let file = File::new("map.bin", "image/x-map", vec![7; 9]).unwrap();
+        let shown = line(Content::File(file));
+        assert!(
+            shown.contains("map.bin") && shown.contains("9 bytes"),
+            "{shown}"
+        );
+        id.sender.box_id = BoxId::derive(PartitionId::new(1).unwrap(), &[1; 32]);
+        let shown = line(Content::Reaction(Reaction::new(id, "👍").unwrap()));
+        assert!(shown.contains("👍"), "{shown}");
+        let text = "said better".to_owned();
+        let shown = line(Content::Edit(Edit { message: id, text }));
+        assert!(
+            shown.ends_with("[edits a message that is not here] said better"),
+            "{shown}"
+        );
         let mut deleted = message(Content::Text("gone".to_owned()));
         deleted.acts.deleted = true;
         let shown = message_line(&deleted, &Around::default(), None);

@@ -174,6 +174,21 @@ codes_per_network_per_day = 2
     for name in [&alice.email, &bob.email, &alice.box_id(), &bob.box_id()] {
         assert!(!page.contains(name.as_str()), "{name}");
     }
+    // Nor can a device, a hash or the like: these are all that figures are told apart by.
+    let labels = page.lines().filter(|line| !line.starts_with('#'));
+    let labels = labels.filter_map(|line| line.split_once('{')?.1.split_once('}'));
+    let names =
+        labels.flat_map(|(labels, _)| labels.split("\",").map(|label| label.split_once('=')));
+    let names: std::collections::BTreeSet<_> =
+        names.map(|label| label.expect("no label").0).collect();
+    let harmless = [
+        "act", "code", "courier", "group", "kind", "le", "limit", "outcome", "reason", "rpc",
+    ];
+    let others: Vec<_> = names
+        .iter()
+        .filter(|name| !harmless.contains(name))
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
 }
 
 #[test]

@@ -59,6 +59,11 @@ fn a_box_that_accepts_contacts_only_does_not_exist_for_others() {
     assert_eq!(alice.hear(), ["a contact now"]);
     alice.ok(&["contacts", "remove", &bob.email]);
     bob.fails(8, &["send", &alice.email, "no contact any more"]);
+    // Whom nobody can look up is named by their box.
+    let allowed = alice.json(&["accept", "contacts", "--allow", &bob.box_id()]);
+    assert_eq!(allowed["accepts"], "contacts");
+    bob.ok(&["send", &alice.email, "allowed by name"]);
+    assert_eq!(alice.hear(), ["allowed by name"]);
     alice.fails(2, &["accept", "nobody"]);
     alice.ok(&["accept", "anyone"]);
     bob.ok(&["send", &alice.email, "anyone"]);

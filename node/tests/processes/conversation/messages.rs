@@ -33,6 +33,21 @@ fn two_people_meet_and_write_to_each_other() {
     // Whoever writes first is no stranger to an answer.
     bob.ok(&["send", &alice.box_id(), "Morgen!"]);
     assert_eq!(alice.hear(), ["Morgen!"]);
+    // Both see one conversation, each in their own words.
+    let said = [
+        "Guten Morgen, Bob",
+        "und noch etwas",
+        "und noch etwas mehr",
+        "Morgen!",
+    ];
+    for (person, other) in [(&alice, "Bob".to_owned()), (&bob, alice.box_id())] {
+        let history = person.json(&["history", &other]);
+        assert_eq!(texts(&history["messages"]), said);
+        let last = person.json(&["history", &other, "--last", "1"]);
+        assert_eq!(texts(&last["messages"]), ["Morgen!"]);
+    }
+    let nobody = alice.fails(8, &["history", "nobody@example.org"]);
+    assert!(nobody.contains("no contact, nor a group"), "{nobody}");
     let shown = alice.ok(&["inbox", "--all"]);
     assert!(shown.contains("you to Bob: Guten Morgen, Bob"), "{shown}");
     assert!(shown.contains("Bob: Morgen!"), "{shown}");

@@ -5,6 +5,7 @@ mod account;
 mod devices;
 mod groups;
 mod identifiers;
+mod keys;
 mod messages;
 mod queue;
 mod recovery;
