@@ -259,7 +259,9 @@ impl Device {
             && let Some(identifier) = &identifier
             && let Some(known) = self.held_by_another(identifier, box_id)?
         {
-            // The owner has accepted that, but not that who was verified is so no more.
+            // The owner has accepted that there, but not here that who was verified is so no more: were it enough to say that the new
+            // one is, somebody with one of the devices could put themselves in their place.
+            row.verified = None;
             self.note_moved(batch, (box_id, row), known)?;
         }
         if said.blocked && !row.blocked {

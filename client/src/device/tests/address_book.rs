@@ -340,3 +340,30 @@ async fn whatever_is_done_on_three_devices_they_end_with_the_same_address_book()
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_one_device_puts_nobody_in_the_place_of_a_verified_contact_on_the_others() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let mallory = person(&office, 6).await;
+    let laptop = linked(&office, &alice, 3).await;
+    let by_email = LookupBy::Identifier(email(2));
+    let added = alice.device.add_contact(&by_email, Some("Bob"), false);
+    added.await.unwrap();
+    alice.device.verify(&bob.box_id(), None).unwrap();
+    talk(&alice, &laptop).await;
+    // With the laptop, and the help of the service.
+    laptop.add_as(&mallory, "M").await;
+    laptop.device.verify(&mallory.box_id(), None).unwrap();
+    laptop.device.tell_own_devices().await.unwrap();
+    office.lead(&email(2), mallory.box_id());
+    let added = laptop.device.add_contact(&by_email, Some("Bob"), true);
+    added.await.unwrap();
+    talk(&laptop, &alice).await;
+    let hello = Content::Text("hello".to_owned());
+    let stopped = alice.device.send(&mallory.box_id(), &hello).await;
+    assert!(
+        matches!(stopped, Err(DeviceError::NotConfirmed { .. })),
+        "{stopped:?}"
+    );
+}
