@@ -8,7 +8,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from rossby_client import content, envelope, hawk, hpke, identity, profile, signing
+from rossby_client import content, envelope, hawk, hpke, identity, profile, recovery, signing
 from rossby_client.device import TOKEN_INFO
 from rossby_client.errors import Malformed, NotGenuine, Refused, Unauthentic
 from rossby_client.identity import Identifier, KeyRecord
@@ -104,6 +104,16 @@ class Vectors(unittest.TestCase):
                 self.assertFalse(identity.is_box_of(box, hashlib.sha256(b"other").digest()))
                 address = identity.address(box, identity.device_id(first))
                 self.assertEqual(address, person["address"])
+
+    def test_the_recovery_keys(self) -> None:
+        for vector in self.each("recovery_keys"):
+            seed, words = unhex(vector["seed"]), vector["words"]
+            self.assertEqual(recovery.to_words(seed), words)
+            self.assertEqual(recovery.from_words(f"  {words.upper()}\n"), seed)
+            first, *others = words.split()
+            for wrong in ["", " ".join(others), " ".join(["rossby", *others]), f"{words} {first}"]:
+                with self.assertRaises(Malformed):
+                    recovery.from_words(wrong)
 
     def test_the_key_records(self) -> None:
         for vector in self.each("key_records"):
