@@ -196,6 +196,13 @@ pub enum What {
         wall: Timestamp,
         /// How long a letter waits in a box at most, in milliseconds.
         envelope_ttl_ms: u64,
+        /// How long an identifier stays with its box at least that another has proven, in milliseconds.
+        reset_delay_ms: u64,
+    },
+    /// The owner of a device (`who`) has lost it, or uses it no more: it asks for nothing from now on.
+    DeviceLost {
+        /// The device.
+        device: DeviceAddress,
     },
     /// A fault begins.
     FaultOn(String),
@@ -271,6 +278,15 @@ pub enum Request {
         identifier: IdentifierHash,
         /// The box.
         box_id: BoxId,
+        /// Whether it may be another box's, which then has the time to say no.
+        reset: bool,
+    },
+    /// Say that an identifier stays which another box has proven.
+    Keep {
+        /// The device of the box that has it.
+        device: DeviceAddress,
+        /// The identifier.
+        identifier: IdentifierHash,
     },
     /// Ask which box an identifier belongs to.
     Lookup {
@@ -326,6 +342,11 @@ pub enum Response {
     Verified {
         /// The claim's generation.
         generation: u64,
+    },
+    /// To [`Request::Verify`]: the code is right, the identifier is another box's, and comes to this one no sooner than this.
+    Waits {
+        /// By the service's clock.
+        completes_at: Timestamp,
     },
     /// To [`Request::Join`]: the device has its place.
     Joined {

@@ -72,6 +72,8 @@ pub struct DeviceStory {
     pub asked: Sequence,
     /// Whether its removal was asked for: it holds nothing any more, and nothing is kept for it.
     pub revoked: bool,
+    /// Whether its owner has lost it: what is kept for it waits in vain.
+    pub lost: bool,
 }
 
 /// Everything known of one box.
@@ -106,11 +108,18 @@ struct Clocks {
     wall: Timestamp,
     /// How long a letter waits at most; the design's limit if the world did not say.
     envelope_ttl_ms: Option<u64>,
+    /// How long an identifier stays at least that another box has proven; as above.
+    reset_delay_ms: Option<u64>,
     offsets: BTreeMap<Who, i64>,
     /// The nodes that have been the only voter of a group.
     alone: BTreeSet<Who>,
     lowest_ms: i64,
     highest_ms: i64,
+    /// How far any clock ever was from the world's time.
+    behind_ms: i64,
+    ahead_ms: i64,
+    /// What clocks have gained that ran fast. A leader goes on by that from the last time that was stamped.
+    gained_ms: i64,
 }
 
 impl Clocks {
@@ -118,6 +127,8 @@ impl Clocks {
     fn note(&mut self, node: Who, offset_ms: Option<i64>) {
         let offset = self.offsets.entry(node).or_default();
         *offset = offset_ms.unwrap_or(*offset);
+        self.behind_ms = self.behind_ms.min(*offset);
+        self.ahead_ms = self.ahead_ms.max(*offset);
         let mut offsets: Vec<i64> = self.offsets.values().copied().collect();
         offsets.sort_unstable();
         // At least so many clocks are below, or above, what a quorum shows.
@@ -129,6 +140,21 @@ impl Clocks {
             self.lowest_ms = self.lowest_ms.min(offset - SKEW_MS);
             self.highest_ms = self.highest_ms.max(offset + SKEW_MS);
         }
+    }
+
+    /// Notes a node whose clock will have run so far.
+    fn note_drift(&mut self, node: Who, upto_ms: i64) {
+        let before = self.offsets.get(&node).copied().unwrap_or_default();
+        self.gained_ms += (upto_ms - before).max(0);
+        self.note(node, Some(upto_ms));
+    }
+
+    /// The earliest and the latest time that a command may have been stamped with. Who stamps shows its own clock, or the last
+    /// stamp and the time since.
+    fn stamps(&self, at: SimTime) -> (u64, u64) {
+        let earliest = self.lowest_ms.max(self.behind_ms);
+        let latest = self.highest_ms.min(self.ahead_ms + self.gained_ms);
+        (self.shown(at, earliest), self.shown(at, latest))
     }
 
     /// Notes a node that is the only voter of a group.
@@ -148,10 +174,10 @@ impl Letter {
     fn may_have_expired(&self, clocks: &Clocks, now: SimTime) -> bool {
         let limit = clocks.envelope_ttl_ms;
         let limit = limit.unwrap_or_else(|| Limits::default().envelope_ttl_ms);
-        let latest = clocks.shown(now, clocks.highest_ms);
+        let (_, latest) = clocks.stamps(now);
         self.tries.iter().any(|tried| {
             let ttl = tried.ttl_ms.unwrap_or(limit).min(limit);
-            let since = clocks.shown(tried.began_at, clocks.lowest_ms);
+            let (since, _) = clocks.stamps(tried.began_at);
             since.saturating_add(ttl) <= latest
         })
     }
@@ -215,12 +241,18 @@ impl Oracle {
             What::Began {
                 wall,
                 envelope_ttl_ms,
+                reset_delay_ms,
             } => {
                 self.clocks.wall = *wall;
                 self.clocks.envelope_ttl_ms = Some(*envelope_ttl_ms);
+                self.clocks.reset_delay_ms = Some(*reset_delay_ms);
+            }
+            What::DeviceLost { device } => {
+                let mailbox = self.boxes.entry(device.box_id).or_default();
+                mailbox.devices.entry(*device).or_default().lost = true;
             }
             What::ClockDrifts { upto_ms, .. } => {
-                self.clocks.note(observation.who, Some(*upto_ms));
+                self.clocks.note_drift(observation.who, *upto_ms);
             }
             What::ClockSet { offset_ms } => {
                 self.clocks.note(observation.who, Some(*offset_ms));
@@ -281,6 +313,23 @@ impl Oracle {
     pub fn any_may_have_expired(&self, mailbox: &BoxStory, now: SimTime) -> bool {
         let mut letters = mailbox.letters.values();
         letters.any(|letter| self.may_have_expired(letter, now))
+    }
+
+    /// The earliest and the latest time that a command may have been stamped with.
+    #[must_use]
+    pub fn stamps(&self, at: SimTime) -> (Timestamp, Timestamp) {
+        let (earliest, latest) = self.clocks.stamps(at);
+        (
+            Timestamp::from_millis(earliest),
+            Timestamp::from_millis(latest),
+        )
+    }
+
+    /// How long an identifier stays at least that another box has proven, in milliseconds.
+    #[must_use]
+    pub fn reset_delay_ms(&self) -> u64 {
+        let limit = self.clocks.reset_delay_ms;
+        limit.unwrap_or_else(|| Limits::default().reset_delay_ms)
     }
 
     fn begin(&mut self, call: CallId, request: &Request, at: SimTime) {

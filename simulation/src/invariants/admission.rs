@@ -228,6 +228,7 @@ mod tests {
             What::Began {
                 wall,
                 envelope_ttl_ms,
+                reset_delay_ms: 0,
             },
         );
         knows(&mut story, 1, &[1, 2, 3]);

@@ -1,12 +1,11 @@
-//! P4: per key, the end of a queue, a device's cursor, a sender's counter and the owner of an
-//! identifier are linearizable: each reply can be explained by one point in time between the call's
-//! beginning and its end.
+//! P4: per key, the end of a queue, a device's cursor and a sender's counter are linearizable: each
+//! reply can be explained by one point in time between the call's beginning and its end. The owner of an
+//! identifier is judged in `identifiers.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use rossby_domain::Rejection;
-use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::{BoxId, Counter, DeviceAddress, EnvelopeId};
 
 use super::Invariant;
@@ -24,8 +23,6 @@ enum Key {
     Cursor(DeviceAddress),
     /// The last counter that a box accepted from a sender.
     Counter(BoxId, DeviceAddress),
-    /// 0 while an identifier is free, 1 when it has an owner.
-    Identifier(IdentifierHash),
 }
 
 impl fmt::Display for Key {
@@ -36,7 +33,6 @@ impl fmt::Display for Key {
             Self::Counter(id, sender) => {
                 write!(f, "the last counter of device {sender} in box {id}")
             }
-            Self::Identifier(_) => f.write_str("the ownership of an identifier"),
         }
     }
 }
@@ -57,7 +53,6 @@ impl Linearizable {
                 (Key::Counter(*to, id.sender), id.counter.0)
             }
             Request::Acknowledge { device, upto } => (Key::Cursor(*device), upto.0),
-            Request::Verify { identifier, .. } => (Key::Identifier(*identifier), 1),
             _ => return,
         };
         self.objects.entry(key).or_default().asks(level, now);
@@ -109,13 +104,6 @@ impl Linearizable {
                 .map_or(Ok(()), |(_, next)| {
                     self.counter(finished, (box_id, sender), next)
                 }),
-            (Request::Verify { identifier, .. }, Response::Verified { .. }) => {
-                self.read(finished, Key::Identifier(*identifier), 1)
-            }
-            (Request::Lookup { identifier }, Response::Found(found)) => {
-                let level = u64::from(found.is_some());
-                self.read(finished, Key::Identifier(*identifier), level)
-            }
             _ => Ok(()),
         }
     }
@@ -141,9 +129,6 @@ impl Linearizable {
             ) => self.counter(finished, (to, &id.sender), *next),
             (Request::Acknowledge { device, .. }, Rejection::BeyondQueue { last }) => {
                 self.last(finished, &device.box_id, last.0)
-            }
-            (Request::Verify { identifier, .. }, Rejection::IdentifierTaken) => {
-                self.read(finished, Key::Identifier(*identifier), 1)
             }
             _ => Ok(()),
         }
@@ -287,25 +272,6 @@ mod tests {
         fresh.call(request.clone(), record(2));
         assert_eq!(caught(Linearizable::default(), &fresh), None);
         story.call(request, record(1));
-        assert!(caught(Linearizable::default(), &story).is_some());
-    }
-
-    #[test]
-    fn an_owned_identifier_that_is_free_again_is_caught() {
-        let mut story = Story::default();
-        story.looks_up(1, None);
-        story.verifies(1, 1, Ok(Response::Verified { generation: 1 }));
-        story.looks_up(1, Some(box_id(1)));
-        assert_eq!(caught(Linearizable::default(), &story), None);
-        story.looks_up(1, None);
-        assert!(caught(Linearizable::default(), &story).is_some());
-    }
-
-    #[test]
-    fn an_identifier_owned_before_anybody_asked_is_caught() {
-        let mut story = Story::default();
-        story.looks_up(1, Some(box_id(1)));
-        story.verifies(1, 1, Ok(Response::Verified { generation: 1 }));
         assert!(caught(Linearizable::default(), &story).is_some());
     }
 }

@@ -1,6 +1,6 @@
 //! P1: a letter whose send was answered with success is on every page that covers its place, for each
 //! device, until that device has asked to acknowledge it or its time may be over. When all faults are
-//! over, each box must have been read to its end, or nothing was shown.
+//! over, each box must have been read to its end, by all devices that are not lost, or nothing was shown.
 
 use std::collections::BTreeMap;
 
@@ -116,7 +116,7 @@ impl NoSendLost {
         }
         let behind = mailbox.devices.iter().find(|(device, story)| {
             let read = self.read_upto.get(device).copied().unwrap_or_default();
-            read < last && !story.revoked
+            read < last && !story.revoked && !story.lost
         });
         behind.map(|(device, _)| {
             format!(
@@ -161,7 +161,7 @@ mod tests {
     use rossby_domain::ids::ReplicaId;
 
     use super::*;
-    use crate::invariants::story::{Story, at, caught, legal, mutate_page, node};
+    use crate::invariants::story::{Story, at, caught, device, legal, mutate_page, node};
     use crate::observe::{ReplicaEvent, What, Who};
 
     proptest! {
@@ -252,6 +252,18 @@ mod tests {
         }
         assert!(caught(NoSendLost::default(), &one_of_two).is_some());
         assert_eq!(caught(NoSendLost::default(), &story), None);
+    }
+
+    #[test]
+    fn what_waits_for_a_lost_device_need_not_be_read_but_must_be_there() {
+        let mut story = Story::default();
+        story.sent(1, 1, "text", 1);
+        let device = device(1);
+        story.push(Who::World, What::DeviceLost { device });
+        story.push(Who::World, What::Healed);
+        assert_eq!(caught(NoSendLost::default(), &story), None);
+        story.page(1, 0, vec![], 1);
+        assert!(caught(NoSendLost::default(), &story).is_some());
     }
 
     #[test]

@@ -224,15 +224,39 @@ impl Story {
         let request = Request::Verify {
             identifier: identifier(number),
             box_id: box_id(box_number),
+            reset: false,
         };
         self.call(request, result);
     }
 
-    pub fn looks_up(&mut self, number: u8, found: Option<BoxId>) {
-        let request = Request::Lookup {
+    pub fn resets(&mut self, number: u8, box_number: u8, result: Result<Response, Failure>) {
+        let request = Request::Verify {
+            identifier: identifier(number),
+            box_id: box_id(box_number),
+            reset: true,
+        };
+        self.call(request, result);
+    }
+
+    pub fn keeps(&mut self, number: u8, by: u8, result: Result<Response, Failure>) {
+        let request = Request::Keep {
+            device: device(by),
             identifier: identifier(number),
         };
-        self.call(request, Ok(Response::Found(found)));
+        self.call(request, result);
+    }
+
+    pub fn lookup(&self, number: u8) -> Request {
+        let identifier = identifier(number);
+        Request::Lookup { identifier }
+    }
+
+    pub fn looks_up(&mut self, number: u8, found: Option<BoxId>) {
+        self.call(self.lookup(number), Ok(Response::Found(found)));
+    }
+
+    pub fn now(&self) -> u64 {
+        self.now
     }
 
     pub fn change_last_status(&mut self, change: impl Fn(&mut QueueStatus)) {

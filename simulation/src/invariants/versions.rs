@@ -1,5 +1,4 @@
-//! A linearizability check for objects that only ever go up: the end of a queue, a cursor, a counter,
-//! an identifier that is free and then owned.
+//! A linearizability check for objects that only ever go up: the end of a queue, a cursor, a counter.
 //!
 //! Such an object passes through its levels in order, so the order of the writes is known and only
 //! their points in time are not. The check is complete: give each level the earliest point that it can

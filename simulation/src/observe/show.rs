@@ -107,10 +107,15 @@ impl fmt::Display for What {
             Self::Began {
                 wall,
                 envelope_ttl_ms,
+                reset_delay_ms,
             } => {
                 let wall = wall.as_millis();
-                write!(f, "begins at {wall} ms; letters wait {envelope_ttl_ms} ms")
+                write!(
+                    f,
+                    "begins at {wall} ms; letters wait {envelope_ttl_ms} ms, resets {reset_delay_ms} ms"
+                )
             }
+            Self::DeviceLost { device } => write!(f, "has device {} no more", Device(device)),
             Self::FaultOn(fault) => write!(f, "fault begins: {fault}"),
             Self::FaultOff(fault) => write!(f, "fault ends: {fault}"),
             Self::Healed => f.write_str("all faults are over"),
@@ -173,8 +178,16 @@ impl fmt::Display for Request {
             Self::Acknowledge { device, upto } => {
                 write!(f, "acknowledge {} up to {upto}", Device(device))
             }
-            Self::Verify { identifier, box_id } => {
-                write!(f, "verify {identifier:?} for {}", Box(box_id))
+            Self::Verify {
+                identifier,
+                box_id,
+                reset,
+            } => {
+                let reset = if *reset { ", whoever has it" } else { "" };
+                write!(f, "verify {identifier:?} for {}{reset}", Box(box_id))
+            }
+            Self::Keep { device, identifier } => {
+                write!(f, "keep {identifier:?} for {}", Device(device))
             }
             Self::Lookup { identifier } => write!(f, "look up {identifier:?}"),
             Self::KeyRecord { box_id, sender } => {
@@ -203,6 +216,9 @@ impl fmt::Display for Response {
                 let rest = if *more { ", more" } else { "" };
                 let (cursor, last, depth) = (status.cursor, status.last, status.depth);
                 write!(f, "]{rest}; cursor {cursor}, last {last}, depth {depth}")?;
+                if let Some(at) = status.reset_at {
+                    write!(f, ", its identifier goes at {} ms", at.as_millis())?;
+                }
                 match status.expired_total {
                     0 => Ok(()),
                     expired => write!(f, ", {expired} expired"),
@@ -215,6 +231,13 @@ impl fmt::Display for Response {
                 write!(f, "joined as {} behind {cursor}", Device(device))
             }
             Self::Verified { generation } => write!(f, "verified, generation {generation}"),
+            Self::Waits { completes_at } => {
+                write!(
+                    f,
+                    "verified, and to wait until {} ms",
+                    completes_at.as_millis()
+                )
+            }
             Self::Found(None) => f.write_str("nobody"),
             Self::Found(Some(box_id)) => write!(f, "box {}", Box(box_id)),
             Self::KeyRecord { found: None } => f.write_str("no such box"),

@@ -1,5 +1,5 @@
 //! The devices of a person: one at first, at times another beside it, which the first has linked. One of two may be lost; the
-//! other removes it.
+//! other removes it. All may be lost; then another begins anew (`reset.rs`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct Devices {
     clock: Arc<WorldClock>,
     servers: Servers,
     dice: Dice,
+    /// The first one's, like which all others are.
+    wire: Arc<DeviceWire>,
     /// How many there ever were.
     made: u32,
     /// Those that are used: one or two.
@@ -62,21 +64,48 @@ impl Devices {
             clock,
             servers,
             dice,
+            wire: Arc::clone(&wire),
             made: 0,
             used: Vec::new(),
             linking: None,
             lost: None,
         };
-        let environment = devices.environment(&wire);
+        let first = devices.device(wire)?;
+        devices.used.push(first);
+        Ok(devices)
+    }
+
+    /// A device that belongs to no box, and to nobody yet.
+    ///
+    /// # Errors
+    /// [`PersonError`] if there can be no device.
+    pub fn new_one(&mut self) -> Result<Owned, PersonError> {
+        let wire = self.next_wire();
+        self.device(wire)
+    }
+
+    /// This is the only one from now on; those before it are lost.
+    pub fn begin_anew(&mut self, device: Owned) {
+        self.lose_all();
+        self.used.push(device);
+    }
+
+    fn device(&self, wire: Arc<DeviceWire>) -> Result<Owned, PersonError> {
         let device = Device::create(
-            &devices.home(),
+            &self.home(),
             &Passphrase::none(),
             KdfCost::NONE,
-            &devices.servers,
-            environment,
+            &self.servers,
+            self.environment(&wire),
         )?;
-        devices.used.push(Owned { device, wire });
-        Ok(devices)
+        Ok(Owned { device, wire })
+    }
+
+    /// The wire of one more device.
+    fn next_wire(&mut self) -> Arc<DeviceWire> {
+        self.made += 1;
+        let client = ClientId(self.id.0 + FURTHER * self.made);
+        Arc::new(self.wire.beside(client))
     }
 
     fn home(&self) -> PathBuf {
@@ -99,10 +128,15 @@ impl Devices {
         self.used.iter().map(|owned| &owned.device)
     }
 
+    /// Whether all are lost.
+    pub fn are_lost(&self) -> bool {
+        self.used.is_empty()
+    }
+
     /// The one that has been used for longest.
     ///
     /// # Errors
-    /// Never: there is one.
+    /// If all are lost.
     pub fn eldest(&self) -> Result<&Owned, PersonError> {
         self.used.first().ok_or(DeviceError::Damaged("person"))
     }
@@ -110,7 +144,7 @@ impl Devices {
     /// Any of them.
     ///
     /// # Errors
-    /// Never: there is one.
+    /// If all are lost.
     pub fn any(&self) -> Result<&Device, PersonError> {
         let any = self.dice.pick(&self.used);
         let any = any.ok_or(DeviceError::Damaged("person"))?;
@@ -142,9 +176,7 @@ impl Devices {
     /// [`PersonError`].
     pub async fn add(&mut self) -> Result<(), PersonError> {
         if self.are_settled() && self.used.len() == 1 {
-            self.made += 1;
-            let client = ClientId(self.id.0 + FURTHER * self.made);
-            let wire = Arc::new(self.eldest()?.wire.beside(client));
+            let wire = self.next_wire();
             let linking = Linking::create(
                 &self.home(),
                 &Passphrase::none(),
@@ -170,6 +202,17 @@ impl Devices {
             self.lost = Some(lost.device.who_am_i()?.device);
         }
         self.go_on().await
+    }
+
+    /// Loses all of them, with all that waits on them and all that is half-way.
+    pub fn lose_all(&mut self) {
+        for lost in self.used.drain(..) {
+            lost.wire.unplug();
+        }
+        if let Some((_, wire)) = self.linking.take() {
+            wire.unplug();
+        }
+        self.lost = None;
     }
 
     async fn link(&mut self) -> Result<(), PersonError> {

@@ -28,6 +28,7 @@ pub mod operator;
 mod peers;
 pub mod person;
 pub mod recorder;
+mod reset;
 pub mod trap;
 mod trial;
 pub mod wire;
@@ -70,6 +71,9 @@ const PEOPLE: u32 = 4;
 /// How long letters wait in worlds in which some expire, at least and at most, in milliseconds. More
 /// than clocks may be apart, so that some must not have expired.
 const SHORT_TTL_MS: (u64, u64) = (22_000, 60_000);
+/// How long an identifier stays with its box that another has proven, at least and at most, in milliseconds: twice that is
+/// longer than any try of a call.
+const RESET_DELAY_MS: (u64, u64) = (5_000, 9_000);
 /// How slow and how fast the clocks of leases are: voters' are a quarter faster than the slowest.
 const PACE_PERMILLE: (u64, u64) = (800, 1_200);
 /// After healing, everything must come to its end within this time of the world.
@@ -197,7 +201,6 @@ struct World {
     nodes: Vec<Arc<Node>>,
     faults: Arc<Faults>,
     operator: Arc<Operator>,
-    envelope_ttl_ms: u64,
     steps: Arc<Steps>,
     people: Mutex<Vec<Person>>,
 }
@@ -215,6 +218,8 @@ impl World {
         network.set_usual(faults::calm());
         let secrets = SeededRandom::new(dice.seed_of("secrets"));
         let envelope_ttl_ms = envelope_ttl_ms(&dice.stream("limits"));
+        let (shortest, longest) = RESET_DELAY_MS;
+        let reset_delay_ms = dice.stream("resets").between(shortest, longest);
         let common = Arc::new(Common {
             recorder: Arc::clone(recorder),
             network: network.clone(),
@@ -224,8 +229,9 @@ impl World {
             limits: Limits {
                 // People here ask for codes until they have a box.
                 codes_per_day: 10_000,
-                code_pause_ms: 500,
+                code_pause_ms: 5,
                 envelope_ttl_ms,
+                reset_delay_ms,
                 ..Limits::default()
             },
             codes: courier::Codes::default(),
@@ -295,7 +301,6 @@ impl World {
             nodes,
             faults: Arc::new(faults),
             operator,
-            envelope_ttl_ms,
             steps,
             people: Mutex::new(people),
         })
@@ -306,7 +311,8 @@ impl World {
             Who::World,
             What::Began {
                 wall: NOON,
-                envelope_ttl_ms: self.envelope_ttl_ms,
+                envelope_ttl_ms: self.common.limits.envelope_ttl_ms,
+                reset_delay_ms: self.common.limits.reset_delay_ms,
             },
         );
         if let Err(error) = self.found().await {

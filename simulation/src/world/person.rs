@@ -15,15 +15,20 @@ use rossby_seams::watch;
 use tokio::time::sleep;
 
 use super::clock::WorldClock;
-use super::devices::{Devices, Owned};
+use super::devices::Devices;
 use super::dice::Dice;
 use super::node::Common;
+use super::reset::{self, Came, Proven, Reset};
 use super::wire::{DeviceWire, address};
 use crate::observe::ClientId;
 
 /// So many of 1,000 people read seldom: so many of 1,000 times that others do.
 const SELDOM_READ_PERMILLE: u64 = 250;
 const READ_PERMILLE: u64 = 60;
+/// Of 1,000 things that people do, how many are to lose all devices, or to have others try for their identifier.
+const RESET_PERMILLE: u64 = 6;
+/// Of 1,000 things done by people with devices while others try for their identifier, how many are about that.
+const CONTEST_PERMILLE: u64 = 400;
 
 /// Between two tries to bring something to its end.
 const SETTLE_AGAIN: Duration = Duration::from_millis(500);
@@ -78,6 +83,11 @@ pub struct Person {
     pub id: ClientId,
     devices: Devices,
     identifier: Identifier,
+    /// How many identifiers there were before it.
+    given_up: u32,
+    /// One for the identifier, by this person or another.
+    reset: Option<Reset>,
+    clock: Arc<WorldClock>,
     common: Arc<Common>,
     directory: Arc<Directory>,
     steps: Arc<Steps>,
@@ -118,8 +128,7 @@ impl Person {
     /// [`PersonError`] if there can be no device.
     pub fn new(parts: PersonParts) -> Result<Self, PersonError> {
         let dice = parts.common.dice.stream(&format!("person {}", parts.id.0));
-        let identifier = Identifier::email(&format!("person{}@example.org", parts.id.0))
-            .map_err(|_| DeviceError::Damaged("identifier"))?;
+        let identifier = identifier(parts.id, 0)?;
         let mut addresses = Vec::new();
         for node in parts.nodes {
             addresses.push(address(node).parse()?);
@@ -133,7 +142,7 @@ impl Person {
         let devices = Devices::first(
             (parts.id, parts.wire),
             parts.homes,
-            parts.clock,
+            Arc::clone(&parts.clock),
             servers,
             parts.common.dice.stream(&format!("devices {}", parts.id.0)),
         )?;
@@ -141,6 +150,9 @@ impl Person {
             id: parts.id,
             devices,
             identifier,
+            given_up: 0,
+            reset: None,
+            clock: parts.clock,
             common: parts.common,
             directory: parts.directory,
             steps: parts.steps,
@@ -187,41 +199,82 @@ impl Person {
     /// Asks for a box, and for another code, until there is one.
     async fn register(&self) -> Result<(), PersonError> {
         self.does("registers");
-        let Owned { device, wire } = self.devices.eldest()?;
+        let first = self.devices.eldest()?;
         loop {
             self.steps.take();
-            match device.register(&self.identifier, true).await {
-                Ok(_) | Err(DeviceError::Call(_)) => {}
-                Err(error) => return Err(error),
-            }
-            // A code comes within a moment, or was lost.
-            for _ in 0..20 {
-                sleep(self.dice.millis(100, 400)).await;
-                let Some(code) = self.common.codes.take(&self.identifier) else {
-                    continue;
-                };
-                match device.authorize(&code).await {
-                    Ok(address) => {
-                        // Nobody but this sets it.
-                        let _ = wire.address.set(address);
-                        let entry = (self.id, address.box_id, self.identifier.clone());
-                        self.directory.0.lock().push(entry);
-                        return Ok(());
-                    }
-                    // Whatever it was: the same code again, until another one is needed.
-                    Err(DeviceError::Call(error)) if error.may_pass() => {
-                        self.common.codes.put_back(&self.identifier, code);
-                    }
-                    // The code came, but not the answer that says of which box it is: only with
-                    // another code that comes again.
-                    Err(DeviceError::Call(_) | DeviceError::NotRegistered) => break,
-                    Err(error) => return Err(error),
-                }
+            reset::expected_call(first.device.register(&self.identifier, true).await)?;
+            let proving = first.prove(&self.identifier, &self.common.codes, &self.dice);
+            if let Proven::Had(address) = proving.await? {
+                self.has(address.box_id);
+                return Ok(());
             }
         }
     }
 
+    /// Has this box from now on.
+    fn has(&self, box_id: BoxId) {
+        let mut directory = self.directory.0.lock();
+        directory.retain(|(id, ..)| *id != self.id);
+        directory.push((self.id, box_id, self.identifier.clone()));
+    }
+
+    /// Begins to lose the identifier's box, or to be tried for the identifier by others.
+    fn begin_reset(&mut self) -> Result<(), PersonError> {
+        if self.dice.permille(500) {
+            self.devices.lose_all();
+        }
+        let new = self.devices.new_one()?;
+        self.reset = Some(Reset::new(new, &self.dice));
+        Ok(())
+    }
+
+    /// Goes on with the reset that is under way; whether it waits.
+    async fn go_on_with_reset(&mut self) -> Result<bool, PersonError> {
+        self.does("begins anew");
+        let Some(reset) = self.reset.take() else {
+            return Ok(false);
+        };
+        let whose = (&self.identifier, &self.common.codes);
+        let step = reset.step(&self.devices, whose, (&self.clock, &self.dice));
+        let (came, rest) = step.await?;
+        self.reset = rest;
+        match came {
+            Came::On => Ok(false),
+            Came::Waits => Ok(true),
+            Came::Over(new, address) => {
+                self.devices.begin_anew(new);
+                self.has(address.box_id);
+                Ok(false)
+            }
+            Came::InVain(new) => {
+                new.wire.unplug();
+                if self.devices.are_lost() {
+                    self.begin_with_another_identifier().await?;
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    async fn begin_with_another_identifier(&mut self) -> Result<(), PersonError> {
+        self.given_up += 1;
+        self.identifier = identifier(self.id, self.given_up)?;
+        let new = self.devices.new_one()?;
+        self.devices.begin_anew(new);
+        self.register().await
+    }
+
     async fn act(&mut self) -> Result<(), PersonError> {
+        if self.reset.is_none() && self.dice.permille(RESET_PERMILLE) {
+            self.begin_reset()?;
+        }
+        if self.devices.are_lost() || (self.reset.is_some() && self.dice.permille(CONTEST_PERMILLE))
+        {
+            if self.go_on_with_reset().await? {
+                sleep(reset::pause(&self.dice)).await;
+            }
+            return Ok(());
+        }
         match self.dice.between(0, 99) {
             0..=54 => self.write().await,
             55..=79 if self.seldom_reads && !self.dice.permille(READ_PERMILLE) => {
@@ -282,7 +335,8 @@ impl Person {
             LookupBy::Box(box_id)
         };
         match self.devices.any()?.lookup(&by).await {
-            Ok(found) if found.box_id != box_id => Err(DeviceError::Untrue("another box")),
+            // It is on its way to another box.
+            Err(DeviceError::NoUser) => Ok(()),
             other => expected(other),
         }
     }
@@ -290,6 +344,7 @@ impl Person {
     /// Goes on until no device is half-way in or out, and nothing is pending on any.
     async fn settle(&mut self) -> Result<(), PersonError> {
         self.does("settles");
+        self.settle_reset().await?;
         while !self.devices.are_settled() {
             self.devices.go_on().await?;
             sleep(SETTLE_AGAIN).await;
@@ -299,6 +354,20 @@ impl Person {
                 expected(device.resend().await)?;
                 sleep(SETTLE_AGAIN).await;
             }
+        }
+        Ok(())
+    }
+
+    /// Goes on until there is a box. Others who try for the identifier and have not come far let it be.
+    async fn settle_reset(&mut self) -> Result<(), PersonError> {
+        while let Some(reset) = self.reset.take() {
+            if !self.devices.are_lost() && reset.is_young()? {
+                reset.given_up().wire.unplug();
+                break;
+            }
+            self.reset = Some(reset);
+            self.go_on_with_reset().await?;
+            sleep(SETTLE_AGAIN).await;
         }
         Ok(())
     }
@@ -325,6 +394,15 @@ impl Person {
             sleep(SETTLE_AGAIN).await;
         }
     }
+}
+
+/// An identifier of a person, after so many others.
+fn identifier(id: ClientId, given_up: u32) -> Result<Identifier, PersonError> {
+    let text = match given_up {
+        0 => format!("person{}@example.org", id.0),
+        later => format!("person{}-{later}@example.org", id.0),
+    };
+    Identifier::email(&text).map_err(|_| DeviceError::Damaged("identifier"))
 }
 
 /// What a faulty world may do to a person: the service can not be reached, or says no for now.

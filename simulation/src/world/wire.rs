@@ -114,6 +114,9 @@ impl DeviceWire {
     /// Nothing goes over it any more: its device is gone.
     pub fn unplug(&self) {
         self.unplugged.store(true, Ordering::SeqCst);
+        if let Some(device) = self.address.get() {
+            self.saw(What::DeviceLost { device: *device });
+        }
     }
 
     /// How long the way to a node takes, or back; `None` if it does not lead there.
@@ -231,11 +234,11 @@ impl Wire for DeviceWire {
         if self.unplugged.load(Ordering::SeqCst) {
             return std::future::pending().await;
         }
-        let calls: Vec<CallId> = self
-            .requests(path, &exchange.message)
-            .into_iter()
+        let requests = self.requests(path, &exchange.message);
+        let calls: Vec<CallId> = requests
+            .iter()
             .map(|request| {
-                let call = self.ids.next();
+                let (call, request) = (self.ids.next(), request.clone());
                 self.saw(What::Called { call, request });
                 call
             })
@@ -246,7 +249,7 @@ impl Wire for DeviceWire {
         }
         let results = match &carried {
             Ok(carried) => self.responses(path, &exchange.message, carried),
-            Err(error) => calls.iter().map(|_| Err(failure_of(error))).collect(),
+            Err(error) => requests.iter().map(|it| outcome_of(it, error)).collect(),
         };
         for (call, result) in calls.into_iter().zip(results) {
             self.saw(What::Returned { call, result });
@@ -259,17 +262,33 @@ impl Wire for DeviceWire {
     }
 }
 
-fn failure_of(error: &WireError) -> Failure {
-    match error {
-        WireError::NotSent(why) | WireError::NotTheService(why) => Failure::Refused(why.clone()),
-        WireError::Lost(_) => Failure::Unknown,
-        WireError::Refused(refusal) => refusal_of(refusal),
+/// What a call came to that was not answered as it asks for: some refusals are answers.
+fn outcome_of(request: &Request, error: &WireError) -> Result<Response, Failure> {
+    let refusal = match error {
+        WireError::NotSent(why) | WireError::NotTheService(why) => {
+            return Err(Failure::Refused(why.clone()));
+        }
+        WireError::Lost(_) => return Err(Failure::Unknown),
+        WireError::Refused(refusal) => refusal,
+    };
+    match (request, refusal.code.as_str()) {
+        (Request::Lookup { .. }, "NO_USER") => Ok(Response::Found(None)),
+        (Request::KeyRecord { .. }, "NO_USER") => Ok(Response::KeyRecord { found: None }),
+        (Request::Verify { .. }, "RESET_WAITS") => {
+            let at = refusal.figures.get("completes_at_ms");
+            let at = at.and_then(|at| at.parse().ok()).unwrap_or_default();
+            let completes_at = Timestamp::from_millis(at);
+            Ok(Response::Waits { completes_at })
+        }
+        _ => Err(refusal_of(refusal)),
     }
 }
 
 /// A refusal as an outcome. Where apply said no, in its own words again.
 fn refusal_of(refusal: &Refusal) -> Failure {
     let next = refusal.next_counter.unwrap_or(Counter(0));
+    // It is told how long from now on.
+    let retry_at = Timestamp::default();
     let rejection = match refusal.code.as_str() {
         "OUTCOME_UNKNOWN" | "INTERNAL" => return Failure::Unknown,
         "COUNTER_REUSED" => Rejection::CounterReused { next },
@@ -282,6 +301,10 @@ fn refusal_of(refusal: &Refusal) -> Failure {
         "CODE_EXPIRED" => Rejection::CodeExpired,
         "CODE_EXHAUSTED" => Rejection::CodeExhausted,
         "KEY_ALREADY_REGISTERED" => Rejection::KeyAlreadyRegistered,
+        "TOO_MANY_CODES" => Rejection::TooManyCodes { retry_at },
+        "OWNER_NOT_TOLD" => Rejection::OwnerNotTold,
+        "RESET_VETOED" => Rejection::ResetVetoed { retry_at },
+        "IDENTIFIER_CHANGED" => Rejection::IdentifierChanged,
         other => return Failure::Refused(other.to_owned()),
     };
     Failure::Rejected(rejection)
@@ -295,6 +318,7 @@ impl DeviceWire {
             RpcPath::Fetch => self.fetch(message).map(|request| vec![request]),
             RpcPath::Acknowledge => self.acknowledge(message).map(|request| vec![request]),
             RpcPath::Authorize => self.verify(message).map(|request| vec![request]),
+            RpcPath::KeepIdentifier => self.keep(message).map(|request| vec![request]),
             RpcPath::LookupKey => self.lookup(message).map(|request| vec![request]),
             RpcPath::JoinBox => join(message).map(|request| vec![request]),
             RpcPath::ExtendChain => self.revoke(message).map(|request| vec![request]),
@@ -341,6 +365,15 @@ impl DeviceWire {
         Some(Request::Verify {
             identifier: self.identifier(request.identifier?)?,
             box_id: box_id(&request.box_id)?,
+            reset: request.reset,
+        })
+    }
+
+    fn keep(&self, message: &Bytes) -> Option<Request> {
+        let request = v1::KeepIdentifierRequest::decode(message.clone()).ok()?;
+        Some(Request::Keep {
+            device: *self.address.get()?,
+            identifier: self.identifier(request.identifier?)?,
         })
     }
 
@@ -460,7 +493,10 @@ impl DeviceWire {
     /// The generation of a claim that was just verified, which the answer does not tell: asked of
     /// the node that answered, or whoever knows it by now.
     fn generation(&self, request: &Bytes, node: NodeId) -> u64 {
-        let Some(Request::Verify { identifier, box_id }) = self.verify(request) else {
+        let Some(Request::Verify {
+            identifier, box_id, ..
+        }) = self.verify(request)
+        else {
             return 0;
         };
         let partition = identifier.partition(self.common.layout.partitions);
