@@ -19,7 +19,7 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use rossby_domain::time::Timestamp;
-use rossby_domain::{Command, Reply, Routed};
+use rossby_domain::{Reply, Routed};
 use rossby_storage::codec::Batch;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -378,8 +378,8 @@ impl Drain {
         if callers.is_empty() {
             return;
         }
-        let removes = |routed: &Routed| matches!(routed.command, Command::Expire(_));
-        let stamped = self.core.stamp(Some(own), commands.iter().any(removes));
+        let by_expiry = |routed: &Routed| routed.command.goes_by_expiry();
+        let stamped = self.core.stamp(Some(own), commands.iter().any(by_expiry));
         let (stamp, may_expire) = stamped.unwrap_or((own, false));
         let proposal = match Proposal::new(&Batch {
             stamp,

@@ -177,8 +177,12 @@ impl Core {
     }
 
     /// What the next entry is stamped with, and whether mail may expire by that. Should the service's time
-    /// be far ahead of what mail may expire by, then only an entry that `removes` carries the latter.
-    pub(crate) fn stamp(&self, own: Option<Timestamp>, removes: bool) -> Option<(Timestamp, bool)> {
+    /// be far ahead of what mail may expire by, then only an entry that goes `by_expiry` carries the latter.
+    pub(crate) fn stamp(
+        &self,
+        own: Option<Timestamp>,
+        by_expiry: bool,
+    ) -> Option<(Timestamp, bool)> {
         let (term, at) = (self.led_term()?, self.clocks.running());
         let service = self.time.now(term, own, at).or(own)?;
         self.time.stamped(term, service, at);
@@ -191,7 +195,7 @@ impl Core {
         } else {
             by
         };
-        if (by == service || removes) && self.expiry.stamp(term, by) {
+        if (by == service || by_expiry) && self.expiry.stamp(term, by) {
             return Some((by, true));
         }
         Some((service, false))

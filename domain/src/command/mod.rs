@@ -210,6 +210,16 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether the command judges by the time that mail expires by, and so has to carry it, also where the log's time
+    /// is far ahead of that.
+    #[must_use]
+    pub fn goes_by_expiry(&self) -> bool {
+        matches!(
+            self,
+            Self::Expire(_) | Self::ProveReset(_) | Self::StartReset(_) | Self::VetoReset(_)
+        )
+    }
+
     /// The box whose rows the command touches; `None` for a command of the directory or of the
     /// partition as a whole.
     #[must_use]

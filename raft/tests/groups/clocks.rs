@@ -3,14 +3,17 @@
 
 use std::time::Duration;
 
-use rossby_domain::command::{Command, Expire};
+use rossby_domain::Rejection;
+use rossby_domain::claim::CodeMac;
+use rossby_domain::command::{Command, Expire, ProveReset, StartReset, VetoReset};
+use rossby_domain::identifier::IdentifierHash;
 use rossby_domain::ids::NodeId;
 use rossby_domain::time::{DAY_MS, Timestamp};
 use rossby_raft::{Hours, ProposeError};
 use rossby_seams::disk::PowerLoss;
 use tokio::time::Instant;
 
-use super::world::{NOON, Node, Settings, World, letter, partition, patience, queue};
+use super::world::{NOON, Node, Settings, World, device, letter, partition, patience, queue};
 
 const YEARS_AHEAD: Timestamp = NOON.plus_millis(10 * 365 * DAY_MS);
 const A_MINUTE_LATER: Timestamp = NOON.plus_millis(60_000);
@@ -123,6 +126,53 @@ async fn a_lone_node_goes_on_from_the_time_in_its_log_after_a_restart_too() {
     world.propose(vec![(partition(), expire)]).await;
     assert_eq!(expiry_clock(leader), A_MINUTE_LATER);
     assert_eq!(queue(leader).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_of_a_reset_go_by_the_time_that_mail_expires_by_though_the_log_s_is_ahead() {
+    for step in steps_of_a_reset() {
+        let world = lone_node().await;
+        let leader = world.leader().await;
+        leader.clock.set(YEARS_AHEAD);
+        cover(&world).await;
+        leader.clock.set(A_MINUTE_LATER);
+        let replies = world.propose(vec![(partition(), step)]).await;
+        // There is nothing to reset, and that is all that is wrong with it.
+        let refused = [
+            Err(Rejection::NoCodeRequested),
+            Err(Rejection::IdentifierChanged),
+        ];
+        assert!(refused.contains(&replies[0]), "{replies:?}");
+        assert_eq!(expiry_clock(leader), A_MINUTE_LATER);
+    }
+}
+
+/// Those that judge by it.
+fn steps_of_a_reset() -> [Command; 3] {
+    let identifier = IdentifierHash::from_bytes([1; 32]);
+    let box_id = device().box_id;
+    let prove = ProveReset {
+        identifier,
+        box_id,
+        code: CodeMac([3; 32]),
+    };
+    let (start, veto) = (
+        StartReset {
+            identifier,
+            box_id,
+            serial: 1,
+        },
+        VetoReset {
+            identifier,
+            box_id,
+            serial: 1,
+        },
+    );
+    [
+        Command::ProveReset(prove),
+        Command::StartReset(start),
+        Command::VetoReset(veto),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
