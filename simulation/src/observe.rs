@@ -305,6 +305,11 @@ pub enum Request {
         /// The device.
         device: DeviceId,
     },
+    /// Delete a box with all that it has, for ever.
+    DeleteAccount {
+        /// The device of the box that asks.
+        device: DeviceAddress,
+    },
     /// Remove a device from its box, for ever. Whoever has it uses it no more.
     Revoke {
         /// The device.

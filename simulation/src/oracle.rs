@@ -85,6 +85,10 @@ pub struct BoxStory {
     pub places: BTreeMap<Sequence, EnvelopeId>,
     /// Its devices, as far as they have shown themselves.
     pub devices: BTreeMap<DeviceAddress, DeviceStory>,
+    /// Whether its deletion was asked for: nothing needs to be there from then on.
+    pub deleting: bool,
+    /// When its deletion was first acknowledged.
+    pub deleted: Option<Moment>,
 }
 
 /// What the clients did and know.
@@ -286,6 +290,12 @@ impl Oracle {
         self.boxes.get(id)
     }
 
+    /// Whether a box's deletion was asked for.
+    #[must_use]
+    pub fn is_deleting(&self, id: &BoxId) -> bool {
+        self.mailbox(id).is_some_and(|mailbox| mailbox.deleting)
+    }
+
     /// A letter, if anybody has had to do with it.
     #[must_use]
     pub fn letter(&self, to: &BoxId, id: &EnvelopeId) -> Option<&Letter> {
@@ -357,6 +367,9 @@ impl Oracle {
                 let mailbox = self.boxes.entry(device.box_id).or_default();
                 mailbox.devices.entry(*device).or_default().revoked = true;
             }
+            Request::DeleteAccount { device } => {
+                self.boxes.entry(device.box_id).or_default().deleting = true;
+            }
             _ => {}
         }
         let begun = Call {
@@ -384,6 +397,10 @@ impl Oracle {
                 letter.place.get_or_insert((*sequence, now));
                 letter.delivered.get_or_insert((*text, *ttl_ms, now));
                 mailbox.places.entry(*sequence).or_insert(*id);
+            }
+            (Request::DeleteAccount { device }, Ok(_)) => {
+                let mailbox = self.boxes.entry(device.box_id).or_default();
+                mailbox.deleted.get_or_insert(now);
             }
             (Request::Join { .. }, Ok(Response::Joined { device, cursor })) => {
                 let mailbox = self.boxes.entry(device.box_id).or_default();

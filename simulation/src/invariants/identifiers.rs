@@ -1,6 +1,7 @@
 //! P5: a verified identifier belongs to one box at a time, and only to one that somebody tried to verify it for. It passes to
 //! another box only by a reset: that box proved it at least the delay earlier by the clocks of the cluster, and it is not sooner
-//! than it was told, and no device of the owner has said no since. While a reset waits, the owner's devices are told of it.
+//! than it was told, and no device of the owner has said no since. While a reset waits, the owner's devices are told of it. Once
+//! somebody asked to delete the owner, it is free.
 //!
 //! P4, of the same: a box that had the identifier never has it again, and once a reply has shown an owner, no later call finds an
 //! earlier one, or none.
@@ -142,10 +143,11 @@ impl Ownership {
         others.any(|other| self.may_have_passed(oracle, other, now).is_ok())
     }
 
-    /// Its owner, if that was shown before a call began.
-    fn owner_before(&self, finished: &Finished<'_>) -> Option<&Owner> {
+    /// Its owner, if that was shown before a call began, and is not to be deleted.
+    fn owner_before(&self, oracle: &Oracle, finished: &Finished<'_>) -> Option<&Owner> {
         let owner = self.owners.last();
-        owner.filter(|owner| owner.shown < finished.call.began)
+        owner
+            .filter(|owner| owner.shown < finished.call.began && !oracle.is_deleting(&owner.box_id))
     }
 
     /// A reply shows a box that has it.
@@ -176,6 +178,7 @@ impl Ownership {
         match self.owners.last() {
             // A late reply may show who had it before.
             Some(last) if finished.call.began < last.shown => place -= 1,
+            Some(last) if oracle.is_deleting(&last.box_id) => {}
             Some(last) => {
                 let passed = self.may_have_passed(oracle, &box_id, finished.ended_at);
                 passed.map_err(|why| {
@@ -225,7 +228,7 @@ impl Ownership {
         box_id: &BoxId,
     ) -> Result<(), String> {
         let other = self.asked.keys().any(|id| id != box_id);
-        let owner = self.owner_before(finished);
+        let owner = self.owner_before(oracle, finished);
         let own = owner.is_some_and(|owner| owner.box_id == *box_id)
             && !self.may_be_another_s(oracle, box_id, finished.ended_at);
         if !other || own {
@@ -237,7 +240,7 @@ impl Ownership {
     }
 
     fn not_found(&self, oracle: &Oracle, finished: &Finished<'_>) -> Result<(), String> {
-        match self.owner_before(finished) {
+        match self.owner_before(oracle, finished) {
             Some(owner) if !self.may_be_another_s(oracle, &owner.box_id, finished.ended_at) => {
                 Err(format!(
                     "nobody is found by an identifier that belongs to box {}",
@@ -269,7 +272,7 @@ impl Ownership {
         };
         let is_owner = |owner: &Owner| owner.box_id == *reader;
         let (_, latest) = oracle.stamps(finished.ended_at);
-        let is_due = self.owner_before(finished).is_some_and(is_owner)
+        let is_due = self.owner_before(oracle, finished).is_some_and(is_owner)
             && answered < finished.call.began
             && !self.keeping
             // What is told lapses some days later.
@@ -551,6 +554,18 @@ mod tests {
         again.wait(3 * DELAY_MS);
         again.resets(1, 2, verified(9));
         assert_eq!(caught(Identifiers::default(), &again), None);
+    }
+
+    #[test]
+    fn an_identifier_of_a_deleted_box_is_free() {
+        let mut story = story();
+        story.deletes(1, Err(Failure::Unknown));
+        story.looks_up(1, None);
+        story.verifies(1, 2, taken());
+        story.verifies(1, 2, verified(8));
+        assert_eq!(caught(Identifiers::default(), &story), None);
+        story.looks_up(1, None);
+        assert!(caught(Identifiers::default(), &story).is_some());
     }
 
     #[test]

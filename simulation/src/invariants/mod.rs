@@ -6,6 +6,7 @@
 mod admission;
 mod bytes_as_written;
 mod commit;
+mod deletion;
 mod effectively_once;
 mod election_safety;
 mod equal_replicas;
@@ -101,6 +102,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<no_send_lost::NoSendLost>::default(),
         Box::<purge::Purge>::default(),
         Box::<identifiers::Identifiers>::default(),
+        Box::<deletion::Deletion>::default(),
         Box::<linearizable::Linearizable>::default(),
         Box::<prediction::Prediction>::default(),
         Box::<liveness::Liveness>::default(),

@@ -1,5 +1,5 @@
 //! P1: a letter whose send was answered with success is on every page that covers its place, for each
-//! device, until that device has asked to acknowledge it or its time may be over. When all faults are
+//! device, until that device has asked to acknowledge it, its time may be over, or somebody asked to delete the box. When all faults are
 //! over, each box must have been read to its end, by all devices that are not lost, or nothing was shown.
 
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl<'a> Covered<'a> {
         since: impl Fn(&Letter) -> Option<Moment>,
     ) -> Option<Sequence> {
         let mailbox = oracle.mailbox(&self.device.box_id)?;
-        if mailbox.is_revoked(self.device) {
+        if mailbox.is_revoked(self.device) || mailbox.deleting {
             return None;
         }
         let from = self.after.max(mailbox.asked(self.device)).next();
@@ -106,6 +106,9 @@ impl NoSendLost {
     }
 
     fn unread(&self, mailbox: &BoxStory) -> Option<String> {
+        if mailbox.deleting {
+            return None;
+        }
         let letters = mailbox.letters.values();
         let delivered = letters.filter(|letter| letter.delivered.is_some());
         let last = delivered.filter_map(|letter| letter.place).max()?.0;
@@ -162,7 +165,7 @@ mod tests {
 
     use super::*;
     use crate::invariants::story::{Story, at, caught, device, legal, mutate_page, node};
-    use crate::observe::{ReplicaEvent, What, Who};
+    use crate::observe::{Failure, ReplicaEvent, What, Who};
 
     proptest! {
         #[test]
@@ -264,6 +267,20 @@ mod tests {
         assert_eq!(caught(NoSendLost::default(), &story), None);
         story.page(1, 0, vec![], 1);
         assert!(caught(NoSendLost::default(), &story).is_some());
+    }
+
+    #[test]
+    fn what_was_delivered_to_a_box_goes_with_it() {
+        let mut story = Story::default();
+        story.sent(1, 1, "text", 1);
+        let mut kept = story.clone();
+        story.deletes(2, Err(Failure::Unknown));
+        for story in [&mut story, &mut kept] {
+            story.page(1, 0, vec![], 1);
+            story.push(Who::World, What::Healed);
+        }
+        assert_eq!(caught(NoSendLost::default(), &story), None);
+        assert!(caught(NoSendLost::default(), &kept).is_some());
     }
 
     #[test]

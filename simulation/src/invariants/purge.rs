@@ -110,7 +110,7 @@ fn queue(
     let Some(mailbox) = oracle.mailbox(&device.box_id) else {
         return Ok(());
     };
-    if oracle.any_may_have_expired(mailbox, finished.ended_at) {
+    if mailbox.deleting || oracle.any_may_have_expired(mailbox, finished.ended_at) {
         return Ok(());
     }
     if status.expired_total > 0 {

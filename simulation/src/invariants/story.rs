@@ -246,6 +246,11 @@ impl Story {
         self.call(request, result);
     }
 
+    pub fn deletes(&mut self, by: u8, result: Result<Response, Failure>) {
+        let device = device(by);
+        self.call(Request::DeleteAccount { device }, result);
+    }
+
     pub fn lookup(&self, number: u8) -> Request {
         let identifier = identifier(number);
         Request::Lookup { identifier }

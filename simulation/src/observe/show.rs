@@ -194,6 +194,7 @@ impl fmt::Display for Request {
                 write!(f, "key record of {} for {}", Box(box_id), Device(sender))
             }
             Self::Join { device } => write!(f, "join as {device}"),
+            Self::DeleteAccount { device } => write!(f, "delete the box of {}", Device(device)),
             Self::Revoke { device } => write!(f, "revoke {}", Device(device)),
             Self::Other(what) => f.write_str(what),
         }

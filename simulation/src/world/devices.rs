@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rossby_client::connection::Patience;
 use rossby_client::device::{Linking, Servers};
@@ -25,6 +26,8 @@ const FURTHER: u32 = 100;
 pub struct Owned {
     pub device: Device,
     pub wire: Arc<DeviceWire>,
+    /// Where it keeps its files.
+    pub home: PathBuf,
 }
 
 /// The devices of a person.
@@ -38,10 +41,12 @@ pub struct Devices {
     wire: Arc<DeviceWire>,
     /// How many there ever were.
     made: u32,
+    /// How many were opened again.
+    opened: u32,
     /// Those that are used: one or two.
     used: Vec<Owned>,
-    /// One that is being linked, and its wire.
-    linking: Option<(Linking, Arc<DeviceWire>)>,
+    /// One that is being linked, its wire and where it keeps its files.
+    linking: Option<(Linking, Arc<DeviceWire>, PathBuf)>,
     /// One that is lost, and not removed yet.
     lost: Option<DeviceId>,
 }
@@ -66,6 +71,7 @@ impl Devices {
             dice,
             wire: Arc::clone(&wire),
             made: 0,
+            opened: 0,
             used: Vec::new(),
             linking: None,
             lost: None,
@@ -91,14 +97,15 @@ impl Devices {
     }
 
     fn device(&self, wire: Arc<DeviceWire>) -> Result<Owned, PersonError> {
+        let home = self.home();
         let device = Device::create(
-            &self.home(),
+            &home,
             &Passphrase::none(),
             KdfCost::NONE,
             &self.servers,
             self.environment(&wire),
         )?;
-        Ok(Owned { device, wire })
+        Ok(Owned { device, wire, home })
     }
 
     /// The wire of one more device.
@@ -113,7 +120,18 @@ impl Devices {
     }
 
     fn environment(&self, wire: &Arc<DeviceWire>) -> Environment {
-        let seed = self.dice.seed_of(&format!("device {}", self.made));
+        self.environment_of(wire, &format!("device {}", self.made))
+    }
+
+    /// For a device that is opened again.
+    pub fn environment_again(&mut self, wire: &Arc<DeviceWire>) -> Environment {
+        self.opened += 1;
+        // What it drew before is used up.
+        self.environment_of(wire, &format!("opened {}", self.opened))
+    }
+
+    fn environment_of(&self, wire: &Arc<DeviceWire>, label: &str) -> Environment {
+        let seed = self.dice.seed_of(label);
         Environment {
             clock: self.clock.clone(),
             random: Arc::new(SeededRandom::new(seed)),
@@ -151,6 +169,23 @@ impl Devices {
         Ok(&any.device)
     }
 
+    /// Takes any of them away.
+    ///
+    /// # Errors
+    /// If all are lost.
+    pub fn take_any(&mut self) -> Result<Owned, PersonError> {
+        if self.used.is_empty() {
+            return Err(DeviceError::Damaged("person"));
+        }
+        let which = self.dice.between(0, self.used.len() as u64 - 1);
+        Ok(self.used.remove(usize::try_from(which).unwrap_or_default()))
+    }
+
+    /// Between two tries.
+    pub fn pause(&self) -> Duration {
+        self.dice.millis(200, 1_000)
+    }
+
     /// Whether none is half-way in or out.
     pub fn are_settled(&self) -> bool {
         self.linking.is_none() && self.lost.is_none()
@@ -177,15 +212,16 @@ impl Devices {
     pub async fn add(&mut self) -> Result<(), PersonError> {
         if self.are_settled() && self.used.len() == 1 {
             let wire = self.next_wire();
+            let home = self.home();
             let linking = Linking::create(
-                &self.home(),
+                &home,
                 &Passphrase::none(),
                 KdfCost::NONE,
                 &self.servers,
                 DeviceName::new("further").map_err(|_| DeviceError::Damaged("name"))?,
                 self.environment(&wire),
             )?;
-            self.linking = Some((linking, wire));
+            self.linking = Some((linking, wire, home));
         }
         self.go_on().await
     }
@@ -209,14 +245,14 @@ impl Devices {
         for lost in self.used.drain(..) {
             lost.wire.unplug();
         }
-        if let Some((_, wire)) = self.linking.take() {
+        if let Some((_, wire, _)) = self.linking.take() {
             wire.unplug();
         }
         self.lost = None;
     }
 
     async fn link(&mut self) -> Result<(), PersonError> {
-        let Some((linking, wire)) = &self.linking else {
+        let Some((linking, wire, _)) = &self.linking else {
             return Ok(());
         };
         match self.eldest()?.device.approve(&linking.code()).await {
@@ -229,9 +265,9 @@ impl Devices {
         };
         // Nobody but this sets it.
         let _ = wire.address.set(welcome.address());
-        if let Some((linking, wire)) = self.linking.take() {
+        if let Some((linking, wire, home)) = self.linking.take() {
             let device = linking.accept(welcome).await?;
-            self.used.push(Owned { device, wire });
+            self.used.push(Owned { device, wire, home });
         }
         Ok(())
     }

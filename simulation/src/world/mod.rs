@@ -22,6 +22,7 @@ mod growing;
 mod joining;
 pub mod layout;
 mod leases;
+mod leaving;
 pub mod life;
 pub mod node;
 pub mod operator;

@@ -27,6 +27,8 @@ const SELDOM_READ_PERMILLE: u64 = 250;
 const READ_PERMILLE: u64 = 60;
 /// Of 1,000 things that people do, how many are to lose all devices, or to have others try for their identifier.
 const RESET_PERMILLE: u64 = 6;
+/// And how many are to delete the account.
+const DELETE_PERMILLE: u64 = 2;
 /// Of 1,000 things done by people with devices while others try for their identifier, how many are about that.
 const CONTEST_PERMILLE: u64 = 400;
 
@@ -202,7 +204,14 @@ impl Person {
         let first = self.devices.eldest()?;
         loop {
             self.steps.take();
-            reset::expected_call(first.device.register(&self.identifier, true).await)?;
+            match first.device.register(&self.identifier, true).await {
+                // No code comes.
+                Err(DeviceError::Call(error)) if error.refusal().is_some() => {
+                    sleep(self.devices.pause()).await;
+                    continue;
+                }
+                other => reset::expected_call(other)?,
+            }
             let proving = first.prove(&self.identifier, &self.common.codes, &self.dice);
             if let Proven::Had(address) = proving.await? {
                 self.has(address.box_id);
@@ -256,6 +265,15 @@ impl Person {
         }
     }
 
+    /// Deletes the account, and begins again with the same identifier.
+    async fn delete_account(&mut self) -> Result<(), PersonError> {
+        self.does("deletes the account");
+        self.devices.delete_account().await?;
+        let new = self.devices.new_one()?;
+        self.devices.begin_anew(new);
+        self.register().await
+    }
+
     async fn begin_with_another_identifier(&mut self) -> Result<(), PersonError> {
         self.given_up += 1;
         self.identifier = identifier(self.id, self.given_up)?;
@@ -267,6 +285,9 @@ impl Person {
     async fn act(&mut self) -> Result<(), PersonError> {
         if self.reset.is_none() && self.dice.permille(RESET_PERMILLE) {
             self.begin_reset()?;
+        }
+        if self.reset.is_none() && self.dice.permille(DELETE_PERMILLE) {
+            return self.delete_account().await;
         }
         if self.devices.are_lost() || (self.reset.is_some() && self.dice.permille(CONTEST_PERMILLE))
         {
@@ -316,7 +337,11 @@ impl Person {
         self.written += 1;
         let size = usize::try_from(self.dice.between(1, 6000)).unwrap_or(1);
         let text = format!("{} of {}: {}", self.written, self.id.0, "x".repeat(size));
-        expected(self.devices.any()?.send(&to, &Content::Text(text)).await)
+        match self.devices.any()?.send(&to, &Content::Text(text)).await {
+            // It was deleted.
+            Err(DeviceError::NoUser) => Ok(()),
+            other => expected(other),
+        }
     }
 
     async fn receive(&self) -> Result<(), PersonError> {
@@ -335,7 +360,7 @@ impl Person {
             LookupBy::Box(box_id)
         };
         match self.devices.any()?.lookup(&by).await {
-            // It is on its way to another box.
+            // It was deleted, or its identifier is on its way to another box.
             Err(DeviceError::NoUser) => Ok(()),
             other => expected(other),
         }

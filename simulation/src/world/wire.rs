@@ -305,6 +305,8 @@ fn refusal_of(refusal: &Refusal) -> Failure {
         "OWNER_NOT_TOLD" => Rejection::OwnerNotTold,
         "RESET_VETOED" => Rejection::ResetVetoed { retry_at },
         "IDENTIFIER_CHANGED" => Rejection::IdentifierChanged,
+        "UNKNOWN_RECIPIENT" => Rejection::UnknownBox,
+        "BOX_DELETED" => Rejection::BoxDeleted,
         other => return Failure::Refused(other.to_owned()),
     };
     Failure::Rejected(rejection)
@@ -320,6 +322,10 @@ impl DeviceWire {
             RpcPath::Authorize => self.verify(message).map(|request| vec![request]),
             RpcPath::KeepIdentifier => self.keep(message).map(|request| vec![request]),
             RpcPath::LookupKey => self.lookup(message).map(|request| vec![request]),
+            RpcPath::DeleteAccount => {
+                let device = self.address.get().copied();
+                device.map(|device| vec![Request::DeleteAccount { device }])
+            }
             RpcPath::JoinBox => join(message).map(|request| vec![request]),
             RpcPath::ExtendChain => self.revoke(message).map(|request| vec![request]),
             _ => None,
