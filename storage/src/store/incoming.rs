@@ -212,7 +212,11 @@ impl IncomingCheckpoint {
             },
         ) in &arriving
         {
-            file.sync_data().map_err(StoreError::io("sync", path))?;
+            if let Err(error) = file.sync_data() {
+                // What it should have synced may be lost, and is read all the same; another sync would say nothing of it.
+                files.discard(path);
+                return Err(StoreError::io("sync", path)(error));
+            }
             let verified = verify(&files, path.clone(), REMEDY_PEER, name, *partition, *kind);
             if let Err(StoreError::Corrupt { .. }) = verified {
                 files.discard(path);

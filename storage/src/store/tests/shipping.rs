@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rossby_domain::ids::GroupId;
 use rossby_seams::base::MemoryBase;
-use rossby_seams::disk::{MemoryDisk, PowerLoss};
+use rossby_seams::disk::{DiskFault, MemoryDisk, PowerLoss};
 
 use super::world::{GROUP, Model, letter, open, position, try_open};
 use crate::store::{Checkpoint, GroupStore, IncomingCheckpoint, Store, StoreError};
@@ -126,6 +126,36 @@ fn a_transfer_goes_on_where_it_stopped_even_after_power_loss() {
         });
         follower.group.install(received.unwrap()).unwrap();
         model.check(&follower.group);
+    }
+}
+
+/// A sync that has failed once may succeed the next time, and what it should have synced is lost all the same.
+#[test]
+fn a_transfer_whose_end_met_a_failing_disk_is_whole_the_next_time_also_after_power_loss() {
+    let (model, _leader, shipped) = leader();
+    for failing in 1.. {
+        let mut follower = Replica::new();
+        let mut incoming = follower.begin(&shipped);
+        carry(&shipped, &mut incoming);
+        let before = follower.disk.operations();
+        follower
+            .disk
+            .fail_operation(before + failing, DiskFault::Io);
+        let mut finished = incoming.finish();
+        if follower.disk.operations() < before + failing {
+            assert!(failing > 20, "too few to show anything");
+            return;
+        }
+        for _ in 0..3 {
+            finished = finished.or_else(|_| {
+                let mut incoming = follower.begin(&shipped);
+                carry(&shipped, &mut incoming);
+                incoming.finish()
+            });
+        }
+        follower.group.install(finished.unwrap()).unwrap();
+        let again = Replica::on(follower.disk.crash(PowerLoss::DropUnsynced));
+        model.check(&again.group);
     }
 }
 
