@@ -270,6 +270,24 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_has_joined_gets_what_comes_from_then_on() {
+        let mut story = Story::default();
+        story.sent(1, 1, "before", 1);
+        let (new, cursor) = (device(2), Sequence(1));
+        let request = Request::Join { device: new.device };
+        let joined = Response::Joined {
+            device: new,
+            cursor,
+        };
+        story.call(request, Ok(joined));
+        story.page(2, 0, vec![], 1);
+        assert_eq!(caught(NoSendLost::default(), &story), None);
+        story.sent(1, 2, "since", 2);
+        story.page(2, 0, vec![], 2);
+        assert!(caught(NoSendLost::default(), &story).is_some());
+    }
+
+    #[test]
     fn what_was_delivered_to_a_box_goes_with_it() {
         let mut story = Story::default();
         story.sent(1, 1, "text", 1);

@@ -1,11 +1,12 @@
 //! The devices of a person: one at first, at times another beside it, which the first has linked. One of two may be lost; the
-//! other removes it. All may be lost; then another begins anew (`reset.rs`).
+//! other removes it. All may be lost; then another takes their place by the recovery key (`recovery.rs`) or begins anew (`reset.rs`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rossby_client::connection::Patience;
+use rossby_client::crypto::secret::Secret;
 use rossby_client::device::{Linking, Servers};
 use rossby_client::linking::DeviceName;
 use rossby_client::store::{KdfCost, Passphrase};
@@ -35,8 +36,8 @@ pub struct Devices {
     id: ClientId,
     homes: PathBuf,
     clock: Arc<WorldClock>,
-    servers: Servers,
-    dice: Dice,
+    pub servers: Servers,
+    pub dice: Dice,
     /// The first one's, like which all others are.
     wire: Arc<DeviceWire>,
     /// How many there ever were.
@@ -44,11 +45,13 @@ pub struct Devices {
     /// How many were opened again.
     opened: u32,
     /// Those that are used: one or two.
-    used: Vec<Owned>,
+    pub used: Vec<Owned>,
     /// One that is being linked, its wire and where it keeps its files.
     linking: Option<(Linking, Arc<DeviceWire>, PathBuf)>,
-    /// One that is lost, and not removed yet.
-    lost: Option<DeviceId>,
+    /// Those that are lost, and not removed yet.
+    pub lost: Vec<DeviceId>,
+    /// The recovery key of their box, which is nowhere but on paper.
+    pub words: Option<Secret<32>>,
 }
 
 impl Devices {
@@ -74,10 +77,11 @@ impl Devices {
             opened: 0,
             used: Vec::new(),
             linking: None,
-            lost: None,
+            lost: Vec::new(),
+            words: None,
         };
         let first = devices.device(wire)?;
-        devices.used.push(first);
+        devices.begin_anew(first);
         Ok(devices)
     }
 
@@ -90,9 +94,10 @@ impl Devices {
         self.device(wire)
     }
 
-    /// This is the only one from now on; those before it are lost.
+    /// This is the only one from now on, and its box another; those before it are lost.
     pub fn begin_anew(&mut self, device: Owned) {
         self.lose_all();
+        self.words = device.device.recovery_seed();
         self.used.push(device);
     }
 
@@ -109,17 +114,19 @@ impl Devices {
     }
 
     /// The wire of one more device.
-    fn next_wire(&mut self) -> Arc<DeviceWire> {
+    pub fn next_wire(&mut self) -> Arc<DeviceWire> {
         self.made += 1;
         let client = ClientId(self.id.0 + FURTHER * self.made);
         Arc::new(self.wire.beside(client))
     }
 
-    fn home(&self) -> PathBuf {
+    /// Where the next one keeps its files.
+    pub fn home(&self) -> PathBuf {
         self.homes.join(format!("{}-{}", self.id.0, self.made))
     }
 
-    fn environment(&self, wire: &Arc<DeviceWire>) -> Environment {
+    /// What a new one takes from the outside.
+    pub fn environment(&self, wire: &Arc<DeviceWire>) -> Environment {
         self.environment_of(wire, &format!("device {}", self.made))
     }
 
@@ -188,7 +195,7 @@ impl Devices {
 
     /// Whether none is half-way in or out.
     pub fn are_settled(&self) -> bool {
-        self.linking.is_none() && self.lost.is_none()
+        self.linking.is_none() && self.lost.is_empty()
     }
 
     /// Goes on with what is half-way.
@@ -196,7 +203,7 @@ impl Devices {
     /// # Errors
     /// [`PersonError`].
     pub async fn go_on(&mut self) -> Result<(), PersonError> {
-        if self.lost.is_some() {
+        if !self.lost.is_empty() {
             self.remove_lost().await
         } else if self.linking.is_some() {
             self.link().await
@@ -235,7 +242,7 @@ impl Devices {
             let which = usize::from(self.dice.permille(500));
             let lost = self.used.remove(which);
             lost.wire.unplug();
-            self.lost = Some(lost.device.who_am_i()?.device);
+            self.lost.push(lost.device.who_am_i()?.device);
         }
         self.go_on().await
     }
@@ -248,11 +255,11 @@ impl Devices {
         if let Some((_, wire, _)) = self.linking.take() {
             wire.unplug();
         }
-        self.lost = None;
+        self.lost.clear();
     }
 
     async fn link(&mut self) -> Result<(), PersonError> {
-        let Some((linking, wire, _)) = &self.linking else {
+        let Some((linking, ..)) = &self.linking else {
             return Ok(());
         };
         match self.eldest()?.device.approve(&linking.code()).await {
@@ -263,8 +270,6 @@ impl Devices {
             Ok(Some(welcome)) => welcome,
             other => return expected(other),
         };
-        // Nobody but this sets it.
-        let _ = wire.address.set(welcome.address());
         if let Some((linking, wire, home)) = self.linking.take() {
             let device = linking.accept(welcome).await?;
             self.used.push(Owned { device, wire, home });
@@ -273,14 +278,16 @@ impl Devices {
     }
 
     async fn remove_lost(&mut self) -> Result<(), PersonError> {
-        let Some(lost) = self.lost else {
+        let Some(lost) = self.lost.last() else {
             return Ok(());
         };
-        match self.eldest()?.device.revoke(&lost).await {
+        match self.eldest()?.device.revoke(lost).await {
             // An earlier try had done it.
-            Ok(()) | Err(DeviceError::NoSuchDevice) => self.lost = None,
-            other => expected(other)?,
+            Ok(()) | Err(DeviceError::NoSuchDevice) => {
+                self.lost.pop();
+                Ok(())
+            }
+            other => expected(other),
         }
-        Ok(())
     }
 }

@@ -29,6 +29,7 @@ pub mod operator;
 mod peers;
 pub mod person;
 pub mod recorder;
+mod recovery;
 mod reset;
 pub mod trap;
 mod trial;

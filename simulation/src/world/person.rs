@@ -27,8 +27,10 @@ const SELDOM_READ_PERMILLE: u64 = 250;
 const READ_PERMILLE: u64 = 60;
 /// Of 1,000 things that people do, how many are to lose all devices, or to have others try for their identifier.
 const RESET_PERMILLE: u64 = 6;
-/// And how many are to delete the account.
+/// How many are to delete the account.
 const DELETE_PERMILLE: u64 = 2;
+/// And how many are to lose all devices, but not the recovery key.
+const RECOVER_PERMILLE: u64 = 3;
 /// Of 1,000 things done by people with devices while others try for their identifier, how many are about that.
 const CONTEST_PERMILLE: u64 = 400;
 
@@ -288,6 +290,13 @@ impl Person {
         }
         if self.reset.is_none() && self.dice.permille(DELETE_PERMILLE) {
             return self.delete_account().await;
+        }
+        if self.reset.is_none()
+            && self.devices.are_settled()
+            && self.dice.permille(RECOVER_PERMILLE)
+        {
+            self.does("recovers the box");
+            return self.devices.recover(&self.identifier).await;
         }
         if self.devices.are_lost() || (self.reset.is_some() && self.dice.permille(CONTEST_PERMILLE))
         {

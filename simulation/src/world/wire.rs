@@ -186,9 +186,9 @@ impl DeviceWire {
         }
         match answer {
             Ok(reply) => {
-                let joined = match path {
-                    RpcPath::JoinBox => Some(self.joined(exchange, &reply).await?),
-                    _ => None,
+                let joined = match joins(path, &exchange.message) {
+                    Some(device) => Some(self.joined(exchange, device, &reply).await?),
+                    None => None,
                 };
                 Ok(Carried {
                     reply,
@@ -212,12 +212,36 @@ struct Carried {
     joined: Option<(DeviceAddress, Sequence)>,
 }
 
-fn join(message: &Bytes) -> Option<Request> {
-    let request = v1::JoinBoxRequest::decode(message.clone()).ok()?;
-    let key = request.signing_key[..].try_into().ok()?;
-    Some(Request::Join {
-        device: DeviceId::of_key(&key),
-    })
+/// The device that asks for a place in a box, if that is what is asked for.
+fn joins(path: RpcPath, message: &Bytes) -> Option<DeviceId> {
+    let key = match path {
+        RpcPath::JoinBox => {
+            let request = v1::JoinBoxRequest::decode(message.clone()).ok()?;
+            request.signing_key
+        }
+        RpcPath::Recover => {
+            let request = v1::RecoverRequest::decode(message.clone()).ok()?;
+            request.signing_key
+        }
+        _ => return None,
+    };
+    Some(DeviceId::of_key(&key[..].try_into().ok()?))
+}
+
+/// The removals by a recovery key, and then the place of the device that it adds.
+fn recover(message: &Bytes) -> Option<Vec<Request>> {
+    let device = joins(RpcPath::Recover, message)?;
+    let request = v1::RecoverRequest::decode(message.clone()).ok()?;
+    let box_id = box_id(&request.box_id)?;
+    let mut requests = Vec::new();
+    for link in request.links {
+        if let Change::RemoveDevice { device } = Link::decode(&link).ok()?.change {
+            let device = DeviceAddress { box_id, device };
+            requests.push(Request::Revoke { device });
+        }
+    }
+    requests.push(Request::Join { device });
+    Some(requests)
 }
 
 fn node_of(server: &ServerAddress) -> NodeId {
@@ -246,6 +270,12 @@ impl Wire for DeviceWire {
         let carried = self.carry(&exchange, path).await;
         if self.unplugged.load(Ordering::SeqCst) {
             return std::future::pending().await;
+        }
+        if let Ok(carried) = &carried
+            && let Some((device, _)) = carried.joined
+        {
+            // One that has its place writes at once.
+            let _ = self.address.set(device);
         }
         let results = match &carried {
             Ok(carried) => self.responses(path, &exchange.message, carried),
@@ -326,7 +356,10 @@ impl DeviceWire {
                 let device = self.address.get().copied();
                 device.map(|device| vec![Request::DeleteAccount { device }])
             }
-            RpcPath::JoinBox => join(message).map(|request| vec![request]),
+            RpcPath::JoinBox => {
+                joins(path, message).map(|device| vec![Request::Join { device }])
+            }
+            RpcPath::Recover => recover(message),
             RpcPath::ExtendChain => self.revoke(message).map(|request| vec![request]),
             _ => None,
         };
@@ -447,9 +480,12 @@ impl DeviceWire {
                 Some(vec![Ok(Response::Verified { generation })])
             }
             RpcPath::LookupKey => found(request, message).map(|response| vec![Ok(response)]),
-            RpcPath::JoinBox => carried
-                .joined
-                .map(|(device, cursor)| vec![Ok(Response::Joined { device, cursor })]),
+            RpcPath::JoinBox | RpcPath::Recover => carried.joined.map(|(device, cursor)| {
+                let removals = self.requests(path, request).len().saturating_sub(1);
+                let mut results = vec![Ok(Response::Done); removals];
+                results.push(Ok(Response::Joined { device, cursor }));
+                results
+            }),
             _ => None,
         };
         read.unwrap_or_else(|| vec![Ok(Response::Done)])
@@ -460,13 +496,11 @@ impl DeviceWire {
     async fn joined(
         &self,
         exchange: &Exchange<'_>,
+        device: DeviceId,
         reply: &CallReply,
     ) -> Result<(DeviceAddress, Sequence), WireError> {
         let none = || WireError::Lost("an answer that is none".to_owned());
         let response = v1::JoinBoxResponse::decode(reply.message.clone()).map_err(|_| none())?;
-        let Some(Request::Join { device }) = join(&exchange.message) else {
-            return Err(none());
-        };
         let box_id = box_id(&response.box_id).ok_or_else(none)?;
         let device = DeviceAddress { box_id, device };
         let query = Query::Fetch {
