@@ -305,6 +305,13 @@ pub enum Request {
         /// The device.
         device: DeviceId,
     },
+    /// Set how long letters may wait in a box at most, from the next one on.
+    SetTtl {
+        /// The device of the box that asks.
+        device: DeviceAddress,
+        /// In milliseconds; `None` for as long as the service allows.
+        ttl_ms: Option<u64>,
+    },
     /// Delete a box with all that it has, for ever.
     DeleteAccount {
         /// The device of the box that asks.

@@ -76,6 +76,15 @@ pub struct DeviceStory {
     pub lost: bool,
 }
 
+/// A try to set how long letters may wait in a box.
+#[derive(Debug, Clone, Copy)]
+struct TtlSet {
+    ttl_ms: Option<u64>,
+    began: Moment,
+    /// When it was answered that it holds. One of unknown outcome may hold, but not after a later one.
+    ended: Option<Moment>,
+}
+
 /// Everything known of one box.
 #[derive(Debug, Clone, Default)]
 pub struct BoxStory {
@@ -85,6 +94,8 @@ pub struct BoxStory {
     pub places: BTreeMap<Sequence, EnvelopeId>,
     /// Its devices, as far as they have shown themselves.
     pub devices: BTreeMap<DeviceAddress, DeviceStory>,
+    /// How long letters may wait in it, as its devices have said.
+    ttls: Vec<TtlSet>,
     /// Whether its deletion was asked for: nothing needs to be there from then on.
     pub deleting: bool,
     /// When its deletion was first acknowledged.
@@ -167,6 +178,12 @@ impl Clocks {
         self.note(node, None);
     }
 
+    /// How long a letter waits at most, in milliseconds.
+    fn limit_ms(&self) -> u64 {
+        let limit = self.envelope_ttl_ms;
+        limit.unwrap_or_else(|| Limits::default().envelope_ttl_ms)
+    }
+
     fn shown(&self, at: SimTime, offset_ms: i64) -> u64 {
         let wall = self.wall.as_millis().saturating_add(at.0);
         wall.saturating_add_signed(offset_ms)
@@ -175,19 +192,42 @@ impl Clocks {
 
 impl Letter {
     /// Whether some clock of the cluster may say that its time is over.
-    fn may_have_expired(&self, clocks: &Clocks, now: SimTime) -> bool {
-        let limit = clocks.envelope_ttl_ms;
-        let limit = limit.unwrap_or_else(|| Limits::default().envelope_ttl_ms);
+    fn may_have_expired(&self, clocks: &Clocks, mailbox: &BoxStory, now: SimTime) -> bool {
         let (_, latest) = clocks.stamps(now);
         self.tries.iter().any(|tried| {
-            let ttl = tried.ttl_ms.unwrap_or(limit).min(limit);
+            let (ttl, _) = self.ttls(tried, mailbox, clocks.limit_ms());
             let (since, _) = clocks.stamps(tried.began_at);
             since.saturating_add(ttl) <= latest
         })
     }
+
+    /// The shortest and the longest that it may wait by a try that stored it, in milliseconds.
+    fn ttls(&self, tried: &Try, mailbox: &BoxStory, limit_ms: u64) -> (u64, u64) {
+        let stored_by = self.delivered.map(|(.., at)| at);
+        let stored_by = stored_by.unwrap_or(Moment(u64::MAX));
+        let (shortest, longest) = mailbox.ttls(tried.began, stored_by, limit_ms);
+        let asked = tried.ttl_ms.unwrap_or(limit_ms);
+        (shortest.min(asked), longest.min(asked))
+    }
 }
 
 impl BoxStory {
+    /// The shortest and the longest that the box may have let letters wait between two moments, in milliseconds.
+    fn ttls(&self, from: Moment, upto: Moment, limit_ms: u64) -> (u64, u64) {
+        let is_past = |at: Option<Moment>| {
+            let mut later = self.ttls.iter().filter(|later| Some(later.began) > at);
+            later.any(|later| later.ended.is_some_and(|ended| ended < from))
+        };
+        let sets = self.ttls.iter();
+        let sets = sets.filter(|set| set.began < upto && !is_past(Some(set.began)));
+        let sets = sets.map(|set| set.ttl_ms.unwrap_or(limit_ms).min(limit_ms));
+        // At first it is as long as may be.
+        let first = (!is_past(None)).then_some(limit_ms);
+        let all: Vec<u64> = sets.chain(first).collect();
+        let shortest = all.iter().min().copied().unwrap_or(limit_ms);
+        (shortest, all.iter().max().copied().unwrap_or(limit_ms))
+    }
+
     /// The highest sequence that each device that is known has asked to acknowledge: above the
     /// lowest of them nothing may be purged.
     #[must_use]
@@ -314,15 +354,40 @@ impl Oracle {
 
     /// Whether a letter's time may be over by some clock of the cluster.
     #[must_use]
-    pub fn may_have_expired(&self, letter: &Letter, now: SimTime) -> bool {
-        letter.may_have_expired(&self.clocks, now)
+    pub fn may_have_expired(&self, mailbox: &BoxStory, letter: &Letter, now: SimTime) -> bool {
+        letter.may_have_expired(&self.clocks, mailbox, now)
+    }
+
+    /// When a letter that is shown now may expire: at the earliest and at the latest. `None` if nobody is known to have sent
+    /// it.
+    #[must_use]
+    pub fn expires(
+        &self,
+        mailbox: &BoxStory,
+        letter: &Letter,
+        now: SimTime,
+    ) -> Option<(Timestamp, Timestamp)> {
+        let limit_ms = self.clocks.limit_ms();
+        let (_, latest) = self.stamps(now);
+        let of_tries = letter.tries.iter().map(|tried| {
+            let (shortest, longest) = letter.ttls(tried, mailbox, limit_ms);
+            let (since, _) = self.stamps(tried.began_at);
+            (since.plus_millis(shortest), latest.plus_millis(longest))
+        });
+        of_tries.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+
+    /// The shortest and the longest that a box may have let letters wait between a call's beginning and now, in milliseconds.
+    #[must_use]
+    pub fn box_ttls(&self, mailbox: &BoxStory, began: Moment) -> (u64, u64) {
+        mailbox.ttls(began, self.now, self.clocks.limit_ms())
     }
 
     /// Whether the time of any letter to this box may be over.
     #[must_use]
     pub fn any_may_have_expired(&self, mailbox: &BoxStory, now: SimTime) -> bool {
         let mut letters = mailbox.letters.values();
-        letters.any(|letter| self.may_have_expired(letter, now))
+        letters.any(|letter| self.may_have_expired(mailbox, letter, now))
     }
 
     /// The earliest and the latest time that a command may have been stamped with.
@@ -367,6 +432,14 @@ impl Oracle {
                 let mailbox = self.boxes.entry(device.box_id).or_default();
                 mailbox.devices.entry(*device).or_default().revoked = true;
             }
+            Request::SetTtl { device, ttl_ms } => {
+                let mailbox = self.boxes.entry(device.box_id).or_default();
+                mailbox.ttls.push(TtlSet {
+                    ttl_ms: *ttl_ms,
+                    began: self.now,
+                    ended: None,
+                });
+            }
             Request::DeleteAccount { device } => {
                 self.boxes.entry(device.box_id).or_default().deleting = true;
             }
@@ -397,6 +470,16 @@ impl Oracle {
                 letter.place.get_or_insert((*sequence, now));
                 letter.delivered.get_or_insert((*text, *ttl_ms, now));
                 mailbox.places.entry(*sequence).or_insert(*id);
+            }
+            (Request::SetTtl { device, .. }, result) => {
+                let mailbox = self.boxes.entry(device.box_id).or_default();
+                let set = mailbox.ttls.iter_mut().find(|set| set.began == call.began);
+                match (set, result) {
+                    (Some(set), Ok(_)) => set.ended = Some(now),
+                    (_, Err(Failure::Unknown)) => {}
+                    // Nothing happened.
+                    _ => mailbox.ttls.retain(|set| set.began != call.began),
+                }
             }
             (Request::DeleteAccount { device }, Ok(_)) => {
                 let mailbox = self.boxes.entry(device.box_id).or_default();

@@ -10,6 +10,7 @@ mod deletion;
 mod effectively_once;
 mod election_safety;
 mod equal_replicas;
+mod expiry;
 mod identifiers;
 mod linearizable;
 mod liveness;
@@ -101,6 +102,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<one_order::OneOrder>::default(),
         Box::<no_send_lost::NoSendLost>::default(),
         Box::<purge::Purge>::default(),
+        Box::<expiry::Expiry>::default(),
         Box::<identifiers::Identifiers>::default(),
         Box::<deletion::Deletion>::default(),
         Box::<linearizable::Linearizable>::default(),

@@ -71,7 +71,7 @@ impl<'a> Covered<'a> {
             };
             let known = since(letter).is_some_and(|since| since < self.finished.call.began);
             known
-                && !oracle.may_have_expired(letter, self.finished.ended_at)
+                && !oracle.may_have_expired(mailbox, letter, self.finished.ended_at)
                 && !self.envelopes.iter().any(|seen| seen.sequence == **place)
         });
         missing.map(|(place, _)| *place)

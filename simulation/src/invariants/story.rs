@@ -9,6 +9,7 @@ use rossby_domain::ids::{
     BoxId, Counter, DeviceAddress, DeviceId, EnvelopeId, GroupId, NodeId, PartitionId, ReplicaId,
     Sequence,
 };
+use rossby_domain::limits::Limits;
 use rossby_domain::query::QueueStatus;
 use rossby_domain::time::Timestamp;
 use rossby_storage::LogPosition;
@@ -176,8 +177,20 @@ impl Story {
             sequence: Sequence(at),
             id: letter(sender, counter),
             text: Digest::of(text.as_bytes()),
-            expires_at: Timestamp::from_millis(u64::MAX),
+            expires_at: self
+                .shown_now()
+                .plus_millis(Limits::default().envelope_ttl_ms),
         }
+    }
+
+    /// What a right clock shows.
+    pub fn shown_now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now)
+    }
+
+    pub fn sets_ttl(&mut self, by: u8, ttl_ms: Option<u64>, result: Result<Response, Failure>) {
+        let device = device(by);
+        self.call(Request::SetTtl { device, ttl_ms }, result);
     }
 
     pub fn page(&mut self, number: u8, after: u64, envelopes: Vec<Seen>, last: u64) {

@@ -194,6 +194,13 @@ impl fmt::Display for Request {
                 write!(f, "key record of {} for {}", Box(box_id), Device(sender))
             }
             Self::Join { device } => write!(f, "join as {device}"),
+            Self::SetTtl { device, ttl_ms } => {
+                let device = Device(device);
+                match ttl_ms {
+                    Some(ttl) => write!(f, "let letters to {device} wait {ttl} ms"),
+                    None => write!(f, "let letters to {device} wait"),
+                }
+            }
             Self::DeleteAccount { device } => write!(f, "delete the box of {}", Device(device)),
             Self::Revoke { device } => write!(f, "revoke {}", Device(device)),
             Self::Other(what) => f.write_str(what),

@@ -31,6 +31,11 @@ const RESET_PERMILLE: u64 = 6;
 const DELETE_PERMILLE: u64 = 2;
 /// And how many are to lose all devices, but not the recovery key.
 const RECOVER_PERMILLE: u64 = 3;
+/// Of 1,000 letters, how many are to wait for a short time only, and for how long at least and at most, in milliseconds.
+const FLEETING_PERMILLE: u64 = 100;
+const FLEETING_MS: (u64, u64) = (2_000, 40_000);
+/// How long people let letters wait in their boxes, at least and at most, if they say so, in milliseconds.
+const BOX_TTL_MS: (u64, u64) = (60_000, 120_000);
 /// Of 1,000 things done by people with devices while others try for their identifier, how many are about that.
 const CONTEST_PERMILLE: u64 = 400;
 
@@ -324,6 +329,7 @@ impl Person {
                 self.does("rotates the keys of a device");
                 expected(self.devices.any()?.rotate_keys().await)
             }
+            95 => self.set_ttl().await,
             _ => {
                 self.does("sends again what is pending");
                 self.devices.any()?.resend().await.map(|_| ())
@@ -346,9 +352,27 @@ impl Person {
         self.written += 1;
         let size = usize::try_from(self.dice.between(1, 6000)).unwrap_or(1);
         let text = format!("{} of {}: {}", self.written, self.id.0, "x".repeat(size));
-        match self.devices.any()?.send(&to, &Content::Text(text)).await {
+        let (least, most) = FLEETING_MS;
+        let fleeting = self.dice.permille(FLEETING_PERMILLE);
+        let ttl = fleeting.then(|| self.dice.millis(least, most));
+        let content = Content::Text(text);
+        let sending = self.devices.any()?.send_for(&to, &content, ttl).await;
+        match sending {
             // It was deleted.
             Err(DeviceError::NoUser) => Ok(()),
+            other => expected(other),
+        }
+    }
+
+    /// Says how long letters may wait in the box.
+    async fn set_ttl(&self) -> Result<(), PersonError> {
+        self.does("sets how long letters may wait");
+        let (least, most) = BOX_TTL_MS;
+        let says = self.dice.permille(700);
+        let longest = says.then(|| self.dice.millis(least, most));
+        match self.devices.any()?.set_ttl(longest).await {
+            // An earlier try came late.
+            Err(error) if reset::is_refused(&error, "TTL_NUMBER_USED") => Ok(()),
             other => expected(other),
         }
     }

@@ -335,6 +335,7 @@ fn refusal_of(refusal: &Refusal) -> Failure {
         "OWNER_NOT_TOLD" => Rejection::OwnerNotTold,
         "RESET_VETOED" => Rejection::ResetVetoed { retry_at },
         "IDENTIFIER_CHANGED" => Rejection::IdentifierChanged,
+        "TTL_NUMBER_USED" => Rejection::TtlNumberUsed { current: 0 },
         "UNKNOWN_RECIPIENT" => Rejection::UnknownBox,
         "BOX_DELETED" => Rejection::BoxDeleted,
         other => return Failure::Refused(other.to_owned()),
@@ -352,13 +353,12 @@ impl DeviceWire {
             RpcPath::Authorize => self.verify(message).map(|request| vec![request]),
             RpcPath::KeepIdentifier => self.keep(message).map(|request| vec![request]),
             RpcPath::LookupKey => self.lookup(message).map(|request| vec![request]),
+            RpcPath::SetTtl => self.set_ttl(message).map(|request| vec![request]),
             RpcPath::DeleteAccount => {
                 let device = self.address.get().copied();
                 device.map(|device| vec![Request::DeleteAccount { device }])
             }
-            RpcPath::JoinBox => {
-                joins(path, message).map(|device| vec![Request::Join { device }])
-            }
+            RpcPath::JoinBox => joins(path, message).map(|device| vec![Request::Join { device }]),
             RpcPath::Recover => recover(message),
             RpcPath::ExtendChain => self.revoke(message).map(|request| vec![request]),
             _ => None,
@@ -413,6 +413,14 @@ impl DeviceWire {
         Some(Request::Keep {
             device: *self.address.get()?,
             identifier: self.identifier(request.identifier?)?,
+        })
+    }
+
+    fn set_ttl(&self, message: &Bytes) -> Option<Request> {
+        let request = v1::SetTtlRequest::decode(message.clone()).ok()?;
+        Some(Request::SetTtl {
+            device: *self.address.get()?,
+            ttl_ms: request.ttl_ms,
         })
     }
 
