@@ -288,8 +288,26 @@ pub enum Request {
         /// The identifier.
         identifier: IdentifierHash,
     },
+    /// Have a box not be there for another one, or be there again.
+    Block {
+        /// The device of the box that asks.
+        device: DeviceAddress,
+        /// The other box.
+        other: BoxId,
+        /// Whether it is to be blocked.
+        blocked: bool,
+    },
+    /// The operator's: that a box must not send, or may again.
+    Suspend {
+        /// The box.
+        box_id: BoxId,
+        /// Whether it is to be suspended.
+        suspended: bool,
+    },
     /// Ask which box an identifier belongs to.
     Lookup {
+        /// The box that asks.
+        by: BoxId,
         /// The identifier.
         identifier: IdentifierHash,
     },

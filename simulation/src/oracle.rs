@@ -1,12 +1,17 @@
 //! What the clients did and know: the calls under way, the letters of each box with all their
 //! tries, and what the devices have let go of. The invariants of the mailbox judge by it.
 
+mod clocks;
+mod said;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use rossby_domain::ids::{BoxId, DeviceAddress, EnvelopeId, Sequence};
 use rossby_domain::limits::Limits;
 use rossby_domain::time::Timestamp;
 
+use self::clocks::Clocks;
+use self::said::{Switch, TtlSet};
 use crate::observe::{
     CallId, Digest, Failure, Observation, ReplicaEvent, Request, Response, SimTime, What, Who,
 };
@@ -76,15 +81,6 @@ pub struct DeviceStory {
     pub lost: bool,
 }
 
-/// A try to set how long letters may wait in a box.
-#[derive(Debug, Clone, Copy)]
-struct TtlSet {
-    ttl_ms: Option<u64>,
-    began: Moment,
-    /// When it was answered that it holds. One of unknown outcome may hold, but not after a later one.
-    ended: Option<Moment>,
-}
-
 /// Everything known of one box.
 #[derive(Debug, Clone, Default)]
 pub struct BoxStory {
@@ -96,6 +92,10 @@ pub struct BoxStory {
     pub devices: BTreeMap<DeviceAddress, DeviceStory>,
     /// How long letters may wait in it, as its devices have said.
     ttls: Vec<TtlSet>,
+    /// For which boxes it is not to be there.
+    blocks: BTreeMap<BoxId, Switch>,
+    /// Whether it must not send.
+    suspended: Switch,
     /// Whether its deletion was asked for: nothing needs to be there from then on.
     pub deleting: bool,
     /// When its deletion was first acknowledged.
@@ -110,84 +110,6 @@ pub struct Oracle {
     boxes: BTreeMap<BoxId, BoxStory>,
     clocks: Clocks,
     healed: Option<Moment>,
-}
-
-/// How far a clock may be from a quorum's and still stamp, in milliseconds.
-const SKEW_MS: i64 = 10_000;
-
-/// How far what a quorum's clocks agree on may ever have been from the world's time. One clock alone
-/// expires nothing, however wrong it is, but where it is the only voter's. Two may: of three or five voters, two or three
-/// that are heard are a quorum.
-#[derive(Debug, Clone, Default)]
-struct Clocks {
-    wall: Timestamp,
-    /// How long a letter waits at most; the design's limit if the world did not say.
-    envelope_ttl_ms: Option<u64>,
-    /// How long an identifier stays at least that another box has proven; as above.
-    reset_delay_ms: Option<u64>,
-    offsets: BTreeMap<Who, i64>,
-    /// The nodes that have been the only voter of a group.
-    alone: BTreeSet<Who>,
-    lowest_ms: i64,
-    highest_ms: i64,
-    /// How far any clock ever was from the world's time.
-    behind_ms: i64,
-    ahead_ms: i64,
-    /// What clocks have gained that ran fast. A leader goes on by that from the last time that was stamped.
-    gained_ms: i64,
-}
-
-impl Clocks {
-    /// Notes a node, and its offset if that is told.
-    fn note(&mut self, node: Who, offset_ms: Option<i64>) {
-        let offset = self.offsets.entry(node).or_default();
-        *offset = offset_ms.unwrap_or(*offset);
-        self.behind_ms = self.behind_ms.min(*offset);
-        self.ahead_ms = self.ahead_ms.max(*offset);
-        let mut offsets: Vec<i64> = self.offsets.values().copied().collect();
-        offsets.sort_unstable();
-        // At least so many clocks are below, or above, what a quorum shows.
-        let outvoted = usize::from(offsets.len() > 1);
-        let low = offsets.get(outvoted).copied().unwrap_or(0);
-        let high = offsets.iter().rev().nth(outvoted).copied().unwrap_or(0);
-        let alone = self.alone.iter().filter_map(|who| self.offsets.get(who));
-        for offset in alone.copied().chain([low, high]) {
-            self.lowest_ms = self.lowest_ms.min(offset - SKEW_MS);
-            self.highest_ms = self.highest_ms.max(offset + SKEW_MS);
-        }
-    }
-
-    /// Notes a node whose clock will have run so far.
-    fn note_drift(&mut self, node: Who, upto_ms: i64) {
-        let before = self.offsets.get(&node).copied().unwrap_or_default();
-        self.gained_ms += (upto_ms - before).max(0);
-        self.note(node, Some(upto_ms));
-    }
-
-    /// The earliest and the latest time that a command may have been stamped with. Who stamps shows its own clock, or the last
-    /// stamp and the time since.
-    fn stamps(&self, at: SimTime) -> (u64, u64) {
-        let earliest = self.lowest_ms.max(self.behind_ms);
-        let latest = self.highest_ms.min(self.ahead_ms + self.gained_ms);
-        (self.shown(at, earliest), self.shown(at, latest))
-    }
-
-    /// Notes a node that is the only voter of a group.
-    fn note_alone(&mut self, node: Who) {
-        self.alone.insert(node);
-        self.note(node, None);
-    }
-
-    /// How long a letter waits at most, in milliseconds.
-    fn limit_ms(&self) -> u64 {
-        let limit = self.envelope_ttl_ms;
-        limit.unwrap_or_else(|| Limits::default().envelope_ttl_ms)
-    }
-
-    fn shown(&self, at: SimTime, offset_ms: i64) -> u64 {
-        let wall = self.wall.as_millis().saturating_add(at.0);
-        wall.saturating_add_signed(offset_ms)
-    }
 }
 
 impl Letter {
@@ -330,6 +252,20 @@ impl Oracle {
         self.boxes.get(id)
     }
 
+    /// Whether a box may block another, or not block it, at some point from then till now.
+    #[must_use]
+    pub fn may_block(&self, id: &BoxId, other: &BoxId, blocked: bool, from: Moment) -> bool {
+        let blocks = self.mailbox(id).and_then(|it| it.blocks.get(other));
+        blocks.map_or(!blocked, |blocks| blocks.may_be(blocked, from, self.now))
+    }
+
+    /// The same of a box that may be suspended.
+    #[must_use]
+    pub fn may_be_suspended(&self, id: &BoxId, suspended: bool, from: Moment) -> bool {
+        let known = self.mailbox(id).map(|mailbox| &mailbox.suspended);
+        known.map_or(!suspended, |known| known.may_be(suspended, from, self.now))
+    }
+
     /// Whether a box's deletion was asked for.
     #[must_use]
     pub fn is_deleting(&self, id: &BoxId) -> bool {
@@ -432,6 +368,19 @@ impl Oracle {
                 let mailbox = self.boxes.entry(device.box_id).or_default();
                 mailbox.devices.entry(*device).or_default().revoked = true;
             }
+            Request::Block {
+                device,
+                other,
+                blocked,
+            } => {
+                let mailbox = self.boxes.entry(device.box_id).or_default();
+                let block = mailbox.blocks.entry(*other).or_default();
+                block.says(*blocked, self.now);
+            }
+            Request::Suspend { box_id, suspended } => {
+                let mailbox = self.boxes.entry(*box_id).or_default();
+                mailbox.suspended.says(*suspended, self.now);
+            }
             Request::SetTtl { device, ttl_ms } => {
                 let mailbox = self.boxes.entry(device.box_id).or_default();
                 mailbox.ttls.push(TtlSet {
@@ -470,6 +419,15 @@ impl Oracle {
                 letter.place.get_or_insert((*sequence, now));
                 letter.delivered.get_or_insert((*text, *ttl_ms, now));
                 mailbox.places.entry(*sequence).or_insert(*id);
+            }
+            (Request::Block { device, other, .. }, result) => {
+                let mailbox = self.boxes.entry(device.box_id).or_default();
+                let block = mailbox.blocks.entry(*other).or_default();
+                block.ends(call.began, result, now);
+            }
+            (Request::Suspend { box_id, .. }, result) => {
+                let mailbox = self.boxes.entry(*box_id).or_default();
+                mailbox.suspended.ends(call.began, result, now);
             }
             (Request::SetTtl { device, .. }, result) => {
                 let mailbox = self.boxes.entry(device.box_id).or_default();

@@ -1,5 +1,6 @@
 //! A box whose deletion was acknowledged is gone for good: no call that begins later stores anything in it, reads anything of it,
-//! finds it or gives it anything. And a box that was registered is never said to be unknown before somebody asks for its deletion.
+//! finds it or gives it anything. And a box that was registered is never said to be unknown before somebody asks for its deletion, but
+//! to those whom it blocks.
 
 use std::collections::BTreeMap;
 
@@ -34,12 +35,14 @@ fn shown(request: &Request, response: &Response) -> Option<BoxId> {
     }
 }
 
-/// The box that is said not to be there, if one is.
-fn denied(request: &Request, result: &Result<Response, Failure>) -> Option<BoxId> {
+/// The box that is said not to be there, if one is, and to whom.
+fn denied(request: &Request, result: &Result<Response, Failure>) -> Option<(BoxId, BoxId)> {
     match (request, result) {
-        (Request::Send { to, .. }, Err(Failure::Rejected(Rejection::UnknownBox))) => Some(*to),
-        (Request::KeyRecord { box_id, .. }, Ok(Response::KeyRecord { found: None })) => {
-            Some(*box_id)
+        (Request::Send { to, id, .. }, Err(Failure::Rejected(Rejection::UnknownBox))) => {
+            Some((*to, id.sender.box_id))
+        }
+        (Request::KeyRecord { box_id, sender }, Ok(Response::KeyRecord { found: None })) => {
+            Some((*box_id, sender.box_id))
         }
         _ => None,
     }
@@ -49,12 +52,13 @@ impl Deletion {
     fn check(&mut self, oracle: &Oracle, finished: &Finished<'_>) -> Result<(), String> {
         let request = &finished.call.request;
         let began = finished.call.began;
-        if let Some(box_id) = denied(request, finished.result)
+        if let Some((box_id, to)) = denied(request, finished.result)
             && !oracle.is_deleting(&box_id)
+            && !oracle.may_block(&box_id, &to, true, began)
             && self.registered.get(&box_id).is_some_and(|at| *at < began)
         {
             return Err(format!(
-                "box {box_id} is said not to be there, and nobody asked to delete it"
+                "box {box_id} is said not to be there, and nobody asked to delete it or to block who asks"
             ));
         }
         let Ok(response) = finished.result else {
@@ -182,6 +186,10 @@ mod tests {
             let mut gone = deleted();
             no(&mut gone);
             assert_eq!(caught(Deletion::default(), &gone), None);
+            let mut blocked = story();
+            blocked.blocks(1, 11, true, Err(Failure::Unknown));
+            no(&mut blocked);
+            assert_eq!(caught(Deletion::default(), &blocked), None);
             let mut unknown = Story::default();
             no(&mut unknown);
             assert_eq!(caught(Deletion::default(), &unknown), None);

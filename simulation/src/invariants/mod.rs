@@ -4,6 +4,7 @@
 //! history shows, at its end.
 
 mod admission;
+mod blocks;
 mod bytes_as_written;
 mod commit;
 mod deletion;
@@ -102,6 +103,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<one_order::OneOrder>::default(),
         Box::<no_send_lost::NoSendLost>::default(),
         Box::<purge::Purge>::default(),
+        Box::<blocks::Blocks>::default(),
         Box::<expiry::Expiry>::default(),
         Box::<identifiers::Identifiers>::default(),
         Box::<deletion::Deletion>::default(),

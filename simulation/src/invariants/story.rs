@@ -264,9 +264,26 @@ impl Story {
         self.call(Request::DeleteAccount { device }, result);
     }
 
+    /// Box 11 looks an identifier up.
     pub fn lookup(&self, number: u8) -> Request {
-        let identifier = identifier(number);
-        Request::Lookup { identifier }
+        Request::Lookup {
+            by: box_id(11),
+            identifier: identifier(number),
+        }
+    }
+
+    pub fn blocks(&mut self, by: u8, other: u8, blocked: bool, result: Result<Response, Failure>) {
+        let request = Request::Block {
+            device: device(by),
+            other: box_id(other),
+            blocked,
+        };
+        self.call(request, result);
+    }
+
+    pub fn suspends(&mut self, number: u8, suspended: bool, result: Result<Response, Failure>) {
+        let box_id = box_id(number);
+        self.call(Request::Suspend { box_id, suspended }, result);
     }
 
     pub fn looks_up(&mut self, number: u8, found: Option<BoxId>) {

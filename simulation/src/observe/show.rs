@@ -189,7 +189,19 @@ impl fmt::Display for Request {
             Self::Keep { device, identifier } => {
                 write!(f, "keep {identifier:?} for {}", Device(device))
             }
-            Self::Lookup { identifier } => write!(f, "look up {identifier:?}"),
+            Self::Block {
+                device,
+                other,
+                blocked,
+            } => {
+                let what = if *blocked { "block" } else { "unblock" };
+                write!(f, "{what} {} for {}", Box(other), Device(device))
+            }
+            Self::Suspend { box_id, suspended } => {
+                let what = if *suspended { "suspend" } else { "unsuspend" };
+                write!(f, "{what} {}", Box(box_id))
+            }
+            Self::Lookup { identifier, .. } => write!(f, "look up {identifier:?}"),
             Self::KeyRecord { box_id, sender } => {
                 write!(f, "key record of {} for {}", Box(box_id), Device(sender))
             }

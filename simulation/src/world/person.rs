@@ -17,8 +17,9 @@ use tokio::time::sleep;
 use super::clock::WorldClock;
 use super::devices::Devices;
 use super::dice::Dice;
+use super::fates::identifier;
 use super::node::Common;
-use super::reset::{self, Came, Proven, Reset};
+use super::reset::{self, Proven, Reset};
 use super::wire::{DeviceWire, address};
 use crate::observe::ClientId;
 
@@ -31,6 +32,9 @@ const RESET_PERMILLE: u64 = 6;
 const DELETE_PERMILLE: u64 = 2;
 /// And how many are to lose all devices, but not the recovery key.
 const RECOVER_PERMILLE: u64 = 3;
+/// How many are to block somebody, and how many of those who block somebody are to lift the block.
+const BLOCK_PERMILLE: u64 = 6;
+const UNBLOCK_PERMILLE: u64 = 80;
 /// Of 1,000 letters, how many are to wait for a short time only, and for how long at least and at most, in milliseconds.
 const FLEETING_PERMILLE: u64 = 100;
 const FLEETING_MS: (u64, u64) = (2_000, 40_000);
@@ -40,7 +44,7 @@ const BOX_TTL_MS: (u64, u64) = (60_000, 120_000);
 const CONTEST_PERMILLE: u64 = 400;
 
 /// Between two tries to bring something to its end.
-const SETTLE_AGAIN: Duration = Duration::from_millis(500);
+pub(super) const SETTLE_AGAIN: Duration = Duration::from_millis(500);
 
 /// What people do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,17 +94,21 @@ pub type PersonError = DeviceError;
 pub struct Person {
     /// Which.
     pub id: ClientId,
-    devices: Devices,
-    identifier: Identifier,
+    pub(super) devices: Devices,
+    pub(super) identifier: Identifier,
     /// How many identifiers there were before it.
-    given_up: u32,
+    pub(super) given_up: u32,
     /// One for the identifier, by this person or another.
-    reset: Option<Reset>,
-    clock: Arc<WorldClock>,
-    common: Arc<Common>,
+    pub(super) reset: Option<Reset>,
+    /// Those who are blocked, or may be.
+    pub(super) blocked: Vec<BoxId>,
+    /// The box that the operator has suspended, or may have.
+    pub(super) suspended: Option<BoxId>,
+    pub(super) clock: Arc<WorldClock>,
+    pub(super) common: Arc<Common>,
     directory: Arc<Directory>,
     steps: Arc<Steps>,
-    dice: Dice,
+    pub(super) dice: Dice,
     written: u64,
     /// Looks into the box so seldom that letters pile up there, and expire where that takes no days.
     seldom_reads: bool,
@@ -161,6 +169,8 @@ impl Person {
             identifier,
             given_up: 0,
             reset: None,
+            blocked: Vec::new(),
+            suspended: None,
             clock: parts.clock,
             common: parts.common,
             directory: parts.directory,
@@ -172,7 +182,7 @@ impl Person {
         })
     }
 
-    fn does(&self, what: &'static str) {
+    pub(super) fn does(&self, what: &'static str) {
         *self.doing.lock() = what;
     }
 
@@ -206,7 +216,7 @@ impl Person {
     }
 
     /// Asks for a box, and for another code, until there is one.
-    async fn register(&self) -> Result<(), PersonError> {
+    pub(super) async fn register(&mut self) -> Result<(), PersonError> {
         self.does("registers");
         let first = self.devices.eldest()?;
         loop {
@@ -228,65 +238,11 @@ impl Person {
     }
 
     /// Has this box from now on.
-    fn has(&self, box_id: BoxId) {
+    pub(super) fn has(&mut self, box_id: BoxId) {
+        self.blocked.clear();
         let mut directory = self.directory.0.lock();
         directory.retain(|(id, ..)| *id != self.id);
         directory.push((self.id, box_id, self.identifier.clone()));
-    }
-
-    /// Begins to lose the identifier's box, or to be tried for the identifier by others.
-    fn begin_reset(&mut self) -> Result<(), PersonError> {
-        if self.dice.permille(500) {
-            self.devices.lose_all();
-        }
-        let new = self.devices.new_one()?;
-        self.reset = Some(Reset::new(new, &self.dice));
-        Ok(())
-    }
-
-    /// Goes on with the reset that is under way; whether it waits.
-    async fn go_on_with_reset(&mut self) -> Result<bool, PersonError> {
-        self.does("begins anew");
-        let Some(reset) = self.reset.take() else {
-            return Ok(false);
-        };
-        let whose = (&self.identifier, &self.common.codes);
-        let step = reset.step(&self.devices, whose, (&self.clock, &self.dice));
-        let (came, rest) = step.await?;
-        self.reset = rest;
-        match came {
-            Came::On => Ok(false),
-            Came::Waits => Ok(true),
-            Came::Over(new, address) => {
-                self.devices.begin_anew(new);
-                self.has(address.box_id);
-                Ok(false)
-            }
-            Came::InVain(new) => {
-                new.wire.unplug();
-                if self.devices.are_lost() {
-                    self.begin_with_another_identifier().await?;
-                }
-                Ok(false)
-            }
-        }
-    }
-
-    /// Deletes the account, and begins again with the same identifier.
-    async fn delete_account(&mut self) -> Result<(), PersonError> {
-        self.does("deletes the account");
-        self.devices.delete_account().await?;
-        let new = self.devices.new_one()?;
-        self.devices.begin_anew(new);
-        self.register().await
-    }
-
-    async fn begin_with_another_identifier(&mut self) -> Result<(), PersonError> {
-        self.given_up += 1;
-        self.identifier = identifier(self.id, self.given_up)?;
-        let new = self.devices.new_one()?;
-        self.devices.begin_anew(new);
-        self.register().await
     }
 
     async fn act(&mut self) -> Result<(), PersonError> {
@@ -310,6 +266,13 @@ impl Person {
             }
             return Ok(());
         }
+        if self.dice.permille(BLOCK_PERMILLE) {
+            return self.block().await;
+        }
+        if !self.blocked.is_empty() && self.dice.permille(UNBLOCK_PERMILLE) {
+            return self.unblock().await;
+        }
+        self.meet_operator().await?;
         match self.dice.between(0, 99) {
             0..=54 => self.write().await,
             55..=79 if self.seldom_reads && !self.dice.permille(READ_PERMILLE) => {
@@ -337,7 +300,7 @@ impl Person {
         }
     }
 
-    fn somebody(&self) -> Option<(BoxId, Identifier)> {
+    pub(super) fn somebody(&self) -> Option<(BoxId, Identifier)> {
         let directory = self.directory.0.lock();
         let others: Vec<_> = directory.iter().filter(|(id, ..)| *id != self.id).collect();
         let (_, box_id, identifier) = *self.dice.pick(&others)?;
@@ -358,7 +321,7 @@ impl Person {
         let content = Content::Text(text);
         let sending = self.devices.any()?.send_for(&to, &content, ttl).await;
         match sending {
-            // It was deleted.
+            // It was deleted, or blocks this one.
             Err(DeviceError::NoUser) => Ok(()),
             other => expected(other),
         }
@@ -393,7 +356,7 @@ impl Person {
             LookupBy::Box(box_id)
         };
         match self.devices.any()?.lookup(&by).await {
-            // It was deleted, or its identifier is on its way to another box.
+            // It was deleted, or blocks this one, or its identifier is on its way to another box.
             Err(DeviceError::NoUser) => Ok(()),
             other => expected(other),
         }
@@ -403,6 +366,10 @@ impl Person {
     async fn settle(&mut self) -> Result<(), PersonError> {
         self.does("settles");
         self.settle_reset().await?;
+        while self.suspended.is_some() {
+            self.may_send_again().await?;
+            sleep(SETTLE_AGAIN).await;
+        }
         while !self.devices.are_settled() {
             self.devices.go_on().await?;
             sleep(SETTLE_AGAIN).await;
@@ -416,20 +383,6 @@ impl Person {
         Ok(())
     }
 
-    /// Goes on until there is a box. Others who try for the identifier and have not come far let it be.
-    async fn settle_reset(&mut self) -> Result<(), PersonError> {
-        while let Some(reset) = self.reset.take() {
-            if !self.devices.are_lost() && reset.is_young()? {
-                reset.given_up().wire.unplug();
-                break;
-            }
-            self.reset = Some(reset);
-            self.go_on_with_reset().await?;
-            sleep(SETTLE_AGAIN).await;
-        }
-        Ok(())
-    }
-
     /// Receives on all devices until nothing is left.
     async fn read(&self) -> Result<(), PersonError> {
         self.does("reads what is left");
@@ -438,7 +391,9 @@ impl Person {
             for device in self.devices.used() {
                 match device.receive().await {
                     Ok(received) if received.interrupted.is_none() => {
-                        is_empty &= received.status.depth == 0;
+                        // What has expired is purged by the day.
+                        let status = received.status;
+                        is_empty &= status.depth == 0 || status.oldest.is_none();
                     }
                     other => {
                         is_empty = false;
@@ -452,15 +407,6 @@ impl Person {
             sleep(SETTLE_AGAIN).await;
         }
     }
-}
-
-/// An identifier of a person, after so many others.
-fn identifier(id: ClientId, given_up: u32) -> Result<Identifier, PersonError> {
-    let text = match given_up {
-        0 => format!("person{}@example.org", id.0),
-        later => format!("person{}-{later}@example.org", id.0),
-    };
-    Identifier::email(&text).map_err(|_| DeviceError::Damaged("identifier"))
 }
 
 /// What a faulty world may do to a person: the service can not be reached, or says no for now.
