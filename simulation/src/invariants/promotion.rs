@@ -74,6 +74,12 @@ impl Invariant for Promotion {
         match event {
             ReplicaEvent::Appended { position, .. } => self.reaches(id, position.index),
             ReplicaEvent::CheckpointInstalled { at } => self.reaches(id, at.index),
+            // A new replica begins with the checkpoint that another one of its group has left on the node.
+            ReplicaEvent::Started(found) => {
+                if let Some(at) = found.checkpoint {
+                    self.reaches(id, at.index);
+                }
+            }
             ReplicaEvent::Members { at, voters, .. } => {
                 let voters = voters.iter().flatten().copied().collect();
                 return self.votes(id.0, *at, voters);
@@ -88,6 +94,7 @@ impl Invariant for Promotion {
 mod tests {
     use super::*;
     use crate::invariants::story::{Story, appended, at, caught};
+    use crate::observe::Recovered;
 
     fn members(index: u64, voters: &[&[u64]]) -> ReplicaEvent {
         let ids = |set: &&[u64]| set.iter().copied().map(ReplicaId).collect();
@@ -113,7 +120,14 @@ mod tests {
     #[test]
     fn a_replica_that_has_the_log_or_a_checkpoint_may_vote() {
         let installed = ReplicaEvent::CheckpointInstalled { at: at(1, 700) };
-        for event in [appended(1, 890, "a"), installed] {
+        let inherited = ReplicaEvent::Started(Recovered {
+            vote: None,
+            last: None,
+            purged: Some(at(1, 700)),
+            checkpoint: Some(at(1, 700)),
+            applied: Some(at(1, 700)),
+        });
+        for event in [appended(1, 890, "a"), installed, inherited] {
             assert_eq!(caught(Promotion::default(), &story(Some(event))), None);
         }
     }
