@@ -75,9 +75,12 @@ impl Identifiers {
             }
             (Request::Keep { identifier, .. }, result) => {
                 let ownership = self.of(identifier);
-                ownership.keeping = *result == Err(Failure::Unknown);
-                if result.is_ok() {
-                    ownership.kept(finished.call.began);
+                ownership.keeping = false;
+                match result {
+                    Ok(_) => ownership.kept(finished.call.began),
+                    // It may have been heard, whatever comes of the next try.
+                    Err(Failure::Unknown) => ownership.may_be_kept = true,
+                    Err(_) => {}
                 }
                 Ok(())
             }
@@ -325,9 +328,16 @@ mod tests {
         assert_eq!(page(&story, Some(completes_at)), None);
         assert!(page(&story, None).is_some());
         assert!(page(&story, Some(completes_at + 1)).is_some());
-        let mut kept = story;
+        let mut kept = story.clone();
         kept.keeps(1, 1, Err(Failure::Unknown));
         assert_eq!(page(&kept, None), None);
+        // That the next try came to nothing says nothing of this one.
+        let unavailable = || Err(Failure::Refused("UNAVAILABLE".to_owned()));
+        kept.keeps(1, 1, unavailable());
+        assert_eq!(page(&kept, None), None);
+        let mut refused = story;
+        refused.keeps(1, 1, unavailable());
+        assert!(page(&refused, None).is_some());
         assert_eq!(device(1).box_id, box_id(1));
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Ownership {
     kept: Option<Moment>,
     /// Whether a "no" may be under way.
     pub(super) keeping: bool,
+    /// Whether a "no" to what waits may have been heard, and nobody knows.
+    pub(super) may_be_kept: bool,
     /// What was told last of a reset that waits, unless somebody has tried for it since.
     waiting: Option<(Timestamp, Moment)>,
 }
@@ -206,6 +208,7 @@ impl Ownership {
             asked.told = Some(completes_at);
         }
         self.waiting = Some((completes_at, finished.ended));
+        self.may_be_kept = false;
         Ok(())
     }
 
@@ -269,6 +272,7 @@ impl Ownership {
         let is_due = self.owner_before(oracle, finished).is_some_and(is_owner)
             && answered < finished.call.began
             && !self.keeping
+            && !self.may_be_kept
             // What is told lapses some days later.
             && latest < completes_at.plus_millis(DAY_MS);
         if is_due && told != Some(completes_at) {
