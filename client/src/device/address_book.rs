@@ -23,10 +23,11 @@ use super::safety::graver;
 use super::{Device, DeviceError, withdrawing};
 use crate::connection::Signer;
 use crate::envelope::{Between, ChainPoint, MAX_CONTENT_BYTES};
-use crate::owner::{ContactWord, Entry, Noticed, Said, parse};
+use crate::owner::{ContactWord, Entry, Said, parse};
 use crate::profile::ProfileWord;
 use crate::store::{
-    Batch, ContactRow, EntryRow, MarksRow, ProfileRow, ResolvedRow, ToldProfileRow, WhatChanged,
+    Batch, ContactRow, EntryRow, IdentityChange, ProfileRow, ResolvedRow, ToldProfileRow,
+    WhatChanged,
 };
 
 /// Words of others in one envelope, and the bytes of all of them.
@@ -96,11 +97,7 @@ impl Device {
     ) -> Result<(), DeviceError> {
         let known = known_of(batch, box_id, Some(row))?;
         let mut word = word_of(batch, box_id, Some(row), known.entry)?;
-        word.change = row.changed.as_ref().map(|change| Noticed {
-            what: change.what.clone(),
-            at: change.at,
-            stops_sending: change.stops_sending,
-        });
+        word.change = row.changed.clone();
         self.tell_contacts(batch, signer, vec![word])
     }
 
@@ -151,14 +148,8 @@ impl Device {
         signer: &Signer,
         words: Vec<ContactWord>,
     ) -> Result<(), DeviceError> {
-        if self.is_alone(batch)? {
-            return Ok(());
-        }
-        let order = batch.get::<MarksRow>(&())?.unwrap_or_default().next_order;
-        for words in in_envelopes(words) {
-            self.say(batch, signer, &Between::Contacts(words), order)?;
-        }
-        Ok(())
+        let mut envelopes = in_envelopes(words).into_iter();
+        envelopes.try_for_each(|words| self.tell_own(batch, signer, &Between::Contacts(words)))
     }
 
     /// Takes what another device of this box says of others. Who shows another identity here than there is held to the one that
@@ -254,8 +245,7 @@ impl Device {
     ) -> Result<(), DeviceError> {
         let identifier = said.identifier.as_deref().and_then(parse);
         let identifier = identifier.as_ref().map(Into::into);
-        if identifier.is_some()
-            && identifier != row.identifier
+        if identifier != row.identifier
             && let Some(identifier) = &identifier
             && let Some(known) = self.held_by_another(identifier, box_id)?
         {
@@ -282,7 +272,7 @@ impl Device {
         batch: &mut Batch<'_>,
         box_id: &BoxId,
         row: &mut ContactRow,
-        noticed: Noticed,
+        noticed: IdentityChange,
     ) -> Result<(), DeviceError> {
         if let WhatChanged::MovedTo(found) = noticed.what {
             // Not noticed here once more.

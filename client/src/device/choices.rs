@@ -5,7 +5,7 @@ use super::{Device, DeviceError};
 use crate::connection::Signer;
 use crate::envelope::{Between, ReceiptState};
 use crate::owner::{Choices, Chosen};
-use crate::store::{AllowRow, Batch, ChoicesRow, ContactRow, MarksRow, StoreError};
+use crate::store::{AllowRow, Batch, ChoicesRow, ContactRow, StoreError};
 
 impl Device {
     /// Which receipts this box sends: both kinds, if its owner has said nothing else.
@@ -65,11 +65,10 @@ impl Device {
         signer: &Signer,
     ) -> Result<(), DeviceError> {
         let choices = choices_in(batch)?;
-        if choices == Choices::default() || self.is_alone(batch)? {
-            return Ok(());
+        match choices == Choices::default() {
+            true => Ok(()),
+            false => self.tell_own(batch, signer, &Between::Choices(choices)),
         }
-        let order = batch.get::<MarksRow>(&())?.unwrap_or_default().next_order;
-        self.say(batch, signer, &Between::Choices(choices), order)
     }
 
     /// Takes what another device of this box says was chosen.

@@ -17,7 +17,7 @@ use rossby_seams::random::bytes;
 
 use super::contacts::LookupBy;
 use super::sending::{Draft, Outgoing};
-use super::words::is_word;
+use super::words::{is_word, next_order};
 use super::{Delivery, Device, DeviceError, Sent, withdrawing};
 use crate::connection::Signer;
 use crate::envelope::{Between, Content, Control, ConversationId};
@@ -25,7 +25,7 @@ use crate::group::{
     Author, Group, GroupError, GroupId, GroupName, MAX_PAGES, Origin, Page, View, Word,
 };
 use crate::identity::Identity;
-use crate::store::{Batch, GroupRow, MarksRow, PendingRow, StoreError};
+use crate::store::{Batch, GroupRow, PendingRow, StoreError};
 
 /// Groups that are kept. Anybody can put anybody into one.
 const MAX_GROUPS: usize = 1000;
@@ -267,7 +267,7 @@ impl Device {
         to_all: bool,
         to: &BTreeSet<BoxId>,
     ) -> Result<(), DeviceError> {
-        let order = batch.get::<MarksRow>(&())?.unwrap_or_default().next_order;
+        let order = next_order(batch)?;
         let is_alone = self.is_alone(batch)?;
         for word in Word::all_of(group, to_all) {
             let content = Content::Control(Control {

@@ -30,6 +30,7 @@ use super::contacts::{Found, LookupBy};
 use super::devices::is_refused;
 use super::receipts::{Rest, may_hear, may_know};
 use super::sending::Draft;
+use super::words::next_order;
 use super::{Device, DeviceError};
 use crate::connection::{Refusal, Retry, SetProfile, Signer};
 use crate::crypto::secret::SecretBytes;
@@ -37,7 +38,7 @@ use crate::envelope::{Between, Content, Control};
 use crate::profile::{self, Profile, ProfileError, ProfileKey, ProfileWord};
 use crate::registering;
 use crate::store::{
-    Batch, ContactRow, MarksRow, NextProfile, PendingRow, ProfileRow, StoreError, ToldProfileRow,
+    Batch, ContactRow, NextProfile, PendingRow, ProfileRow, StoreError, ToldProfileRow,
 };
 
 /// How often a version is chosen anew where other devices were quicker.
@@ -397,14 +398,10 @@ impl Device {
         signer: &Signer,
         row: &ProfileRow,
     ) -> Result<(), DeviceError> {
-        let is_alone = self.is_alone(batch)?;
         let version = row.newest();
         let word = row.key.clone().map(|key| ProfileWord { key, version });
-        match word.filter(|_| !is_alone && version > 0) {
-            Some(word) => {
-                let order = next_order(batch)?;
-                self.say(batch, signer, &Between::Profile(word), order)
-            }
+        match word.filter(|_| version > 0) {
+            Some(word) => self.tell_own(batch, signer, &Between::Profile(word)),
             None => Ok(()),
         }
     }
@@ -630,9 +627,4 @@ fn word_of(row: &ProfileRow) -> Option<ProfileWord> {
         key,
         version: row.version,
     })
-}
-
-fn next_order(batch: &Batch<'_>) -> Result<u64, StoreError> {
-    let marks = batch.get::<MarksRow>(&())?;
-    Ok(marks.unwrap_or_default().next_order)
 }

@@ -23,14 +23,15 @@ use rossby_domain::time::Timestamp;
 use super::choices::chosen_in;
 use super::messages::{Direction, Message, Status};
 use super::sending::Draft;
+use super::words::next_order;
 use super::{Delivery, Device, DeviceError, acts};
 use crate::connection::Signer;
 use crate::conversation::Conversation;
 use crate::envelope::{Content, MAX_RECEIPT_MESSAGES, MessageId, Receipt, ReceiptState};
 use crate::group::GroupId;
 use crate::store::{
-    Batch, ContactRow, GroupRow, MarksRow, MessageKey, MessageRow, OwedRow, PendingRow,
-    ReceiptsRow, StoreError,
+    Batch, ContactRow, GroupRow, MessageKey, MessageRow, OwedRow, PendingRow, ReceiptsRow,
+    StoreError,
 };
 
 /// How long a receipt may wait in a box: it is not worth the place of a message.
@@ -229,7 +230,7 @@ impl Device {
             }
         }
         let now = self.environment.clock.now();
-        let order = batch.get::<MarksRow>(&())?.unwrap_or_default().next_order;
+        let order = next_order(batch)?;
         for ((author, conversation, read), messages) in about {
             for messages in messages.chunks(MAX_RECEIPT_MESSAGES) {
                 let receipt = Receipt::new(state_of(read), messages.to_vec())?;

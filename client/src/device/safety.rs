@@ -83,21 +83,13 @@ impl Device {
     /// # Errors
     /// [`DeviceError::NoUser`] if there is no such contact.
     pub fn accept_change(&self, box_id: &BoxId) -> Result<Contact, DeviceError> {
-        let accepted = self.update_contact(box_id, |row| {
+        self.update_contact(box_id, |row| {
             let changed = row.changed.take();
             if changed.is_some_and(|change| change.what.is_seen_in_number()) {
                 row.verified = None;
             }
             Ok(())
-        })?;
-        self.store.write::<_, DeviceError>(|batch| {
-            let known = batch.get::<EntryRow>(box_id)?.unwrap_or_default();
-            match known.entry.is_forgotten() {
-                true => remove(batch, box_id),
-                false => Ok(()),
-            }
-        })?;
-        Ok(accepted)
+        })
     }
 
     fn update_contact(
@@ -119,6 +111,10 @@ impl Device {
                 batch.put(box_id, &known)?;
             }
             self.note_said(batch, &signer, box_id)?;
+            let known = batch.get::<EntryRow>(box_id)?.unwrap_or_default();
+            if row.changed.is_none() && known.entry.is_forgotten() {
+                remove(batch, box_id)?;
+            }
             Ok(Contact::of_row((*box_id, row)))
         })
     }

@@ -97,6 +97,20 @@ impl Device {
         self.say(batch, signer, &Between::Copy(copy), row.order)
     }
 
+    /// Has a word go to the box's other devices, if there are any.
+    pub(super) fn tell_own(
+        &self,
+        batch: &mut Batch<'_>,
+        signer: &Signer,
+        word: &Between,
+    ) -> Result<(), DeviceError> {
+        if self.is_alone(batch)? {
+            return Ok(());
+        }
+        let order = next_order(batch)?;
+        self.say(batch, signer, word, order)
+    }
+
     /// Seals a word and stores it as pending for the own box.
     pub(super) fn say(
         &self,
@@ -168,8 +182,8 @@ impl Device {
             if names.is_empty() {
                 return Ok(());
             }
-            let marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
-            self.say(batch, signer, &Between::Names(names), marks.next_order)
+            let order = next_order(batch)?;
+            self.say(batch, signer, &Between::Names(names), order)
         })
     }
 
@@ -177,10 +191,10 @@ impl Device {
     fn tell_groups(&self, signer: &Signer) -> Result<(), DeviceError> {
         let rows = self.store.all::<GroupRow>()?;
         self.store.write(|batch| {
-            let marks = batch.get::<MarksRow>(&())?.unwrap_or_default();
+            let order = next_order(batch)?;
             for (_, row) in &rows {
                 for word in Word::all_of(&row.group()?, false) {
-                    self.say(batch, signer, &Between::Group(word), marks.next_order)?;
+                    self.say(batch, signer, &Between::Group(word), order)?;
                 }
             }
             Ok(())
@@ -336,6 +350,12 @@ impl Device {
         };
         Ok(batch.put(device, &row)?)
     }
+}
+
+/// Behind which message something is to go out that is none itself.
+pub(super) fn next_order(batch: &Batch<'_>) -> Result<u64, StoreError> {
+    let marks = batch.get::<MarksRow>(&())?;
+    Ok(marks.unwrap_or_default().next_order)
 }
 
 /// What one of the box's devices sent, as a message of this one.

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Latest, instant, is_ahead, read_flag, read_time};
 use crate::profile::ProfileWord;
-use crate::store::WhatChanged;
+use crate::store::{IdentityChange, WhatChanged};
 
 const VERSION: u8 = 1;
 /// Bytes of a name; longer ones are cut.
@@ -190,17 +190,6 @@ pub(crate) fn cut(mut name: String) -> String {
     name
 }
 
-/// A change of somebody's identity that a device has noticed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Noticed {
-    /// What it is.
-    pub what: WhatChanged,
-    /// When, by that device's clock.
-    pub at: Timestamp,
-    /// Whether nothing is sent to them before the owner has dealt with it.
-    pub stops_sending: bool,
-}
-
 /// Word of somebody to the box's other devices. `Debug` shows neither name nor identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContactWord {
@@ -211,7 +200,7 @@ pub struct ContactWord {
     /// What was said of them.
     pub entry: Entry,
     /// A change of their identity that was just noticed.
-    pub change: Option<Noticed>,
+    pub change: Option<IdentityChange>,
     /// Word of what they show of themselves.
     pub profile: Option<ProfileWord>,
 }
@@ -290,7 +279,7 @@ impl ContactWord {
     }
 }
 
-fn write_change(writer: Writer, change: Option<&Noticed>) -> Writer {
+fn write_change(writer: Writer, change: Option<&IdentityChange>) -> Writer {
     let Some(change) = change else {
         return writer.u8(0);
     };
@@ -305,7 +294,7 @@ fn write_change(writer: Writer, change: Option<&Noticed>) -> Writer {
         .u8(u8::from(change.stops_sending))
 }
 
-fn read_change(reader: &mut Reader<'_>) -> Result<Option<Noticed>, WireError> {
+fn read_change(reader: &mut Reader<'_>) -> Result<Option<IdentityChange>, WireError> {
     let kind = reader.u8()?;
     let mut other = || {
         let invalid = |_| WireError::Invalid("box id");
@@ -319,7 +308,7 @@ fn read_change(reader: &mut Reader<'_>) -> Result<Option<Noticed>, WireError> {
         4 => WhatChanged::MovedTo(other()?),
         _ => return Err(WireError::Invalid("change")),
     };
-    Ok(Some(Noticed {
+    Ok(Some(IdentityChange {
         what,
         at: read_time(reader)?,
         stops_sending: read_flag(reader)?,
@@ -364,7 +353,7 @@ mod tests {
         BoxId::derive(PartitionId::new(3).unwrap(), &[seed; 32])
     }
 
-    fn change() -> impl Strategy<Value = Option<Noticed>> {
+    fn change() -> impl Strategy<Value = Option<IdentityChange>> {
         let what = prop_oneof![
             Just(WhatChanged::Chain(SEEN_ELSEWHERE.to_owned())),
             Just(WhatChanged::OwnChain),
@@ -372,11 +361,13 @@ mod tests {
             any::<u8>().prop_map(|seed| WhatChanged::MovedTo(box_id(seed))),
         ];
         let noticed = (what, any::<u64>(), any::<bool>());
-        proptest::option::of(noticed.prop_map(|(what, at, stops_sending)| Noticed {
-            what,
-            at: Timestamp::from_millis(at),
-            stops_sending,
-        }))
+        proptest::option::of(
+            noticed.prop_map(|(what, at, stops_sending)| IdentityChange {
+                what,
+                at: Timestamp::from_millis(at),
+                stops_sending,
+            }),
+        )
     }
 
     fn text() -> impl Strategy<Value = Option<String>> {
@@ -494,7 +485,7 @@ mod tests {
                 box_id: box_id(7),
                 record: Vec::new(),
                 entry,
-                change: Some(Noticed {
+                change: Some(IdentityChange {
                     what: WhatChanged::MovedTo(box_id(8)),
                     at: Timestamp::from_millis(9),
                     stops_sending: true,

@@ -17,7 +17,7 @@ use rossby_domain::wire::{Reader, WireError};
 use serde::{Deserialize, Serialize};
 
 pub use self::choices::{Choices, Chosen};
-pub use self::contact::{ContactWord, Entry, Noticed, Said};
+pub use self::contact::{ContactWord, Entry, Said};
 pub(crate) use self::contact::{MAX_NAME_BYTES, cut, parse};
 
 /// What was said this far ahead was said by a clock that was wrong: whoever hears it, and whoever says more, takes it as said now.
