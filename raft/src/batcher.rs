@@ -119,6 +119,11 @@ impl Batcher {
         combine(futures_util::future::join_all(outcomes).await)
     }
 
+    /// Whether half of those who may wait do, or half of the bytes.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.queue.capacity() < QUEUE / 2 || self.room.available_permits() < QUEUE_BYTES / 2
+    }
+
     fn enqueue(&self, commands: Vec<Routed>, deadline: Instant) -> Result<Queued, ProposeError> {
         let (answer, replies) = oneshot::channel();
         let stage = Arc::new(AtomicU8::new(QUEUED));
@@ -563,6 +568,23 @@ mod tests {
         assert_eq!(refused.err(), Some(ProposeError::Overloaded));
         drop(waiting.try_recv());
         assert_eq!(fill(), 1);
+    }
+
+    #[test]
+    fn it_is_busy_long_before_it_refuses_anything() {
+        for letter_bytes in [10, 400_000] {
+            let (queue, mut waiting) = mpsc::channel(QUEUE);
+            let batcher = Batcher::over(queue);
+            let put = |n| batcher.enqueue(vec![letter(n, letter_bytes)], Instant::now());
+            let mut until_busy = (1..).take_while(|n| !batcher.is_busy() && put(*n).is_ok());
+            let taken = until_busy.by_ref().count() as u64;
+            assert!(batcher.is_busy());
+            // Half as many go in after that without a refusal.
+            assert!(taken > 2);
+            assert!((0..taken / 2).all(|n| put(n).is_ok()));
+            while waiting.try_recv().is_ok() {}
+            assert!(!batcher.is_busy());
+        }
     }
 
     /// A batcher and the intake behind it, and one entry that is under way.

@@ -43,6 +43,8 @@ pub(crate) type Metrics = RaftMetrics<TypeConfig>;
 
 /// The leader sheds proposals above this share of the overlay budget, in hundredths.
 const SHED_PERCENT: u64 = 70;
+/// Above this share of it a replica is busy, in hundredths: before anything is shed, and after a checkpoint was asked for.
+const BUSY_PERCENT: u64 = 50;
 
 /// What the parts of a running replica share.
 pub(crate) struct Core {
@@ -118,6 +120,11 @@ impl Core {
             return Err(ProposeError::DiskFull);
         }
         Ok(())
+    }
+
+    /// Whether so much waits in memory that what can be left undone should be.
+    pub(crate) fn memory_presses(&self) -> bool {
+        self.store.overlay_bytes() >= self.overlay_budget_bytes / 100 * BUSY_PERCENT
     }
 
     /// Stops the group if its log has failed, which openraft learns only when it next writes.

@@ -275,10 +275,10 @@ impl Group {
         matches!(*self.core.leadership.borrow(), Leadership::Here { .. })
     }
 
-    /// Whether it has too much to do to take proposals now, or can't: what can be left undone should be.
+    /// Whether what can be left undone should be: much waits here, though proposals may still be taken, or none are taken at all.
     #[must_use]
-    pub fn is_overloaded(&self) -> bool {
-        self.core.admit().is_err()
+    pub fn is_busy(&self) -> bool {
+        self.core.memory_presses() || self.batcher.is_busy() || self.core.admit().is_err()
     }
 
     /// Whether it rests, since nothing is asked of it.

@@ -303,7 +303,7 @@ impl Router {
     }
 
     /// Gives signals to who listens here, from those whom their boxes hear. By what is applied: no quorum is asked, and nothing is
-    /// written. Not while the group has too much to do.
+    /// written. Not while the group is busy: signals are dropped before anything else is.
     fn deliver(
         &self,
         replica: &Group,
@@ -312,7 +312,7 @@ impl Router {
         if !replica.leads() {
             return Err(ExecuteError::NotLeading { leader: None });
         }
-        if replica.is_overloaded() {
+        if replica.is_busy() {
             return Ok(());
         }
         for (partition, signal) in signals {

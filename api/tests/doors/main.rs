@@ -31,5 +31,6 @@ mod registration;
 mod relayed;
 mod resetting;
 mod revoking;
+mod signals;
 mod subscribe;
 mod support;

@@ -27,7 +27,7 @@ use rossby_domain::time::Timestamp;
 use rossby_domain::{Answer, Query};
 use rossby_proto::v1;
 use rossby_raft::{Blocking, Group, Groups, GroupsConfig, Leadership, Member, Timing};
-use rossby_seams::base::MemoryBase;
+use rossby_seams::base::{Base, MemoryBase};
 use rossby_seams::clock::ManualClock;
 use rossby_seams::disk::MemoryDisk;
 use rossby_seams::random::{OsRandom, SeededRandom};
@@ -223,6 +223,18 @@ impl World {
         };
         let (limits, doors) = (Limits::default(), DoorLimits::default().unrated());
         Self::start(addresses.collect(), limits, doors, groups).await
+    }
+
+    /// A node whose tables go to this base, and whose memory is so small.
+    pub async fn over_base(base: Arc<dyn Base>, overlay_budget_bytes: u64) -> Self {
+        let groups = |node, clock: &_, network: &_| {
+            Groups::new(GroupsConfig {
+                overlay_budget_bytes,
+                ..in_memory_over(base.clone(), node, clock, network, Blocking::Threads)
+            })
+        };
+        let (limits, doors) = (Limits::default(), DoorLimits::default().unrated());
+        Self::start(vec!["node-1:7000".to_owned()], limits, doors, groups).await
     }
 
     /// A node that does nothing on a thread of its own: for a paused clock.
@@ -626,6 +638,22 @@ fn in_memory(
     network: &MemoryNetwork,
     blocking: Blocking,
 ) -> GroupsConfig {
+    in_memory_over(
+        Arc::new(MemoryBase::default()),
+        node,
+        clock,
+        network,
+        blocking,
+    )
+}
+
+fn in_memory_over(
+    base: Arc<dyn Base>,
+    node: NodeId,
+    clock: &ManualClock,
+    network: &MemoryNetwork,
+    blocking: Blocking,
+) -> GroupsConfig {
     let disk = Arc::new(MemoryDisk::default());
     let options = WalOptions {
         segment_bytes: 4 * 1024 * 1024,
@@ -641,7 +669,6 @@ fn in_memory(
             }
         })),
     }
-    let base = Arc::new(MemoryBase::default());
     let store = Store::open(disk, Path::new("/checkpoints"), base).unwrap();
     GroupsConfig {
         node,
