@@ -159,7 +159,7 @@ pub(super) fn parse_reply_header(text: &str, ext: Option<&str>) -> Option<Header
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Skew {
     /// What to add to our clock, in milliseconds.
-    offset_ms: i64,
+    pub(super) offset_ms: i64,
     /// No request may carry an earlier time.
     floor: Timestamp,
 }
@@ -171,8 +171,12 @@ const LEADER_AHEAD_MS: i64 = 15_000;
 impl Skew {
     /// The time to sign at when our clock shows `now`.
     pub(super) fn correct(&self, now: Timestamp) -> Timestamp {
-        let shifted = now.as_millis().saturating_add_signed(self.offset_ms);
-        Timestamp::from_millis(shifted).max(self.floor)
+        self.shift(now).max(self.floor)
+    }
+
+    /// The service's time when our clock shows `now`.
+    pub(super) fn shift(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_millis(now.as_millis().saturating_add_signed(self.offset_ms))
     }
 
     /// A request that was signed at `signed` should have carried `wanted`.

@@ -38,6 +38,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
+use rossby_domain::time::Timestamp;
 use rossby_seams::clock::Clock;
 use rossby_seams::random::{Random, RandomError, bytes};
 use tokio::time::{Instant, sleep};
@@ -231,6 +232,23 @@ impl Connection {
             patience,
             skew: Mutex::new(Skew::default()),
         }
+    }
+
+    /// Takes our clock to be off by so much until the service says otherwise.
+    #[must_use]
+    pub(crate) fn with_clock_offset(mut self, offset_ms: i64) -> Self {
+        self.skew.get_mut().offset_ms = offset_ms;
+        self
+    }
+
+    /// What to add to our clock to have the service's time, as far as is known, in milliseconds. Less than a minute is not noticed.
+    pub(crate) fn clock_offset_ms(&self) -> i64 {
+        self.skew.lock().offset_ms
+    }
+
+    /// The service's time, as far as is known.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.skew.lock().shift(self.clock.now())
     }
 
     /// How long calls are tried.

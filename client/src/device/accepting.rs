@@ -6,7 +6,7 @@ use rossby_proto::v1;
 
 use super::{Device, DeviceError};
 use crate::connection::Accept;
-use crate::store::ContactRow;
+use crate::store::{AcceptedRow, ContactRow, StoreError};
 
 /// From whom a box takes messages. To everybody else it does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,15 @@ pub enum AcceptFrom {
     Anyone,
     /// From contacts only, and from the box's own devices.
     Contacts,
+}
+
+/// From whom a box takes messages, by two accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepting {
+    /// What the service does.
+    pub service: AcceptFrom,
+    /// What the owner has chosen, as far as this device has heard.
+    pub chosen: AcceptFrom,
 }
 
 impl Device {
@@ -34,6 +43,8 @@ impl Device {
         allow.sort_unstable();
         allow.dedup();
         self.tell_accepted(Some(contacts_only), &allow, &[]).await?;
+        // The next time makes up for it.
+        let _ = self.tell_own_devices().await;
         Ok(allow.len())
     }
 
@@ -46,7 +57,7 @@ impl Device {
     /// Whom this device writes to is a contact from then on, should it take messages from contacts only: otherwise
     /// they could not look up who writes to them, nor answer.
     pub(super) async fn allow_recipients(&self, to: &[BoxId]) -> Result<(), DeviceError> {
-        if !self.chosen()?.contacts_only {
+        if !self.hears_contacts_only()? {
             return Ok(());
         }
         let mut strangers = Vec::new();
@@ -75,7 +86,7 @@ impl Device {
 
     /// Tells the service of a contact who is no more, if it has been told of contacts, as far as this device knows.
     pub(super) async fn disallow_contact(&self, box_id: &BoxId) -> Result<(), DeviceError> {
-        match self.chosen()?.contacts_only {
+        match self.hears_contacts_only()? {
             true => self.tell_accepted(None, &[], &[*box_id]).await,
             false => Ok(()),
         }
@@ -95,11 +106,40 @@ impl Device {
         };
         let signer = self.signer()?;
         let calling = self.connection.call::<Accept>(&request, Some(&signer));
-        let holds = calling.await?.contacts_only;
-        // What the owner has asked for. That another device did, which is gone since, the service alone may know.
-        match contacts_only.or(holds.then_some(true)) {
+        let row = AcceptedRow {
+            contacts_only: calling.await?.contacts_only,
+        };
+        self.store
+            .write::<_, StoreError>(|batch| batch.put(&(), &row))?;
+        // What the owner has asked for. What the service says else may be somebody else's wish.
+        match contacts_only {
             Some(contacts_only) => self.choose(|chosen| chosen.contacts_only = contacts_only),
             None => Ok(()),
         }
+    }
+
+    /// Whether contacts only are heard, by the owner's choice or by what the service said last: another device may have asked for it
+    /// that is gone since.
+    pub(super) fn hears_contacts_only(&self) -> Result<bool, StoreError> {
+        let said = self.store.get::<AcceptedRow>(&())?;
+        Ok(self.chosen()?.contacts_only || said.is_some_and(|row| row.contacts_only))
+    }
+
+    /// From whom this box takes messages, as the service does it and as its owner has chosen. Where the two differ, somebody else has
+    /// changed it, who has the token of a device; or a device of which this one has not heard yet.
+    ///
+    /// # Errors
+    /// [`DeviceError::Call`].
+    pub async fn accepting(&self) -> Result<Accepting, DeviceError> {
+        self.tell_accepted(None, &[], &[]).await?;
+        let said = self.store.get::<AcceptedRow>(&())?;
+        let from = |contacts_only| match contacts_only {
+            true => AcceptFrom::Contacts,
+            false => AcceptFrom::Anyone,
+        };
+        Ok(Accepting {
+            service: from(said.is_some_and(|row| row.contacts_only)),
+            chosen: from(self.chosen()?.contacts_only),
+        })
     }
 }

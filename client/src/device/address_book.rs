@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::ids::BoxId;
+use rossby_domain::time::Timestamp;
 
 use super::contacts::{check_chain, renewed};
 use super::receiving::unless_damaged;
@@ -26,8 +27,8 @@ use crate::envelope::{Between, ChainPoint, MAX_CONTENT_BYTES};
 use crate::owner::{ContactWord, Entry, Said, parse};
 use crate::profile::ProfileWord;
 use crate::store::{
-    Batch, ContactRow, EntryRow, IdentityChange, ProfileRow, ResolvedRow, ToldProfileRow,
-    WhatChanged,
+    Batch, ContactRow, DisallowRow, EntryRow, ExpectedRow, IdentityChange, ProfileRow, ResolvedRow,
+    ToldProfileRow, WhatChanged,
 };
 
 /// Words of others in one envelope, and the bytes of all of them.
@@ -56,7 +57,7 @@ impl Device {
             return Ok(());
         };
         let mut known = batch.get::<EntryRow>(box_id)?.unwrap_or_default();
-        if !known.entry.say(self.environment.clock.now(), said_in(&row)) {
+        if !known.entry.say(self.said_at(), said_in(&row)) {
             return Ok(());
         }
         let word = word_of(batch, box_id, Some(&row), known.entry.clone())?;
@@ -77,10 +78,7 @@ impl Device {
             batch.put(box_id, row)?;
         }
         let mut known = known_of(batch, box_id, row.as_ref())?;
-        if !known
-            .entry
-            .say_blocked(self.environment.clock.now(), blocked)
-        {
+        if !known.entry.say_blocked(self.said_at(), blocked) {
             return Ok(());
         }
         let word = word_of(batch, box_id, row.as_ref(), known.entry.clone())?;
@@ -95,7 +93,11 @@ impl Device {
         signer: &Signer,
         (box_id, row): (&BoxId, &ContactRow),
     ) -> Result<(), DeviceError> {
-        let known = known_of(batch, box_id, Some(row))?;
+        let mut known = known_of(batch, box_id, Some(row))?;
+        if let Some(change) = &row.changed {
+            known.note(change);
+        }
+        batch.put(box_id, &known)?;
         let mut word = word_of(batch, box_id, Some(row), known.entry)?;
         word.change = row.changed.clone();
         self.tell_contacts(batch, signer, vec![word])
@@ -110,15 +112,15 @@ impl Device {
     ) -> Result<(), DeviceError> {
         let row = batch.get::<ContactRow>(box_id)?;
         let mut known = known_of(batch, box_id, row.as_ref())?;
-        known.entry.forget(self.environment.clock.now());
+        known.entry.forget(self.said_at());
         batch.put(box_id, &known)?;
         remove(batch, box_id)?;
         let word = word_of(batch, box_id, None, known.entry)?;
         self.tell_contacts(batch, signer, vec![word])
     }
 
-    /// Has the box's other devices told of everybody of whom the owner has said anything, those who are forgotten too, and of whose
-    /// profile can be read here.
+    /// Has the box's other devices told of everybody of whom the owner has said anything, those who are forgotten too, of whose
+    /// profile can be read here, and of what has befallen whom and waits here for the owner.
     pub(super) fn tell_all(
         &self,
         batch: &mut Batch<'_>,
@@ -134,8 +136,9 @@ impl Device {
         for box_id in &all {
             let row = rows.get(box_id);
             let known = known_of(batch, box_id, row)?;
-            let word = word_of(batch, box_id, row, known.entry)?;
-            if word.entry != Entry::default() || word.profile.is_some() {
+            let mut word = word_of(batch, box_id, row, known.entry)?;
+            word.change = row.and_then(|row| row.changed.clone());
+            if word.entry != Entry::default() || word.profile.is_some() || word.change.is_some() {
                 words.push(word);
             }
         }
@@ -157,18 +160,23 @@ impl Device {
     pub(super) async fn hear_of_contacts(
         &self,
         signer: &Signer,
-        words: Vec<ContactWord>,
+        (at, words): (Timestamp, Vec<ContactWord>),
     ) -> Result<(), DeviceError> {
         // What is withdrawn must not be on its way.
         let _one_at_a_time = self.sending.lock().await;
         for word in words {
             // The other words are none the worse for one.
-            unless_damaged(self.noting_change(self.hear_of_contact(signer, word)))?;
+            unless_damaged(self.noting_change(self.hear_of_contact(signer, at, word)))?;
         }
         Ok(())
     }
 
-    fn hear_of_contact(&self, signer: &Signer, word: ContactWord) -> Result<(), DeviceError> {
+    fn hear_of_contact(
+        &self,
+        signer: &Signer,
+        at: Timestamp,
+        word: ContactWord,
+    ) -> Result<(), DeviceError> {
         let ContactWord {
             box_id,
             record,
@@ -179,15 +187,13 @@ impl Device {
         if box_id == signer.address.box_id {
             return Ok(());
         }
-        let record = match record.is_empty() {
-            true => None,
-            false => Some(KeyRecord::decode(&record)?),
-        };
+        // One of a later version can't be read here. What was said is none the worse for it.
+        let record = KeyRecord::decode(&record).ok();
         let is_theirs = |record: &KeyRecord| box_id.is_of_genesis(&record.genesis_hash());
         if !record.as_ref().is_none_or(is_theirs) {
             return Err(DeviceError::Untrue("a key record of another box"));
         }
-        heard.pull(self.environment.clock.now());
+        heard.pull(at);
         let waiting = match heard.is_forgotten() {
             true => self.waiting(&[box_id], false)?.remove(&box_id),
             false => None,
@@ -199,6 +205,7 @@ impl Device {
             let mut known = known_of(batch, &box_id, row.as_ref())?;
             let is_new = row.is_none();
             let is_news = known.entry.take(heard) || is_new;
+            let noticed = change.filter(|change| known.note(change));
             batch.put(&box_id, &known)?;
             let mut row = match (row, &record) {
                 (Some(row), Some(record)) => {
@@ -214,14 +221,14 @@ impl Device {
                 // Nobody to forget, or nothing to hold them to: should they be met, it is known what was said.
                 (None, _) => return Ok(()),
             };
-            if let Some(noticed) = change.filter(|it| it.at > known.settled) {
+            if let Some(noticed) = noticed {
                 self.take_noticed(batch, &box_id, &mut row, noticed)?;
             }
             if is_news && known.entry.is_forgotten() {
                 self.withdraw_from(batch, &box_id)?;
                 withdrawing::withdraw(batch, signer, waiting.unwrap_or_default())?;
                 if row.changed.is_none() {
-                    return remove(batch, &box_id);
+                    return self.remove_as_heard(batch, &box_id, &row);
                 }
                 // What has befallen them here the other device did not see: the owner is to deal with that first.
                 row.verified = None;
@@ -286,6 +293,20 @@ impl Device {
         change.stops_sending |= noticed.stops_sending;
         row.changed = Some(change);
         Ok(())
+    }
+
+    /// Removes a contact because another device has. Should they be met again, they are held to the chain that was pinned here.
+    fn remove_as_heard(
+        &self,
+        batch: &mut Batch<'_>,
+        box_id: &BoxId,
+        row: &ContactRow,
+    ) -> Result<(), DeviceError> {
+        let chain = row.pinned;
+        batch.put(box_id, &ExpectedRow { chain })?;
+        // The other one may not have known that the service is to be told.
+        batch.put(box_id, &DisallowRow)?;
+        remove(batch, box_id)
     }
 
     /// Who is blocked or forgotten on another device is not to have this box's profile by this one either.

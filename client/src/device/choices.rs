@@ -1,11 +1,16 @@
 //! What the owner has chosen for the box, on this device or on another one ([`crate::owner::Choices`]).
 
+use std::collections::BTreeSet;
+
+use rossby_domain::ids::BoxId;
+use rossby_domain::time::Timestamp;
+
 use super::receipts::ReceiptChoice;
 use super::{Device, DeviceError};
 use crate::connection::Signer;
 use crate::envelope::{Between, ReceiptState};
 use crate::owner::{Choices, Chosen};
-use crate::store::{AllowRow, Batch, ChoicesRow, ContactRow, StoreError};
+use crate::store::{AllowRow, Batch, ChoicesRow, ContactRow, DisallowRow, StoreError};
 
 impl Device {
     /// Which receipts this box sends: both kinds, if its owner has said nothing else.
@@ -46,7 +51,7 @@ impl Device {
             let mut choices = choices_in(batch)?;
             let mut chosen = choices.chosen();
             change(&mut chosen);
-            if !choices.choose(self.environment.clock.now(), chosen) {
+            if !choices.choose(self.said_at(), chosen) {
                 return Ok(());
             }
             self.follow_choices(batch, chosen)?;
@@ -72,8 +77,12 @@ impl Device {
     }
 
     /// Takes what another device of this box says was chosen.
-    pub(super) fn hear_of_choices(&self, mut heard: Choices) -> Result<(), DeviceError> {
-        heard.pull(self.environment.clock.now());
+    pub(super) fn hear_of_choices(
+        &self,
+        at: Timestamp,
+        mut heard: Choices,
+    ) -> Result<(), DeviceError> {
+        heard.pull(at);
         Ok(self.store.write::<_, StoreError>(|batch| {
             let mut choices = choices_in(batch)?;
             let before = choices.chosen();
@@ -90,16 +99,36 @@ impl Device {
         })?)
     }
 
-    /// Tells the service of all contacts, if that is still to be done. The next time makes up for it.
+    /// Tells the service of all contacts, and of those who are none any more, if that is still to be done. The next time makes up for
+    /// it.
     pub(super) async fn settle_allowed(&self) -> Result<(), DeviceError> {
-        if self.store.get::<AllowRow>(&())?.is_none() {
+        let gone = self.store.all::<DisallowRow>()?;
+        let is_due = self.store.get::<AllowRow>(&())?.is_some();
+        if gone.is_empty() && !is_due {
             return Ok(());
         }
         let contacts = self.store.all::<ContactRow>()?.into_iter();
         let added = contacts.filter(|(_, row)| row.added);
-        let added: Vec<_> = added.map(|(box_id, _)| box_id).collect();
-        self.tell_accepted(None, &added, &[]).await?;
-        Ok(self.store.write(|batch| batch.remove::<AllowRow>(&()))?)
+        let added: BTreeSet<BoxId> = added.map(|(box_id, _)| box_id).collect();
+        let gone: Vec<_> = gone.into_iter().map(|(box_id, _)| box_id).collect();
+        let disallow: Vec<_> = gone
+            .iter()
+            .filter(|it| !added.contains(it))
+            .copied()
+            .collect();
+        let allow: Vec<_> = match is_due {
+            true => added.into_iter().collect(),
+            false => Vec::new(),
+        };
+        if self.hears_contacts_only()? {
+            self.tell_accepted(None, &allow, &disallow).await?;
+        }
+        Ok(self.store.write::<_, StoreError>(|batch| {
+            for box_id in &gone {
+                batch.remove::<DisallowRow>(box_id)?;
+            }
+            batch.remove::<AllowRow>(&())
+        })?)
     }
 
     /// Forgets receipts that are not to be sent any more.

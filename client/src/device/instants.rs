@@ -7,12 +7,32 @@
 
 use rossby_domain::time::Timestamp;
 
-use crate::store::{Batch, StoreError, WrittenRow};
+use super::Device;
+use crate::store::{Batch, ClockRow, StoreError, WrittenRow};
 
 /// Instants this far ahead are of a clock that was wrong: it is not followed any more once it was set right.
 const LONGEST_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
 /// So far ahead of the own clock others' instants are followed. Nobody can make this device date its messages into next week.
 const LONGEST_FOLLOWED_MS: u64 = 10 * 60 * 1000;
+
+impl Device {
+    /// The instant of what the owner says now of others, and chooses: of two words of one's devices the later holds, so all go by the
+    /// service's clock and not by their own.
+    pub(super) fn said_at(&self) -> Timestamp {
+        self.connection.now()
+    }
+
+    /// Keeps how far this device's clock is off, as far as the service has said.
+    pub(super) fn keep_clock(&self) -> Result<(), StoreError> {
+        let offset_ms = self.connection.clock_offset_ms();
+        let kept = self.store.get::<ClockRow>(&())?;
+        if kept.map_or(0, |row| row.offset_ms) == offset_ms {
+            return Ok(());
+        }
+        let row = ClockRow { offset_ms };
+        self.store.write(|batch| batch.put(&(), &row))
+    }
+}
 
 /// The instant of a new message: now, and never that of another one, which it would be taken for
 /// ([`MessageId`](crate::envelope::MessageId)). A clock that was set back a little does not turn the order of edits around either.

@@ -86,7 +86,7 @@ use rossby_domain::time::Timestamp;
 use rossby_seams::clock::{Clock, SystemClock};
 use rossby_seams::random::{OsRandom, Random};
 
-pub use self::accepting::AcceptFrom;
+pub use self::accepting::{AcceptFrom, Accepting};
 pub use self::acts::Acts;
 pub use self::contacts::{Contact, Found, LookupBy};
 pub use self::devices::{OwnDevice, Standing};
@@ -110,7 +110,7 @@ use crate::crypto::secret::Secret;
 use crate::identity::Identity;
 use crate::registering;
 use crate::store::{
-    AccountRow, IdentityRow, KdfCost, LinkingRow, MapRow, Passphrase, Store, StoreError,
+    AccountRow, ClockRow, IdentityRow, KdfCost, LinkingRow, MapRow, Passphrase, Store, StoreError,
 };
 
 /// What a device takes from the outside.
@@ -265,6 +265,8 @@ impl Device {
         environment: Environment,
     ) -> Result<Self, DeviceError> {
         let connection = connect(account, &environment)?;
+        let clock = store.get::<ClockRow>(&()).ok().flatten();
+        let connection = connection.with_clock_offset(clock.map_or(0, |row| row.offset_ms));
         let connection = if environment.learns_map {
             let kept = store.get::<MapRow>(&());
             // Who can't read it learns it again.
@@ -308,6 +310,7 @@ impl Device {
             batch.put(&(), &account)
         })?;
         let connection = connect(&account, &self.environment)?;
+        let connection = connection.with_clock_offset(self.connection.clock_offset_ms());
         self.connection = if self.environment.learns_map {
             connection.learning(None)
         } else {

@@ -150,7 +150,7 @@ impl Device {
                 }
             };
             received.status = status_of(page.status);
-            self.note_ttl(&received.status)?;
+            self.note_status(&received.status)?;
             let more = page.more;
             let stored = match self
                 .store_page(&signer, page.envelopes, after, &mut received)
@@ -175,6 +175,12 @@ impl Device {
                 return Ok(received);
             }
         }
+    }
+
+    /// Takes note of what came with a page besides its envelopes.
+    pub(super) fn note_status(&self, status: &QueueStatus) -> Result<(), DeviceError> {
+        self.keep_clock()?;
+        self.note_ttl(status)
     }
 
     async fn fetch(
@@ -245,7 +251,9 @@ impl Device {
                         if came.sender.box_id == signer.address.box_id
                             && Between::is(content.expose()) =>
                     {
-                        let heard = self.hear(signer, came.sender, content.expose()).await?;
+                        let heard = self
+                            .hear(signer, (came.sender, came.at), content.expose())
+                            .await?;
                         if let Some((key, row)) = heard
                             && !fresh.iter().any(|(other, _)| *other == key)
                             && self.store.get::<MessageRow>(&key)?.is_none()

@@ -107,7 +107,7 @@ impl Device {
             batch.put(box_id, &row)?;
             if let Some(settled) = before.changed.as_ref().filter(|_| row.changed.is_none()) {
                 let mut known = known_of(batch, box_id, Some(&before))?;
-                known.settled = known.settled.max(settled.at);
+                known.note(settled);
                 batch.put(box_id, &known)?;
             }
             self.note_said(batch, &signer, box_id)?;

@@ -282,6 +282,7 @@ impl Device {
             Ok(found) => Some(found.box_id).filter(|found| found != to),
             // Whoever does not want to be found any more may still be written to.
             Err(DeviceError::NoUser) => None,
+            Err(error @ DeviceError::Store(_)) => return Err(error),
             // This one is for comfort: the next message makes up for it.
             Err(_) => return Ok(()),
         };

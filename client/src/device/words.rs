@@ -139,14 +139,7 @@ impl Device {
         }
         let _one_at_a_time = self.sending.lock().await;
         let signer = self.signer()?;
-        let identity = self.identity();
-        let mut strangers = Vec::new();
-        for keys in identity.record().devices() {
-            let known = self.store.get::<GreetedRow>(&keys.device)?;
-            if keys.device != signer.address.device && known.is_none() {
-                strangers.push(keys.device);
-            }
-        }
+        let strangers = self.strangers()?;
         if !strangers.is_empty() {
             self.tell_groups(&signer)?;
             let own = self.store.get::<ProfileRow>(&signer.address.box_id)?;
@@ -161,6 +154,27 @@ impl Device {
             self.tell_names(&signer, &strangers)?;
         }
         self.flush_words(&signer).await
+    }
+
+    /// The same, if somebody is to be greeted.
+    pub(super) async fn greet_strangers(&self) -> Result<(), DeviceError> {
+        match self.strangers()?.is_empty() {
+            true => Ok(()),
+            false => self.greet().await,
+        }
+    }
+
+    /// The box's other devices that were not greeted yet.
+    fn strangers(&self) -> Result<Vec<DeviceId>, DeviceError> {
+        let identity = self.identity();
+        let mut strangers = Vec::new();
+        for keys in identity.record().devices() {
+            let known = self.store.get::<GreetedRow>(&keys.device)?;
+            if keys.device != identity.device() && known.is_none() {
+                strangers.push(keys.device);
+            }
+        }
+        Ok(strangers)
     }
 
     /// Has this device's names go to the own box, by which these devices are greeted.
@@ -201,12 +215,12 @@ impl Device {
         })
     }
 
-    /// Takes what another device of this box says. A copy of a message that is not here yet is a
-    /// message here.
+    /// Takes what another device of this box says, which was stored at this time of the service. A copy of a message that is not
+    /// here yet is a message here.
     pub(super) async fn hear(
         &self,
         signer: &Signer,
-        from: DeviceAddress,
+        (from, at): (DeviceAddress, Timestamp),
         content: &[u8],
     ) -> Result<Option<(MessageKey, MessageRow)>, DeviceError> {
         // One that is malformed, or of a later version, says nothing to this one.
@@ -234,9 +248,9 @@ impl Device {
                 self.hear_of_profile(&signer.address.box_id, word)?;
                 Ok(None)
             }
-            Between::Choices(choices) => self.hear_of_choices(choices).map(|()| None),
+            Between::Choices(choices) => self.hear_of_choices(at, choices).map(|()| None),
             Between::Contacts(words) => {
-                self.hear_of_contacts(signer, words).await?;
+                self.hear_of_contacts(signer, (at, words)).await?;
                 Ok(None)
             }
             Between::Group(word) => unless_damaged(self.hear_of_group(signer, word)).map(|()| None),

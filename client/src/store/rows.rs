@@ -288,10 +288,90 @@ impl From<ContactRowV1> for ContactRow {
 pub struct EntryRow {
     /// What was said, and when.
     pub entry: Entry,
-    /// The last change of their identity that the owner has dealt with here was noticed at this instant.
-    pub settled: Timestamp,
+    /// The changes of their identity that were noticed or heard of here last: none of them is news again.
+    pub changes: Vec<ChangeMark>,
 }
-row!(EntryRow, "entries", BoxId);
+
+impl EntryRow {
+    /// How many changes are known again.
+    const MAX_CHANGES: usize = 16;
+
+    /// Takes note of a change; whether it was not known.
+    pub fn note(&mut self, change: &IdentityChange) -> bool {
+        let mark = ChangeMark::of(change);
+        let is_new = !self.changes.contains(&mark);
+        if is_new {
+            self.changes.push(mark);
+            let old = self.changes.len().saturating_sub(Self::MAX_CHANGES);
+            self.changes.drain(..old);
+        }
+        is_new
+    }
+}
+
+impl Row for EntryRow {
+    const TABLE: &'static str = "entries";
+    const VERSION: u8 = 2;
+    type Key = BoxId;
+
+    fn of_earlier(version: u8, value: &[u8]) -> Option<Self> {
+        match version {
+            1 => {
+                let (entry, _settled) = super::decode::<Self, (Entry, Timestamp)>(value).ok()?;
+                let changes = Vec::new();
+                Some(Self { entry, changes })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What tells one change of somebody's identity from another, on whichever device. That an identifier moved is the same however
+/// often it is noticed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeMark {
+    code: String,
+    other: Option<BoxId>,
+    at: Option<Timestamp>,
+    stops_sending: bool,
+}
+
+impl ChangeMark {
+    fn of(change: &IdentityChange) -> Self {
+        let (other, at) = match &change.what {
+            WhatChanged::Chain(_) | WhatChanged::OwnChain => (None, Some(change.at)),
+            WhatChanged::MovedFrom(other) | WhatChanged::MovedTo(other) => (Some(*other), None),
+        };
+        Self {
+            code: change.what.code().to_owned(),
+            other,
+            at,
+            stops_sending: change.stops_sending,
+        }
+    }
+}
+
+/// How far this device's clock is off from the service's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockRow {
+    /// What to add to it, in milliseconds.
+    pub offset_ms: i64,
+}
+row!(ClockRow, "clock", ());
+
+/// A contact who was forgotten on another device, of which the service is still to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisallowRow;
+row!(DisallowRow, "disallow", BoxId);
+
+/// What the service said last of whom the box takes messages from. It is the owner's choice, unless somebody else has made it: whoever
+/// has a device's token can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedRow {
+    /// From contacts only.
+    pub contacts_only: bool,
+}
+row!(AcceptedRow, "accepted", ());
 
 /// The identity chain of somebody who is not known here yet, by the word of another device of this box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

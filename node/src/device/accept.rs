@@ -1,6 +1,6 @@
 //! `rossby accept`: from whom this box takes messages.
 
-use rossby_client::device::AcceptFrom;
+use rossby_client::device::{AcceptFrom, Device};
 use serde_json::json;
 
 use super::args::{AcceptArgs, Whom};
@@ -8,25 +8,57 @@ use super::open::open;
 use crate::exit::Failure;
 use crate::output;
 
-/// Takes messages from anyone, or from contacts only.
+/// Takes messages from anyone, or from contacts only; or says from whom they are taken.
 pub async fn run(args: &AcceptArgs) -> Result<(), Failure> {
+    let device = open(&args.device)?;
+    let json = args.device.json;
     let from = match args.from {
-        Whom::Anyone => AcceptFrom::Anyone,
-        Whom::Contacts => AcceptFrom::Contacts,
+        None => return show(&device, json).await,
+        Some(Whom::Anyone) => AcceptFrom::Anyone,
+        Some(Whom::Contacts) => AcceptFrom::Contacts,
     };
-    let named = open(&args.device)?.accept(from, &args.allow).await?;
-    if args.device.json {
-        let from = match from {
-            AcceptFrom::Anyone => "anyone",
-            AcceptFrom::Contacts => "contacts",
-        };
-        return output::json(&json!({ "accepts": from, "named": named }));
+    let named = device.accept(from, &args.allow).await?;
+    if json {
+        return output::json(&json!({ "accepts": word(from), "named": named }));
     }
     output::line(match from {
-        AcceptFrom::Anyone => "this box takes messages from anyone who is not blocked".to_owned(),
-        AcceptFrom::Contacts => format!(
-            "this box takes messages from its contacts only: {named} of this device; to others it does not exist"
-        ),
+        AcceptFrom::Anyone => sentence(from).to_owned(),
+        AcceptFrom::Contacts => {
+            format!(
+                "{}: {named} of this device; to others it does not exist",
+                sentence(from)
+            )
+        }
     });
     Ok(())
+}
+
+async fn show(device: &Device, json: bool) -> Result<(), Failure> {
+    let found = device.accepting().await?;
+    if json {
+        let (service, chosen) = (word(found.service), word(found.chosen));
+        return output::json(&json!({ "accepts": service, "chosen": chosen }));
+    }
+    output::line(sentence(found.service));
+    if found.service != found.chosen {
+        output::note(
+            "this device has not heard that you chose so: another device of yours did a moment ago, or somebody who has the token of \
+             one; see rossby devices list, and choose again with rossby accept",
+        );
+    }
+    Ok(())
+}
+
+const fn word(from: AcceptFrom) -> &'static str {
+    match from {
+        AcceptFrom::Anyone => "anyone",
+        AcceptFrom::Contacts => "contacts",
+    }
+}
+
+const fn sentence(from: AcceptFrom) -> &'static str {
+    match from {
+        AcceptFrom::Anyone => "this box takes messages from anyone who is not blocked",
+        AcceptFrom::Contacts => "this box takes messages from its contacts only",
+    }
 }

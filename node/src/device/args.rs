@@ -991,16 +991,16 @@ pub enum Whom {
 /// `rossby accept`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Who is added by rossby contacts add later can write at once, and who is removed can't any more. Another device of
-this box that knows other contacts names them by the same command. The service knows who your contacts are while
-only they are accepted, and forgets it with rossby accept anyone.")]
+Without WHOM it says what holds. Who is added by rossby contacts add later, on any device of this box, can write at
+once, and who is removed can't any more. The service knows who your contacts are while only they are accepted, and
+forgets it with rossby accept anyone.")]
 pub struct AcceptArgs {
-    /// From whom messages are taken.
+    /// From whom messages are taken from now on. Without it: says from whom they are.
     #[arg(value_name = "WHOM")]
-    pub from: Whom,
+    pub from: Option<Whom>,
     /// With contacts: one more, by box id, for example somebody who can't be looked up because they accept
     /// contacts only as well. Several times for several.
-    #[arg(long, value_name = "BOX")]
+    #[arg(long, value_name = "BOX", requires = "from")]
     pub allow: Vec<BoxId>,
     #[command(flatten)]
     pub device: DeviceArgs,

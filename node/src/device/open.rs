@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use rossby_client::connection::Patience;
 use rossby_client::{Device, Environment};
+use tokio::time::timeout;
 
 use super::args::DeviceArgs;
 use super::passphrase::{Purpose, obtain};
 use crate::exit::{Exit, Failure};
 
+/// How long what is for others may keep a person waiting, who has what they asked for. The next command makes up for it.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 const HOME_NAME: &str = ".rossby";
 
 /// The device's directory.
@@ -35,6 +38,11 @@ pub fn environment(args: &DeviceArgs) -> Environment {
         },
         ..Environment::default()
     }
+}
+
+/// Tells the box's other devices what was just said or chosen, if that does not take long.
+pub async fn tell_own_devices(device: &Device) {
+    let _ = timeout(PATIENCE, device.tell_own_devices()).await;
 }
 
 /// Opens the device.

@@ -1,7 +1,5 @@
 //! `rossby receipts`: which receipts this box sends. `rossby messages`: how far messages have come.
 
-use std::time::Duration;
-
 use rossby_client::Device;
 use rossby_client::device::Message;
 use rossby_client::envelope::ReceiptState;
@@ -10,13 +8,10 @@ use tokio::time::timeout;
 
 use super::acting::find_message;
 use super::args::{MessagesCommand, OnOff, ReceiptsCommand};
-use super::open::open;
+use super::open::{PATIENCE, open, tell_own_devices};
 use super::show::{self, Around};
 use crate::exit::Failure;
 use crate::output;
-
-/// How long receipts may keep a person waiting. The next command makes up for it.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Shows which receipts this box sends, or changes it.
 pub async fn run(command: &ReceiptsCommand) -> Result<(), Failure> {
@@ -31,7 +26,7 @@ pub async fn run(command: &ReceiptsCommand) -> Result<(), Failure> {
     let device = open(device)?;
     if let Some((kind, sends)) = change {
         device.choose_receipts(kind, sends == OnOff::On)?;
-        let _ = timeout(PATIENCE, device.tell_own_devices()).await;
+        tell_own_devices(&device).await;
     }
     let choice = device.receipt_choice()?;
     if json {

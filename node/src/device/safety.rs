@@ -1,15 +1,13 @@
 //! `rossby safety`.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::time::Duration;
 
 use rossby_client::Device;
 use rossby_client::device::Contact;
 use serde_json::Value;
-use tokio::time::timeout;
 
 use super::args::{DeviceArgs, SafetyCommand};
-use super::open::open;
+use super::open::{open, tell_own_devices};
 use super::person::{Person, find};
 use super::qr;
 use super::show;
@@ -18,9 +16,6 @@ use crate::output;
 
 /// Groups of digits on a line.
 const GROUPS: usize = 4;
-
-/// How long telling the own devices may keep a person waiting. The next command makes up for it.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs a `safety` command. None of them needs the service; the own devices are told through it.
 pub async fn run(command: &SafetyCommand) -> Result<(), Failure> {
@@ -44,7 +39,7 @@ pub async fn run(command: &SafetyCommand) -> Result<(), Failure> {
                 ask(&device, &contact)?;
             }
             let contact = device.verify(&contact.box_id, given)?;
-            let _ = timeout(PATIENCE, device.tell_own_devices()).await;
+            tell_own_devices(&device).await;
             said(&device, &contact, args, "is verified")
         }
         SafetyCommand::Accept { who, device: args } => {
@@ -55,7 +50,7 @@ pub async fn run(command: &SafetyCommand) -> Result<(), Failure> {
                 Some(_) => "is accepted as they are now, and not verified",
                 None => "has not changed",
             };
-            let _ = timeout(PATIENCE, device.tell_own_devices()).await;
+            tell_own_devices(&device).await;
             said(&device, &contact, args, what)
         }
     }

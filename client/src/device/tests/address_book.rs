@@ -1,12 +1,17 @@
 //! What the owner says of others on one device holds on all of them.
 
-use rossby_seams::clock::Clock as _;
+use rossby_domain::time::Timestamp;
+use rossby_proto::v1;
+use rossby_seams::clock::{Clock as _, ManualClock};
 use rossby_seams::random::Random as _;
 
 use super::linking::linked;
 use super::*;
+use crate::connection::Accept;
 use crate::device::{AcceptFrom, Contact, LookupBy};
-use crate::envelope::ReceiptState;
+use crate::envelope::{Between, ReceiptState};
+use crate::owner::{ContactWord, Entry, Said};
+use crate::store::{IdentityChange, WhatChanged};
 
 impl Person {
     /// Everybody known, as all devices are to show them.
@@ -142,7 +147,7 @@ async fn a_change_of_identity_that_one_device_saw_stops_all_until_the_owner_has_
     alice.add_as(&bob, "Bob").await;
     alice.device.verify(&bob.box_id(), None).unwrap();
     talk(&alice, &laptop).await;
-    let shown = crate::store::WhatChanged::Chain("another chain".to_owned());
+    let shown = chain_change("another chain");
     laptop.device.note_change(&bob.box_id(), shown).unwrap();
     talk(&laptop, &alice).await;
     let hello = Content::Text("hello".to_owned());
@@ -171,7 +176,7 @@ async fn a_change_of_identity_that_one_device_saw_waits_there_for_the_owner() {
     alice.add_as(&bob, "Bob").await;
     alice.device.verify(&bob.box_id(), None).unwrap();
     talk(&alice, &laptop).await;
-    let shown = crate::store::WhatChanged::Chain("another chain".to_owned());
+    let shown = chain_change("another chain");
     laptop.device.note_change(&bob.box_id(), shown).unwrap();
     // On the phone nothing is known of that yet, and they are forgotten there.
     alice.device.remove_contact(&bob.box_id()).await.unwrap();
@@ -366,4 +371,255 @@ async fn whoever_has_one_device_puts_nobody_in_the_place_of_a_verified_contact_o
         matches!(stopped, Err(DeviceError::NotConfirmed { .. })),
         "{stopped:?}"
     );
+}
+
+/// A clock of one's own for a person's device, which is off by so many days.
+fn off_by_days(office: &Arc<Office>, seed: u64, days: i64) -> Environment {
+    let now = office.clock.now().as_millis();
+    let off = now.saturating_add_signed(days * DAY_MS);
+    Environment {
+        clock: Arc::new(ManualClock::new(Timestamp::from_millis(off))),
+        ..environment(office, seed)
+    }
+}
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+#[tokio::test(start_paused = true)]
+async fn whatever_their_clocks_what_is_said_last_holds_on_all_devices() {
+    for days in [3, 4000, -3, -4000] {
+        let office = Office::new();
+        let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+        let laptop = linked(&office, &alice, 3).await;
+        let tablet = linked(&office, &alice, 4).await;
+        alice.add_as(&bob, "Bob").await;
+        for _ in 0..2 {
+            for device in [&alice, &laptop, &tablet] {
+                device.device.receive().await.unwrap();
+            }
+        }
+        let laptop = laptop.reopen_in(off_by_days(&office, 3, days));
+        // It learns of it from the service, and knows it the next time without a word from there.
+        laptop.device.receive().await.unwrap();
+        let laptop = laptop.reopen_in(off_by_days(&office, 3, days));
+        laptop.device.verify(&bob.box_id(), None).unwrap();
+        laptop.device.tell_own_devices().await.unwrap();
+        office.clock.advance_millis(1000);
+        alice.device.receive().await.unwrap();
+        assert!(alice.contact(&bob).unwrap().is_verified());
+        alice.add_as(&bob, "Robert").await;
+        alice.device.block(&bob.box_id(), true).await.unwrap();
+        office.clock.advance_millis(1000);
+        for device in [&laptop, &tablet] {
+            device.device.receive().await.unwrap();
+        }
+        let robert = alice.contact(&bob).unwrap();
+        assert!(robert.is_verified() && robert.blocked);
+        assert_eq!(robert.name.as_deref(), Some("Robert"));
+        for device in [&laptop, &tablet] {
+            assert_eq!(device.address_book(), alice.address_book(), "{days} days");
+        }
+    }
+}
+
+/// What a sibling's word says that no clock can have shown is taken as said when it came in, by all alike, whenever they hear it.
+#[tokio::test(start_paused = true)]
+async fn a_word_from_the_future_is_dated_alike_by_all_who_hear_it() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &alice, 3).await;
+    let tablet = linked(&office, &alice, 4).await;
+    alice.add_as(&bob, "Bob").await;
+    for _ in 0..2 {
+        for device in [&alice, &laptop, &tablet] {
+            device.device.receive().await.unwrap();
+        }
+    }
+    let mut entry = Entry::default();
+    let future = Timestamp::from_millis(u64::MAX - 1);
+    let said = Said {
+        name: Some("from the future".to_owned()),
+        added: true,
+        ..Said::default()
+    };
+    entry.say(future, said);
+    laptop.tells_of(&bob, entry, None).await;
+    office.clock.advance_millis(1000);
+    // One hears it before something later is said, the other after it.
+    alice.device.receive().await.unwrap();
+    assert_eq!(
+        alice.contact(&bob).unwrap().name.as_deref(),
+        Some("from the future")
+    );
+    office.clock.advance_millis(1000);
+    alice.add_as(&bob, "Robert").await;
+    office.clock.advance_millis(5 * 24 * 60 * 60 * 1000);
+    tablet.device.receive().await.unwrap();
+    let robert = Some("Robert".to_owned());
+    assert_eq!(alice.contact(&bob).unwrap().name, robert);
+    assert_eq!(tablet.contact(&bob).unwrap().name, robert);
+}
+
+impl Person {
+    /// Says something to the own box that only a stolen device would say.
+    async fn tells_of(&self, whom: &Person, entry: Entry, change: Option<IdentityChange>) {
+        let word = ContactWord {
+            box_id: whom.box_id(),
+            record: Vec::new(),
+            entry,
+            change,
+            profile: None,
+        };
+        let signer = self.device.signer().unwrap();
+        let told = self.device.store.write::<_, DeviceError>(|batch| {
+            let word = Between::Contacts(vec![word]);
+            self.device.tell_own(batch, &signer, &word)
+        });
+        told.unwrap();
+        self.device.tell_own_devices().await.unwrap();
+    }
+
+    async fn is_heard_by(&self, other: &Person) -> bool {
+        let hello = Content::Text("hello".to_owned());
+        let sent = self.device.send(&other.box_id(), &hello).await;
+        sent.is_ok_and(|sent| matches!(sent.delivery, Delivery::Delivered(_)))
+    }
+
+    async fn is_stopped(&self, from: &Person) -> bool {
+        let hello = Content::Text("hello".to_owned());
+        match self.device.send(&from.box_id(), &hello).await {
+            Err(DeviceError::NotConfirmed { .. }) => true,
+            other => {
+                other.unwrap();
+                false
+            }
+        }
+    }
+}
+
+fn chain_change(words: &str) -> WhatChanged {
+    WhatChanged::Chain(words.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_accepts_one_change_hears_of_the_next_whatever_the_clocks() {
+    for at in [1, u64::MAX] {
+        let office = Office::new();
+        let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+        let laptop = linked(&office, &alice, 3).await;
+        let tablet = linked(&office, &alice, 4).await;
+        alice.add_as(&bob, "Bob").await;
+        alice.device.verify(&bob.box_id(), None).unwrap();
+        alice.device.tell_own_devices().await.unwrap();
+        for device in [&laptop, &tablet] {
+            device.device.receive().await.unwrap();
+        }
+        // The laptop is in strange hands, or its clock is wrong.
+        let change = IdentityChange {
+            what: chain_change("said on the laptop"),
+            at: Timestamp::from_millis(at),
+            stops_sending: true,
+        };
+        laptop.tells_of(&bob, Entry::default(), Some(change)).await;
+        alice.device.receive().await.unwrap();
+        assert!(alice.is_stopped(&bob).await);
+        alice.device.accept_change(&bob.box_id()).unwrap();
+        assert!(!alice.is_stopped(&bob).await);
+        // The tablet is told the same, and what it then sees itself all hear.
+        tablet.device.receive().await.unwrap();
+        tablet.device.accept_change(&bob.box_id()).unwrap();
+        let seen = chain_change("seen on the tablet");
+        tablet.device.note_change(&bob.box_id(), seen).unwrap();
+        tablet.device.tell_own_devices().await.unwrap();
+        alice.device.receive().await.unwrap();
+        assert!(alice.is_stopped(&bob).await, "{at}");
+        // What is settled is not news again when all is told to somebody new.
+        alice.device.accept_change(&bob.box_id()).unwrap();
+        let late = linked(&office, &alice, 5).await;
+        for device in [&alice, &tablet, &alice] {
+            device.device.receive().await.unwrap();
+            device.device.tell_own_devices().await.unwrap();
+        }
+        assert!(!alice.is_stopped(&bob).await, "{at}");
+        // On the tablet it waits, and so it does on whom the tablet has greeted.
+        late.device.receive().await.unwrap();
+        assert!(tablet.is_stopped(&bob).await);
+        assert!(late.is_stopped(&bob).await, "{at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_removed_by_a_word_stays_held_to_the_chain_that_was_pinned() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &alice, 3).await;
+    let bobs_phone = linked(&office, &bob, 7).await;
+    let with_phone = bob.device.identity().record().clone();
+    bob.device.revoke(&bobs_phone.address.device).await.unwrap();
+    alice.add_as(&bob, "Bob").await;
+    for device in [&alice, &laptop] {
+        device.device.receive().await.unwrap();
+    }
+    // The laptop forgets him, and the service shows the record in which the phone counts still.
+    laptop.device.remove_contact(&bob.box_id()).await.unwrap();
+    alice.device.receive().await.unwrap();
+    assert_eq!(alice.contact(&bob), None);
+    office.show(bob.box_id(), with_phone);
+    let by = LookupBy::Box(bob.box_id());
+    let refused = alice.device.add_contact(&by, Some("Bob"), false).await;
+    assert!(
+        matches!(refused, Err(DeviceError::IdentityChanged { .. })),
+        "{refused:?}"
+    );
+    office.show(bob.box_id(), bob.device.identity().record().clone());
+    alice.add_as(&bob, "Bob").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_removed_where_it_was_not_known_that_contacts_only_are_heard_is_not_heard_either() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &alice, 3).await;
+    alice.add_as(&bob, "Bob").await;
+    for device in [&laptop, &alice] {
+        device.device.receive().await.unwrap();
+    }
+    let contacts = AcceptFrom::Contacts;
+    alice.device.accept(contacts, &[]).await.unwrap();
+    bob.say(&alice, "still a contact").await;
+    laptop.device.remove_contact(&bob.box_id()).await.unwrap();
+    alice.device.receive().await.unwrap();
+    assert!(!bob.is_heard_by(&alice).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_had_the_service_do_is_no_choice_of_the_owners() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let carol = person(&office, 4).await;
+    let laptop = linked(&office, &alice, 3).await;
+    laptop.add_as(&carol, "Carol").await;
+    talk(&alice, &laptop).await;
+    // Whoever has a token can do this; no device of hers has said it.
+    let only = v1::AcceptRequest {
+        contacts_only: Some(true),
+        ..Default::default()
+    };
+    let signer = alice.device.signer().unwrap();
+    let call = alice.device.connection.call::<Accept>(&only, Some(&signer));
+    assert!(call.await.unwrap().contacts_only);
+    alice.add_as(&bob, "Bob").await;
+    talk(&alice, &laptop).await;
+    for device in [&alice, &laptop] {
+        let found = device.device.accepting().await.unwrap();
+        assert_eq!(
+            (found.service, found.chosen),
+            (AcceptFrom::Contacts, AcceptFrom::Anyone)
+        );
+    }
+    // Nobody was named to the service for it, but whom she added herself.
+    assert!(!carol.is_heard_by(&alice).await);
+    bob.say(&alice, "hello").await;
+    alice.device.accept(AcceptFrom::Anyone, &[]).await.unwrap();
+    carol.say(&alice, "at last").await;
 }

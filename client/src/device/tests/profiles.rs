@@ -399,7 +399,10 @@ async fn a_removed_device_says_nothing_of_the_profile() {
     let version = before.version + 1;
     let word = Between::Profile(ProfileWord { key, version }).to_content();
     let (signer, content) = (alice.device.signer().unwrap(), word.encode().unwrap());
-    let heard = alice.device.hear(&signer, laptop.address, &content).await;
+    let heard = alice
+        .device
+        .hear(&signer, (laptop.address, office.clock.now()), &content)
+        .await;
     assert!(heard.unwrap().is_none());
     assert_eq!(alice.row_of(&alice), before);
 }
