@@ -288,52 +288,84 @@ async fn what_a_removed_device_said_holds_on_all_or_on_none() {
     assert!(tablet.contact(&bob).is_some());
 }
 
-/// What three devices do at random, each hearing the others now and then: once all have heard all, they know the same.
+/// What three devices do at random, each hearing the others now and then, with clocks of their own, while a fourth comes and goes:
+/// once all have heard all, they know the same, and the service hears whom they say.
 #[tokio::test(start_paused = true)]
 async fn whatever_is_done_on_three_devices_they_end_with_the_same_address_book() {
-    for seed in 0..6_u64 {
+    for seed in 0..8_u64 {
         let office = Office::new();
         let alice = person(&office, 1).await;
         let mut others = Vec::new();
         for number in 10..13 {
             others.push(person(&office, number).await);
         }
-        let devices = [
+        let mut devices = vec![
             linked(&office, &alice, 3).await,
             linked(&office, &alice, 4).await,
             alice,
         ];
+        for (number, days) in [(0, 3), (1, -3)] {
+            let off = off_by_days(&office, 20 + seed, days);
+            let device = devices.remove(number).reopen_in(off);
+            device.device.receive().await.unwrap();
+            devices.insert(number, device);
+        }
         let random = SeededRandom::new(seed);
         let hello = Content::Text("hello".to_owned());
         let mut said = Vec::new();
-        for _ in 0..40 {
+        for step in 0..60 {
             let mut dice = [0; 3];
             random.fill(&mut dice).unwrap();
-            let device = &devices[usize::from(dice[0]) % 3];
+            match step {
+                20 => devices.push(linked(&office, &devices[2], 5).await),
+                40 => {
+                    let gone = devices.pop().unwrap();
+                    let revoked = devices[2].device.revoke(&gone.address.device).await;
+                    revoked.unwrap();
+                }
+                _ => {}
+            }
+            let device = &devices[usize::from(dice[0]) % devices.len()];
             let whom = &others[usize::from(dice[1]) % 3];
             let box_id = whom.box_id();
             said.push((dice, office.clock.now()));
-            office.clock.advance_millis(u64::from(dice[1]));
-            match dice[2] % 12 {
+            office.clock.advance_millis(1 + u64::from(dice[1]));
+            let device_of_hers = &device.device;
+            match dice[2] % 16 {
                 0..=2 => device.add_as(whom, &format!("name {}", dice[1])).await,
-                3 => drop(device.device.remove_contact(&box_id).await),
-                4 => drop(device.device.verify(&box_id, None)),
-                5 => device.device.block(&box_id, true).await.unwrap(),
-                6 => device.device.block(&box_id, false).await.unwrap(),
-                7 => drop(device.device.send(&box_id, &hello).await),
+                3 => drop(device_of_hers.remove_contact(&box_id).await),
+                4 => drop(device_of_hers.verify(&box_id, None)),
+                5 => device_of_hers.block(&box_id, true).await.unwrap(),
+                6 => device_of_hers.block(&box_id, false).await.unwrap(),
+                7 => drop(device_of_hers.send(&box_id, &hello).await),
                 8 => drop(whom.device.send(&device.box_id(), &hello).await),
+                9 => {
+                    let noticed = chain_change("another chain");
+                    device_of_hers.note_change(&box_id, noticed).unwrap();
+                }
+                10 => drop(device_of_hers.accept_change(&box_id)),
+                11 => {
+                    let from = [AcceptFrom::Contacts, AcceptFrom::Anyone];
+                    let from = from[usize::from(dice[1]) / 3 % 2];
+                    device_of_hers.accept(from, &[]).await.unwrap();
+                }
                 _ => {
-                    device.device.receive().await.unwrap();
-                    device.device.tell_own_devices().await.unwrap();
+                    device_of_hers.receive().await.unwrap();
+                    device_of_hers.tell_own_devices().await.unwrap();
                 }
             }
         }
-        for _ in 0..3 {
+        for round in 0..6 {
             for device in &devices {
-                device.device.tell_own_devices().await.unwrap();
                 device.device.receive().await.unwrap();
+                for whom in others.iter().filter(|_| round >= 2) {
+                    // Each change waits on each device, and who was forgotten meanwhile goes then.
+                    drop(device.device.accept_change(&whom.box_id()));
+                }
+                device.device.tell_own_devices().await.unwrap();
             }
         }
+        let accepting = devices[0].device.accepting().await.unwrap();
         for device in &devices[1..] {
             // A stranger may be known to those alone whom they wrote to.
             let contacts = |person: &Person| {
@@ -342,6 +374,19 @@ async fn whatever_is_done_on_three_devices_they_end_with_the_same_address_book()
                 known
             };
             assert_eq!(contacts(device), contacts(&devices[0]), "{seed}: {said:?}");
+            let known = device.device.accepting().await.unwrap();
+            assert_eq!(known, accepting, "{seed}: {said:?}");
+        }
+        for whom in &others {
+            let contact = devices[0].contact(whom);
+            let is_blocked = contact.as_ref().is_some_and(|contact| contact.blocked);
+            let is_contact = contact.is_some_and(|contact| contact.added);
+            let all = accepting.service == AcceptFrom::Anyone;
+            if is_contact || !all {
+                let is_heard = whom.is_heard_by(&devices[0]).await;
+                let expected = !is_blocked && is_contact;
+                assert_eq!(is_heard, expected, "{seed}: {said:?}");
+            }
         }
     }
 }

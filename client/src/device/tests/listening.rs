@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+use super::linking::linked;
 use super::*;
 use crate::connection::Retry;
+use crate::device::{AcceptFrom, LookupBy};
 
 /// Longer than a stream may be silent, or a listener wait before a try.
 const LONG: Duration = Duration::from_secs(300);
@@ -252,4 +254,40 @@ async fn whatever_breaks_and_whenever_it_is_dropped_each_message_is_heard_once_i
     for seed in 0..seeds {
         history(seed).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_listens_tells_the_service_of_its_contacts_too() {
+    let office = Office::new();
+    let (alice, carol) = (person(&office, 1).await, person(&office, 4).await);
+    let laptop = linked(&office, &alice, 3).await;
+    let by = LookupBy::Box(carol.box_id());
+    let added = laptop.device.add_contact(&by, Some("Carol"), false).await;
+    added.unwrap();
+    let mut listener = laptop.device.listen().unwrap();
+    until_quiet(&mut listener).await.unwrap();
+    let contacts = AcceptFrom::Contacts;
+    alice.device.accept(contacts, &[]).await.unwrap();
+    until_quiet(&mut listener).await.unwrap();
+    carol.say(&alice, "here I am").await;
+    assert_eq!(until_quiet(&mut listener).await.unwrap(), ["here I am"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_comes_while_another_listens_is_greeted_at_once() {
+    let office = Office::new();
+    let (alice, carol) = (person(&office, 1).await, person(&office, 4).await);
+    let laptop = linked(&office, &alice, 3).await;
+    let by = LookupBy::Box(carol.box_id());
+    let added = laptop.device.add_contact(&by, Some("Carol"), false).await;
+    added.unwrap();
+    let mut listener = laptop.device.listen().unwrap();
+    until_quiet(&mut listener).await.unwrap();
+    let tablet = linked(&office, &alice, 5).await;
+    // Something that is sealed for the new one tells the laptop of it.
+    alice.say(&carol, "hello").await;
+    until_quiet(&mut listener).await.unwrap();
+    tablet.device.receive().await.unwrap();
+    let known = tablet.device.contact(&carol.box_id()).unwrap().unwrap();
+    assert_eq!(known.name.as_deref(), Some("Carol"));
 }
