@@ -24,11 +24,11 @@ use super::safety::graver;
 use super::{Device, DeviceError, withdrawing};
 use crate::connection::Signer;
 use crate::envelope::{Between, ChainPoint, MAX_CONTENT_BYTES};
-use crate::owner::{ContactWord, Entry, Said, parse};
+use crate::owner::{ContactWord, Entry, Overruled, Part, Said, parse};
 use crate::profile::ProfileWord;
 use crate::store::{
-    Batch, ContactRow, DisallowRow, EntryRow, ExpectedRow, IdentityChange, ProfileRow, ResolvedRow,
-    ToldProfileRow, WhatChanged,
+    Batch, ContactRow, EntryRow, ExpectedRow, IdentityChange, OverruledRow, ProfileRow,
+    ResolvedRow, ToldProfileRow, WhatChanged,
 };
 
 /// Words of others in one envelope, and the bytes of all of them.
@@ -45,19 +45,20 @@ impl Device {
         self.flush_words(&self.signer()?).await
     }
 
-    /// Notes what the owner says of somebody from now on, which is what their row says; if that is anything new, the box's other
-    /// devices are told.
+    /// Notes what the owner says of somebody from now on, which is what their row says, and has just said `again`; if that is anything
+    /// new, the box's other devices are told.
     pub(super) fn note_said(
         &self,
         batch: &mut Batch<'_>,
         signer: &Signer,
         box_id: &BoxId,
+        again: &[Part],
     ) -> Result<(), DeviceError> {
         let Some(row) = batch.get::<ContactRow>(box_id)? else {
             return Ok(());
         };
         let mut known = batch.get::<EntryRow>(box_id)?.unwrap_or_default();
-        if !known.entry.say(self.said_at(), said_in(&row)) {
+        if !known.entry.say(self.said_at(), said_in(&row), again) {
             return Ok(());
         }
         let word = word_of(batch, box_id, Some(&row), known.entry.clone())?;
@@ -78,9 +79,7 @@ impl Device {
             batch.put(box_id, row)?;
         }
         let mut known = known_of(batch, box_id, row.as_ref())?;
-        if !known.entry.say_blocked(self.said_at(), blocked) {
-            return Ok(());
-        }
+        known.entry.say_blocked(self.said_at(), blocked);
         let word = word_of(batch, box_id, row.as_ref(), known.entry.clone())?;
         batch.put(box_id, &known)?;
         self.tell_contacts(batch, signer, vec![word])
@@ -204,7 +203,9 @@ impl Device {
             let row = batch.get::<ContactRow>(&box_id)?;
             let mut known = known_of(batch, &box_id, row.as_ref())?;
             let is_new = row.is_none();
+            let before = known.entry.clone();
             let is_news = known.entry.take(heard) || is_new;
+            note_overruled(batch, &box_id, known.entry.overruled_since(&before))?;
             let noticed = change.filter(|change| known.note(change));
             batch.put(&box_id, &known)?;
             let mut row = match (row, &record) {
@@ -304,8 +305,6 @@ impl Device {
     ) -> Result<(), DeviceError> {
         let chain = row.pinned;
         batch.put(box_id, &ExpectedRow { chain })?;
-        // The other one may not have known that the service is to be told.
-        batch.put(box_id, &DisallowRow)?;
         remove(batch, box_id)
     }
 
@@ -331,6 +330,23 @@ impl Device {
             None => Ok(()),
         }
     }
+}
+
+/// Has the service told what holds of somebody, if what was said of them here does not hold any more.
+fn note_overruled(
+    batch: &mut Batch<'_>,
+    box_id: &BoxId,
+    what: Overruled,
+) -> Result<(), DeviceError> {
+    if what == Overruled::default() {
+        return Ok(());
+    }
+    let waits = batch.get::<OverruledRow>(box_id)?.unwrap_or_default().what;
+    let what = Overruled {
+        blocked: what.blocked || waits.blocked,
+        added: what.added || waits.added,
+    };
+    Ok(batch.put(box_id, &OverruledRow { what })?)
 }
 
 /// Removes a contact, and what was looked up of them.
@@ -363,7 +379,7 @@ pub(super) fn known_of(
     Ok(known.unwrap_or_else(|| {
         let mut known = EntryRow::default();
         if let Some(row) = row {
-            known.entry.say(row.since, said_in(row));
+            known.entry.say(row.since, said_in(row), &[]);
         }
         known
     }))

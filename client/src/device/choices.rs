@@ -1,16 +1,13 @@
 //! What the owner has chosen for the box, on this device or on another one ([`crate::owner::Choices`]).
 
-use std::collections::BTreeSet;
-
-use rossby_domain::ids::BoxId;
 use rossby_domain::time::Timestamp;
 
 use super::receipts::ReceiptChoice;
 use super::{Device, DeviceError};
 use crate::connection::Signer;
 use crate::envelope::{Between, ReceiptState};
-use crate::owner::{Choices, Chosen};
-use crate::store::{AllowRow, Batch, ChoicesRow, ContactRow, DisallowRow, StoreError};
+use crate::owner::{Choice, Choices, Chosen};
+use crate::store::{Batch, ChoicesRow, RepeatRow, StoreError};
 
 impl Device {
     /// Which receipts this box sends: both kinds, if its owner has said nothing else.
@@ -31,9 +28,9 @@ impl Device {
     /// # Errors
     /// [`DeviceError::Store`].
     pub fn choose_receipts(&self, kind: ReceiptState, sends: bool) -> Result<(), DeviceError> {
-        self.choose(|chosen| match kind {
-            ReceiptState::Delivered => chosen.no_delivered = !sends,
-            ReceiptState::Read => chosen.no_read = !sends,
+        self.choose(match kind {
+            ReceiptState::Delivered => Choice::NoDelivered(!sends),
+            ReceiptState::Read => Choice::NoRead(!sends),
         })
     }
 
@@ -43,18 +40,20 @@ impl Device {
         Ok(row.choices.chosen())
     }
 
-    /// Chooses something, and has the box's other devices told if it is anything new.
-    pub(super) fn choose(&self, change: impl FnOnce(&mut Chosen)) -> Result<(), DeviceError> {
+    /// Whether messages are to be taken from contacts only, if the owner has ever said.
+    pub(super) fn chosen_to_accept(&self) -> Result<Option<bool>, StoreError> {
+        let row = self.store.get::<ChoicesRow>(&())?.unwrap_or_default();
+        Ok(row.choices.accepts())
+    }
+
+    /// Chooses something, and has the box's other devices told.
+    pub(super) fn choose(&self, choice: Choice) -> Result<(), DeviceError> {
         // Who has no box yet has nobody to tell.
         let signer = self.signer().ok();
         self.store.write::<_, DeviceError>(|batch| {
             let mut choices = choices_in(batch)?;
-            let mut chosen = choices.chosen();
-            change(&mut chosen);
-            if !choices.choose(self.said_at(), chosen) {
-                return Ok(());
-            }
-            self.follow_choices(batch, chosen)?;
+            choices.choose(self.said_at(), choice);
+            self.follow_choices(batch, choices.chosen())?;
             batch.put(&(), &ChoicesRow { choices })?;
             match &signer {
                 Some(signer) => self.tell_choices(batch, signer),
@@ -91,43 +90,11 @@ impl Device {
             }
             let chosen = choices.chosen();
             self.follow_choices(batch, chosen)?;
-            if chosen.contacts_only && !before.contacts_only {
-                // The device that asked for it may not have heard of all who are contacts here.
-                batch.put(&(), &AllowRow)?;
+            if chosen.contacts_only != before.contacts_only {
+                // The service may have heard the two in another order, and not of all who are contacts here.
+                batch.put(&(), &RepeatRow)?;
             }
             batch.put(&(), &ChoicesRow { choices })
-        })?)
-    }
-
-    /// Tells the service of all contacts, and of those who are none any more, if that is still to be done. The next time makes up for
-    /// it.
-    pub(super) async fn settle_allowed(&self) -> Result<(), DeviceError> {
-        let gone = self.store.all::<DisallowRow>()?;
-        let is_due = self.store.get::<AllowRow>(&())?.is_some();
-        if gone.is_empty() && !is_due {
-            return Ok(());
-        }
-        let contacts = self.store.all::<ContactRow>()?.into_iter();
-        let added = contacts.filter(|(_, row)| row.added);
-        let added: BTreeSet<BoxId> = added.map(|(box_id, _)| box_id).collect();
-        let gone: Vec<_> = gone.into_iter().map(|(box_id, _)| box_id).collect();
-        let disallow: Vec<_> = gone
-            .iter()
-            .filter(|it| !added.contains(it))
-            .copied()
-            .collect();
-        let allow: Vec<_> = match is_due {
-            true => added.into_iter().collect(),
-            false => Vec::new(),
-        };
-        if self.hears_contacts_only()? {
-            self.tell_accepted(None, &allow, &disallow).await?;
-        }
-        Ok(self.store.write::<_, StoreError>(|batch| {
-            for box_id in &gone {
-                batch.remove::<DisallowRow>(box_id)?;
-            }
-            batch.remove::<AllowRow>(&())
         })?)
     }
 

@@ -1,5 +1,6 @@
 //! Contacts: whom we know, and the identity chains that we hold them to.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -13,11 +14,11 @@ use super::address_book::known_of;
 use super::{Device, DeviceError, Shown, box_from_wire, withdrawing};
 use crate::connection::{Block, LookupKey, Report};
 use crate::envelope::ChainPoint;
-use crate::owner::cut;
+use crate::owner::{Part, cut};
 use crate::registering;
 use crate::store::{
-    Batch, ContactRow, ExpectedRow, IdentityChange, ResolvedRow, StoreError, StoredIdentifier,
-    WhatChanged,
+    Batch, ContactRow, EntryRow, ExpectedRow, IdentityChange, ResolvedRow, StoreError,
+    StoredIdentifier, WhatChanged,
 };
 
 /// What is wrong where a record does not go with what another device of the box holds somebody to.
@@ -203,6 +204,9 @@ impl Device {
                 found: found.box_id,
             }));
         }
+        let mut said_again = vec![Part::Added];
+        said_again.extend(name.map(|_| Part::Name));
+        said_again.extend(identifier.as_ref().map(|_| Part::Identifier));
         let signer = self.signer()?;
         // In one transaction: what another task pins meanwhile is not undone.
         let added = self.store.write(|batch| {
@@ -230,8 +234,9 @@ impl Device {
                 batch.put(&known, &earlier)?;
             }
             // The new holder first: the other devices are to see whom it came from.
-            for box_id in [found.box_id].iter().chain(&moved_from) {
-                self.note_said(batch, &signer, box_id)?;
+            self.note_said(batch, &signer, &found.box_id, &said_again)?;
+            if let Some(known) = &moved_from {
+                self.note_said(batch, &signer, known, &[])?;
             }
             Ok(Contact::of_row((found.box_id, row)))
         });
@@ -287,6 +292,22 @@ impl Device {
         Ok(())
     }
 
+    /// All who are blocked, as far as this device has heard, contacts or not. The service says of none.
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn blocked(&self) -> Result<Vec<BoxId>, DeviceError> {
+        let entries = self.store.all::<EntryRow>()?.into_iter();
+        let said = entries.filter(|(_, row)| row.entry.said().blocked);
+        let contacts = self.store.all::<ContactRow>()?.into_iter();
+        let known = contacts.filter(|(_, row)| row.blocked);
+        let blocked: BTreeSet<_> = said
+            .map(|(box_id, _)| box_id)
+            .chain(known.map(|(box_id, _)| box_id))
+            .collect();
+        Ok(blocked.into_iter().collect())
+    }
+
     /// Everyone known, by label.
     ///
     /// # Errors
@@ -307,20 +328,26 @@ impl Device {
         Ok(row.map(|row| Contact::of_row((*box_id, row))))
     }
 
+    pub(super) async fn ask_to_block(
+        &self,
+        box_id: &BoxId,
+        blocked: bool,
+    ) -> Result<(), DeviceError> {
+        let request = v1::BlockRequest {
+            box_id: Bytes::copy_from_slice(box_id.as_bytes()),
+            blocked,
+        };
+        let signer = self.signer()?;
+        let call = self.connection.call::<Block>(&request, Some(&signer));
+        Ok(call.await.map(drop)?)
+    }
+
     /// Blocks a box, or lifts the block. To a blocked sender this box does not exist.
     ///
     /// # Errors
     /// [`DeviceError::Call`].
     pub async fn block(&self, box_id: &BoxId, blocked: bool) -> Result<(), DeviceError> {
-        let signer = self.signer()?;
-        let box_bytes = Bytes::copy_from_slice(box_id.as_bytes());
-        let request = v1::BlockRequest {
-            box_id: box_bytes,
-            blocked,
-        };
-        self.connection
-            .call::<Block>(&request, Some(&signer))
-            .await?;
+        self.ask_to_block(box_id, blocked).await?;
         self.note_blocked(box_id, blocked).await
     }
 

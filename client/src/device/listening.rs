@@ -158,7 +158,7 @@ impl Listener<'_> {
                 // for an error.
                 let _ = self.device.keep_key_published().await;
                 let _ = self.device.greet().await;
-                let _ = self.device.settle_allowed().await;
+                let _ = self.device.settle_policy().await;
                 self.is_new = false;
             }
             if !self.more {
@@ -275,7 +275,7 @@ impl Listener<'_> {
         self.failed = received.interrupted;
         // What is left of it is done the next time.
         let _ = self.device.settle_groups().await;
-        let _ = self.device.settle_allowed().await;
+        let _ = self.device.settle_policy().await;
         self.device.settle_profiles_soon().await;
         // What was known already needs no word.
         let heard = (!received.messages.is_empty()).then_some(received.messages);

@@ -9,7 +9,7 @@ use super::contacts::{Found, LookupBy, check_chain};
 use super::{Device, DeviceError};
 use crate::connection::ExtendChain;
 use crate::envelope::ChainPoint;
-use crate::store::{GreetedRow, GrowingRow};
+use crate::store::{GreetedRow, GrowingRow, RepeatRow};
 
 impl Device {
     /// Whether this is the device's own box.
@@ -47,6 +47,8 @@ impl Device {
             if before.any(|device| shown.signing_key(device).is_none()) {
                 // It knows the key of the profile, and what it has signed counts no more.
                 self.withdraw_profile(batch, &box_id, None)?;
+                // What it has asked of the service may not be what the owner said last.
+                batch.put(&(), &RepeatRow)?;
                 // What it has said some have heard and others have not: they tell each other all again.
                 for (device, _) in self.store.all::<GreetedRow>()? {
                     batch.remove::<GreetedRow>(&device)?;

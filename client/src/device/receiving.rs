@@ -95,7 +95,7 @@ impl Device {
         let received = self.receive_waiting().await?;
         // What is left of it is done the next time.
         let _ = self.settle_groups().await;
-        let _ = self.settle_allowed().await;
+        let _ = self.settle_policy().await;
         self.settle_profiles_soon().await;
         Ok(received)
     }

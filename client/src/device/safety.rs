@@ -110,7 +110,7 @@ impl Device {
                 known.note(settled);
                 batch.put(box_id, &known)?;
             }
-            self.note_said(batch, &signer, box_id)?;
+            self.note_said(batch, &signer, box_id, &[])?;
             let known = batch.get::<EntryRow>(box_id)?.unwrap_or_default();
             if row.changed.is_none() && known.entry.is_forgotten() {
                 remove(batch, box_id)?;

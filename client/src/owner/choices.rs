@@ -22,6 +22,17 @@ pub struct Chosen {
     pub contacts_only: bool,
 }
 
+/// Something that can be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// [`Chosen::no_delivered`].
+    NoDelivered(bool),
+    /// [`Chosen::no_read`].
+    NoRead(bool),
+    /// [`Chosen::contacts_only`].
+    ContactsOnly(bool),
+}
+
 /// What was chosen, and when.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choices {
@@ -41,6 +52,13 @@ impl Choices {
         }
     }
 
+    /// Whether messages are taken from contacts only, if anything was ever chosen.
+    #[must_use]
+    pub fn accepts(&self) -> Option<bool> {
+        let is_chosen = self.contacts_only.at != Timestamp::default();
+        is_chosen.then_some(self.contacts_only.value)
+    }
+
     /// When something was chosen last.
     #[must_use]
     pub fn last(&self) -> Timestamp {
@@ -55,14 +73,17 @@ impl Choices {
         self.contacts_only.pull(now);
     }
 
-    /// Chooses this now, which is after all that was chosen before; whether that is anything new.
-    pub fn choose(&mut self, now: Timestamp, chosen: Chosen) -> bool {
+    /// Chooses something now, which is after all that was chosen before, also if it is chosen already: another device may have chosen
+    /// otherwise meanwhile, and is not heard of yet.
+    pub fn choose(&mut self, now: Timestamp, choice: Choice) {
         self.pull(now);
         let at = instant(self.last(), now);
-        // Each is to be chosen, whatever the others are.
-        self.no_delivered.say(at, chosen.no_delivered)
-            | self.no_read.say(at, chosen.no_read)
-            | self.contacts_only.say(at, chosen.contacts_only)
+        let (choice, value) = match choice {
+            Choice::NoDelivered(value) => (&mut self.no_delivered, value),
+            Choice::NoRead(value) => (&mut self.no_read, value),
+            Choice::ContactsOnly(value) => (&mut self.contacts_only, value),
+        };
+        choice.say(at, value, true);
     }
 
     /// Takes what another device says; whether any of it is later than what was known.
@@ -109,19 +130,28 @@ mod tests {
 
     use super::*;
 
-    fn chosen() -> impl Strategy<Value = Chosen> {
-        any::<[bool; 3]>().prop_map(|[no_delivered, no_read, contacts_only]| Chosen {
-            no_delivered,
-            no_read,
-            contacts_only,
+    fn choice() -> impl Strategy<Value = Choice> {
+        (0..3, any::<bool>()).prop_map(|(what, value)| match what {
+            0 => Choice::NoDelivered(value),
+            1 => Choice::NoRead(value),
+            _ => Choice::ContactsOnly(value),
         })
     }
 
+    fn is_chosen(choices: &Choices, choice: Choice) -> bool {
+        let chosen = choices.chosen();
+        match choice {
+            Choice::NoDelivered(value) => chosen.no_delivered == value,
+            Choice::NoRead(value) => chosen.no_read == value,
+            Choice::ContactsOnly(value) => chosen.contacts_only == value,
+        }
+    }
+
     fn choices() -> impl Strategy<Value = Choices> {
-        proptest::collection::vec((1..50_u64, chosen()), 0..6).prop_map(|all| {
+        proptest::collection::vec((1..50_u64, choice()), 0..6).prop_map(|all| {
             let mut choices = Choices::default();
-            for (now, chosen) in all {
-                choices.choose(Timestamp::from_millis(now), chosen);
+            for (now, choice) in all {
+                choices.choose(Timestamp::from_millis(now), choice);
             }
             choices
         })
@@ -139,13 +169,16 @@ mod tests {
             two in choices(),
             three in choices(),
             now in 0..60_u64,
-            last in chosen(),
+            last in choice(),
         ) {
             prop_assert_eq!(both(one.clone(), &two), both(two.clone(), &one));
             let mut left = both(both(one.clone(), &two), &three);
             prop_assert_eq!(&left, &both(one.clone(), &both(two, &three)));
             left.choose(Timestamp::from_millis(now), last);
-            prop_assert_eq!(both(one, &left).chosen(), last, "what is chosen last holds");
+            prop_assert!(is_chosen(&both(one.clone(), &left), last), "what is chosen last holds");
+            let mut unheard = one;
+            unheard.choose(left.last().plus_millis(1), last);
+            prop_assert!(is_chosen(&both(left, &unheard), last), "though it was chosen before");
         }
 
         #[test]

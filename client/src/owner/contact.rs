@@ -65,6 +65,28 @@ impl std::fmt::Debug for Said {
     }
 }
 
+/// What holds no more of what the service acts on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overruled {
+    /// Whether they are blocked.
+    pub blocked: bool,
+    /// Whether they are a contact.
+    pub added: bool,
+}
+
+/// A part of what is said of somebody that can be said again on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// What to call them.
+    Name,
+    /// Their phone or email.
+    Identifier,
+    /// That they are a contact.
+    Added,
+    /// Whether they are blocked.
+    Blocked,
+}
+
 /// What was said of somebody, and when. `Debug` shows neither name nor identifier.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -124,29 +146,36 @@ impl Entry {
         }
     }
 
-    /// Says this now, which is after all that was said before; whether that is anything new.
-    pub fn say(&mut self, now: Timestamp, said: Said) -> bool {
+    /// Says this now, which is after all that was said before, these parts also if they were said before: somebody else may have said
+    /// otherwise meanwhile, and is not heard of yet. Whether that is anything new.
+    pub fn say(&mut self, now: Timestamp, said: Said, again: &[Part]) -> bool {
         self.pull(now);
         let at = instant(self.last(), now);
+        let again = |part| again.contains(&part);
+        let (name, identifier) = (said.name.map(cut), said.identifier);
+        let verified = said.verified.unwrap_or_default();
         // Each is to be said, whatever the others are.
-        self.name.say(at, said.name.map(cut).unwrap_or_default())
-            | self.identifier.say(at, said.identifier.unwrap_or_default())
-            | self.added.say(at, said.added)
-            | self.blocked.say(at, said.blocked)
-            | self.verified.say(at, said.verified.unwrap_or_default())
+        self.name
+            .say(at, name.unwrap_or_default(), again(Part::Name))
+            | self
+                .identifier
+                .say(at, identifier.unwrap_or_default(), again(Part::Identifier))
+            | self.added.say(at, said.added, again(Part::Added))
+            | self.blocked.say(at, said.blocked, again(Part::Blocked))
+            | self.verified.say(at, verified, false)
     }
 
-    /// Says now that they are blocked, or that they are not; whether that is anything new.
-    pub fn say_blocked(&mut self, now: Timestamp, blocked: bool) -> bool {
+    /// Says now that they are blocked, or that they are not.
+    pub fn say_blocked(&mut self, now: Timestamp, blocked: bool) {
         let said = self.said();
-        self.say(now, Said { blocked, ..said })
+        self.say(now, Said { blocked, ..said }, &[Part::Blocked]);
     }
 
     /// What to call them by the word of a copy, if nobody has said that yet; whether that is anything new. Whatever is said of it holds
     /// against this.
     pub fn guess_name(&mut self, name: &str) -> bool {
         let is_unsaid = self.name.at == Timestamp::default();
-        is_unsaid && self.name.say(GUESSED_AT, cut(name.to_owned()))
+        is_unsaid && self.name.say(GUESSED_AT, cut(name.to_owned()), false)
     }
 
     /// Forgets all but whether they are blocked, which the service remembers too.
@@ -167,6 +196,18 @@ impl Entry {
     #[must_use]
     pub fn is_forgotten(&self) -> bool {
         self.forgotten != Timestamp::default() && self.forgotten == self.last()
+    }
+
+    /// What the service acts on that was said on this device, or heard, and that another word has overruled since.
+    #[must_use]
+    pub fn overruled_since(&self, before: &Self) -> Overruled {
+        let is_overruled = |before: &Latest<bool>, now: &Latest<bool>| {
+            before.at != Timestamp::default() && before.value != now.value
+        };
+        Overruled {
+            blocked: is_overruled(&before.blocked, &self.blocked),
+            added: is_overruled(&before.added, &self.added),
+        }
     }
 
     /// Takes what another device says; whether any of it is later than what was known.
@@ -401,7 +442,7 @@ mod tests {
         for (now, said) in deeds {
             let now = Timestamp::from_millis(*now);
             match said {
-                Some(said) => drop(entry.say(now, said.clone())),
+                Some(said) => drop(entry.say(now, said.clone(), &[])),
                 None => entry.forget(now),
             }
         }
@@ -441,10 +482,23 @@ mod tests {
             now in 0..60_u64,
         ) {
             let mut mine = both(one, &two);
-            mine.say(Timestamp::from_millis(now), said.clone());
+            mine.say(Timestamp::from_millis(now), said.clone(), &[]);
             prop_assert_eq!(mine.said(), said);
             let theirs = both(two, &mine);
             prop_assert_eq!(theirs.said(), mine.said());
+        }
+
+        #[test]
+        fn what_is_said_on_purpose_holds_against_what_was_said_before_and_not_heard(
+            one in entry(),
+            two in entry(),
+            said in said(),
+        ) {
+            let mut mine = one;
+            let now = mine.last().max(two.last()).plus_millis(1);
+            mine.say(now, said.clone(), &[Part::Name, Part::Identifier, Part::Added, Part::Blocked]);
+            let theirs = both(two, &mine).said();
+            prop_assert_eq!(Said { verified: said.verified, ..theirs }, said);
         }
 
         #[test]
@@ -456,7 +510,7 @@ mod tests {
             prop_assert!(both(one.clone(), &mine).is_forgotten());
             let left = Said { blocked: one.said().blocked, ..Said::default() };
             prop_assert_eq!(mine.said(), left);
-            let is_new = mine.say(now, said);
+            let is_new = mine.say(now, said, &[]);
             prop_assert_eq!(mine.is_forgotten(), !is_new);
         }
 
@@ -512,7 +566,7 @@ mod tests {
             ..Said::default()
         };
         let mut entry = Entry::default();
-        entry.say(next_year, named("bob"));
+        entry.say(next_year, named("bob"), &[]);
         assert!(is_ahead(entry.last(), now));
         // Another thing is said: the rest is dated back with it.
         entry.say_blocked(now, true);
@@ -523,7 +577,7 @@ mod tests {
         };
         assert_eq!(entry.said(), blocked);
         let mut later = entry.clone();
-        later.say(now.plus_millis(5), named("rob"));
+        later.say(now.plus_millis(5), named("rob"), &[]);
         entry.take(later);
         assert_eq!(entry.said(), named("rob"));
     }

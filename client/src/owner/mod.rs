@@ -16,8 +16,8 @@ use rossby_domain::time::Timestamp;
 use rossby_domain::wire::{Reader, WireError};
 use serde::{Deserialize, Serialize};
 
-pub use self::choices::{Choices, Chosen};
-pub use self::contact::{ContactWord, Entry, Said};
+pub use self::choices::{Choice, Choices, Chosen};
+pub use self::contact::{ContactWord, Entry, Overruled, Part, Said};
 pub(crate) use self::contact::{MAX_NAME_BYTES, cut, parse};
 
 /// What was said this far ahead was said by a clock that was wrong: whoever hears it, and whoever says more, takes it as said now.
@@ -55,13 +55,13 @@ impl<T: Ord + Default> Latest<T> {
         is_later
     }
 
-    /// Says this at some instant, if it is not what was said last; whether it was not.
-    fn say(&mut self, at: Timestamp, value: T) -> bool {
-        let is_new = self.value != value;
-        if is_new {
+    /// Says this at some instant, if it is not what was said last, or is said again on purpose; whether it was said.
+    fn say(&mut self, at: Timestamp, value: T, again: bool) -> bool {
+        let is_said = again || self.value != value;
+        if is_said {
             *self = Self { at, value };
         }
-        is_new
+        is_said
     }
 
     fn read(

@@ -46,7 +46,7 @@ use crate::crypto::secret::{Secret, SecretBytes};
 use crate::envelope::{ChainPoint, ConversationId, MessageId};
 use crate::group::{GroupId, GroupName};
 use crate::linking::DeviceName;
-use crate::owner::{Choices, Entry};
+use crate::owner::{Choices, Entry, Overruled};
 use crate::profile::ProfileKey;
 
 macro_rules! row {
@@ -359,10 +359,19 @@ pub struct ClockRow {
 }
 row!(ClockRow, "clock", ());
 
-/// A contact who was forgotten on another device, of which the service is still to be told.
+/// Another device has overruled what was said of somebody, and the service is still to be told what holds: it may have heard the two in
+/// another order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverruledRow {
+    /// What it is about.
+    pub what: Overruled,
+}
+row!(OverruledRow, "overruled", BoxId);
+
+/// A device was removed: what the service is to do about others' mail is to be asked of it once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DisallowRow;
-row!(DisallowRow, "disallow", BoxId);
+pub struct RepeatRow;
+row!(RepeatRow, "repeat", ());
 
 /// What the service said last of whom the box takes messages from. It is the owner's choice, unless somebody else has made it: whoever
 /// has a device's token can.

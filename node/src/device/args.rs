@@ -120,6 +120,9 @@ pub enum ContactsCommand {
     },
     /// Shows everyone known.
     List {
+        /// Shows who is blocked instead, whether known or not.
+        #[arg(long)]
+        blocked: bool,
         #[command(flatten)]
         device: DeviceArgs,
     },

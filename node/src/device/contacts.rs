@@ -40,7 +40,14 @@ pub async fn run(command: &ContactsCommand) -> Result<(), Failure> {
             ));
             Ok(())
         }
-        ContactsCommand::List { device: args } => {
+        ContactsCommand::List {
+            blocked: true,
+            device: args,
+        } => list_blocked(args),
+        ContactsCommand::List {
+            blocked: false,
+            device: args,
+        } => {
             let contacts = open(args)?.contacts()?;
             if args.json {
                 let contacts: Vec<_> = contacts.iter().map(show::contact).collect();
@@ -74,6 +81,35 @@ pub async fn run(command: &ContactsCommand) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Shows who is blocked, also those of whom nothing else is known.
+fn list_blocked(args: &DeviceArgs) -> Result<(), Failure> {
+    let device = open(args)?;
+    let mut blocked = Vec::new();
+    for box_id in device.blocked()? {
+        blocked.push((box_id, device.contact(&box_id)?));
+    }
+    if args.json {
+        let blocked: Vec<_> = blocked
+            .iter()
+            .map(|(box_id, contact)| match contact {
+                Some(contact) => show::contact(contact),
+                None => serde_json::json!({ "box": box_id.to_string(), "blocked": true }),
+            })
+            .collect();
+        return output::json(&blocked);
+    }
+    if blocked.is_empty() {
+        output::note("nobody; block someone with rossby block");
+    }
+    for (box_id, contact) in &blocked {
+        output::line(match contact {
+            Some(contact) => show::contact_line(contact),
+            None => format!("{box_id}  (blocked)"),
+        });
+    }
+    Ok(())
 }
 
 fn show_one(who: &str, args: &DeviceArgs) -> Result<(), Failure> {

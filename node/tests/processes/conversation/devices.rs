@@ -109,7 +109,16 @@ fn a_person_has_two_devices_until_one_is_revoked() {
     bob.ok(&["receipts", "read", "off"]);
     bob.ok(&["block", &alice.box_id()]);
     bob.ok(&["unblock", &alice.box_id()]);
+    let stranger = person(&cluster, "carol").box_id();
+    bob.ok(&["block", &stranger]);
     laptop.ok(&["inbox"]);
+    assert!(
+        laptop
+            .ok(&["contacts", "list", "--blocked"])
+            .starts_with(&stranger)
+    );
+    let blocked = laptop.json(&["contacts", "list", "--blocked"]);
+    assert_eq!(blocked, json!([{ "box": stranger, "blocked": true }]));
     assert_eq!(address_book(&laptop), address_book(&bob));
     let known = &address_book(&laptop)[0];
     assert_eq!(

@@ -47,8 +47,12 @@ fn a_box_that_accepts_contacts_only_does_not_exist_for_others() {
     let carol = person(&cluster, "carol");
     alice.ok(&["contacts", "add", &bob.email]);
     carol.ok(&["contacts", "add", &alice.email]);
+    let both = |from: &str| json!({ "accepts": from, "chosen": from });
+    assert_eq!(alice.json(&["accept"]), both("anyone"));
     let accepted = alice.json(&["accept", "contacts"]);
     assert_eq!(accepted, json!({ "accepts": "contacts", "named": 1 }));
+    assert_eq!(alice.json(&["accept"]), both("contacts"));
+    alice.fails(2, &["accept", "--allow", &bob.box_id()]);
     bob.ok(&["send", &alice.email, "from a contact"]);
     let to_nobody = carol.fails(8, &["send", &alice.email, "from a stranger"]);
     assert!(to_nobody.contains("UNKNOWN_RECIPIENT"), "{to_nobody}");
