@@ -16,10 +16,22 @@ use crate::support::{Refusal, Resident, TestDevice, World, code_of, envelope, ph
 const ANNA: &str = "+491701111111";
 const BERT: &str = "+491702222222";
 
-fn deletion(of: &Resident, by: &TestDevice) -> v1::DeleteAccountRequest {
+pub fn deletion(of: &Resident, by: &TestDevice) -> v1::DeleteAccountRequest {
     let signed = statement::delete_account(&of.address.box_id, &of.address.device);
     v1::DeleteAccountRequest {
         signature: by.signing.sign(&signed).to_bytes().to_vec().into(),
+    }
+}
+
+/// A device's request for its place in its box.
+pub fn joining(device: &TestDevice) -> v1::JoinBoxRequest {
+    let kem = &device.record.device(&device.id()).unwrap().kem;
+    let signed = statement::join_box(&device.id(), &kem.public);
+    let key = device.signing.verifying_key();
+    v1::JoinBoxRequest {
+        signing_key: key.to_bytes().to_vec().into(),
+        kem_key: kem.encode().into(),
+        signature: device.signing.sign(&signed).to_bytes().to_vec().into(),
     }
 }
 
@@ -60,19 +72,7 @@ async fn a_deleted_box_is_one_that_is_not_there_and_its_phone_is_free() {
     let outcomes = world.send(&anna, letters).await.unwrap();
     assert_eq!(refusal(&outcomes[0]), refusal(&outcomes[1]));
     // Its own device is told what became of it; and it makes no such box again.
-    let kem = &bert.device.record.device(&bert.device.id()).unwrap().kem;
-    let signed = statement::join_box(&bert.device.id(), &kem.public);
-    let joining = v1::JoinBoxRequest {
-        signing_key: bert
-            .device
-            .signing
-            .verifying_key()
-            .to_bytes()
-            .to_vec()
-            .into(),
-        kem_key: kem.encode().into(),
-        signature: bert.device.signing.sign(&signed).to_bytes().to_vec().into(),
-    };
+    let joining = joining(&bert.device);
     let joined = world.plain::<_, v1::JoinBoxResponse>(RpcPath::JoinBox, &joining);
     assert_eq!(code_of(joined.await), Code::BoxDeleted);
     let again = bert.device.register(BERT, true);

@@ -16,7 +16,7 @@ use crate::support::{Refusal, Resident, TestDevice, World, code_of};
 const ANNA: &str = "+491701111111";
 const BERT: &str = "+491702222222";
 
-fn setting(by: &Resident, version: u64, sealed: &[u8]) -> v1::SetProfileRequest {
+pub fn setting(by: &Resident, version: u64, sealed: &[u8]) -> v1::SetProfileRequest {
     let (box_id, device) = (by.address.box_id, by.address.device);
     let signed = statement::set_profile(&box_id, &device, version, sealed);
     v1::SetProfileRequest {

@@ -22,7 +22,7 @@ pub fn recovery_key(number: u8) -> SigningKey {
     SigningKey::from_bytes(&[number ^ 0x80; 32])
 }
 
-fn lookup(key: &SigningKey, phone: &str) -> v1::LookupRecoveryRequest {
+pub fn lookup(key: &SigningKey, phone: &str) -> v1::LookupRecoveryRequest {
     let identifier = Identifier::phone(phone).unwrap();
     let signed = statement::lookup_recovery(Recoverable::Identifier(&identifier));
     v1::LookupRecoveryRequest {
@@ -62,7 +62,7 @@ pub fn links(record: &KeyRecord, new: &TestDevice, key: &SigningKey, alone: bool
     links
 }
 
-fn request(to: &DeviceAddress, new: &TestDevice, links: &[Link]) -> v1::RecoverRequest {
+pub fn request(to: &DeviceAddress, new: &TestDevice, links: &[Link]) -> v1::RecoverRequest {
     let kem = &new.record.device(&new.id()).unwrap().kem;
     let signed = statement::recover(&to.box_id, &new.id(), &kem.public);
     v1::RecoverRequest {
@@ -82,7 +82,12 @@ pub async fn recover(
     links: &[Link],
 ) -> Result<Resident, Refusal> {
     let request = request(to, &new, links);
-    let response: v1::JoinBoxResponse = world.plain(RpcPath::Recover, &request).await?;
+    let response = world.plain(RpcPath::Recover, &request).await?;
+    Ok(taken(to, new, response))
+}
+
+/// The same, as it is answered.
+pub fn taken(to: &DeviceAddress, new: TestDevice, response: v1::JoinBoxResponse) -> Resident {
     let address = DeviceAddress {
         box_id: to.box_id,
         device: new.id(),
@@ -93,11 +98,11 @@ pub async fn recover(
         hawk_host: response.hawk_host,
     };
     let token = new.open_token(&address, &sealed);
-    Ok(Resident {
+    Resident {
         device: Arc::new(new),
         address,
         token,
-    })
+    }
 }
 
 #[tokio::test]

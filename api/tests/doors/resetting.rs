@@ -19,36 +19,62 @@ const BERT: &str = "+491702222222";
 const DELAY_MS: u64 = 3 * DAY_MS;
 
 /// And the time for telling the old box.
-const ALL_MS: u64 = DELAY_MS + 10 * 60_000;
+pub const ALL_MS: u64 = DELAY_MS + 10 * 60_000;
 
-async fn hasty_world() -> World {
-    let limits = Limits {
+pub fn hasty() -> Limits {
+    Limits {
         reset_delay_ms: DELAY_MS,
         ..Limits::default()
-    };
+    }
+}
+
+async fn hasty_world() -> World {
+    let limits = hasty();
     let doors = DoorLimits::default();
     World::at_addresses(vec!["node-1:7000".to_owned()], limits, doors).await
 }
 
-/// The request of a new device; its box, and the code that came.
-async fn ask(world: &World, device: &TestDevice) -> (Vec<u8>, String) {
-    let request = v1::RegisterRequest {
+/// The request of a new device.
+pub fn asking(device: &TestDevice, phone: &str) -> v1::RegisterRequest {
+    v1::RegisterRequest {
         reset: true,
-        ..device.register(BERT, true)
-    };
+        ..device.register(phone, true)
+    }
+}
+
+/// Asks for the phone; the new device's box, and the code that came.
+async fn ask(world: &World, device: &TestDevice) -> (Vec<u8>, String) {
+    let request = asking(device, BERT);
     let registered: v1::RegisterResponse = world.plain(RpcPath::Register, &request).await.unwrap();
     let (_, code) = world.next_code().await;
     (registered.box_id.to_vec(), code)
 }
 
-fn proof(device: &TestDevice, box_id: &[u8], code: &str) -> v1::AuthorizeRequest {
+pub fn proof(device: &TestDevice, phone: &str, box_id: &[u8], code: &str) -> v1::AuthorizeRequest {
     let address = device.address(box_id);
-    let identifier = Identifier::phone(BERT).unwrap();
+    let identifier = Identifier::phone(phone).unwrap();
     let signed = statement::reset(&address.box_id, &address.device, &identifier, code);
     v1::AuthorizeRequest {
         signature: device.signing.sign(&signed).to_bytes().to_vec().into(),
         reset: true,
-        ..device.authorize(box_id, BERT, code)
+        ..device.authorize(box_id, phone, code)
+    }
+}
+
+/// A "no" to a reset, in the name of a device, signed by another or the same.
+pub fn keeping(
+    who: &Resident,
+    by: &TestDevice,
+    phone: &str,
+    serial: u64,
+) -> v1::KeepIdentifierRequest {
+    let (box_id, device) = (&who.address.box_id, &who.address.device);
+    let identifier = Identifier::phone(phone).unwrap();
+    let signed = statement::keep_identifier(box_id, device, &identifier, serial);
+    v1::KeepIdentifierRequest {
+        identifier: Some(phone_of(phone)),
+        reset_serial: serial,
+        signature: by.signing.sign(&signed).to_bytes().to_vec().into(),
     }
 }
 
@@ -58,7 +84,7 @@ async fn prove(
     box_id: &[u8],
     code: &str,
 ) -> Result<v1::AuthorizeResponse, Refusal> {
-    let request = proof(device, box_id, code);
+    let request = proof(device, BERT, box_id, code);
     world.plain(RpcPath::Authorize, &request).await
 }
 
@@ -140,16 +166,7 @@ async fn a_device_of_the_old_box_says_no_and_nobody_else_can() {
     let waits = prove(&world, &new, &box_id, &code).await;
     assert_eq!(code_of(waits), Code::ResetWaits);
     let serial = listed(&world, &bert).await[0].reset_serial;
-    let keeping = |who: &Resident, by: &TestDevice| {
-        let (box_id, device) = (&who.address.box_id, &who.address.device);
-        let identifier = Identifier::phone(BERT).unwrap();
-        let signed = statement::keep_identifier(box_id, device, &identifier, serial);
-        v1::KeepIdentifierRequest {
-            identifier: Some(phone_of(BERT)),
-            reset_serial: serial,
-            signature: by.signing.sign(&signed).to_bytes().to_vec().into(),
-        }
-    };
+    let keeping = |who: &Resident, by: &TestDevice| keeping(who, by, BERT, serial);
     let path = RpcPath::KeepIdentifier;
     // With a stolen token, and for a phone of somebody else.
     let request = keeping(&bert, &anna.device);

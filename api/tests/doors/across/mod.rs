@@ -1,5 +1,9 @@
 //! Calls between people whose boxes are in different groups, led by different nodes.
 
+mod abuse;
+mod breaking;
+mod losing;
+mod recovering;
 mod world;
 
 use std::time::Duration;
@@ -7,13 +11,11 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use prost::Message as _;
 use rossby_api::{Code, RpcPath};
-use rossby_domain::command::{Expire, VerifyClaim};
-use rossby_domain::identifier::Identifier;
+use rossby_domain::command::VerifyClaim;
 use rossby_domain::ids::{BoxId, NodeId, PartitionId};
 use rossby_domain::{Answer, Command, Query};
 use rossby_proto::v1;
 use rossby_proto::v1::send_outcome::Result as Outcome;
-use rossby_raft::ProposeError;
 use tokio::time::{Instant, timeout};
 
 use crate::identifiers;
@@ -170,28 +172,14 @@ async fn a_rejection_of_another_group_tells_the_time_to_wait_by_its_clock() {
 async fn a_group_without_a_quorum_fails_its_own_recipients_only() {
     let world = World::new().await;
     let [anna, bert, carl] = three(&world).await;
-    world.network.isolate(NodeId(4));
-    let group = world.replica(2, TWO);
-    let began = Instant::now();
-    loop {
-        let command = (
-            bert.address.box_id.partition(),
-            Command::Expire(Expire { limit: 0 }),
-        );
-        let soon = Instant::now() + Duration::from_millis(200);
-        match group.propose(vec![command], soon).await {
-            Err(ProposeError::NoQuorum | ProposeError::NotLeader { .. }) => break,
-            _ => assert!(began.elapsed() < STUCK, "it still has a quorum"),
-        }
-    }
+    world.silence(TWO).await;
     let envelopes = vec![envelope(&bert, 1, b"in vain"), envelope(&carl, 1, b"comes")];
     let outcomes = world.send(1, &anna, envelopes).await.unwrap();
     assert_eq!(refusal(&outcomes[0]).code, "UNAVAILABLE");
     assert_eq!(sequence(&outcomes[1]), 1);
     assert_eq!(world.fetch(3, &carl, 0).await, ["comes"]);
     // Nothing was done: the same again is the same envelope.
-    world.network.heal();
-    world.lead(TWO, 2).await;
+    world.heal(TWO).await;
     let again = vec![envelope(&bert, 1, b"in vain")];
     let outcomes = world.send(1, &anna, again).await.unwrap();
     assert_eq!(sequence(&outcomes[0]), 1);
@@ -285,32 +273,17 @@ async fn a_node_without_a_replica_relays_and_follows_who_is_named() {
     }
 }
 
-/// A phone whose claims are in another group than the boxes that are born at node 1.
-fn phone_elsewhere(world: &World) -> (String, PartitionId) {
-    let mut phones = (0..1000).map(|number| format!("+4917080{number:05}"));
-    let found = phones.find_map(|phone| {
-        let identifier = world
-            .secrets
-            .identifier_hash(&Identifier::phone(&phone).unwrap());
-        let home = identifier.partition(world.partitions);
-        (owner(home) == Some(THREE)).then_some((phone, home))
-    });
-    found.unwrap()
-}
-
 #[tokio::test]
 async fn a_half_done_authorize_over_two_groups_is_finished() {
     let world = World::new().await;
-    let (phone, directory) = phone_elsewhere(&world);
+    let phone = world.phones(THREE).next().unwrap();
+    let (identifier, directory) = world.directory(&phone);
     let device = TestDevice::new(5);
     let request = device.register(&phone, true);
     let registering = world.plain(1, RpcPath::Register, &request);
     let registered: v1::RegisterResponse = registering.await.unwrap();
     let code = world.next_code().await;
     let address = device.address(&registered.box_id);
-    let identifier = world
-        .secrets
-        .identifier_hash(&Identifier::phone(&phone).unwrap());
     // The first half alone, as if the node had died before the second.
     let command = Command::VerifyClaim(VerifyClaim {
         identifier,
@@ -337,7 +310,7 @@ async fn a_half_done_authorize_over_two_groups_is_finished() {
 async fn a_phone_whose_directory_is_in_another_group_is_added_and_removed_from_every_node() {
     let world = World::new().await;
     let anna = world.resident(1, 4, 1, ANNA).await;
-    let (phone, _) = phone_elsewhere(&world);
+    let phone = world.phones(THREE).next().unwrap();
     let (adding, removing) = (identifiers::adding, identifiers::removing);
     let added: v1::AddIdentifierResponse = world
         .signed(

@@ -6,33 +6,32 @@
 //!             node 1    node 2    node 3    node 4       partitions
 //!   group 1   leader    replica   replica                0, 3, 6
 //!   group 2             leader              replica      1, 4
-//!   group 3                       leader                 2, 5
+//!   group 3                       leader    replica      2, 5
 //!   nobody                                               7
 //! ```
 //!
 //! People register in the partitions of the group that their node leads; 0 to 3 are the directory's.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 use prost::Message;
 use rossby_api::hawk::SignedRequest;
 use rossby_api::listener::Listener;
 use rossby_api::peer::{Connections, PeerExecutors, PeerServer};
-use rossby_api::router::{Execute, ExecuteError, Executed, Peers};
 use rossby_api::{
     Call, CallReply, CallStream, ClusterSecrets, Directory, Door as _, DoorLimits, MailboxConfig,
     MailboxService, Metrics, Relay, Router, RpcPath, Workers,
 };
-use rossby_domain::identifier::Identifier;
+use rossby_domain::identifier::{Identifier, IdentifierHash};
 use rossby_domain::ids::{
     ClusterId, Epoch, GroupId, NodeId, PartitionCount, PartitionId, ReplicaId,
 };
 use rossby_domain::limits::Limits;
+use rossby_domain::{Answer, Query};
 use rossby_proto::v1;
 use rossby_raft::{Blocking, Group, Groups, Member};
 use rossby_seams::clock::{Clock as _, ManualClock};
@@ -45,12 +44,15 @@ use tonic::Status;
 use tonic::service::Routes;
 use tonic_types::StatusExt as _;
 
+use super::breaking::{Counting, Others};
 use crate::support::{Authority, HOST, Resident, START, TestDevice, ToTest, node_in_memory};
 
 /// Nothing here takes this long unless it is stuck.
 pub const STUCK: Duration = Duration::from_secs(30);
 /// How long a caller waits: longer than an election takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// And while a group has no quorum: as long as at a real door.
+const SHORT_PATIENCE: Duration = Duration::from_secs(3);
 pub const NODES: u64 = 4;
 
 pub const ONE: GroupId = GroupId(1);
@@ -58,12 +60,18 @@ pub const TWO: GroupId = GroupId(2);
 pub const THREE: GroupId = GroupId(3);
 
 /// Where the groups have replicas; the first leads at first.
-const SEATS: [(GroupId, &[u64]); 3] = [(ONE, &[1, 2, 3]), (TWO, &[2, 4]), (THREE, &[3])];
+const SEATS: [(GroupId, &[u64]); 3] = [(ONE, &[1, 2, 3]), (TWO, &[2, 4]), (THREE, &[3, 4])];
 
 /// The group that owns a partition; the last has no owner.
 pub fn owner(partition: PartitionId) -> Option<GroupId> {
     let number = u32::from(partition.number());
     (number < 7).then_some(GroupId(1 + number % 3))
+}
+
+/// Where a group has replicas.
+pub fn seats(group: GroupId) -> &'static [u64] {
+    let seats = SEATS.into_iter().find(|(seat, _)| *seat == group);
+    seats.unwrap().1
 }
 
 /// What a node knows of all that.
@@ -88,8 +96,7 @@ impl Directory for Map {
     }
 
     fn nodes(&self, group: GroupId) -> Vec<Member> {
-        let (_, seats) = SEATS.into_iter().find(|(seat, _)| *seat == group).unwrap();
-        let others = seats.iter().filter(|node| **node != self.own.0);
+        let others = seats(group).iter().filter(|node| **node != self.own.0);
         others
             .map(|node| self.members[&NodeId(*node)].clone())
             .collect()
@@ -110,26 +117,6 @@ impl Directory for Map {
     }
 }
 
-/// Counts what a node has others do.
-struct Counting {
-    peers: PeerExecutors,
-    dispatched: Arc<Mutex<Vec<(GroupId, NodeId)>>>,
-}
-
-#[async_trait]
-impl Peers for Counting {
-    async fn execute(
-        &self,
-        member: &Member,
-        request: Execute,
-        deadline: Instant,
-    ) -> Result<Executed, ExecuteError> {
-        let dispatched = (request.group, member.node);
-        self.dispatched.lock().unwrap().push(dispatched);
-        self.peers.execute(member, request, deadline).await
-    }
-}
-
 /// The groups' links are in memory.
 struct NoLinks;
 
@@ -139,7 +126,7 @@ impl LinkAcceptor for NoLinks {
 
 pub struct Node {
     pub groups: Arc<Groups>,
-    pub dispatched: Arc<Mutex<Vec<(GroupId, NodeId)>>>,
+    pub others: Arc<Others>,
     misled: Misled,
     door: Relay,
     workers: Vec<Workers>,
@@ -156,11 +143,24 @@ pub struct World {
     nonces: AtomicU64,
     /// The time that callers were told to sign with, in seconds.
     told: AtomicU64,
-    _working: DropGuard,
+    /// Whether a group has no quorum.
+    pub silent: AtomicBool,
+    working: CancellationToken,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.working.cancel();
+    }
 }
 
 impl World {
     pub async fn new() -> Self {
+        Self::with_limits(Limits::default()).await
+    }
+
+    /// One whose partitions are taken over with these limits.
+    pub async fn with_limits(limits: Limits) -> Self {
         let (clock, network) = (ManualClock::new(START), MemoryNetwork::new());
         let random = Arc::new(SeededRandom::new(11));
         let secrets = Arc::new(ClusterSecrets::generate(random.as_ref()).unwrap());
@@ -190,7 +190,7 @@ impl World {
             let groups = node_in_memory(id, &clock, &network, Blocking::Threads);
             network.register(id, Arc::clone(&groups) as Arc<dyn LinkAcceptor>);
             let connections = Connections::new(Arc::clone(&tls.client), Some(cluster));
-            let dispatched = Arc::default();
+            let others = Arc::<Others>::default();
             let misled = Misled::default();
             let map = Map {
                 own: id,
@@ -200,7 +200,7 @@ impl World {
             };
             let peers = Counting {
                 peers: PeerExecutors::new(Arc::clone(&connections)),
-                dispatched: Arc::clone(&dispatched),
+                others: Arc::clone(&others),
             };
             let router = Router::new(id, Arc::new(map), Arc::new(peers));
             let metrics = Metrics::register(&mut Registry::default());
@@ -212,7 +212,7 @@ impl World {
                 cluster_name: HOST.to_owned(),
                 random: random.clone(),
                 limits: DoorLimits::default().unrated(),
-                stored_limits: Limits::default(),
+                stored_limits: limits,
                 courier: courier.clone(),
                 metrics: Arc::clone(&metrics),
             }));
@@ -225,7 +225,7 @@ impl World {
                     group: groups.start(group, ReplicaId(id.0)).await.unwrap(),
                     router: Arc::clone(&router),
                     partitions,
-                    limits: Limits::default(),
+                    limits,
                     secrets: Arc::clone(&secrets),
                     courier: courier.clone(),
                     random: random.clone(),
@@ -239,7 +239,7 @@ impl World {
             tokio::spawn(listener.serve_peers(routes, stop.clone()));
             let node = Node {
                 groups,
-                dispatched,
+                others,
                 misled,
                 door: Relay::new(service, Some(connections)),
                 workers,
@@ -247,8 +247,7 @@ impl World {
             };
             nodes.insert(id.0, node);
         }
-        let working = CancellationToken::new();
-        let world = Self {
+        let mut world = Self {
             nodes,
             network,
             clock,
@@ -257,7 +256,8 @@ impl World {
             codes: tokio::sync::Mutex::new(codes),
             nonces: AtomicU64::new(0),
             told: AtomicU64::new(0),
-            _working: working.clone().drop_guard(),
+            silent: AtomicBool::new(false),
+            working: CancellationToken::new(),
         };
         for (group, seats) in SEATS {
             let seated = seats
@@ -267,9 +267,7 @@ impl World {
             first.initialize(seated.collect()).await.unwrap();
             world.lead(group, seats[0]).await;
         }
-        for workers in world.nodes.values().flat_map(|node| &node.workers) {
-            workers.clone().spawn(&TaskTracker::new(), &working);
-        }
+        world.start_workers();
         world
             .eventually("all is taken over", || {
                 SEATS.iter().all(|seat| world.has_all(*seat))
@@ -282,6 +280,19 @@ impl World {
 
     pub fn replica(&self, node: u64, group: GroupId) -> Arc<Group> {
         self.nodes[&node].groups.get(group).unwrap()
+    }
+
+    /// All nodes' workers rest, as in an outage.
+    pub fn stop_workers(&self) {
+        self.working.cancel();
+    }
+
+    /// They start anew.
+    pub fn start_workers(&mut self) {
+        self.working = CancellationToken::new();
+        for workers in self.nodes.values().flat_map(|node| &node.workers) {
+            workers.clone().spawn(&TaskTracker::new(), &self.working);
+        }
     }
 
     fn has_all(&self, (group, seats): (GroupId, &[u64])) -> bool {
@@ -300,6 +311,32 @@ impl World {
             Some(group) => misled.insert(partition, group),
             None => misled.remove(&partition),
         };
+    }
+
+    /// What the leader of a partition's group has applied of it.
+    pub fn applied(&self, partition: PartitionId, query: &Query) -> Answer {
+        let group = owner(partition).unwrap();
+        let replicas = seats(group).iter().map(|node| self.replica(*node, group));
+        let leader = replicas.max_by_key(|replica| (replica.leads_surely(), replica.leads()));
+        leader.unwrap().read_local(partition, query).unwrap()
+    }
+
+    /// Phones whose claims are in a group.
+    pub fn phones(&self, group: GroupId) -> impl Iterator<Item = String> {
+        let phones = (0..10_000).map(|number| format!("+4917080{number:05}"));
+        phones.filter(move |phone| owner(self.directory(phone).1) == Some(group))
+    }
+
+    /// A phone as the directory has it, and the partition that does.
+    pub fn directory(&self, phone: &str) -> (IdentifierHash, PartitionId) {
+        let identifier = Identifier::phone(phone).unwrap();
+        let identifier = self.secrets.identifier_hash(&identifier);
+        (identifier, identifier.partition(self.partitions))
+    }
+
+    /// Reaches all groups, as a node does.
+    pub fn router(&self, node: u64) -> &Router {
+        &self.nodes[&node].workers[0].router
     }
 
     /// Has a node lead a group, whoever leads it now.
@@ -333,7 +370,7 @@ impl World {
         authorization: Option<String>,
         message: Vec<u8>,
     ) -> Result<CallReply, Status> {
-        let call = call_of(path, authorization, message);
+        let call = self.call_of(path, authorization, message);
         timeout(STUCK, Box::pin(self.nodes[&at].door.call(call)))
             .await
             .unwrap()
@@ -373,6 +410,21 @@ impl World {
                 Err(refused) if self.is_told_the_time(&refused) => assert!(began.elapsed() < STUCK),
                 Err(refused) => return Err(refused),
             }
+        }
+    }
+
+    fn call_of(&self, path: RpcPath, authorization: Option<String>, message: Vec<u8>) -> Call {
+        let patience = match self.silent.load(Ordering::SeqCst) {
+            true => SHORT_PATIENCE,
+            false => PATIENCE,
+        };
+        Call {
+            path,
+            authorization,
+            message: message.into(),
+            deadline: Instant::now() + patience,
+            remote: None,
+            relayed: false,
         }
     }
 
@@ -418,9 +470,14 @@ impl World {
 
     /// Registers a device at one node and authorises it at another.
     pub async fn resident(&self, at: u64, then: u64, number: u8, phone: &str) -> Resident {
+        self.known_by(at, then, number, (phone, true)).await
+    }
+
+    /// The same, found by others or not.
+    pub async fn known_by(&self, at: u64, then: u64, number: u8, known: (&str, bool)) -> Resident {
         Resident::move_in(
             TestDevice::new(number),
-            (phone, true),
+            known,
             async |request| self.plain(at, RpcPath::Register, &request).await,
             async || self.next_code().await,
             async |request| self.plain(then, RpcPath::Authorize, &request).await,
@@ -470,7 +527,7 @@ impl World {
             let nonce = self.nonce();
             let signed = self.sign(who, RpcPath::Subscribe, &nonce);
             let header = signed.authorization(&message).unwrap();
-            let call = call_of(RpcPath::Subscribe, Some(header), message.clone());
+            let call = self.call_of(RpcPath::Subscribe, Some(header), message.clone());
             let opening = Box::pin(self.nodes[&at].door.subscribe(call));
             match timeout(STUCK, opening).await.unwrap() {
                 Err(refused) if self.is_told_the_time(&refused) => assert!(began.elapsed() < STUCK),
@@ -481,28 +538,34 @@ impl World {
 
     /// What a node has had others do since this was last asked.
     pub fn dispatched(&self, by: u64) -> Vec<(GroupId, NodeId)> {
-        std::mem::take(&mut *self.nodes[&by].dispatched.lock().unwrap())
+        self.nodes[&by].others.dispatched()
+    }
+
+    /// Time passes, and all groups have noticed. Who is out of step with others for a moment may lose the lead by that.
+    pub async fn pass(&self, millis: u64) {
+        self.clock.advance_millis(millis);
+        let is_in_step = |(group, _)| {
+            let leader = self.leader(group).map(|node| self.replica(node, group));
+            leader.is_some_and(|leader| leader.expires_by().is_some())
+        };
+        let all_are = || SEATS.into_iter().all(is_in_step);
+        self.eventually("all clocks are in step", all_are).await;
+    }
+
+    /// The node that surely leads a group.
+    pub fn leader(&self, group: GroupId) -> Option<u64> {
+        let leads = |node: &u64| self.replica(*node, group).leads_surely();
+        seats(group).iter().copied().find(leads)
     }
 
     /// Waits until `holds` does.
-    pub async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+    pub async fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let waited = timeout(STUCK, async {
             while !holds() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
         assert!(waited.await.is_ok(), "never happened: {what}");
-    }
-}
-
-fn call_of(path: RpcPath, authorization: Option<String>, message: Vec<u8>) -> Call {
-    Call {
-        path,
-        authorization,
-        message: message.into(),
-        deadline: Instant::now() + PATIENCE,
-        remote: None,
-        relayed: false,
     }
 }
 
