@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::{PASSPHRASE, Person, person, texts};
 use crate::support::{Cluster, eventually, stderr};
 
-/// Links a device to the box of another one, by its code.
-fn link(cluster: &Cluster, owner: &Person, name: &str) -> Person {
+/// Links a device to the box of another one, by its code. It asks one node.
+pub(super) fn link(cluster: &Cluster, owner: &Person, name: &str, at: usize) -> Person {
     let new = Person::named(cluster, name);
-    let server = format!("--server={}", cluster.nodes()[0].client_address());
+    let server = format!("--server={}", cluster.nodes()[at].client_address());
     // What the other device draws, and a person types on this one.
     let drawn = "--challenge=204863";
     let first: [&str; 8] = [
@@ -93,7 +93,7 @@ fn a_person_has_two_devices_until_one_is_revoked() {
     let cluster = Cluster::single();
     let (alice, bob) = (person(&cluster, "alice"), person(&cluster, "bob"));
     alice.ok(&["send", &bob.email, "before the link"]);
-    let laptop = link(&cluster, &bob, "laptop");
+    let laptop = link(&cluster, &bob, "laptop", 0);
     alice.ok(&["send", &bob.email, "for both"]);
     assert_eq!(bob.hear(), ["before the link", "for both"]);
     laptop.ok(&["send", &alice.box_id(), "from the laptop"]);

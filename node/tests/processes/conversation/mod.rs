@@ -6,6 +6,7 @@ mod devices;
 mod groups;
 mod identifiers;
 mod keys;
+mod losing;
 mod messages;
 mod queue;
 mod recovery;
@@ -17,7 +18,7 @@ mod trouble;
 mod words;
 
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -81,13 +82,22 @@ impl Person {
         stderr(&output)
     }
 
+    /// Starts a command that may take as long as an election does.
+    fn start(&self, args: &[&str]) -> Child {
+        let mut command = self.command(&[args, &["--timeout", "30"]].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("rossby did not run")
+    }
+
     /// Registers with every node of the cluster, and more arguments.
     fn register(&self, cluster: &Cluster, more: &[&str]) -> Output {
-        let servers: Vec<String> = cluster
-            .nodes()
-            .iter()
-            .map(|node| format!("--server={}", node.client_address()))
-            .collect();
+        self.register_at(cluster, 0, more)
+    }
+
+    /// The same, with this one before all others: the box is at home there.
+    fn register_at(&self, cluster: &Cluster, first: usize, more: &[&str]) -> Output {
+        let mut servers = servers(cluster);
+        servers.rotate_left(first);
         let mut args = vec!["register", "--email", &self.email, "--json"];
         args.extend(servers.iter().map(String::as_str));
         args.extend(more);
@@ -119,6 +129,14 @@ impl Person {
     }
 }
 
+/// The flags that name every node of a cluster.
+fn servers(cluster: &Cluster) -> Vec<String> {
+    let nodes = cluster.nodes().iter();
+    nodes
+        .map(|node| format!("--server={}", node.client_address()))
+        .collect()
+}
+
 fn texts(messages: &Value) -> Vec<String> {
     let messages = messages.as_array().unwrap().iter();
     messages
@@ -128,17 +146,28 @@ fn texts(messages: &Value) -> Vec<String> {
 
 /// A node with limits of its own, as they stand in a configuration file.
 fn with_limits(limits: &str) -> (TempDir, Cluster) {
+    let (folder, flag) = limited(limits);
+    (folder, Cluster::single_with(1, &[&flag]))
+}
+
+/// A configuration file with limits, and the flag that names it.
+fn limited(limits: &str) -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("rossby.toml");
     std::fs::write(&config, format!("[limits]\n{limits}\n")).unwrap();
     let flag = format!("--config={}", config.display());
-    (folder, Cluster::single_with(1, &[&flag]))
+    (folder, flag)
 }
 
 /// A person with a box of their own.
 fn person(cluster: &Cluster, name: &str) -> Person {
+    person_at(cluster, name, 0)
+}
+
+/// The same, at home where one of the nodes is.
+fn person_at(cluster: &Cluster, name: &str, first: usize) -> Person {
     let person = Person::named(cluster, name);
-    let output = person.register(cluster, &[]);
+    let output = person.register_at(cluster, first, &[]);
     assert!(output.status.success(), "{}", stderr(&output));
     person.ok(&["authorize", &person.code(cluster)]);
     person

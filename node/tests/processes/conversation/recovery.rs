@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Person, person};
 use crate::support::{Cluster, stderr};
 
-const VARIABLE: &str = "ROSSBY_RECOVERY_KEY";
+pub(super) const VARIABLE: &str = "ROSSBY_RECOVERY_KEY";
 
 /// Runs a command of a person that is given these words.
 fn with_words(person: &Person, words: &str, args: &[&str]) -> Output {
@@ -16,7 +16,7 @@ fn with_words(person: &Person, words: &str, args: &[&str]) -> Output {
     command.env(VARIABLE, words).output().unwrap()
 }
 
-fn said(output: &Output) -> Value {
+pub(super) fn said(output: &Output) -> Value {
     assert!(output.status.success(), "{}", stderr(output));
     serde_json::from_slice(&output.stdout).unwrap()
 }

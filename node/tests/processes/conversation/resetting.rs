@@ -1,5 +1,6 @@
 //! Beginning anew after everything is lost: the email comes to a new box, unless a device of the old one keeps it.
 
+use rossby_seams::clock::{Clock as _, SystemClock};
 use serde_json::Value;
 
 use super::{Person, person, with_limits};
@@ -7,13 +8,25 @@ use crate::support::{Cluster, eventually, stderr};
 
 /// A node with this delay.
 fn hasty_cluster(delay_ms: u64) -> (tempfile::TempDir, Cluster) {
-    with_limits(&format!(
-        "code_pause_ms = 1\ncodes_per_day = 1000\nreset_delay_ms = {delay_ms}"
-    ))
+    with_limits(&hasty(delay_ms))
+}
+
+/// Limits with this delay.
+pub(super) fn hasty(delay_ms: u64) -> String {
+    format!("code_pause_ms = 1\ncodes_per_day = 1000\nreset_delay_ms = {delay_ms}")
+}
+
+/// Waits until the email of a box can go, as that box is told.
+pub(super) fn wait_out(old: &Person) {
+    let listed = old.json(&["identifiers", "list"]);
+    let goes_at = listed[0]["goes_at_ms"].as_u64().expect("it stays");
+    eventually("the delay is over", || {
+        (SystemClock.now().as_millis() > goes_at).then_some(())
+    });
 }
 
 /// Asks for a code for the email, which may be another box's.
-fn ask(new: &Person, cluster: &Cluster) -> String {
+pub(super) fn ask(new: &Person, cluster: &Cluster) -> String {
     let before = new.code(cluster);
     let output = new.register(cluster, &["--reset"]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -28,7 +41,7 @@ fn prove(new: &Person, cluster: &Cluster) -> Value {
 }
 
 /// A new home of a person who has proven their email.
-fn anew(cluster: &Cluster, of: &Person, name: &str) -> Person {
+pub(super) fn anew(cluster: &Cluster, of: &Person, name: &str) -> Person {
     let mut new = Person::named(cluster, name);
     new.email.clone_from(&of.email);
     let refused = new.register(cluster, &[]);
@@ -53,9 +66,8 @@ fn who_lost_everything_begins_anew_and_contacts_are_told_loudly() {
         "{}",
         stderr(&told)
     );
-    eventually("the delay is over", || {
-        (prove(&new, &cluster)["authorised"] == true).then_some(())
-    });
+    wait_out(&alice);
+    assert_eq!(prove(&new, &cluster)["authorised"], true);
     assert_ne!(new.box_id(), alice.box_id());
     let told = bob.fails(9, &["contacts", "add", &alice.email]);
     assert!(told.contains("--accept-moved"), "{told}");
