@@ -1,5 +1,6 @@
 //! ListIdentifiers: the identifiers of the caller's own box, in clear. What the directory says of each holds:
-//! it is asked, wherever its groups are.
+//! it is asked, wherever its groups are. Where a group gives no answer, the box's own word is told as what it is: who
+//! must keep one identifier, or take it off, does not depend on the groups of the others.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use rossby_proto::v1;
 use super::code::code_context;
 use crate::call::Call;
 use crate::convert;
-use crate::error::ApiError;
+use crate::error::{ApiError, Retry};
 use crate::mailbox::{Failure, MailboxService, unexpected_answer};
 use crate::secrets::SealPurpose;
 
@@ -61,13 +62,19 @@ async fn own_identifier(
         .map_err(|_| ApiError::internal("a sealed identifier is not one"))?;
     let query = Query::Discoverable { identifier, box_id };
     let directory = identifier.partition(config.partitions);
-    let Answer::Discoverable(found) = service.ask(directory, query, call.deadline).await? else {
-        return Err(unexpected_answer("Discoverable"));
+    let (found, uncertain) = match service.ask(directory, query, call.deadline).await {
+        Ok(Answer::Discoverable(found)) => (found, false),
+        Ok(_) => return Err(unexpected_answer("Discoverable")),
+        Err(error) if error.code().retry() == Retry::Same => {
+            (listed.generation.map(|_| listed.discoverable), true)
+        }
+        Err(error) => return Err(error),
     };
     Ok(v1::OwnIdentifier {
         identifier: Some(convert::wire_identifier(text)),
         verified: found.is_some(),
         discoverable: found.unwrap_or(listed.discoverable),
+        uncertain,
         generation: listed.named_generation(),
         reset_at_ms: reset.map(|reset| reset.completes_at.as_millis()),
         reset_serial: reset.map_or(0, |reset| reset.serial),

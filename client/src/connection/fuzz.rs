@@ -144,6 +144,7 @@ mod tests {
             generation: 7,
             reset_at_ms: Some(8),
             reset_serial: 9,
+            uncertain: false,
         };
         let listed = v1::ListIdentifiersResponse {
             identifiers: vec![own],

@@ -26,6 +26,8 @@ pub struct OwnIdentifier {
     pub verified: bool,
     /// Whether others may find the box by it, once it is proven.
     pub discoverable: bool,
+    /// Whether the service could not say now if it is proven and discoverable: both are as the box knew them last.
+    pub uncertain: bool,
     /// When it goes to another box, at the earliest, unless [`Device::keep_identifier`] is called before: somebody has
     /// proven that they can read what is sent there.
     pub reset_at: Option<Timestamp>,
@@ -51,6 +53,7 @@ impl Device {
                     identifier: identifier_of_wire(listed.identifier).ok_or_else(untrue)?,
                     verified: listed.verified,
                     discoverable: listed.discoverable,
+                    uncertain: listed.uncertain,
                     reset_at: listed.reset_at_ms.map(Timestamp::from_millis),
                     generation: listed.generation,
                     reset_serial: listed.reset_serial,

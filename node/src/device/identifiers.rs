@@ -83,6 +83,9 @@ async fn list(args: &DeviceArgs) -> Result<(), Failure> {
     for own in &identifiers {
         let found = match (own.verified, own.discoverable) {
             _ if own.reset_at.is_some() => "GOES TO SOMEBODY ELSE, unless you keep it",
+            _ if own.uncertain => {
+                "not known now: the service can't say whether it is yours and found"
+            }
             (false, _) => "waits for its code",
             (true, true) => "others can find you by it",
             (true, false) => "private",
@@ -100,6 +103,7 @@ fn value_of(own: &OwnIdentifier) -> Value {
         "identifier": own.identifier.as_str(),
         "verified": own.verified,
         "discoverable": own.discoverable,
+        "uncertain": own.uncertain,
         "goes_at_ms": own.reset_at.map(|at| at.as_millis()),
     })
 }

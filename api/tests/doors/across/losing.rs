@@ -17,7 +17,7 @@ use tonic_types::StatusExt as _;
 use super::ANNA;
 use super::world::{ONE, STUCK, THREE, TWO, World, code, owner};
 use crate::deleting::{deletion, joining};
-use crate::identifiers::adding;
+use crate::identifiers::{adding, removing};
 use crate::resetting::{ALL_MS, asking, hasty, keeping, proof};
 use crate::support::{Resident, TestDevice, envelope, phone_of, sequence};
 
@@ -367,6 +367,49 @@ async fn a_no_that_breaks_off_on_its_way_counts_once_the_directory_has_it() {
     }
 }
 
+/// Gives a box another phone.
+async fn add(world: &World, who: &Resident, phone: &str) {
+    let request = adding(who, phone, true);
+    let added = world.signed(3, who, RpcPath::AddIdentifier, &request);
+    let _: v1::AddIdentifierResponse = added.await.unwrap();
+    let (box_id, code) = (who.address.box_id, world.next_code().await);
+    let request = who.device.authorize(box_id.as_bytes(), phone, &code);
+    let proven = world.plain(4, RpcPath::Authorize, &request);
+    let _: v1::AuthorizeResponse = proven.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_box_says_no_and_lets_go_though_another_of_its_phones_is_where_nothing_can_be_decided() {
+    let world = World::with_limits(limits()).await;
+    let phone = world.phones(THREE).next().unwrap();
+    let moving = Move::asked(&world, phone, 10).await;
+    let spare: Vec<_> = world
+        .phones(TWO)
+        .take(1)
+        .chain(world.phones(ONE).take(1))
+        .collect();
+    for phone in &spare {
+        add(&world, &moving.old, phone).await;
+    }
+    waits_until(moving.prove(&world, 4).await);
+    world.silence(ONE).await;
+    let own = listed(&world, 4, &moving.old).await;
+    let known: Vec<_> = own
+        .iter()
+        .map(|own| (own.verified, own.uncertain))
+        .collect();
+    assert_eq!(known, [(true, false), (true, false), (true, true)]);
+    assert!(own[0].reset_at_ms.is_some(), "{own:?}");
+    moving.keep(&world, 1, own[0].reset_serial).await.unwrap();
+    let request = removing(&moving.old, &spare[0], own[1].generation);
+    let removed = world.signed(3, &moving.old, RpcPath::RemoveIdentifier, &request);
+    let _: v1::RemoveIdentifierResponse = removed.await.unwrap();
+    world.heal(ONE).await;
+    let vetoed = moving.proven(&world, 4).await.unwrap_err();
+    assert_eq!(code(&vetoed), Code::ResetVetoed.as_str());
+    assert_eq!(listed(&world, 3, &moving.old).await.len(), 2);
+}
+
 /// Somebody of group 2 with a phone in each group, and a letter that waits.
 struct Leaver {
     who: Resident,
@@ -376,15 +419,8 @@ struct Leaver {
 impl Leaver {
     async fn new(world: &World, number: u8, phones: [String; 3], anna: &Resident) -> Self {
         let who = world.resident(2, 4, number, &phones[0]).await;
-        let box_id = who.address.box_id;
         for phone in &phones[1..] {
-            let request = adding(&who, phone, true);
-            let added = world.signed(3, &who, RpcPath::AddIdentifier, &request);
-            let _: v1::AddIdentifierResponse = added.await.unwrap();
-            let code = world.next_code().await;
-            let request = who.device.authorize(box_id.as_bytes(), phone, &code);
-            let proven = world.plain(4, RpcPath::Authorize, &request);
-            let _: v1::AuthorizeResponse = proven.await.unwrap();
+            add(world, &who, phone).await;
         }
         let letter = vec![envelope(&who, 1, b"unread")];
         let sent = world.send(1, anna, letter).await.unwrap();

@@ -25,7 +25,7 @@ fn a_second_email_leads_to_the_box_once_it_is_proven_and_the_first_one_can_go() 
     bob.ok(&["send", work, "are you there?"]);
     assert_eq!(alice.hear(), ["are you there?"]);
 
-    let own = |email: &str| json!({ "identifier": email, "verified": true, "discoverable": true, "goes_at_ms": null });
+    let own = |email: &str| json!({ "identifier": email, "verified": true, "discoverable": true, "uncertain": false, "goes_at_ms": null });
     let listed = alice.json(&["identifiers", "list"]);
     assert_eq!(listed, json!([own(&alice.email), own(work)]));
     alice.fails(2, &["identifiers", "add", "--email", "älice@work.example"]);

@@ -2,7 +2,9 @@
 
 use std::process::{Child, Output, Stdio};
 
-use rossby_domain::ids::BoxId;
+use rossby_api::ClusterSecrets;
+use rossby_domain::identifier::Identifier;
+use rossby_domain::ids::{BoxId, PartitionCount};
 use serde_json::{Value, json};
 
 use super::devices::link;
@@ -91,6 +93,41 @@ fn a_reset_and_a_no_come_to_their_end_though_a_region_falls_silent_and_dies_in_t
     assert!(left.all(|own| own["verified"] == false));
     let found = alice.json(&["contacts", "add", &new.email]);
     assert_eq!(found["box"], new_box.as_str());
+}
+
+/// The names of people whose emails a group knows, by the first map.
+fn known_to(cluster: &Cluster, group: u16) -> impl Iterator<Item = String> {
+    let secrets = ClusterSecrets::load(&cluster.nodes()[0].secrets()).unwrap();
+    let partitions = PartitionCount::new(256).unwrap();
+    let names = (0..).map(|number| format!("alice-{number}"));
+    names.filter(move |name| {
+        let email = Identifier::email(&format!("{name}@example.org")).unwrap();
+        let directory = secrets.identifier_hash(&email).partition(partitions);
+        directory.number() % 3 + 1 == group
+    })
+}
+
+#[test]
+fn an_email_is_kept_though_another_is_known_to_a_lost_region_alone() {
+    let settings = format!("[limits]\n{}\n", hasty(600_000));
+    let regions = ["asia", "eu", "us"];
+    let cluster = &mut Cluster::in_regions_to_survive(&regions, &settings, "node");
+    wait_leaders(cluster, 1);
+    let alice = person(cluster, &known_to(cluster, 2).next().unwrap());
+    let lost = format!("{}@example.org", known_to(cluster, 3).next().unwrap());
+    alice.ok(&["identifiers", "add", "--email", &lost]);
+    let thief = anew(cluster, &alice, "thief");
+    cluster.node(3).kill();
+    let listed = alice.json(&["identifiers", "list"]);
+    let uncertain = |own: &Value| own["uncertain"].as_bool().unwrap();
+    let listed = listed.as_array().unwrap();
+    assert_eq!(
+        listed.iter().map(uncertain).collect::<Vec<_>>(),
+        [false, true]
+    );
+    alice.ok(&["identifiers", "keep", "--email", &alice.email]);
+    let refused = thief.fails(5, &["authorize", &ask(&thief, cluster)]);
+    assert!(refused.contains("RESET_VETOED"), "{refused}");
 }
 
 /// Whether a recovery has found its box.

@@ -235,6 +235,7 @@ impl Office {
                 }),
                 verified: found.is_some(),
                 discoverable: found.unwrap_or(listed.discoverable),
+                uncertain: false,
                 generation: listed.named_generation(),
                 reset_at_ms: reset.map(|reset| reset.completes_at.as_millis()),
                 reset_serial: reset.map_or(0, |reset| reset.serial),
