@@ -2,9 +2,11 @@
 //!
 //! Only who has mail of a box, or had, can report it: that stands in the reporter's own box, which is looked at here. The
 //! count is in the partition of the reported box. It learns nothing of it, and nothing follows but by the operator. It is
-//! counted before the block, which may find the list of blocked boxes full: each is of use without the other.
+//! counted beside the block, since the list of blocked boxes may be full, and the group of the reported box may give no answer: each is
+//! of use without the other.
 
 use bytes::Bytes;
+use futures_util::future::join;
 use rossby_domain::command::{Block, CountReport};
 use rossby_domain::ids::{BoxId, DeviceAddress};
 use rossby_domain::{Answer, Command, Outcome, Query};
@@ -28,17 +30,18 @@ pub(crate) async fn report(
     let counted = service.rates.report(&caller.box_id);
     counted.map_err(|too_often| service.too_often(too_often, Code::RateLimited))?;
     check_heard_from(service, caller, call, other).await?;
-    if count(service, caller, call, other).await? {
+    let blocking = async {
+        if request.block {
+            block(service, caller, call, other).await?;
+        }
+        Ok::<_, Failure>(())
+    };
+    let (counted, blocked) = join(count(service, caller, call, other), blocking).await;
+    if matches!(counted, Ok(true)) {
         service.config.metrics.reported();
     }
-    if request.block {
-        let command = Command::Block(Block {
-            box_id: caller.box_id,
-            other,
-            blocked: true,
-        });
-        service.change_own(caller, command, call).await?;
-    }
+    blocked?;
+    counted?;
     Ok(convert::encode(&v1::ReportResponse {}))
 }
 
@@ -57,6 +60,20 @@ async fn check_heard_from(
         Answer::HasHeardFrom(false) => Err(Code::NeverHeardFrom.into()),
         _ => Err(unexpected_answer("HasHeardFrom").into()),
     }
+}
+
+async fn block(
+    service: &MailboxService,
+    caller: DeviceAddress,
+    call: &Call,
+    other: BoxId,
+) -> Result<(), Failure> {
+    let command = Command::Block(Block {
+        box_id: caller.box_id,
+        other,
+        blocked: true,
+    });
+    service.change_own(caller, command, call).await.map(drop)
 }
 
 /// Counts the report; whether it is the first one of this box.

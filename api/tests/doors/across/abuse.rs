@@ -9,9 +9,9 @@ use rossby_proto::v1;
 use rossby_proto::v1::lookup_key_request::By;
 use tonic::Status;
 
-use super::losing::may_pass;
+use super::losing::{as_devices_do, may_pass};
 use super::three;
-use super::world::{NODES, World, code};
+use super::world::{NODES, ONE, World, code};
 use crate::profiles::setting;
 use crate::support::{Resident, TestDevice, envelope, refusal, sequence};
 
@@ -98,6 +98,25 @@ async fn a_report_to_another_group_counts_once_wherever_it_breaks_off() {
         .unwrap();
     let sent = world.send(4, &anna, vec![envelope(&bert, 3, b"buy")]).await;
     assert_eq!(sequence(&sent.unwrap()[0]), 3);
+}
+
+#[tokio::test]
+async fn who_is_reported_is_blocked_though_their_group_can_not_count_it_now() {
+    let world = World::new().await;
+    let [anna, bert, _] = three(&world).await;
+    let sent = world.send(3, &anna, vec![envelope(&bert, 1, b"buy")]).await;
+    assert_eq!(sequence(&sent.unwrap()[0]), 1);
+    world.silence(ONE).await;
+    let refused = report(&world, 4, &bert, &anna, true).await.unwrap_err();
+    assert!(may_pass(&refused), "{refused:?}");
+    world.heal(ONE).await;
+    let letter = vec![envelope(&bert, 2, b"buy")];
+    let sent = as_devices_do(async || world.send(3, &anna, letter.clone()).await);
+    let refused = sent.await.unwrap();
+    assert_eq!(refusal(&refused[0]).code, Code::UnknownRecipient.as_str());
+    report(&world, 4, &bert, &anna, true).await.unwrap();
+    let view = box_view(world.router(4), anna.address.box_id).await;
+    assert_eq!(view.unwrap().reports, 1);
 }
 
 /// All that a person is told of a box, and what the node that leads their group had others do for it.
