@@ -30,11 +30,25 @@ pub enum Bug {
     TokenUsedTwice,
     /// A new group gets partitions that others own.
     OwnedPartitionGiven,
+    /// A box takes envelopes from those whom it blocks.
+    BlockIgnored,
+    /// A reset can be completed as soon as it has started.
+    ResetEarly,
+    /// A reset starts though its owner was not told.
+    ResetUntold,
+    /// A box that was deleted serves its devices on.
+    DeletedStillRead,
+    /// A box that was deleted takes mail.
+    DeletedStillWritten,
+    /// An envelope waits as long as the service lets it, whatever the box says.
+    TtlOfBoxIgnored,
+    /// A box that is suspended may send.
+    SuspendedSends,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::AckBeforeFsync,
         Self::ManifestBeforeDrain,
         Self::DedupeOff,
@@ -47,6 +61,13 @@ impl Bug {
         Self::PromotedBeforeCaughtUp,
         Self::TokenUsedTwice,
         Self::OwnedPartitionGiven,
+        Self::BlockIgnored,
+        Self::ResetEarly,
+        Self::ResetUntold,
+        Self::DeletedStillRead,
+        Self::DeletedStillWritten,
+        Self::TtlOfBoxIgnored,
+        Self::SuspendedSends,
     ];
 
     /// Its name, as a command line gives it.
@@ -65,6 +86,13 @@ impl Bug {
             Self::PromotedBeforeCaughtUp => "promoted-before-caught-up",
             Self::TokenUsedTwice => "token-used-twice",
             Self::OwnedPartitionGiven => "owned-partition-given",
+            Self::BlockIgnored => "block-ignored",
+            Self::ResetEarly => "reset-early",
+            Self::ResetUntold => "reset-untold",
+            Self::DeletedStillRead => "deleted-still-read",
+            Self::DeletedStillWritten => "deleted-still-written",
+            Self::TtlOfBoxIgnored => "ttl-of-box-ignored",
+            Self::SuspendedSends => "suspended-sends",
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::contest::ResetNote;
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceId, Sequence};
 use crate::limits::Limits;
+use crate::planted::{Bug, planted};
 use crate::tables::Meta;
 use crate::time::Timestamp;
 
@@ -124,7 +125,8 @@ impl Profile {
     #[must_use]
     pub fn receives_from(&self, own: &BoxId, sender: &BoxId) -> bool {
         let is_heard = |contacts: &BTreeSet<BoxId>| sender == own || contacts.contains(sender);
-        self.active && !self.blocked.contains(sender) && self.allowed.as_ref().is_none_or(is_heard)
+        let is_blocked = self.blocked.contains(sender) && !planted(Bug::BlockIgnored);
+        self.active && !is_blocked && self.allowed.as_ref().is_none_or(is_heard)
     }
 
     /// How long an envelope may wait in the box, in milliseconds.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Reply, intent};
 use crate::ids::DeviceAddress;
+use crate::planted::{Bug, planted};
 use crate::profile::Profile;
 use crate::rejection::Rejection;
 use crate::tables::{DueKey, Meta, Tables};
@@ -29,14 +30,23 @@ impl DeleteBox {
         let leaving: Vec<_> = listed
             .map(|known| (known.hash, known.named_generation()))
             .collect();
+        let rest = match planted(Bug::DeletedStillRead) {
+            true => profile.clone(),
+            false => Profile {
+                active: planted(Bug::DeletedStillWritten),
+                ..Profile::default()
+            },
+        };
         let deleted = Profile {
             deleted: true,
             leaving: leaving.iter().map(|(identifier, _)| *identifier).collect(),
             identifiers: profile.identifiers,
-            ..Profile::default()
+            ..rest
         };
         tables.put_profile(&box_id, &deleted)?;
-        tables.delete_key_record(&box_id)?;
+        if !planted(Bug::DeletedStillWritten) {
+            tables.delete_key_record(&box_id)?;
+        }
         tables.delete_sealed_profile(&box_id)?;
         tables.add_due(meta.expiry_clock, &DueKey::Queue(box_id))?;
         intent::open(tables, meta, &box_id, device)?;

@@ -9,6 +9,7 @@ use crate::envelope::Envelope;
 use crate::ids::{BoxId, EnvelopeId, Sequence};
 use crate::limits::{CONTACTS_PERCENT, Limits};
 use crate::outside::is_sealed_for;
+use crate::planted::{Bug, planted};
 use crate::queue::{Purgeable, expiry_marker, purge};
 use crate::rejection::Rejection;
 use crate::tables::{Meta, QueueState, Tables};
@@ -108,7 +109,10 @@ impl Enqueue {
             let sender = tables.sender(&self.recipient, &self.id.sender)?;
             row = sender.unwrap_or_default();
         }
-        let longest_ms = profile.ttl_ms(&meta.limits);
+        let longest_ms = match planted(Bug::TtlOfBoxIgnored) {
+            true => meta.limits.envelope_ttl_ms,
+            false => profile.ttl_ms(&meta.limits),
+        };
         let sequence = self.append(tables, meta, longest_ms, state, row)?;
         Ok(Ok(Outcome::Enqueued { sequence }))
     }

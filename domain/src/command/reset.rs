@@ -19,6 +19,7 @@ use crate::claim::{Claim, CodeMac, PendingClaim};
 use crate::contest::{Contest, Former, Reset, ResetNote, Veto};
 use crate::identifier::IdentifierHash;
 use crate::ids::BoxId;
+use crate::planted::{Bug, planted};
 use crate::profile::Profile;
 use crate::rejection::Rejection;
 use crate::tables::{InboxKey, Meta, Tables};
@@ -281,7 +282,8 @@ impl NoteReset {
             return Ok(Err(Rejection::OwnerNotTold));
         };
         let known = profile.resets.get(&self.identifier);
-        if known.is_none_or(|known| known.serial < self.note.serial) {
+        let is_later = known.is_none_or(|known| known.serial < self.note.serial);
+        if is_later && !planted(Bug::ResetUntold) {
             profile.resets.insert(self.identifier, self.note);
             tables.put_profile(&self.box_id, &profile)?;
         }

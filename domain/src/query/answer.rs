@@ -9,7 +9,8 @@ use super::{
 use crate::envelope::Envelope;
 use crate::identifier::IdentifierHash;
 use crate::ids::{BoxId, DeviceAddress, Sequence};
-use crate::profile::{DeviceState, SealedProfile};
+use crate::planted::{Bug, planted};
+use crate::profile::{DeviceState, Profile, SealedProfile};
 use crate::tables::{InboxKey, Meta, QueueState, ReadTables};
 use crate::time::Timestamp;
 
@@ -105,7 +106,9 @@ pub fn answer<T: ReadTables>(
         }
         Query::IsSuspended(box_id) => {
             let profile = tables.profile(box_id)?;
-            Answer::IsSuspended(profile.is_none_or(|profile| profile.suspended))
+            let is_suspended =
+                |profile: Profile| profile.suspended && !planted(Bug::SuspendedSends);
+            Answer::IsSuspended(profile.is_none_or(is_suspended))
         }
         Query::BoxView(box_id) => Answer::BoxView(box_view(tables, &meta, box_id)?),
         Query::IsDeleted(box_id) => {

@@ -20,6 +20,8 @@ use super::person::{PersonError, expected};
 const LOOKS: u32 = 20;
 /// Of 1,000 who have devices left, how many keep their identifier if they are in time.
 const KEEP_PERMILLE: u64 = 700;
+/// Of 1,000, how many try on though it is not time yet.
+const HASTY_PERMILLE: u64 = 400;
 /// Who would have to wait for longer begins with another identifier: some clock was ahead, by which the service goes now.
 const TOO_LONG: Duration = Duration::from_secs(120);
 
@@ -82,6 +84,7 @@ impl Owned {
 pub struct Reset {
     new: Owned,
     no: No,
+    hasty: bool,
 }
 
 /// What those who have devices left say.
@@ -112,7 +115,8 @@ impl Reset {
     pub fn new(new: Owned, dice: &Dice) -> Self {
         let keeps = dice.permille(KEEP_PERMILLE);
         let no = if keeps { No::Yet } else { No::Never };
-        Self { new, no }
+        let hasty = dice.permille(HASTY_PERMILLE);
+        Self { new, no, hasty }
     }
 
     /// Takes the next step; with what comes of it, this again if there is more to do.
@@ -149,10 +153,11 @@ impl Reset {
         })
     }
 
-    /// Until when it does nothing. Who was told "no" tries at once, to see what comes of it.
+    /// Until when it does nothing. Who was told "no" tries at once, to see what comes of it, and so do some who were told to wait.
     fn waits(&self, clock: &WorldClock) -> Result<Option<Timestamp>, PersonError> {
         let until = self.new.device.waits_until()?;
-        Ok(until.filter(|until| clock.now() < *until && self.no != No::Said))
+        let waits = |until: &Timestamp| clock.now() < *until && !self.hasty && self.no != No::Said;
+        Ok(until.filter(waits))
     }
 
     /// Whether nobody has been told yet that it waits.
