@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +37,46 @@ const SPAN: Duration = Duration::from_secs(10);
 /// Devices whose signals are counted at a time.
 const COUNTED: usize = 20_000;
 
+/// What became of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Somebody who listens was given it.
+    Delivered,
+    /// Nobody listened, or the box does not hear who sent it, or is not there.
+    Unheard,
+    /// Its sender sent too many, or its box was given too many.
+    TooMany,
+    /// Too many were on their way, or whoever listens was behind.
+    NoRoom,
+    /// The box's group had too much to do.
+    Busy,
+    /// It did not come to the box's group in time, or nobody knows whether it did.
+    Lost,
+}
+
+impl Fate {
+    const ALL: [Self; 6] = [
+        Self::Delivered,
+        Self::Unheard,
+        Self::TooMany,
+        Self::NoRoom,
+        Self::Busy,
+        Self::Lost,
+    ];
+
+    /// The label.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Unheard => "unheard",
+            Self::TooMany => "too_many",
+            Self::NoRoom => "no_room",
+            Self::Busy => "busy",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// A signal on its way to a box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Signal {
@@ -47,7 +88,7 @@ pub(crate) struct Signal {
     pub body: Bytes,
 }
 
-/// Who listens on this node, and how many signals are on their way. Clones are the same.
+/// Who listens on this node, how many signals are on their way, and what became of others. Clones are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Signals(Arc<Inner>);
 
@@ -55,7 +96,8 @@ pub(crate) struct Signals(Arc<Inner>);
 struct Inner {
     listening: Mutex<Listening>,
     room: Arc<Semaphore>,
-    counts: Mutex<HashMap<DeviceAddress, Count>>,
+    sent: Mutex<Sent>,
+    fates: [AtomicU64; Fate::ALL.len()],
 }
 
 #[derive(Debug, Default)]
@@ -94,12 +136,44 @@ impl Count {
     }
 }
 
+/// What devices have sent of late.
+#[derive(Debug, Default)]
+struct Sent {
+    by_device: HashMap<DeviceAddress, Count>,
+    /// When those whose time is over were last forgotten.
+    swept: Option<Instant>,
+}
+
+impl Sent {
+    /// Counts one more of a device, if it is not one too many.
+    fn take(&mut self, device: DeviceAddress, now: Instant) -> bool {
+        let is_new = !self.by_device.contains_key(&device);
+        if is_new && self.by_device.len() >= COUNTED && !self.sweep(now) {
+            return false;
+        }
+        let count = self.by_device.entry(device);
+        let count = count.or_insert_with(|| Count::new(now));
+        count.take(now, PER_SPAN)
+    }
+
+    /// Forgets those whose time is over, so that there is room; not again within [`SPAN`], since all are looked at.
+    fn sweep(&mut self, now: Instant) -> bool {
+        if self.swept.is_some_and(|swept| now < swept + SPAN) {
+            return false;
+        }
+        self.swept = Some(now);
+        self.by_device.retain(|_, count| now < count.since + SPAN);
+        self.by_device.len() < COUNTED
+    }
+}
+
 impl Default for Signals {
     fn default() -> Self {
         Self(Arc::new(Inner {
             listening: Mutex::default(),
             room: Arc::new(Semaphore::new(ON_THEIR_WAY)),
-            counts: Mutex::default(),
+            sent: Mutex::default(),
+            fates: Default::default(),
         }))
     }
 }
@@ -127,36 +201,52 @@ impl Signals {
 
     /// Gives a signal to whoever listens here, as far as they have room, and the box was not given too many.
     pub(crate) fn deliver(&self, signal: &Signal) {
+        self.count(self.give(signal));
+    }
+
+    fn give(&self, signal: &Signal) -> Fate {
         let mut listening = self.0.listening.lock();
         let Some(of_box) = listening.by_box.get_mut(&signal.recipient) else {
-            return;
+            return Fate::Unheard;
         };
         if !of_box.given.take(Instant::now(), PER_BOX) {
-            return;
+            return Fate::TooMany;
         }
+        let mut fate = Fate::NoRoom;
         for (_, sender) in &of_box.hearing {
             // One that is behind with its mail can do without.
-            let _ = sender.try_send(signal.clone());
+            if sender.try_send(signal.clone()).is_ok() {
+                fate = Fate::Delivered;
+            }
         }
+        fate
     }
 
     /// Room for a signal of a device on its way, if there is any, and the device has not sent too many.
     pub(crate) fn admit(&self, device: DeviceAddress) -> Option<OwnedSemaphorePermit> {
-        let now = Instant::now();
-        {
-            let mut counts = self.0.counts.lock();
-            if counts.len() >= COUNTED && !counts.contains_key(&device) {
-                counts.retain(|_, count| now < count.since + SPAN);
-                if counts.len() >= COUNTED {
-                    return None;
-                }
-            }
-            let count = counts.entry(device).or_insert_with(|| Count::new(now));
-            if !count.take(now, PER_SPAN) {
-                return None;
-            }
+        if !self.0.sent.lock().take(device, Instant::now()) {
+            self.count(Fate::TooMany);
+            return None;
         }
-        Arc::clone(&self.0.room).try_acquire_owned().ok()
+        let room = Arc::clone(&self.0.room).try_acquire_owned().ok();
+        if room.is_none() {
+            self.count(Fate::NoRoom);
+        }
+        room
+    }
+
+    /// Counts what became of a signal.
+    pub(crate) fn count(&self, fate: Fate) {
+        if let Some(count) = self.0.fates.get(fate as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many signals came to which end at this node.
+    pub(crate) fn fates(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = self.0.fates.iter();
+        let counts = counts.map(|count| count.load(Ordering::Relaxed));
+        Fate::ALL.iter().map(|fate| fate.as_str()).zip(counts)
     }
 }
 
@@ -218,6 +308,11 @@ mod tests {
         }
     }
 
+    /// How many came to some end that is not zero.
+    fn fates(signals: &Signals) -> Vec<(&'static str, u64)> {
+        signals.fates().filter(|(_, count)| *count > 0).collect()
+    }
+
     #[tokio::test]
     async fn all_who_listen_to_a_box_hear_it_and_nobody_else_does() {
         let signals = Signals::default();
@@ -232,6 +327,8 @@ mod tests {
         assert_eq!(other.next().await, signal(1, 8));
         drop((other, stranger));
         assert!(signals.0.listening.lock().by_box.is_empty());
+        signals.deliver(&signal(1, 9));
+        assert_eq!(fates(&signals), [("delivered", 2), ("unheard", 1)]);
     }
 
     #[tokio::test]
@@ -242,6 +339,12 @@ mod tests {
         let heard = hearing.waiting();
         let first: Vec<_> = (0..WAITING as u8).map(|body| signal(1, body)).collect();
         assert_eq!(heard, first);
+        let expected = [
+            ("delivered", WAITING as u64),
+            ("too_many", u64::from(100 - PER_BOX)),
+            ("no_room", u64::from(PER_BOX) - WAITING as u64),
+        ];
+        assert_eq!(fates(&signals), expected);
     }
 
     #[tokio::test(start_paused = true)]
@@ -281,5 +384,34 @@ mod tests {
         assert_eq!(held.len(), ON_THEIR_WAY);
         drop(held);
         assert!(signals.admit(device(250)).is_some());
+        let (too_many, no_room) = (40 + 50 + 40 + 40, 190 - ON_THEIR_WAY as u64);
+        assert_eq!(
+            fates(&signals),
+            [("too_many", too_many), ("no_room", no_room)]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_devices_are_counted_and_those_whose_time_is_over_make_room() {
+        let mut sent = Sent::default();
+        let numbered = |number: u32| {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            DeviceAddress {
+                device: DeviceId::from_bytes(bytes),
+                ..device(1)
+            }
+        };
+        let many = u32::try_from(COUNTED).unwrap();
+        let now = Instant::now();
+        assert!((0..many).all(|number| sent.take(numbered(number), now)));
+        assert!(!sent.take(numbered(many), now));
+        assert!(sent.take(numbered(0), now), "who is counted goes on");
+        let later = now + SPAN;
+        // They were looked at a moment ago.
+        let soon = later - Duration::from_millis(1);
+        assert!(!sent.take(numbered(many), soon));
+        assert!(sent.take(numbered(many), later));
+        assert_eq!(sent.by_device.len(), 1);
     }
 }

@@ -27,7 +27,7 @@ use rossby_raft::{Group, Leadership, Member, ProposeError};
 use tokio::time::Instant;
 
 use crate::error::{ApiError, Code};
-use crate::signals::{MAX_BYTES as MAX_SIGNAL_BYTES, Signal, Signals};
+use crate::signals::{Fate, MAX_BYTES as MAX_SIGNAL_BYTES, Signal, Signals};
 
 pub use directory::{Directory, SoleGroup};
 pub use port::{Alone, Execute, ExecuteError, Executed, Peers};
@@ -94,6 +94,11 @@ impl Router {
     /// Who listens on this node.
     pub(crate) fn signals(&self) -> &Signals {
         &self.signals
+    }
+
+    /// How many signals came to which end at this node, by the names of these ends: each is counted where that was seen.
+    pub fn signal_fates(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.signals.fates()
     }
 
     /// Has a signal given to whoever listens to its box, wherever its group is led.
@@ -313,6 +318,9 @@ impl Router {
             return Err(ExecuteError::NotLeading { leader: None });
         }
         if replica.is_busy() {
+            for _ in signals {
+                self.signals.count(Fate::Busy);
+            }
             return Ok(());
         }
         for (partition, signal) in signals {
@@ -324,6 +332,8 @@ impl Router {
             if signal.body.len() <= MAX_SIGNAL_BYTES && matches!(heard, Answer::KeyRecord(Some(_)))
             {
                 self.signals.deliver(signal);
+            } else {
+                self.signals.count(Fate::Unheard);
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::call::Call;
 use crate::convert;
 use crate::error::{ApiError, Code};
 use crate::mailbox::{Failure, MailboxService};
-use crate::signals::{MAX_BYTES, Signal};
+use crate::signals::{Fate, MAX_BYTES, Signal};
 
 /// What is later than this is no news any more.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,23 +25,36 @@ pub(crate) fn notify(
 ) -> Result<Bytes, Failure> {
     let (recipient, body) = parse(&call.message)?;
     let router = &service.config.router;
-    let home = service.home(&recipient).ok().flatten();
-    if let Some((partition, group)) = home
-        && let Some(room) = router.signals().admit(caller)
-    {
-        let (router, deadline) = (Arc::clone(router), Instant::now() + PATIENCE);
-        let signal = Signal {
-            recipient,
-            sender: caller,
-            body,
-        };
-        tokio::spawn(async move {
-            // Whatever comes of it.
-            let _ = router.signal(group, partition, signal, deadline).await;
-            drop(room);
-        });
-    }
-    Ok(convert::encode(&v1::NotifyResponse {}))
+    let Some(room) = router.signals().admit(caller) else {
+        return Ok(answered());
+    };
+    let (partition, group) = match service.home(&recipient) {
+        Ok(Some(home)) => home,
+        nowhere => {
+            let fate = nowhere.map_or(Fate::Lost, |_| Fate::Unheard);
+            router.signals().count(fate);
+            return Ok(answered());
+        }
+    };
+    let (router, deadline) = (Arc::clone(router), Instant::now() + PATIENCE);
+    let signal = Signal {
+        recipient,
+        sender: caller,
+        body,
+    };
+    tokio::spawn(async move {
+        let signalled = router.signal(group, partition, signal, deadline).await;
+        if signalled.is_err() {
+            router.signals().count(Fate::Lost);
+        }
+        drop(room);
+    });
+    Ok(answered())
+}
+
+/// The answer, whatever comes of it.
+fn answered() -> Bytes {
+    convert::encode(&v1::NotifyResponse {})
 }
 
 /// Reads a request whose signal is not too large.

@@ -87,7 +87,15 @@ async fn a_group_that_has_much_to_do_drops_signals_and_still_takes_mail() {
     while !world.group.is_busy() {
         letter().await;
     }
+    let ended = |end: &str| {
+        let mut ends = world.router().signal_fates();
+        ends.find(|(name, _)| *name == end).unwrap().1
+    };
     signal(&world, &anna, &bert, b"in a rush").await;
+    let dropped = || ended("busy") == 1;
+    world
+        .eventually("it is dropped, and counted", dropped)
+        .await;
     letter().await;
     assert!(world.group.is_busy());
 
@@ -103,4 +111,5 @@ async fn a_group_that_has_much_to_do_drops_signals_and_still_takes_mail() {
         }
     };
     assert_eq!(heard, &b"at ease again"[..]);
+    assert_eq!((ended("delivered"), ended("busy")), (2, 1));
 }

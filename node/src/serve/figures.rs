@@ -168,7 +168,22 @@ const COUNTERS: [Figure; 4] = [
     ),
 ];
 
+/// What became of signals, whomever they were for.
+fn encode_signals(encoder: &mut DescriptorEncoder<'_>, membership: &Membership) -> Encoded {
+    let (name, help) = (
+        "rossby_signals",
+        "Signals, such as that somebody is typing, by what became of them at this node",
+    );
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (outcome, count) in membership.router.signal_fates() {
+        let label = [("outcome", outcome)];
+        ConstCounter::new(count).encode(metric.encode_family(&label)?)?;
+    }
+    Ok(())
+}
+
 fn encode_membership(encoder: &mut DescriptorEncoder<'_>, membership: &Membership) -> Encoded {
+    encode_signals(encoder, membership)?;
     gauge(
         encoder,
         "rossby_map_version",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Person, person};
+use super::{Person, figure, person};
 use crate::support::{Cluster, Node, run, run_ok, stderr};
 
 /// Gives an order about a box to a node; what it answered.
@@ -10,16 +10,6 @@ fn order(node: &Node, what: &str, who: &Person) -> Value {
     let data = node.data().display().to_string();
     let said = run_ok(["box", what, &who.box_id(), "--data", &data, "--json"]);
     serde_json::from_str(&said).expect("not JSON")
-}
-
-/// A figure of a node, of which there must be one line that begins so.
-fn figure(node: &Node, name: &str) -> u64 {
-    let (_, page) = node.page("/metrics").expect("no metrics");
-    let mut lines = page.lines().filter_map(|line| line.strip_prefix(name));
-    let found = lines
-        .next()
-        .unwrap_or_else(|| panic!("no {name} in {page}"));
-    found.trim().parse().expect("not a number")
 }
 
 #[test]

@@ -24,9 +24,19 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::people::last_code;
-use crate::support::{Cluster, eventually, rossby, stderr};
+use crate::support::{Cluster, Node, eventually, rossby, stderr};
 
 const PASSPHRASE: &str = "correct horse battery staple";
+
+/// A figure of a node, of which there must be one line that begins so.
+fn figure(node: &Node, name: &str) -> u64 {
+    let (_, page) = node.page("/metrics").expect("no metrics");
+    let mut lines = page.lines().filter_map(|line| line.strip_prefix(name));
+    let found = lines
+        .next()
+        .unwrap_or_else(|| panic!("no {name} in {page}"));
+    found.trim().parse().expect("not a number")
+}
 
 /// A person, as a folder with their device.
 struct Person {

@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::person;
-use crate::support::Cluster;
+use super::{figure, person};
+use crate::support::{Cluster, eventually};
 
 #[test]
 fn what_became_of_a_message_is_told_and_shown_unless_it_is_turned_off() {
@@ -39,6 +39,14 @@ fn what_became_of_a_message_is_told_and_shown_unless_it_is_turned_off() {
     let listed = alice.ok(&["messages", "list"]);
     assert!(listed.contains("or dinner? [delivered "), "{listed}");
     assert_eq!(bob.json(&["receipts", "show"])["read"], false);
+    let off = bob.ok(&["receipts", "delivered", "off"]);
+    assert!(off.contains("delivered off, read off"), "{off}");
+    alice.ok(&["send", "Bob", "or neither?"]);
+    bob.hear();
+    alice.hear();
+    let listed = alice.ok(&["messages", "list"]);
+    assert!(listed.contains("or neither?"), "{listed}");
+    assert!(!listed.contains("or neither? ["), "{listed}");
     alice.fails(8, &["messages", "show", "99"]);
 }
 
@@ -79,6 +87,10 @@ fn a_contact_sees_what_somebody_calls_themselves_and_hears_them_type() {
         (&heard["typing"], &heard["name"]),
         (&true.into(), &"Anna".into())
     );
+    let delivered = "rossby_signals_total{outcome=\"delivered\"}";
+    eventually("it is counted", || {
+        (figure(&cluster.nodes()[0], delivered) == 1).then_some(())
+    });
     listener.kill().unwrap();
     listener.wait().unwrap();
     alice.ok(&["profile", "clear"]);
