@@ -517,9 +517,11 @@ impl Device {
                 let Some(row) = batch.get::<GroupRow>(&id)? else {
                     return Ok(());
                 };
-                let mut group = row.group()?;
+                let before = row.group()?;
+                let mut group = before.clone();
                 let told = group.take_over(&author, gone);
-                if !told.is_empty() {
+                // Also with nobody to tell: who comes later is to know it too.
+                if group != before {
                     self.announce(batch, &signer, &group, true, &told)?;
                     batch.put(&id, &GroupRow::of(&group, Some(row)))?;
                 }

@@ -37,6 +37,10 @@ struct World {
     devices: Vec<DeviceAddress>,
     groups: BTreeMap<DeviceAddress, Group>,
     on_its_way: Vec<(DeviceAddress, Word)>,
+    /// Those that their boxes do not have any more.
+    gone: Vec<DeviceAddress>,
+    /// Whether what these said is still believed, by who does not know it yet.
+    is_gone_unknown: bool,
 }
 
 impl World {
@@ -58,6 +62,8 @@ impl World {
             groups: BTreeMap::new(),
             devices,
             on_its_way: Vec::new(),
+            gone: Vec::new(),
+            is_gone_unknown: false,
         };
         let by = world.devices[0];
         world.groups.insert(by, group);
@@ -80,10 +86,14 @@ impl World {
 
     fn deliver(&mut self, which: usize, again: bool) {
         let which = which % self.on_its_way.len();
-        let (to, word) = match again {
+        let (to, mut word) = match again {
             true => self.on_its_way[which].clone(),
             false => self.on_its_way.swap_remove(which),
         };
+        let own_is_gone = |page: &Page| page.by.box_id == to.box_id;
+        word.pages.retain(|page| {
+            !self.gone.contains(&page.by) || (self.is_gone_unknown && !own_is_gone(page))
+        });
         let known = self.groups.get(&to).cloned();
         let mut group = known.clone().unwrap_or_else(|| Group::unknown(word.origin));
         let heard = group.hear(word, &to);
@@ -117,10 +127,41 @@ impl World {
         }
     }
 
+    /// One of the two devices of a person is removed by the other, which knows what it has said. So does whoever hears of the
+    /// removal at once.
+    fn remove(&mut self, person: usize, which: usize) {
+        let own = self.devices.iter();
+        let own: Vec<_> = own.filter(|it| it.box_id == box_of(person)).collect();
+        let [one, other] = own[..] else {
+            return;
+        };
+        let (gone, by) = match which % 2 {
+            0 => (*one, *other),
+            _ => (*other, *one),
+        };
+        let is_unknown = self.is_gone_unknown;
+        let to_it = |(to, word): &(DeviceAddress, Word)| {
+            (*to == by || !is_unknown) && word.pages.iter().any(|page| page.by == gone)
+        };
+        while let Some(next) = self.on_its_way.iter().position(to_it) {
+            self.deliver(next, false);
+        }
+        self.devices.retain(|device| *device != gone);
+        self.groups.remove(&gone);
+        self.on_its_way.retain(|(to, _)| *to != gone);
+        self.gone.push(gone);
+        if let Some(mut group) = self.groups.get(&by).cloned() {
+            let told = group.take_over(&author(&by, &key()), &gone.device);
+            self.groups.insert(by, group);
+            self.send(&by, true, told);
+        }
+    }
+
     /// All that was ever said.
     fn truth(&self) -> View {
         let pages = |group: &Group| group.pages().cloned().collect::<Vec<_>>();
-        let origin = self.groups[&self.devices[0]].origin();
+        let mut known = self.groups.values();
+        let origin = known.next().expect("nobody knows the group").origin();
         let mut all = Group::unknown(origin);
         let nobody = DeviceAddress {
             box_id: box_of(99),
@@ -146,6 +187,7 @@ fn shown(view: &View) -> (Vec<BoxId>, Option<GroupName>) {
 enum Step {
     Act(usize, u8, usize),
     Deliver(usize, bool),
+    Remove(usize, usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -153,15 +195,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0_usize..8, 0_u8..9, 0_usize..6).prop_map(|(by, what, who)| Step::Act(by, what, who));
     let deliver = (any::<usize>(), prop::bool::weighted(0.2))
         .prop_map(|(which, again)| Step::Deliver(which, again));
-    let step = prop_oneof![2 => act, 3 => deliver];
+    let remove = (0_usize..2, 0_usize..2).prop_map(|(who, which)| Step::Remove(who, which));
+    let step = prop_oneof![20 => act, 30 => deliver, 1 => remove];
     proptest::collection::vec(step, 0..60)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
-    fn every_device_has_the_same_group_in_the_end(steps in steps(), last in any::<[u16; 16]>()) {
+    fn every_device_has_the_same_group_in_the_end(
+        steps in steps(), last in any::<[u16; 16]>(), is_gone_unknown in any::<bool>(),
+    ) {
         let mut world = World::new();
+        world.is_gone_unknown = is_gone_unknown;
         for step in steps {
             match step {
                 Step::Act(by, what, who) => world.act(by, what, who),
@@ -169,6 +215,7 @@ proptest! {
                     world.deliver(which, again);
                 }
                 Step::Deliver(..) => {}
+                Step::Remove(person, which) => world.remove(person, which),
             }
         }
         let mut rounds = 0;
@@ -188,4 +235,108 @@ proptest! {
             }
         }
     }
+}
+
+/// A group of one, and so many boxes to put in.
+fn alone(boxes: usize) -> (DeviceAddress, Group, Vec<BoxId>) {
+    let by = DeviceAddress {
+        box_id: box_of(0),
+        device: DeviceId::from_bytes([0; 16]),
+    };
+    let origin = Origin {
+        maker: by.box_id,
+        nonce: [3; 16],
+    };
+    let group = Group::create(origin, &author(&by, &key()), name("a"), &[]).unwrap();
+    let numbered = |number: usize| {
+        let number = u32::try_from(number).unwrap().to_be_bytes();
+        BoxId::derive(
+            PartitionId::new(1).unwrap(),
+            &number.repeat(8).try_into().unwrap(),
+        )
+    };
+    (by, group, (1..=boxes).map(numbered).collect())
+}
+
+#[test]
+fn a_group_is_full_at_its_limit_and_has_room_again_when_somebody_leaves() {
+    let (by, mut group, people) = alone(MAX_MEMBERS);
+    let key = key();
+    let author = author(&by, &key);
+    let (last, others) = people.split_last().unwrap();
+    group.add(&author, others).unwrap();
+    assert_eq!(group.view().members.len(), MAX_MEMBERS);
+    // What is refused is dropped by who tries it, as the store does.
+    let refused = group.clone().add(&author, &[*last]);
+    assert_eq!(refused, Err(GroupError::Full));
+    group.remove(&author, &others[..1]).unwrap();
+    group.add(&author, &[*last]).unwrap();
+    assert_eq!(group.view().members.len(), MAX_MEMBERS);
+    // It fits an envelope, and comes out as it went in.
+    let words = Word::all_of(&group, true);
+    let [word] = &words[..] else {
+        panic!("{} words", words.len())
+    };
+    let mut heard = Group::unknown(group.origin());
+    let told = DeviceAddress {
+        box_id: *last,
+        ..by
+    };
+    heard.hear(Word::decode(&word.encode()).unwrap().unwrap(), &told);
+    assert_eq!(heard.view(), group.view());
+}
+
+#[test]
+fn a_device_names_so_many_people_and_no_more() {
+    let (by, mut group, people) = alone(MAX_VERDICTS + 1);
+    let key = key();
+    let author = author(&by, &key);
+    let (last, others) = people.split_last().unwrap();
+    for some in others.chunks(MAX_MEMBERS - 1) {
+        group.add(&author, some).unwrap();
+        group.remove(&author, some).unwrap();
+    }
+    let page = group.pages().next().unwrap();
+    assert_eq!(page.verdicts.len(), MAX_VERDICTS);
+    assert_eq!(Page::decode(&page.encode()).unwrap(), *page);
+    let refused = group.clone().add(&author, &[*last]);
+    assert_eq!(refused, Err(GroupError::Full));
+    // Who is known already goes in and out as before.
+    group.add(&author, &others[..1]).unwrap();
+}
+
+#[test]
+fn of_too_many_pages_those_nearest_to_the_maker_are_kept() {
+    let (by, mut group, people) = alone(1);
+    let key = key();
+    group.add(&author(&by, &key), &people).unwrap();
+    let page = |number: usize| {
+        let mut device = [0xff; 16];
+        device[8..].copy_from_slice(&(number as u64).to_be_bytes());
+        let by = DeviceAddress {
+            box_id: people[0],
+            device: DeviceId::from_bytes(device),
+        };
+        let mut page = Page::blank(by);
+        page.sign(&group.origin().id(), &author(&by, &key));
+        page
+    };
+    let pages: Vec<_> = (0..=MAX_PAGES).map(page).collect();
+    for pages in pages.chunks(300) {
+        let word = Word {
+            origin: group.origin(),
+            to_all: false,
+            pages: pages.to_vec(),
+        };
+        let word = Word::decode(&word.encode()).unwrap().unwrap();
+        group.hear(word, &by);
+    }
+    assert_eq!(group.pages().count(), MAX_PAGES);
+    assert!(group.pages().any(|page| page.by == by));
+    let sent = Word::all_of(&group, false);
+    assert_eq!(
+        sent.iter().map(|word| word.pages.len()).sum::<usize>(),
+        MAX_PAGES
+    );
+    assert_eq!(sent[0].pages[0].by, by);
 }

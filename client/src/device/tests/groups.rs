@@ -293,6 +293,24 @@ async fn all_devices_of_a_member_have_the_group_and_its_messages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_removed_device_said_to_nobody_is_known_to_who_comes_later() {
+    let office = Office::new();
+    let [alice, bob] = people(&office).await;
+    let laptop = linked(&office, &alice, 9).await;
+    let id = laptop.make("Plans", &[]).await;
+    alice.device.receive().await.unwrap();
+    alice.device.revoke(&laptop.address.device).await.unwrap();
+    alice
+        .device
+        .add_to_group(&id, &boxes(&[&bob]))
+        .await
+        .unwrap();
+    let both = group_of("Plans", &[&alice, &bob]);
+    assert_eq!(bob.sees(&id).await, both);
+    assert_eq!(alice.sees(&id).await, both);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_goes_to_a_member_whose_identity_is_in_doubt_and_the_others_get_it() {
     let office = Office::new();
     let [alice, bob, carol] = people(&office).await;
