@@ -22,6 +22,11 @@ BY_DEVICE, BY_RECOVERY = 1, 2
 PHONE, EMAIL = 1, 2
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 LOCAL = re.compile(rf"{ATOM}(?:\.{ATOM})*")
+# What Unicode calls white space, as Rust trims it. Python would strip U+001C to U+001F besides.
+WHITE_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 # At least two labels, the last one not a number: that would be an address.
 DOMAIN = re.compile(rf"{LABEL}(?:\.{LABEL})*\.(?![0-9]+$){LABEL}")
@@ -75,7 +80,7 @@ class Identifier:
 
     @staticmethod
     def email(text: str) -> Identifier:
-        text = text.strip()
+        text = text.strip(WHITE_SPACE)
         local, _, domain = text.partition("@")
         good = len(text) <= 254 and len(local) <= 64 and LOCAL.fullmatch(local)
         if not good or DOMAIN.fullmatch(domain) is None:
