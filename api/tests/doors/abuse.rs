@@ -1,17 +1,22 @@
 //! What nobody may do too often, and what boxes do that are a nuisance.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use rossby_api::admin::{box_view, suspend};
+use rossby_api::admin::{box_view, reported, suspend};
 use rossby_api::{Call, CallError, Code, DoorLimits, RpcPath};
+use rossby_domain::Command;
+use rossby_domain::command::CountReport;
 use rossby_domain::limits::Limits;
+use rossby_domain::report::ReportMark;
 use rossby_proto::v1;
 use rossby_proto::v1::lookup_key_request::By;
 use tokio::time::Instant;
 
 use crate::identifiers::adding;
+use crate::subscribe::put_resident;
 use crate::support::{Resident, TestDevice, World, code_of, envelope, refusal, sequence};
 
 const ANNA: &str = "+491701111111";
@@ -304,4 +309,53 @@ async fn a_box_asks_for_so_many_codes_a_day_and_its_network_is_counted_besides()
     // Another network is no help to a box that has asked as often as it may.
     assert_eq!(ask(14, &anna, "198.51.100.1").await, too_many);
     assert_eq!(ask(15, &bert, "198.51.100.1").await, None);
+}
+
+#[tokio::test]
+async fn all_reported_boxes_are_listed_however_many_a_partition_has() {
+    let world = World::new().await;
+    let device = Arc::new(TestDevice::new(1));
+    let partitions: Vec<_> = world.partitions.all().collect();
+    let mut boxes = Vec::new();
+    // More than are asked for at a time, in one of them.
+    for number in 0..208 {
+        let partition = partitions[usize::from(number >= 205)];
+        let resident = put_resident(&world, &device, (partition, number)).await;
+        boxes.push(resident.address.box_id);
+    }
+    // Every tenth is reported by one more.
+    let mut reports = Vec::new();
+    for (number, box_id) in boxes.iter().enumerate() {
+        for reporter in 0..=u8::from(number % 10 == 0) {
+            let report = CountReport {
+                box_id: *box_id,
+                mark: ReportMark([reporter; 16]),
+            };
+            reports.push((box_id.partition(), Command::CountReport(report)));
+        }
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let replies = world.group.propose(reports, deadline).await.unwrap();
+    assert!(replies.iter().all(Result::is_ok));
+    let listed = async |at_least| {
+        let found = reported(world.router(), at_least).await.unwrap();
+        let found = found.into_iter().map(|found| (found.box_id, found.reports));
+        found.collect::<Vec<_>>()
+    };
+    let most: Vec<_> = boxes
+        .iter()
+        .step_by(10)
+        .map(|box_id| (*box_id, 2))
+        .collect();
+    let sorted = |mut boxes: Vec<(_, u32)>| {
+        boxes.sort_unstable();
+        boxes
+    };
+    assert_eq!(listed(2).await, sorted(most));
+    let all = listed(1).await;
+    assert!(all.is_sorted_by_key(|(_, reports)| std::cmp::Reverse(*reports)));
+    let all = sorted(all.into_iter().map(|(box_id, _)| (box_id, 0)).collect());
+    let expected = boxes.iter().map(|box_id| (*box_id, 0)).collect();
+    assert_eq!(all, sorted(expected));
+    assert!(listed(3).await.is_empty());
 }

@@ -1,5 +1,6 @@
 //! What becomes of a device that has lost its place: of the streams it has open, and at a leader that was cut off before.
 
+use rossby_api::admin::suspend;
 use rossby_api::{CallError, Code, RpcPath};
 use rossby_domain::chain::KeyRecord;
 use rossby_proto::v1;
@@ -11,6 +12,7 @@ use crate::recovering::{links, recover, recovery_key};
 use crate::subscribe::open;
 use crate::support::{Node, Resident, TestDevice, World};
 
+const ANNA: &str = "+491701111111";
 const BERT: &str = "+491702222222";
 
 /// Somebody with two devices, and the chain that says so.
@@ -68,28 +70,41 @@ async fn all_streams_end_when_the_recovery_key_shuts_the_devices_out_or_the_box_
     }
 }
 
-/// A signed call to a node that is not the first.
+/// A signed call to a node that need not be the first; why it is refused.
 async fn call_at(
     world: &World,
     node: &Node,
     who: &Resident,
     path: RpcPath,
     message: &impl prost::Message,
-) -> Result<rossby_api::CallReply, CallError> {
+) -> Result<(), Code> {
     let nonce = world.nonce();
     let signed = world.sign(who, path, &nonce);
     let message = message.encode_to_vec();
     let header = signed.authorization(&message).unwrap();
-    node.call(path, Some(header), message, false).await
+    match node.call(path, Some(header), message, false).await {
+        Ok(_) => Ok(()),
+        Err(CallError::Refused(error)) => Err(error.code()),
+        Err(CallError::Elsewhere { .. }) => Err(Code::Unavailable),
+    }
 }
 
-#[tokio::test]
-async fn a_leader_that_was_cut_off_serves_a_revoked_device_no_longer_than_its_lease() {
-    let world = World::by_lease().await;
-    let (first, second, chain) = two_devices(&world).await;
+fn letter(to: &Resident, chain_version: u64) -> v1::SendRequest {
+    let letter = crate::support::envelope(to, 1, b"text");
+    v1::SendRequest {
+        envelopes: vec![v1::OutgoingEnvelope {
+            chain_version,
+            ..letter
+        }],
+    }
+}
+
+/// The clock of a world whose first node leads by a lease that is good, and is then cut off, goes on until another node leads: which
+/// one. Until then the first goes on serving.
+async fn cut_off<'a>(world: &'a World, served: &Resident) -> (&'a Node, &'a Node) {
     let old = &world.nodes[0];
     let fetch = v1::FetchRequest::default();
-    let fetch_at_old = async || call_at(&world, old, &second, RpcPath::Fetch, &fetch).await;
+    let fetch_at_old = async || call_at(world, old, served, RpcPath::Fetch, &fetch).await;
     // The first request of a time has the log tell that time.
     fetch_at_old().await.unwrap();
     world
@@ -99,22 +114,60 @@ async fn a_leader_that_was_cut_off_serves_a_revoked_device_no_longer_than_its_le
     fetch_at_old()
         .await
         .expect("it knows no better, and nobody else leads yet");
-
-    // Its lease is over, and only then can another lead and revoke the device.
+    // Its lease is over, and only then can another lead.
     world.clock.advance_millis(10_000);
-    let new = &world.nodes[new_leader(&world, old).await];
+    (old, &world.nodes[new_leader(world, old).await])
+}
+
+#[tokio::test]
+async fn a_leader_that_was_cut_off_serves_a_revoked_device_no_longer_than_its_lease() {
+    let world = World::by_lease().await;
+    let (first, second, chain) = two_devices(&world).await;
+    let mut stream = open(&world, &second).await;
+    stream.page().await;
+    let (old, new) = cut_off(&world, &second).await;
     let link = removing(&chain, second.address.device, &first.device);
     let request = v1::ExtendChainRequest {
         link: link.encode().into(),
     };
     let revoked = call_at(&world, new, &first, RpcPath::ExtendChain, &request).await;
-    assert!(revoked.is_ok(), "{revoked:?}");
-    let refused = fetch_at_old().await;
-    assert!(refused.is_err(), "a revoked device is served: {refused:?}");
-    let at_new = call_at(&world, new, &second, RpcPath::Fetch, &fetch).await;
-    let refused = match at_new {
-        Err(CallError::Refused(error)) => error.code(),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(refused, Code::Unauthenticated);
+    assert_eq!(revoked, Ok(()));
+
+    let (fetch, send) = (v1::FetchRequest::default(), letter(&first, 1));
+    let refusals = [
+        call_at(&world, old, &second, RpcPath::Fetch, &fetch).await,
+        call_at(&world, old, &second, RpcPath::Send, &send).await,
+    ];
+    assert_eq!(
+        refusals,
+        [Err(Code::Unavailable); 2],
+        "a revoked device is served"
+    );
+    assert_eq!(stream.end().await, "UNAVAILABLE");
+    for (path, refused) in [
+        (
+            RpcPath::Fetch,
+            call_at(&world, new, &second, RpcPath::Fetch, &fetch).await,
+        ),
+        (
+            RpcPath::Send,
+            call_at(&world, new, &second, RpcPath::Send, &send).await,
+        ),
+    ] {
+        assert_eq!(refused, Err(Code::Unauthenticated), "{path:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_was_cut_off_lets_a_suspended_box_send_no_longer_than_its_lease() {
+    let world = World::by_lease().await;
+    let anna = world.resident(1, ANNA, true).await;
+    let bert = world.resident(2, BERT, true).await;
+    let (old, new) = cut_off(&world, &anna).await;
+    let ordered = suspend(world.router_of(new), anna.address.box_id, true).await;
+    assert!(ordered.unwrap());
+    let letter = letter(&bert, 0);
+    let send = async |node| call_at(&world, node, &anna, RpcPath::Send, &letter).await;
+    assert_eq!(send(old).await, Err(Code::Unavailable));
+    assert_eq!(send(new).await, Err(Code::Suspended));
 }

@@ -9,7 +9,7 @@ use rossby_api::hawk::SignedRequest;
 use rossby_api::{Call, CallError, CallStream, Code, DoorLimits, RpcPath};
 use rossby_domain::command::{ActivateBox, CreateBox};
 use rossby_domain::identifier::IdentifierHash;
-use rossby_domain::ids::{BoxId, DeviceAddress};
+use rossby_domain::ids::{BoxId, DeviceAddress, PartitionId};
 use rossby_domain::limits::Limits;
 use rossby_domain::{Answer, Command, Query};
 use rossby_proto::v1;
@@ -359,11 +359,14 @@ async fn a_follower_names_the_leader() {
 }
 
 /// A resident made without ceremony: its box is put into the state as it is.
-async fn put_resident(world: &World, device: &Arc<TestDevice>, number: u64) -> Resident {
+pub async fn put_resident(
+    world: &World,
+    device: &Arc<TestDevice>,
+    (partition, number): (PartitionId, u64),
+) -> Resident {
     let mut nonce = [0; 32];
     nonce[..8].copy_from_slice(&number.to_be_bytes());
     let record = TestDevice::with_nonce(1, nonce).record;
-    let partition = world.partitions.all().next().unwrap();
     let box_id = BoxId::derive(partition, &record.genesis_hash());
     let address = DeviceAddress {
         box_id,
@@ -420,8 +423,9 @@ async fn ten_thousand_idle_streams_fit_into_little_memory() {
     let world = World::at_addresses(vec!["node-1:7000".to_owned()], Limits::default(), doors).await;
     let device = Arc::new(TestDevice::new(1));
     let mut residents = Vec::new();
+    let partition = world.partitions.all().next().unwrap();
     for number in 0..STREAMS {
-        residents.push(put_resident(&world, &device, number).await);
+        residents.push(put_resident(&world, &device, (partition, number)).await);
     }
     let before = resident_bytes();
     let mut streams = Vec::new();

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use bytes::Bytes;
 use rossby_domain::chain::KeyRecord;
 use rossby_domain::claim::{Claim, CodeBudget, PendingClaim};
-use rossby_domain::command::{Accept, DeleteBox, SetProfile};
+use rossby_domain::command::{Accept, DeleteBox, Enqueue, SetProfile};
 use rossby_domain::dedupe::SenderRow;
 use rossby_domain::envelope::Envelope;
 use rossby_domain::identifier::IdentifierHash;
@@ -123,24 +123,29 @@ noting! {
     }
 }
 
-/// What is done with the tables for a letter from 1 to a box, and for a look at it and at its profile, and what is answered.
-fn asked(world: &World, to: BoxId) -> (Vec<&'static str>, Reply, (Answer, Answer)) {
+/// What is done with the tables for a letter from 1 to a box, as one from anybody and as one from a contact, and for a look at it
+/// and at its profile, and what is answered.
+fn asked(world: &World, to: BoxId) -> (Vec<&'static str>, [Reply; 2], (Answer, Answer)) {
     let mut watched = Watched {
         tables: world.tables.clone(),
         noted: RefCell::default(),
     };
-    let routed = Routed {
-        partition: partition(),
-        epoch: EPOCH,
-        command: Command::Enqueue(letter(address(1), to, 9, "hello")),
-    };
-    let context = Context {
-        // Later than all before: the clock moves too.
-        stamp: world.now.plus_millis(1),
-        may_expire: true,
-    };
-    let reply = rossby_domain::apply(&mut watched, &context, routed).unwrap();
-    watched.noted.borrow_mut().push("then");
+    let commands: [fn(Enqueue) -> Command; 2] = [Command::Enqueue, Command::EnqueueOfContact];
+    let replies = [0, 1].map(|index| {
+        let routed = Routed {
+            partition: partition(),
+            epoch: EPOCH,
+            command: commands[index](letter(address(1), to, 99, "hello")),
+        };
+        let context = Context {
+            // Later than all before: the clock moves too.
+            stamp: world.now.plus_millis(1 + index as u64),
+            may_expire: true,
+        };
+        let reply = rossby_domain::apply(&mut watched, &context, routed).unwrap();
+        watched.noted.borrow_mut().push("then");
+        reply
+    });
     let query = Query::KeyRecord {
         box_id: to,
         sender: address(1),
@@ -154,7 +159,7 @@ fn asked(world: &World, to: BoxId) -> (Vec<&'static str>, Reply, (Answer, Answer
     };
     let profile = rossby_domain::answer(&watched, world.now, &query).unwrap();
     let answer = (answer, profile);
-    (watched.noted.into_inner(), reply, answer)
+    (watched.noted.into_inner(), replies, answer)
 }
 
 fn accept(
@@ -179,11 +184,25 @@ fn accepts(contacts_only: bool) -> Reply {
 
 #[test]
 fn who_may_not_send_costs_the_same_and_hears_the_same_as_for_a_box_that_is_not_there() {
-    let mut world = two_people(Limits::default());
-    // A letter that came through before makes no difference.
-    world
-        .send(letter(address(1), box_id(2), 1, "before"))
-        .unwrap();
+    let ten = Limits {
+        queue_envelopes: 10,
+        sender_share_percent: 100,
+        ..Limits::default()
+    };
+    // The last place of a queue is for contacts only.
+    for waiting in [1, 9, 10] {
+        let mut world = two_people(ten);
+        for counter in 1..=waiting {
+            // Letters that came through before make no difference.
+            let sent = letter(address(1), box_id(2), counter, "before");
+            world.apply(Command::EnqueueOfContact(sent)).unwrap();
+        }
+        costs_the_same(world);
+    }
+}
+
+/// For a world in which 1 has written to 2.
+fn costs_the_same(mut world: World) {
     let shows = Command::SetProfile(SetProfile {
         device: address(2),
         version: 1,
@@ -191,18 +210,21 @@ fn who_may_not_send_costs_the_same_and_hears_the_same_as_for_a_box_that_is_not_t
     });
     world.apply(shows).unwrap();
     let nobody = asked(&world, box_id(9));
-    assert_eq!(nobody.1, Err(Rejection::UnknownBox));
+    assert_eq!(
+        nobody.1,
+        [Err(Rejection::UnknownBox), Err(Rejection::UnknownBox)]
+    );
     assert_eq!(
         nobody.2,
         (Answer::KeyRecord(None), Answer::SealedProfile(None))
     );
-    let mut expected = vec!["meta", "profile", "put_meta"];
-    expected.extend(["then", "meta", "profile"].repeat(2));
+    let mut expected = ["meta", "profile", "put_meta", "then"].repeat(2);
+    expected.extend(["meta", "profile", "then", "meta", "profile"]);
     assert_eq!(nobody.0.deref(), expected);
 
     let heard = asked(&world, box_id(2));
     assert!(
-        heard.1.is_ok() && heard.0.len() > nobody.0.len(),
+        heard.1 != nobody.1 && heard.0.len() > nobody.0.len(),
         "{heard:?}"
     );
     let mut blocked = world.clone();

@@ -341,6 +341,12 @@ impl World {
         &self.workers[0].router
     }
 
+    /// Reaches the group as this node does.
+    pub fn router_of(&self, node: &Node) -> &Router {
+        let own = |workers: &&Workers| Arc::ptr_eq(&workers.group, &node.group);
+        &self.workers.iter().find(own).unwrap().router
+    }
+
     /// All nodes' workers rest, as in an outage.
     pub fn stop_workers(&self) {
         self.stop.cancel();

@@ -66,6 +66,7 @@ fn who_lost_everything_begins_anew_and_contacts_are_told_loudly() {
         "{}",
         stderr(&told)
     );
+    bob.ok(&["send", &alice.email, "for the old box"]);
     wait_out(&alice);
     assert_eq!(prove(&new, &cluster)["authorised"], true);
     assert_ne!(new.box_id(), alice.box_id());
@@ -74,6 +75,7 @@ fn who_lost_everything_begins_anew_and_contacts_are_told_loudly() {
     bob.ok(&["contacts", "add", &alice.email, "--accept-moved"]);
     bob.ok(&["send", &alice.email, "welcome back"]);
     assert_eq!(new.hear(), ["welcome back"]);
+    assert_eq!(alice.hear(), ["for the old box"]);
     assert_eq!(alice.json(&["identifiers", "list"]), serde_json::json!([]));
 }
 
