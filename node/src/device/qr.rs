@@ -37,7 +37,43 @@ fn in_blocks(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use rossby_client::linking::{DeviceName, LinkCode};
+    use rqrr::PreparedImage;
+
     use super::*;
+
+    /// What a camera reads that looks at a terminal.
+    fn read(drawn: &str) -> String {
+        const DOTS: usize = 4;
+        let lines: Vec<Vec<char>> = drawn.lines().map(|line| line.chars().collect()).collect();
+        let width = lines[0].len();
+        let is_light = |x: usize, y: usize| match lines[y / 2][x] {
+            '█' => true,
+            '▀' => y.is_multiple_of(2),
+            '▄' => !y.is_multiple_of(2),
+            _ => false,
+        };
+        let brightness = |x, y| u8::from(is_light(x / DOTS, y / DOTS)) * 255;
+        let side = width * DOTS;
+        let mut seen = PreparedImage::prepare_from_greyscale(side, side, brightness);
+        let found = seen.detect_grids();
+        assert_eq!(found.len(), 1, "{drawn}");
+        found[0].decode().unwrap().1
+    }
+
+    #[test]
+    fn what_is_shown_is_read_again_as_the_code_of_the_device() {
+        for name in ["laptop", "Grüße", &"n".repeat(DeviceName::MAX_BYTES)] {
+            let code = LinkCode {
+                key: [0xa7; 32],
+                name: DeviceName::new(name).unwrap(),
+            };
+            let drawn = to_show(&code.to_digits()).unwrap();
+            assert_eq!(LinkCode::from_text(&read(&drawn)), Ok(code));
+        }
+        let number = "12345".repeat(12);
+        assert_eq!(read(&to_show(&number).unwrap()), number);
+    }
 
     #[test]
     fn a_code_is_a_square_with_a_margin_all_round() {

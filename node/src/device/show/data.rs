@@ -253,3 +253,104 @@ fn status(status: &Status) -> Value {
         Status::Withdrawn => json!({ "status": "withdrawn" }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rossby_client::envelope::{
+        Control, Edit, File, Location, Picture, Reaction, Receipt, Reply, Voice,
+    };
+
+    use super::super::example::message as example;
+    use super::*;
+
+    /// The fields of a message with this in it that one with nothing in it does not have.
+    fn shown(content: Content) -> Value {
+        let json = |content| message(&example(content), &Around::default(), None);
+        let mut shown = json(content);
+        let plain = json(Content::Text(String::new()));
+        let fields = shown.as_object_mut().unwrap();
+        fields.retain(|name, _| name == "text" || plain.get(name).is_none());
+        shown
+    }
+
+    #[test]
+    fn every_kind_has_its_field() {
+        let id = example(Content::Text(String::new())).id().unwrap();
+        let named = |more: Value| {
+            let mut value = json!({ "id": id.to_string(), "message": null });
+            join(&mut value, more);
+            value
+        };
+        let text = || Content::Text("hello".to_owned());
+        let base64 = "AQID";
+        let bytes = || vec![1, 2, 3];
+        let receipt = |state| Receipt::new(state, vec![id]).unwrap();
+        let counts = json!({ "text": "better", "counts": true });
+        let kinds = [
+            (text(), json!({ "text": "hello" })),
+            (
+                Content::File(File::new("map.bin", "image/x-map", bytes()).unwrap()),
+                json!({ "file": { "name": "map.bin", "media_type": "image/x-map", "bytes": 3, "base64": base64, "saved": null } }),
+            ),
+            (
+                Content::Picture(Picture::new("image/png", (640, 480), "a cat", bytes()).unwrap()),
+                json!({ "picture": {
+                    "media_type": "image/png", "width": 640, "height": 480, "caption": "a cat", "bytes": 3, "base64": base64, "saved": null,
+                } }),
+            ),
+            (
+                Content::Voice(Voice::new("audio/ogg", 0, bytes()).unwrap()),
+                json!({ "voice": { "media_type": "audio/ogg", "duration_ms": null, "bytes": 3, "base64": base64, "saved": null } }),
+            ),
+            (
+                Content::Location(Location::new(525_000_000, -134_000_000, 0, "here").unwrap()),
+                json!({ "location": { "latitude": 52.5, "longitude": -13.4, "accuracy_m": null, "label": "here" } }),
+            ),
+            (
+                Content::Reply(Reply::new(id, text()).unwrap()),
+                json!({ "text": "hello", "reply_to": named(json!({})) }),
+            ),
+            (
+                Content::Reaction(Reaction::new(id, "👍").unwrap()),
+                json!({ "reaction": named(json!({ "emoji": "👍" })) }),
+            ),
+            (
+                Content::Edit(Edit {
+                    message: id,
+                    text: "better".to_owned(),
+                }),
+                json!({ "edit": named(counts) }),
+            ),
+            (
+                Content::Delete(id),
+                json!({ "delete": named(json!({ "counts": true })) }),
+            ),
+            (
+                Content::Receipt(receipt(ReceiptState::Delivered)),
+                json!({ "receipt": { "state": "delivered", "messages": [named(json!({}))] } }),
+            ),
+            (
+                Content::Receipt(receipt(ReceiptState::Read)),
+                json!({ "receipt": { "state": "read", "messages": [named(json!({}))] } }),
+            ),
+            (
+                Content::Control(Control {
+                    topic: 77,
+                    body: bytes(),
+                }),
+                json!({ "control": { "topic": 77, "bytes": 3 } }),
+            ),
+            (
+                Content::Unknown {
+                    kind: 99,
+                    version: 3,
+                    body: bytes(),
+                },
+                json!({ "unknown": { "kind": 99, "version": 3, "bytes": 3 } }),
+            ),
+        ];
+        for (content, expected) in kinds {
+            assert_eq!(shown(content), expected);
+        }
+    }
+}

@@ -7,6 +7,8 @@
 
 mod around;
 mod data;
+#[cfg(test)]
+mod example;
 mod words;
 
 use rossby_client::device::{Contact, Message};

@@ -236,34 +236,13 @@ fn number_of_seconds(duration_ms: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use rossby_client::device::Acts;
-    use rossby_client::envelope::{Edit, File, Location, Picture, Reaction, Reply, Voice};
-    use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, PartitionId};
-    use rossby_domain::time::Timestamp;
+    use rossby_client::envelope::{
+        Control, Edit, File, Location, Picture, Reaction, Receipt, Reply, Voice,
+    };
+    use rossby_domain::ids::{BoxId, PartitionId};
 
-    fn message(content: Content) -> Message {
-        let box_id = BoxId::derive(PartitionId::new(1).unwrap(), &[1; 32]);
-        Message {
-            order: 7,
-            direction: Direction::In,
-            sender: DeviceAddress {
-                box_id,
-                device: DeviceId::from_bytes([1; 16]),
-            },
-            recipient: box_id,
-            group: None,
-            outcomes: std::collections::BTreeMap::new(),
-            counter: 1,
-            sequence: None,
-            at: Timestamp::default(),
-            written_at: Some(Timestamp::from_millis(5)),
-            content: Some(content),
-            status: Status::Received,
-            acts: Acts::default(),
-            receipts: std::collections::BTreeMap::new(),
-        }
-    }
+    use super::super::example::message;
+    use super::*;
 
     #[test]
     fn nothing_of_any_kind_can_steer_the_terminal() {
@@ -329,6 +308,24 @@ mod tests {
             shown.contains("does not know, kind 99; it is kept"),
             "{shown}"
         );
+        let word = Control {
+            topic: 77,
+            body: vec![1, 2, 3],
+        };
+        let shown = line(Content::Control(word));
+        assert!(
+            shown.ends_with("[word between devices, topic 77]"),
+            "{shown}"
+        );
+        for (state, said) in [
+            (ReceiptState::Delivered, "has received"),
+            (ReceiptState::Read, "has read"),
+        ] {
+            let receipt = Receipt::new(state, vec![id]).unwrap();
+            let shown = line(Content::Receipt(receipt));
+            let wanted = format!("[{said} a message that is not here]");
+            assert!(shown.ends_with(&wanted), "{shown}");
+        }
         let file = File::new("map.bin", "image/x-map", vec![7; 9]).unwrap();
         let shown = line(Content::File(file));
         assert!(

@@ -38,6 +38,19 @@ fn a_second_email_leads_to_the_box_once_it_is_proven_and_the_first_one_can_go() 
     assert_eq!(alice.json(&["whoami"])["identifier"], work);
     let taken = bob.fails(5, &["identifiers", "add", "--email", work]);
     assert!(taken.contains("IDENTIFIER_TAKEN"), "{taken}");
+
+    // One that nobody else finds.
+    let home = "alice@home.example";
+    alice.ok(&["identifiers", "add", "--email", home, "--private"]);
+    let code = eventually("a code from the courier", || last_code(&cluster, home));
+    alice.ok(&["identifiers", "add", "--email", home, "--code", &code]);
+    let hidden =
+        json!({ "identifier": home, "verified": true, "discoverable": false, "goes_at_ms": null });
+    assert_eq!(
+        alice.json(&["identifiers", "list"]),
+        json!([own(work), hidden])
+    );
+    bob.fails(8, &["contacts", "add", home]);
 }
 
 #[test]

@@ -4,11 +4,14 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use serde_json::Value;
+use rossby_client::device::LookupBy;
+use rossby_client::envelope::Content;
+use rossby_domain::identifier::Identifier;
+use serde_json::{Value, json};
 
 use super::{PASSPHRASE, person, texts};
 use crate::support::Cluster;
-use crate::support::people::last_code;
+use crate::support::people::{self, email, last_code};
 use crate::support::search::{Secrets, files};
 
 #[test]
@@ -190,4 +193,28 @@ fn nothing_private_is_in_clear_in_any_data_or_log() {
     let found = secrets.in_bytes(&outbox);
     assert!(found.contains("alice-canary (as it is)"), "{found:?}");
     assert!(found.contains(&format!("{code} (as it is)")), "{found:?}");
+}
+
+#[tokio::test]
+async fn what_a_later_version_says_is_shown_for_what_it_is_and_kept() {
+    let cluster = Cluster::single();
+    let alice = person(&cluster, "alice");
+    let bob = people::Person::with_box(&cluster, email("bob"), 0).await;
+    let by = LookupBy::Identifier(Identifier::email(&alice.email).unwrap());
+    let added = bob.device.add_contact(&by, None, false).await.unwrap();
+    let later = Content::Unknown {
+        kind: 99,
+        version: 3,
+        body: b"a poll".to_vec(),
+    };
+    bob.device.send(&added.box_id, &later).await.unwrap();
+    let line = alice.ok(&["inbox"]);
+    let said = "[something that this version does not know, kind 99; it is kept]";
+    assert!(line.contains(said), "{line}");
+    let kept = alice.json(&["inbox", "--all"])["messages"][0].clone();
+    let expected = json!({ "kind": 99, "version": 3, "bytes": 6 });
+    assert_eq!(
+        (&kept["unknown"], &kept["status"]),
+        (&expected, &"received".into())
+    );
 }

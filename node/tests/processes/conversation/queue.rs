@@ -18,10 +18,13 @@ fn a_person_sees_what_waits_and_says_for_how_long_it_may() {
         bob.ok(&["inbox", "--status"])
             .contains("1 wait in this box")
     );
+    alice.ok(&["groups", "create", "Two", &bob.email]);
+    alice.ok(&["groups", "send", "Two", "for long"]);
+    alice.ok(&["groups", "send", "Two", "not for long", "--ttl", "1s"]);
     alice.ok(&["send", &bob.email, "for a moment", "--ttl", "1s"]);
     // Time itself is what is to pass.
     std::thread::sleep(std::time::Duration::from_millis(1100));
-    assert_eq!(bob.hear(), ["for an hour"]);
+    assert_eq!(bob.hear(), ["for an hour", "for long"]);
 
     assert_eq!(
         bob.json(&["box", "ttl", "7d"]),
