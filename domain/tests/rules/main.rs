@@ -13,6 +13,7 @@ mod deleting;
 mod devices;
 mod doubted_time;
 mod enqueue;
+mod fates;
 mod identifiers;
 mod keys;
 mod mailbox;

@@ -4,6 +4,8 @@ pub mod model;
 pub mod steps;
 pub mod world;
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
 use rossby_domain::chain::{
@@ -17,8 +19,10 @@ pub fn signing_key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
 
+/// Worked out once: tests ask for it all the time.
 pub fn public_key(seed: u8) -> [u8; 32] {
-    signing_key(seed).verifying_key().to_bytes()
+    static KNOWN: [OnceLock<[u8; 32]>; 256] = [const { OnceLock::new() }; 256];
+    *KNOWN[usize::from(seed)].get_or_init(|| signing_key(seed).verifying_key().to_bytes())
 }
 
 pub fn device_id(seed: u8) -> DeviceId {
