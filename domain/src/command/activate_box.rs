@@ -58,7 +58,8 @@ impl ActivateBox {
         if profile != before {
             tables.put_profile(&self.box_id, &profile)?;
         }
-        if !before.active || profile.is_settled() {
+        // What it has asked for besides may be verified already, or is forgotten in time.
+        if profile.is_settled() {
             intent::close(tables, &self.box_id)?;
         }
         Ok(Ok(Outcome::BoxActivated { token_generation }))

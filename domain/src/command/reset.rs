@@ -162,6 +162,10 @@ impl ProveReset {
         };
         put(tables, &self.identifier, &moved)?;
         remove_pending(tables, &self.identifier, &self.box_id, pending)?;
+        // It will not list the identifier any more: a code that it has still is for nothing.
+        if let Some(former) = tables.pending_claim(&self.identifier, &claim.box_id)? {
+            remove_pending(tables, &self.identifier, &claim.box_id, &former)?;
+        }
         Ok(Ok(Outcome::ClaimVerified { generation }))
     }
 }

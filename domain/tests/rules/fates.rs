@@ -63,13 +63,13 @@ fn steps() -> impl Strategy<Value = Step> {
         // New boxes want what others have, mostly.
         10 => ((3_u8..=4, 1_u8..=2), upto()).prop_map(|((seed, number), upto)| Step::Get(seed, number, upto)),
         4 => (pair(), upto()).prop_map(|((seed, number), upto)| Step::Get(seed, number, upto)),
-        2 => pair().prop_map(|(seed, number)| Step::Code(seed, number)),
-        2 => (pair(), upto()).prop_map(|((seed, number), upto)| Step::Prove(seed, number, upto)),
+        4 => pair().prop_map(|(seed, number)| Step::Code(seed, number)),
+        5 => (pair(), upto()).prop_map(|((seed, number), upto)| Step::Prove(seed, number, upto)),
         1 => pair().prop_map(|(seed, number)| Step::Start(seed, number)),
         1 => IDENTIFIERS.prop_map(Step::Veto),
         2 => pair().prop_map(|(seed, number)| Step::Remove(seed, number)),
-        1 => BOXES.prop_map(Step::Delete),
-        3 => (1_u8..4).prop_map(Step::Finish),
+        2 => BOXES.prop_map(Step::Delete),
+        4 => (1_u8..4).prop_map(Step::Finish),
         4 => prop_oneof![Just(1), Just(11 * MINUTE_MS), Just(DAY_MS), Just(DELAY_MS + DAY_MS)].prop_map(Step::Wait),
         2 => Just(Step::Expire),
     ]
@@ -365,10 +365,10 @@ impl Run {
             let Some((owner, generation)) = self.owner(number) else {
                 continue;
             };
-            let profile = self.profile(owner).expect("held by no box");
+            let profile = self.profile(owner).unwrap();
             assert!(profile.active && !profile.deleted, "held by box {owner}");
             let hash = identifier(number);
-            let listed = profile.identifier(&hash).expect("not listed");
+            let listed = profile.identifier(&hash).unwrap();
             assert_eq!(listed.generation, Some(generation));
             assert!(!profile.leaving.contains(&hash));
         }
@@ -402,7 +402,7 @@ fn start(seed: u8, number: u8, serial: u64) -> Command {
 fn config() -> Config {
     let long = std::env::var_os("ROSSBY_LONG").is_some();
     Config {
-        cases: if long { 20_000 } else { 150 },
+        cases: if long { 20_000 } else { 400 },
         failure_persistence: None,
         ..Config::default()
     }
@@ -415,12 +415,38 @@ proptest! {
     fn whatever_befalls_boxes_at_once_an_identifier_is_with_who_has_it(
         steps in prop::collection::vec(steps(), 1..60),
     ) {
-        let mut run = Run::new();
-        for step in &steps {
-            let (owners, letting_go) = (run.owners(), run.letting_go());
-            run.step(step);
-            run.check(&owners, &letting_go, step);
-        }
-        run.check_the_end();
+        live(&steps);
     }
+}
+
+fn live(steps: &[Step]) {
+    let mut run = Run::new();
+    for step in steps {
+        let (owners, letting_go) = (run.owners(), run.letting_go());
+        run.step(step);
+        run.check(&owners, &letting_go, step);
+    }
+    run.check_the_end();
+}
+
+#[test]
+fn what_broke_off_is_finished_though_the_box_has_come_to_life_by_another_identifier() {
+    live(&[Step::Create(3, 3), Step::Get(3, 3, 0), Step::Get(3, 4, 3)]);
+}
+
+#[test]
+fn a_code_that_a_box_has_left_for_what_it_has_lost_gets_it_nothing() {
+    let delay = || Step::Wait(DELAY_MS + DAY_MS);
+    live(&[
+        Step::Get(4, 2, 3),
+        delay(),
+        Step::Get(4, 2, 0),
+        Step::Get(3, 2, 3),
+        delay(),
+        Step::Get(4, 2, 1),
+        Step::Get(3, 2, 3),
+        Step::Delete(3),
+        Step::Expire,
+        Step::Prove(4, 2, 0),
+    ]);
 }
