@@ -159,7 +159,7 @@ pub(super) fn parse_reply_header(text: &str, ext: Option<&str>) -> Option<Header
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Skew {
     /// What to add to our clock, in milliseconds.
-    pub(super) offset_ms: i64,
+    offset_ms: i64,
     /// No request may carry an earlier time.
     floor: Timestamp,
 }

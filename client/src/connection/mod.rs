@@ -234,19 +234,7 @@ impl Connection {
         }
     }
 
-    /// Takes our clock to be off by so much until the service says otherwise.
-    #[must_use]
-    pub(crate) fn with_clock_offset(mut self, offset_ms: i64) -> Self {
-        self.skew.get_mut().offset_ms = offset_ms;
-        self
-    }
-
-    /// What to add to our clock to have the service's time, as far as is known, in milliseconds. Less than a minute is not noticed.
-    pub(crate) fn clock_offset_ms(&self) -> i64 {
-        self.skew.lock().offset_ms
-    }
-
-    /// The service's time, as far as is known.
+    /// The service's time, as far as it has said: that our clock is off by less than a minute nobody notices.
     pub(crate) fn now(&self) -> Timestamp {
         self.skew.lock().shift(self.clock.now())
     }

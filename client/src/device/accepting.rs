@@ -1,15 +1,16 @@
 //! From whom this box takes messages: from anyone, or from its contacts only.
 
-use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rossby_domain::ids::BoxId;
 use rossby_proto::v1;
+use tokio::time::timeout;
 
 use super::{Device, DeviceError};
 use crate::connection::{Accept, CallError};
 use crate::owner::{Choice, Part};
-use crate::store::{AcceptedRow, AllowRow, ContactRow, OverruledRow, RepeatRow, StoreError};
+use crate::store::{AcceptedRow, ContactRow, OverruledRow, RepeatRow, StoreError};
 
 /// From whom a box takes messages. To everybody else it does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,16 @@ pub enum AcceptFrom {
     Anyone,
     /// From contacts only, and from the box's own devices.
     Contacts,
+}
+
+impl AcceptFrom {
+    const fn of(contacts_only: bool) -> Self {
+        if contacts_only {
+            Self::Contacts
+        } else {
+            Self::Anyone
+        }
+    }
 }
 
 /// From whom a box takes messages, by two accounts.
@@ -29,8 +40,8 @@ pub struct Accepting {
     pub chosen: AcceptFrom,
 }
 
-/// Contacts that are named to the service in one call: it takes all of them or none.
-const ALLOWED_AT_A_TIME: usize = 100;
+/// How long what the service is still to be told may keep a person waiting who has their mail.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Device {
     /// Takes messages from anyone, or from contacts only: from those that this device's owner has added, those that
@@ -43,11 +54,11 @@ impl Device {
         let contacts_only = from == AcceptFrom::Contacts;
         let mut allow = more.to_vec();
         if contacts_only {
-            let contacts = self.store.all::<ContactRow>()?.into_iter();
-            allow.extend(contacts.filter(|(_, row)| row.added).map(|(id, _)| id));
+            allow.extend(self.added()?);
         }
         allow.sort_unstable();
         allow.dedup();
+        let _one_at_a_time = self.policy.lock().await;
         self.ask_to_accept(Some(contacts_only), &allow, &[]).await?;
         self.choose(Choice::ContactsOnly(contacts_only))?;
         // The next time makes up for it.
@@ -69,8 +80,7 @@ impl Device {
         }
         let mut strangers = Vec::new();
         for box_id in to {
-            let contact = self.store.get::<ContactRow>(box_id)?;
-            if !contact.is_some_and(|row| row.added) && !self.is_own(box_id)? {
+            if !self.is_added(box_id)? && !self.is_own(box_id)? {
                 strangers.push(*box_id);
             }
         }
@@ -78,6 +88,10 @@ impl Device {
             return Ok(());
         }
         self.ask_to_accept(None, &strangers, &[]).await?;
+        if !self.chosen()?.contacts_only {
+            // They can answer; contacts they are by the owner's choice alone.
+            return Ok(());
+        }
         let signer = self.signer()?;
         self.store.write::<_, DeviceError>(|batch| {
             for box_id in &strangers {
@@ -123,72 +137,76 @@ impl Device {
             .write::<_, StoreError>(|batch| batch.put(&(), &row))?)
     }
 
-    /// Tells the service what it is still to be told of whom this box hears. The next time makes up for it.
-    pub(super) async fn settle_policy(&self) -> Result<(), DeviceError> {
+    /// Has the service do what holds, where it may not, for as long as nobody has to wait for it. The next time makes up for what is
+    /// left. Only once all mail is heard that waits: by what a device that was away knows, the service is told nothing.
+    pub(super) async fn settle_policy_soon(&self) {
+        let _ = timeout(PATIENCE, self.settle_policy()).await;
+    }
+
+    async fn settle_policy(&self) -> Result<(), DeviceError> {
+        let _one_at_a_time = self.policy.lock().await;
         if self.store.get::<RepeatRow>(&())?.is_some() {
-            self.repeat_policy().await?;
+            self.repeat_choice().await?;
         }
-        let overruled = self.store.all::<OverruledRow>()?;
-        let names_all = self.store.get::<AllowRow>(&())?.is_some();
-        if overruled.is_empty() && !names_all {
-            return Ok(());
-        }
-        let blocked = BTreeSet::from_iter(self.blocked()?);
-        for (box_id, _) in overruled.iter().filter(|(_, row)| row.what.blocked) {
-            self.ask_to_block(box_id, blocked.contains(box_id)).await?;
-        }
-        if self.hears_contacts_only()? {
-            let contacts = self.store.all::<ContactRow>()?.into_iter();
-            let added = contacts.filter(|(_, row)| row.added);
-            let added: BTreeSet<BoxId> = added.map(|(box_id, _)| box_id).collect();
-            let changed = overruled.iter().filter(|(_, row)| row.what.added);
-            let (allow, disallow): (Vec<BoxId>, Vec<_>) = changed
-                .map(|(box_id, _)| *box_id)
-                .partition(|box_id| added.contains(box_id));
-            if !disallow.is_empty() {
-                self.ask_to_accept(None, &[], &disallow).await?;
+        for (box_id, row) in self.store.all::<OverruledRow>()? {
+            let blocked = self.is_blocked(&box_id)?;
+            if row.what.blocked {
+                unless_it_can_not_be(self.ask_to_block(&box_id, blocked).await)?;
             }
-            let allow = if names_all {
-                Vec::from_iter(added)
-            } else {
-                allow
-            };
-            self.allow_all(&allow).await?;
-        }
-        Ok(self.store.write::<_, StoreError>(|batch| {
-            for (box_id, row) in &overruled {
-                // Not what another word has overruled meanwhile.
-                if batch.get::<OverruledRow>(box_id)? == Some(*row) {
-                    batch.remove::<OverruledRow>(box_id)?;
-                }
+            let added = self.is_added(&box_id)?;
+            if row.what.added && self.chosen()?.contacts_only {
+                let (allow, disallow): (&[_], &[_]) = match added {
+                    true => (&[box_id], &[]),
+                    false => (&[], &[box_id]),
+                };
+                unless_it_can_not_be(self.ask_to_accept(None, allow, disallow).await)?;
             }
-            batch.remove::<AllowRow>(&())
-        })?)
-    }
-
-    /// Has the service do again what the owner said last: what a device has asked of it that was removed since may be otherwise.
-    async fn repeat_policy(&self) -> Result<(), DeviceError> {
-        for box_id in self.blocked()? {
-            self.ask_to_block(&box_id, true).await?;
-        }
-        if let Some(contacts_only) = self.chosen_to_accept()? {
-            self.ask_to_accept(Some(contacts_only), &[], &[]).await?;
-        }
-        Ok(self.store.write::<_, StoreError>(|batch| {
-            batch.put(&(), &AllowRow)?;
-            batch.remove::<RepeatRow>(&())
-        })?)
-    }
-
-    /// Names contacts to the service, as many as it keeps.
-    async fn allow_all(&self, contacts: &[BoxId]) -> Result<(), DeviceError> {
-        for some in contacts.chunks(ALLOWED_AT_A_TIME) {
-            match self.ask_to_accept(None, some, &[]).await {
-                Err(DeviceError::Call(error)) if is_full(&error) => break,
-                told => told?,
+            // Not if another word has overruled it meanwhile.
+            if (blocked, added) == (self.is_blocked(&box_id)?, self.is_added(&box_id)?) {
+                self.store
+                    .write(|batch| batch.remove::<OverruledRow>(&box_id))?;
             }
         }
         Ok(())
+    }
+
+    /// Has messages taken from whom the owner has chosen last. Where the owner never chose, the service says from whom it takes them.
+    async fn repeat_choice(&self) -> Result<(), DeviceError> {
+        let chosen = self.chosen_to_accept()?;
+        let contacts = match chosen {
+            Some(true) => self.added()?,
+            _ => Vec::new(),
+        };
+        // All in one call, so that no contact is turned away meanwhile; as many as it keeps, if there are more.
+        let asked = self.ask_to_accept(chosen, &contacts, &[]).await;
+        if matches!(&asked, Err(DeviceError::Call(error)) if is_full(error)) {
+            self.ask_to_accept(chosen, &[], &[]).await?;
+            for box_id in &contacts {
+                let asked = self.ask_to_accept(None, &[*box_id], &[]).await;
+                if matches!(&asked, Err(DeviceError::Call(error)) if is_full(error)) {
+                    break;
+                }
+                asked?;
+            }
+        } else {
+            unless_it_can_not_be(asked)?;
+        }
+        if self.chosen_to_accept()? == chosen {
+            self.store.write(|batch| batch.remove::<RepeatRow>(&()))?;
+        }
+        Ok(())
+    }
+
+    fn is_added(&self, box_id: &BoxId) -> Result<bool, StoreError> {
+        let row = self.store.get::<ContactRow>(box_id)?;
+        Ok(row.is_some_and(|row| row.added))
+    }
+
+    /// All contacts whom the owner has added.
+    fn added(&self) -> Result<Vec<BoxId>, StoreError> {
+        let contacts = self.store.all::<ContactRow>()?.into_iter();
+        let added = contacts.filter(|(_, row)| row.added);
+        Ok(added.map(|(box_id, _)| box_id).collect())
     }
 
     /// Whether contacts only are heard, by the owner's choice or by what the service said last: another device may have asked for it
@@ -196,6 +214,18 @@ impl Device {
     pub(super) fn hears_contacts_only(&self) -> Result<bool, StoreError> {
         let said = self.store.get::<AcceptedRow>(&())?;
         Ok(self.chosen()?.contacts_only || said.is_some_and(|row| row.contacts_only))
+    }
+
+    /// From whom the service said last that it takes messages, if the owner has not chosen so, as far as this device has heard
+    /// ([`Self::accepting`]).
+    ///
+    /// # Errors
+    /// [`DeviceError::Store`].
+    pub fn accepts_otherwise(&self) -> Result<Option<AcceptFrom>, DeviceError> {
+        let said = self.store.get::<AcceptedRow>(&())?;
+        let said = said.map(|row| AcceptFrom::of(row.contacts_only));
+        let chosen = AcceptFrom::of(self.chosen()?.contacts_only);
+        Ok(said.filter(|said| *said != chosen))
     }
 
     /// From whom this box takes messages, as the service does it and as its owner has chosen. Where the two differ, somebody else has
@@ -206,14 +236,18 @@ impl Device {
     pub async fn accepting(&self) -> Result<Accepting, DeviceError> {
         self.ask_to_accept(None, &[], &[]).await?;
         let said = self.store.get::<AcceptedRow>(&())?;
-        let from = |contacts_only| match contacts_only {
-            true => AcceptFrom::Contacts,
-            false => AcceptFrom::Anyone,
-        };
         Ok(Accepting {
-            service: from(said.is_some_and(|row| row.contacts_only)),
-            chosen: from(self.chosen()?.contacts_only),
+            service: AcceptFrom::of(said.is_some_and(|row| row.contacts_only)),
+            chosen: AcceptFrom::of(self.chosen()?.contacts_only),
         })
+    }
+}
+
+/// What the service refuses for good is not to hold up all else.
+fn unless_it_can_not_be(asked: Result<(), DeviceError>) -> Result<(), DeviceError> {
+    match asked {
+        Err(DeviceError::Call(error)) if error.refusal().is_some() && !error.may_pass() => Ok(()),
+        asked => asked,
     }
 }
 

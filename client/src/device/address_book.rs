@@ -206,7 +206,6 @@ impl Device {
             let before = known.entry.clone();
             let is_news = known.entry.take(heard) || is_new;
             note_overruled(batch, &box_id, known.entry.overruled_since(&before))?;
-            let noticed = change.filter(|change| known.note(change));
             batch.put(&box_id, &known)?;
             let mut row = match (row, &record) {
                 (Some(row), Some(record)) => {
@@ -217,19 +216,26 @@ impl Device {
                 }
                 (Some(row), None) => row,
                 (None, Some(record)) if !known.entry.is_forgotten() => {
-                    self.first_met(batch, &box_id, record)?
+                    match self.first_met(batch, &box_id, record) {
+                        Err(error @ DeviceError::IdentityChanged { .. }) => {
+                            conflict = Err(error);
+                            return Ok(());
+                        }
+                        met => met?,
+                    }
                 }
                 // Nobody to forget, or nothing to hold them to: should they be met, it is known what was said.
                 (None, _) => return Ok(()),
             };
-            if let Some(noticed) = noticed {
-                self.take_noticed(batch, &box_id, &mut row, noticed)?;
+            if let Some(noticed) = change {
+                self.take_noticed(batch, (&box_id, &mut row), &mut known, noticed)?;
+                batch.put(&box_id, &known)?;
             }
             if is_news && known.entry.is_forgotten() {
                 self.withdraw_from(batch, &box_id)?;
                 withdrawing::withdraw(batch, signer, waiting.unwrap_or_default())?;
                 if row.changed.is_none() {
-                    return self.remove_as_heard(batch, &box_id, &row);
+                    return remove_as_heard(batch, &box_id, &row);
                 }
                 // What has befallen them here the other device did not see: the owner is to deal with that first.
                 row.verified = None;
@@ -274,14 +280,22 @@ impl Device {
         Ok(())
     }
 
-    /// Keeps a change of somebody's identity that another device has noticed.
+    /// Keeps a change of somebody's identity that another device has noticed, unless it was kept here before. One that has to wait for
+    /// the owner to deal with another is told again by whoever greets.
     fn take_noticed(
         &self,
         batch: &mut Batch<'_>,
-        box_id: &BoxId,
-        row: &mut ContactRow,
+        (box_id, row): (&BoxId, &mut ContactRow),
+        known: &mut EntryRow,
         noticed: IdentityChange,
     ) -> Result<(), DeviceError> {
+        if let Some(waiting) = row.changed.as_mut().filter(|it| it.is_same(&noticed)) {
+            waiting.stops_sending |= noticed.stops_sending;
+            return Ok(());
+        }
+        if known.knows(&noticed) {
+            return Ok(());
+        }
         if let WhatChanged::MovedTo(found) = noticed.what {
             // Not noticed here once more.
             let resolved = ResolvedRow {
@@ -292,20 +306,9 @@ impl Device {
         }
         let mut change = graver(row, noticed.what, noticed.at);
         change.stops_sending |= noticed.stops_sending;
+        known.note(&change);
         row.changed = Some(change);
         Ok(())
-    }
-
-    /// Removes a contact because another device has. Should they be met again, they are held to the chain that was pinned here.
-    fn remove_as_heard(
-        &self,
-        batch: &mut Batch<'_>,
-        box_id: &BoxId,
-        row: &ContactRow,
-    ) -> Result<(), DeviceError> {
-        let chain = row.pinned;
-        batch.put(box_id, &ExpectedRow { chain })?;
-        remove(batch, box_id)
     }
 
     /// Who is blocked or forgotten on another device is not to have this box's profile by this one either.
@@ -333,7 +336,7 @@ impl Device {
 }
 
 /// Has the service told what holds of somebody, if what was said of them here does not hold any more.
-fn note_overruled(
+pub(super) fn note_overruled(
     batch: &mut Batch<'_>,
     box_id: &BoxId,
     what: Overruled,
@@ -350,9 +353,20 @@ fn note_overruled(
 }
 
 /// Removes a contact, and what was looked up of them.
-pub(super) fn remove(batch: &mut Batch<'_>, box_id: &BoxId) -> Result<(), DeviceError> {
+fn remove(batch: &mut Batch<'_>, box_id: &BoxId) -> Result<(), DeviceError> {
     batch.remove::<ResolvedRow>(box_id)?;
     Ok(batch.remove::<ContactRow>(box_id)?)
+}
+
+/// Removes a contact because another device has. Should they be met again, they are held to the chain that was pinned here.
+pub(super) fn remove_as_heard(
+    batch: &mut Batch<'_>,
+    box_id: &BoxId,
+    row: &ContactRow,
+) -> Result<(), DeviceError> {
+    let chain = row.pinned;
+    batch.put(box_id, &ExpectedRow { chain })?;
+    remove(batch, box_id)
 }
 
 /// What the owner says of a contact.

@@ -276,7 +276,9 @@ impl Device {
 
     async fn forget(&self, box_id: &BoxId) -> Result<(), DeviceError> {
         let _one_at_a_time = self.sending.lock().await;
-        self.contact(box_id)?.ok_or(DeviceError::NoUser)?;
+        if self.contact(box_id)?.is_none() {
+            return self.expect_nothing_of(box_id);
+        }
         self.check_confirmed(box_id)?;
         self.disallow_contact(box_id).await?;
         let waiting = self.waiting(&[*box_id], false)?.remove(box_id);
@@ -290,6 +292,25 @@ impl Device {
         // The next time makes up for it.
         let _ = self.flush_words(&signer).await;
         Ok(())
+    }
+
+    /// Forgets the identity that somebody who is no contact any more was held to.
+    fn expect_nothing_of(&self, box_id: &BoxId) -> Result<(), DeviceError> {
+        self.store.write(|batch| {
+            let expected = batch.get::<ExpectedRow>(box_id)?;
+            expected.ok_or(DeviceError::NoUser)?;
+            Ok(batch.remove::<ExpectedRow>(box_id)?)
+        })
+    }
+
+    /// Whether somebody is blocked, as far as this device has heard.
+    pub(super) fn is_blocked(&self, box_id: &BoxId) -> Result<bool, StoreError> {
+        let said = self.store.get::<EntryRow>(box_id)?;
+        let contact = self.store.get::<ContactRow>(box_id)?;
+        Ok(match said {
+            Some(row) => row.entry.said().blocked,
+            None => contact.is_some_and(|row| row.blocked),
+        })
     }
 
     /// All who are blocked, as far as this device has heard, contacts or not. The service says of none.
@@ -347,6 +368,7 @@ impl Device {
     /// # Errors
     /// [`DeviceError::Call`].
     pub async fn block(&self, box_id: &BoxId, blocked: bool) -> Result<(), DeviceError> {
+        let _one_at_a_time = self.policy.lock().await;
         self.ask_to_block(box_id, blocked).await?;
         self.note_blocked(box_id, blocked).await
     }
@@ -363,6 +385,7 @@ impl Device {
             box_id: Bytes::copy_from_slice(box_id.as_bytes()),
             block,
         };
+        let _one_at_a_time = self.policy.lock().await;
         let reporting = self.connection.call::<Report>(&request, Some(&signer));
         reporting.await?;
         match block {

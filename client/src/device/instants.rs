@@ -8,7 +8,7 @@
 use rossby_domain::time::Timestamp;
 
 use super::Device;
-use crate::store::{Batch, ClockRow, StoreError, WrittenRow};
+use crate::store::{Batch, StoreError, WrittenRow};
 
 /// Instants this far ahead are of a clock that was wrong: it is not followed any more once it was set right.
 const LONGEST_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
@@ -20,17 +20,6 @@ impl Device {
     /// service's clock and not by their own.
     pub(super) fn said_at(&self) -> Timestamp {
         self.connection.now()
-    }
-
-    /// Keeps how far this device's clock is off, as far as the service has said.
-    pub(super) fn keep_clock(&self) -> Result<(), StoreError> {
-        let offset_ms = self.connection.clock_offset_ms();
-        let kept = self.store.get::<ClockRow>(&())?;
-        if kept.map_or(0, |row| row.offset_ms) == offset_ms {
-            return Ok(());
-        }
-        let row = ClockRow { offset_ms };
-        self.store.write(|batch| batch.put(&(), &row))
     }
 }
 

@@ -158,13 +158,13 @@ impl Listener<'_> {
                 // for an error.
                 let _ = self.device.keep_key_published().await;
                 let _ = self.device.greet().await;
-                let _ = self.device.settle_policy().await;
                 self.is_new = false;
             }
             if !self.more {
                 // A stream may last for days.
                 let _ = self.device.rotate_if_due().await;
                 let _ = self.device.greet_strangers().await;
+                self.device.settle_policy_soon().await;
             }
             if !self.more || self.unacknowledged_pages >= MAX_UNACKNOWLEDGED_PAGES {
                 self.acknowledge().await;
@@ -257,7 +257,7 @@ impl Listener<'_> {
             status: status_of(page.status),
             interrupted: None,
         };
-        self.device.note_status(&received.status)?;
+        self.device.note_ttl(&received.status)?;
         let _one_at_a_time = self.device.receiving.lock().await;
         // The page stays here until it is stored, so that being dropped meanwhile loses nothing.
         let envelopes = page.envelopes.clone();
@@ -275,7 +275,6 @@ impl Listener<'_> {
         self.failed = received.interrupted;
         // What is left of it is done the next time.
         let _ = self.device.settle_groups().await;
-        let _ = self.device.settle_policy().await;
         self.device.settle_profiles_soon().await;
         // What was known already needs no word.
         let heard = (!received.messages.is_empty()).then_some(received.messages);
@@ -301,7 +300,7 @@ impl Listener<'_> {
                 match first {
                     Ok(page) => {
                         let status = status_of(page.status);
-                        self.device.note_status(&status)?;
+                        self.device.note_ttl(&status)?;
                         self.page = Some(page);
                         Ok(Some(Heard::Connected(status)))
                     }

@@ -110,7 +110,7 @@ use crate::crypto::secret::Secret;
 use crate::identity::Identity;
 use crate::registering;
 use crate::store::{
-    AccountRow, ClockRow, IdentityRow, KdfCost, LinkingRow, MapRow, Passphrase, Store, StoreError,
+    AccountRow, IdentityRow, KdfCost, LinkingRow, MapRow, Passphrase, Store, StoreError,
 };
 
 /// What a device takes from the outside.
@@ -179,6 +179,8 @@ pub struct Device {
     connection: Connection,
     /// One request in flight per box is what keeps a sender's envelopes in order.
     sending: tokio::sync::Mutex<()>,
+    /// Held while the service is asked whom it is to let in, and that is noted. Before `sending`, after `receiving`.
+    policy: tokio::sync::Mutex<()>,
     /// Two that receive at once would both find the same envelope new.
     receiving: tokio::sync::Mutex<()>,
     /// Two that rotate at once would both store a new key.
@@ -265,8 +267,6 @@ impl Device {
         environment: Environment,
     ) -> Result<Self, DeviceError> {
         let connection = connect(account, &environment)?;
-        let clock = store.get::<ClockRow>(&()).ok().flatten();
-        let connection = connection.with_clock_offset(clock.map_or(0, |row| row.offset_ms));
         let connection = if environment.learns_map {
             let kept = store.get::<MapRow>(&());
             // Who can't read it learns it again.
@@ -282,6 +282,7 @@ impl Device {
             environment,
             connection,
             sending: tokio::sync::Mutex::new(()),
+            policy: tokio::sync::Mutex::new(()),
             receiving: tokio::sync::Mutex::new(()),
             rotating: tokio::sync::Mutex::new(()),
             unsettled: AtomicBool::new(true),
@@ -310,7 +311,6 @@ impl Device {
             batch.put(&(), &account)
         })?;
         let connection = connect(&account, &self.environment)?;
-        let connection = connection.with_clock_offset(self.connection.clock_offset_ms());
         self.connection = if self.environment.learns_map {
             connection.learning(None)
         } else {

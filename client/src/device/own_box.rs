@@ -5,10 +5,12 @@ use rossby_domain::chain::{ChainError, DeviceKeys, KeyRecord, Link};
 use rossby_domain::ids::BoxId;
 use rossby_proto::v1;
 
+use super::address_book::note_overruled;
 use super::contacts::{Found, LookupBy, check_chain};
 use super::{Device, DeviceError};
 use crate::connection::ExtendChain;
 use crate::envelope::ChainPoint;
+use crate::owner::Overruled;
 use crate::store::{GreetedRow, GrowingRow, RepeatRow};
 
 impl Device {
@@ -49,6 +51,13 @@ impl Device {
                 self.withdraw_profile(batch, &box_id, None)?;
                 // What it has asked of the service may not be what the owner said last.
                 batch.put(&(), &RepeatRow)?;
+                for box_id in self.blocked()? {
+                    let blocked = Overruled {
+                        blocked: true,
+                        added: false,
+                    };
+                    note_overruled(batch, &box_id, blocked)?;
+                }
                 // What it has said some have heard and others have not: they tell each other all again.
                 for (device, _) in self.store.all::<GreetedRow>()? {
                     batch.remove::<GreetedRow>(&device)?;

@@ -95,7 +95,9 @@ impl Device {
         let received = self.receive_waiting().await?;
         // What is left of it is done the next time.
         let _ = self.settle_groups().await;
-        let _ = self.settle_policy().await;
+        if received.interrupted.is_none() {
+            self.settle_policy_soon().await;
+        }
         self.settle_profiles_soon().await;
         Ok(received)
     }
@@ -150,7 +152,7 @@ impl Device {
                 }
             };
             received.status = status_of(page.status);
-            self.note_status(&received.status)?;
+            self.note_ttl(&received.status)?;
             let more = page.more;
             let stored = match self
                 .store_page(&signer, page.envelopes, after, &mut received)
@@ -175,12 +177,6 @@ impl Device {
                 return Ok(received);
             }
         }
-    }
-
-    /// Takes note of what came with a page besides its envelopes.
-    pub(super) fn note_status(&self, status: &QueueStatus) -> Result<(), DeviceError> {
-        self.keep_clock()?;
-        self.note_ttl(status)
     }
 
     async fn fetch(

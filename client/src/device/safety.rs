@@ -14,7 +14,7 @@
 use rossby_domain::ids::BoxId;
 use rossby_domain::time::Timestamp;
 
-use super::address_book::{known_of, remove};
+use super::address_book::{known_of, remove_as_heard};
 use super::{Contact, Device, DeviceError, Message, Status};
 use crate::envelope::OpenError;
 use crate::safety_number::safety_number;
@@ -113,7 +113,7 @@ impl Device {
             self.note_said(batch, &signer, box_id, &[])?;
             let known = batch.get::<EntryRow>(box_id)?.unwrap_or_default();
             if row.changed.is_none() && known.entry.is_forgotten() {
-                remove(batch, box_id)?;
+                remove_as_heard(batch, box_id, &row)?;
             }
             Ok(Contact::of_row((*box_id, row)))
         })

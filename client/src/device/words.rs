@@ -33,8 +33,9 @@ use crate::group::Word;
 use crate::linking::DeviceName;
 use crate::owner::cut;
 use crate::store::{
-    Batch, ContactRow, DeviceNameRow, EntryRow, ExpectedRow, GreetedRow, GroupRow, GrowingRow,
-    MarksRow, MessageKey, MessageRow, MessageState, ProfileRow, StoreError, WhatChanged,
+    Batch, ChoicesRow, ContactRow, DeviceNameRow, EntryRow, ExpectedRow, GreetedRow, GroupRow,
+    GrowingRow, MarksRow, MessageKey, MessageRow, MessageState, ProfileRow, StoreError,
+    WhatChanged,
 };
 
 /// Whether these are the bytes of content that is no message of a person, but word between devices.
@@ -215,6 +216,30 @@ impl Device {
         })
     }
 
+    /// Hears what this device has said itself.
+    fn hear_own_word(&self, at: Timestamp, word: Between) -> Result<(), DeviceError> {
+        self.store.write(|batch| {
+            match word {
+                Between::Contacts(words) => {
+                    for word in words {
+                        if let Some(mut known) = batch.get::<EntryRow>(&word.box_id)? {
+                            known.entry.date(&word.entry, at);
+                            batch.put(&word.box_id, &known)?;
+                        }
+                    }
+                }
+                Between::Choices(said) => {
+                    if let Some(mut row) = batch.get::<ChoicesRow>(&())? {
+                        row.choices.date(&said, at);
+                        batch.put(&(), &row)?;
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
     /// Takes what another device of this box says, which was stored at this time of the service. A copy of a message that is not
     /// here yet is a message here.
     pub(super) async fn hear(
@@ -228,6 +253,7 @@ impl Device {
             return Ok(None);
         };
         if from == signer.address {
+            self.hear_own_word(at, word)?;
             return Ok(None);
         }
         let is_live = |device| self.identity().record().signing_key(&device).is_some();
@@ -308,8 +334,13 @@ impl Device {
                 self.compare_chain(&to, chain, &KeyRecord::decode_trusted(&row.record)?)?
             }
             None => {
-                self.store
-                    .write(|batch| batch.put(&to, &ExpectedRow { chain }))?;
+                // What is known may be later, or of somebody who was removed.
+                self.store.write::<_, StoreError>(|batch| {
+                    match batch.get::<ExpectedRow>(&to)? {
+                        Some(known) if known.chain.version >= chain.version => Ok(()),
+                        _ => batch.put(&to, &ExpectedRow { chain }),
+                    }
+                })?;
                 if let Ok(found) = self.lookup(&LookupBy::Box(to)).await {
                     self.hold(&found)?;
                 }

@@ -73,6 +73,13 @@ impl Choices {
         self.contacts_only.pull(now);
     }
 
+    /// Hears what this device has said itself, which was stored at this time: it is dated as all others date it.
+    pub fn date(&mut self, said: &Self, at: Timestamp) {
+        self.no_delivered.date(&said.no_delivered, at);
+        self.no_read.date(&said.no_read, at);
+        self.contacts_only.date(&said.contacts_only, at);
+    }
+
     /// Chooses something now, which is after all that was chosen before, also if it is chosen already: another device may have chosen
     /// otherwise meanwhile, and is not heard of yet.
     pub fn choose(&mut self, now: Timestamp, choice: Choice) {

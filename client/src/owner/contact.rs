@@ -134,8 +134,9 @@ impl Entry {
         said.into_iter().fold(self.forgotten, Timestamp::max)
     }
 
-    /// Dates back to now what was said by a clock that was wrong.
+    /// Dates back to now what was said by a clock that was wrong. Nobody is forgotten by that of whom more was said.
     pub fn pull(&mut self, now: Timestamp) {
+        let was_forgotten = self.is_forgotten();
         self.name.pull(now);
         self.identifier.pull(now);
         self.added.pull(now);
@@ -144,6 +145,23 @@ impl Entry {
         if is_ahead(self.forgotten, now) {
             self.forgotten = now;
         }
+        if !was_forgotten && self.is_forgotten() {
+            self.forgotten = Timestamp::from_millis(now.as_millis().saturating_sub(1));
+        }
+    }
+
+    /// Hears what this device has said itself, which was stored at this time: it is dated as all others date it.
+    pub fn date(&mut self, said: &Self, at: Timestamp) {
+        let mut dated = said.clone();
+        dated.pull(at);
+        if self.forgotten == said.forgotten {
+            self.forgotten = dated.forgotten;
+        }
+        self.name.date(&said.name, at);
+        self.identifier.date(&said.identifier, at);
+        self.added.date(&said.added, at);
+        self.blocked.date(&said.blocked, at);
+        self.verified.date(&said.verified, at);
     }
 
     /// Says this now, which is after all that was said before, these parts also if they were said before: somebody else may have said
@@ -387,6 +405,7 @@ mod tests {
     use proptest::prelude::*;
     use rossby_domain::ids::PartitionId;
 
+    use super::super::LONGEST_AHEAD_MS;
     use super::*;
     use crate::profile::ProfileKey;
 
@@ -580,6 +599,44 @@ mod tests {
         later.say(now.plus_millis(5), named("rob"), &[]);
         entry.take(later);
         assert_eq!(entry.said(), named("rob"));
+    }
+
+    #[test]
+    fn a_lie_about_the_time_makes_nobody_forgotten_of_whom_more_was_said() {
+        let now = Timestamp::from_millis(1_000);
+        let mut entry = Entry::default();
+        entry.forget(now.plus_millis(10 * LONGEST_AHEAD_MS));
+        let mut forgotten = entry.clone();
+        forgotten.pull(now);
+        assert!(forgotten.is_forgotten());
+        let said = Said {
+            added: true,
+            ..Said::default()
+        };
+        entry.say(now.plus_millis(11 * LONGEST_AHEAD_MS), said.clone(), &[]);
+        entry.pull(now);
+        assert!(!entry.is_forgotten());
+        assert_eq!(entry.said(), said);
+    }
+
+    #[test]
+    fn who_said_something_dates_it_as_all_others_do_once_it_is_heard_again() {
+        let now = Timestamp::from_millis(1_000);
+        let named = |name: &str| Said {
+            name: Some(name.to_owned()),
+            ..Said::default()
+        };
+        let mut mine = Entry::default();
+        mine.say(now.plus_millis(10 * LONGEST_AHEAD_MS), named("bob"), &[]);
+        let word = mine.clone();
+        let mut theirs = Entry::default();
+        let mut heard = word.clone();
+        heard.pull(now);
+        theirs.take(heard);
+        theirs.say(now.plus_millis(1), named("rob"), &[]);
+        mine.date(&word, now);
+        mine.take(theirs.clone());
+        assert_eq!(mine, theirs);
     }
 
     #[test]

@@ -46,6 +46,13 @@ impl<T: Ord + Default> Latest<T> {
         }
     }
 
+    /// Dates what was said as all others do who hear it, if nothing was said since.
+    fn date(&mut self, said: &Self, at: Timestamp) {
+        if self == said {
+            self.pull(at);
+        }
+    }
+
     /// Takes another word, if it is later; whether it was.
     fn take(&mut self, other: Self) -> bool {
         let is_later = other > *self;

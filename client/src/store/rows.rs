@@ -296,16 +296,19 @@ impl EntryRow {
     /// How many changes are known again.
     const MAX_CHANGES: usize = 16;
 
-    /// Takes note of a change; whether it was not known.
-    pub fn note(&mut self, change: &IdentityChange) -> bool {
-        let mark = ChangeMark::of(change);
-        let is_new = !self.changes.contains(&mark);
-        if is_new {
-            self.changes.push(mark);
+    /// Takes note of a change that the owner is told of here.
+    pub fn note(&mut self, change: &IdentityChange) {
+        if !self.knows(change) {
+            self.changes.push(ChangeMark::of(change));
             let old = self.changes.len().saturating_sub(Self::MAX_CHANGES);
             self.changes.drain(..old);
         }
-        is_new
+    }
+
+    /// Whether the owner was told of a change here.
+    #[must_use]
+    pub fn knows(&self, change: &IdentityChange) -> bool {
+        self.changes.contains(&ChangeMark::of(change))
     }
 }
 
@@ -333,7 +336,6 @@ pub struct ChangeMark {
     code: String,
     other: Option<BoxId>,
     at: Option<Timestamp>,
-    stops_sending: bool,
 }
 
 impl ChangeMark {
@@ -346,18 +348,9 @@ impl ChangeMark {
             code: change.what.code().to_owned(),
             other,
             at,
-            stops_sending: change.stops_sending,
         }
     }
 }
-
-/// How far this device's clock is off from the service's time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClockRow {
-    /// What to add to it, in milliseconds.
-    pub offset_ms: i64,
-}
-row!(ClockRow, "clock", ());
 
 /// Another device has overruled what was said of somebody, and the service is still to be told what holds: it may have heard the two in
 /// another order.
@@ -368,7 +361,8 @@ pub struct OverruledRow {
 }
 row!(OverruledRow, "overruled", BoxId);
 
-/// A device was removed: what the service is to do about others' mail is to be asked of it once more.
+/// From whom messages are taken may not be what holds: another device has chosen otherwise, or one was removed that may have asked
+/// for something else. The service is to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepeatRow;
 row!(RepeatRow, "repeat", ());
@@ -400,6 +394,14 @@ pub struct IdentityChange {
     /// Whether nothing is sent to them until the owner has confirmed it: they, or who had their
     /// identifier before, were verified.
     pub stops_sending: bool,
+}
+
+impl IdentityChange {
+    /// Whether it is the same one, on whichever devices.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        ChangeMark::of(self) == ChangeMark::of(other)
+    }
 }
 
 /// What does not fit a contact's identity any more.
@@ -795,11 +797,6 @@ pub struct MarksRow {
     pub next_order: u64,
 }
 row!(MarksRow, "marks", ());
-
-/// The service is to be told of all contacts, since contacts only are accepted as another device says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AllowRow;
-row!(AllowRow, "allow", ());
 
 /// A link of the own chain, by its version, that another device or the recovery key has signed and the owner has not been told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

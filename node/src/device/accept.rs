@@ -40,11 +40,20 @@ async fn show(device: &Device, json: bool) -> Result<(), Failure> {
         return output::json(&json!({ "accepts": service, "chosen": chosen }));
     }
     output::line(sentence(found.service));
-    if found.service != found.chosen {
-        output::note(
-            "this device has not heard that you chose so: another device of yours did a moment ago, or somebody who has the token of \
-             one; see rossby devices list, and choose again with rossby accept",
-        );
+    note_otherwise(&device)
+}
+
+/// Says it if the service takes messages from others than the owner has chosen.
+///
+/// # Errors
+/// If what this device keeps can't be read.
+pub fn note_otherwise(device: &Device) -> Result<(), Failure> {
+    if let Some(from) = device.accepts_otherwise()? {
+        output::note(format!(
+            "NOTE: {}, and this device has not heard that you chose so. Another device of yours did a moment ago, or somebody who has \
+             the token of one: see `rossby devices list`; `rossby accept anyone` or `rossby accept contacts` says what you want",
+            sentence(from)
+        ));
     }
     Ok(())
 }

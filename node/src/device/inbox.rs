@@ -7,6 +7,7 @@ use rossby_client::device::{Message, Status};
 use rossby_client::envelope::{Content, MessageId};
 use serde_json::json;
 
+use super::accept;
 use super::args::InboxArgs;
 use super::devices::{news_json, note_news};
 use super::open::open;
@@ -76,6 +77,7 @@ pub async fn run(args: &InboxArgs) -> Result<(), Failure> {
         }
     }
     queue::note_changed_ttl(&device)?;
+    accept::note_otherwise(&device)?;
     for message in &messages {
         if let Some(alarm) = show::alarm(message, &around) {
             output::note(alarm);

@@ -7,6 +7,7 @@ use rossby_client::device::{Heard, Listener, Message, Typing};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::accept;
 use super::args::ListenArgs;
 use super::devices::{note_news, told};
 use super::open::open;
@@ -40,6 +41,7 @@ pub async fn run(args: &ListenArgs) -> Result<(), Failure> {
             Err(error) => return Err(told(&device, error).await),
         };
         queue::note_changed_ttl(&device)?;
+        accept::note_otherwise(&device)?;
         note_news(&device)?;
         match heard {
             Heard::Received(messages) => screen.show(messages)?,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rossby_client::crypto::recovery;
 use rossby_client::device::{Delivery, DeviceError, Direction, LookupBy};
-use rossby_client::envelope::{Content, File, Picture};
+use rossby_client::envelope::{Content, File, Location, Picture, Voice};
 use rossby_client::group::GroupName;
 use rossby_client::linking::DeviceName;
 use rossby_client::profile::Profile;
@@ -33,7 +33,7 @@ const MEDIA_TYPE: &str = "application/x-treasure";
 const DISPLAY_NAME: &str = "Aunt Philomena Featherstone";
 const SECOND_EMAIL: &str = "huitzilopochtli.colibri@rossby.example";
 /// What else is said, called and shown, with what kind of thing it is.
-const SHOWN: [(&str, &str); 8] = [
+const SHOWN: [(&str, &str); 10] = [
     ("profile name", "Commodore Barnaby Wexford"),
     ("profile line", "collects meteorites and regrets"),
     ("group name", "Society of Moonlit Beekeepers"),
@@ -42,6 +42,8 @@ const SHOWN: [(&str, &str); 8] = [
     ("edit", "and the aardvark answers after lunch"),
     ("reply", "tell the walrus to hum instead"),
     ("device name", "periwinkle tricorder"),
+    ("label of a place", "the lighthouse behind the quarry"),
+    ("name told to own devices", "Great-uncle Thelonious"),
 ];
 
 /// Everything that is said in the conversation.
@@ -51,7 +53,10 @@ struct Said {
     /// Ben's other device.
     tablet: Person,
     codes: Vec<String>,
+    /// Encryption keys that were rotated away since.
+    earlier_keys: Vec<Vec<u8>>,
     file: [u8; 64],
+    voice: [u8; 64],
 }
 
 #[test]
@@ -128,20 +133,54 @@ async fn converse(cluster: &Cluster) -> Said {
     say(&ben, &ada, Content::Text(TEXTS[1].to_owned())).await;
     assert_eq!(ada.device.receive().await.unwrap().messages.len(), 1);
     let tablet = live_on(cluster, &ada, &ben, &mut codes).await;
+    let voice: [u8; 64] = bytes(&OsRandom).unwrap();
+    let spoken = Voice::new("audio/ogg", 1000, voice.to_vec()).unwrap();
+    say(&ada, &ben, Content::Voice(spoken)).await;
+    let people = [&ada, &ben, &tablet];
+    let earlier_keys = people.into_iter().flat_map(kem_seeds).collect();
+    for person in people {
+        person.device.receive().await.unwrap();
+        person.device.rotate_keys().await.unwrap();
+        person.device.receive().await.unwrap();
+    }
     say(&ada, &ben, Content::Text(TEXTS[2].to_owned())).await;
     Said {
         ada,
         ben,
         tablet,
         codes,
+        earlier_keys,
         file,
+        voice,
     }
+}
+
+/// The encryption keys that a device has now. Its store is in its hands alone, so a copy is opened.
+fn kem_seeds(person: &Person) -> Vec<Vec<u8>> {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["key", "device.redb"] {
+        std::fs::copy(person.home.join(file), copy.path().join(file)).unwrap();
+    }
+    let store = Store::open(copy.path(), &Passphrase::none(), Arc::new(OsRandom));
+    let identity: IdentityRow = store.unwrap().get(&()).unwrap().unwrap();
+    let seeds = identity.kem_seeds.iter();
+    seeds.map(|(_, seed)| seed.expose().to_vec()).collect()
 }
 
 /// Further devices, phones and emails, profiles, groups, edits, and keys that change. Ben's other device.
 async fn live_on(cluster: &Cluster, ada: &Person, ben: &Person, codes: &mut Vec<String>) -> Person {
-    let [profile, line, group, to_group, caption, edit, reply, device] =
-        SHOWN.map(|(_, shown)| shown);
+    let [
+        profile,
+        line,
+        group,
+        to_group,
+        caption,
+        edit,
+        reply,
+        device,
+        place,
+        called,
+    ] = SHOWN.map(|(_, shown)| shown);
     let tablet = ben.linked(cluster, 2).await;
     let name = DeviceName::new(device).unwrap();
     let which = tablet.device.who_am_i().unwrap().device;
@@ -156,6 +195,11 @@ async fn live_on(cluster: &Cluster, ada: &Person, ben: &Person, codes: &mut Vec<
         .await
         .unwrap();
 
+    let by = LookupBy::Identifier(ada.identifier.clone());
+    let known = ben.device.add_contact(&by, Some(called), false).await;
+    known.unwrap();
+    let place = Location::new(481_371_540, 115_754_900, 25, place).unwrap();
+    say(ben, ada, Content::Location(place)).await;
     let picture = Picture::new("image/png", (2, 2), caption, vec![7; 40]).unwrap();
     say(ben, ada, Content::Picture(picture)).await;
     let group = GroupName::new(group).unwrap();
@@ -185,6 +229,9 @@ async fn live_on(cluster: &Cluster, ada: &Person, ben: &Person, codes: &mut Vec<
         device.receive().await.unwrap();
     }
     ben.device.report(&ada.box_id(), false).await.unwrap();
+    for blocked in [true, false] {
+        ben.device.block(&ada.box_id(), blocked).await.unwrap();
+    }
     tablet
 }
 
@@ -217,6 +264,10 @@ fn secrets_of_people(said: Said) -> Secrets {
     secrets.add_text("media type", MEDIA_TYPE);
     secrets.add_text("display name", DISPLAY_NAME);
     secrets.add_bytes("file", &said.file);
+    secrets.add_bytes("voice", &said.voice);
+    for key in &said.earlier_keys {
+        secrets.add_bytes("earlier KEM key", key);
+    }
     for code in &said.codes {
         secrets.add_text("code", code);
     }

@@ -13,7 +13,7 @@ use crate::connection::Accept;
 use crate::device::{AcceptFrom, Contact, LookupBy};
 use crate::envelope::{Between, ReceiptState};
 use crate::owner::{ContactWord, Entry, Said};
-use crate::store::{IdentityChange, WhatChanged};
+use crate::store::{ExpectedRow, IdentityChange, WhatChanged};
 
 impl Person {
     /// Everybody known, as all devices are to show them.
@@ -42,6 +42,15 @@ async fn talk(one: &Person, two: &Person) {
     for device in [one, two, one] {
         let _ = device.device.tell_own_devices().await;
         device.device.receive().await.unwrap();
+    }
+}
+
+/// All hear what the others have said, also those who first had to be greeted.
+async fn all_hear(devices: &[&Person]) {
+    for _ in 0..2 {
+        for device in devices {
+            device.device.receive().await.unwrap();
+        }
     }
 }
 
@@ -259,12 +268,15 @@ async fn what_only_the_service_did_not_hear_of_is_told_again() {
         .await
         .unwrap();
     alice.device.tell_own_devices().await.unwrap();
-    office.fail_next(
-        "Accept",
-        Fault::Refused("UNAVAILABLE", crate::connection::Retry::No),
-    );
-    laptop.device.receive().await.unwrap();
-    laptop.device.receive().await.unwrap();
+    for _ in 0..20 {
+        let away = Fault::Refused("UNAVAILABLE", crate::connection::Retry::Same);
+        office.fail_next("Accept", away);
+    }
+    let refused = carol.is_heard_by(&alice).await;
+    assert!(!refused);
+    for _ in 0..8 {
+        laptop.device.receive().await.unwrap();
+    }
     carol.say(&alice, "here I am").await;
     assert_eq!(laptop.hear().await, ["here I am"]);
 }
@@ -461,15 +473,9 @@ async fn whatever_their_clocks_what_is_said_last_holds_on_all_devices() {
         let laptop = linked(&office, &alice, 3).await;
         let tablet = linked(&office, &alice, 4).await;
         alice.add_as(&bob, "Bob").await;
-        for _ in 0..2 {
-            for device in [&alice, &laptop, &tablet] {
-                device.device.receive().await.unwrap();
-            }
-        }
+        all_hear(&[&alice, &laptop, &tablet]).await;
         let laptop = laptop.reopen_in(off_by(&office, 3, days * DAY_MS));
-        // It learns of it from the service, and knows it the next time without a word from there.
-        laptop.device.receive().await.unwrap();
-        let laptop = laptop.reopen_in(off_by(&office, 3, days * DAY_MS));
+        // It says this before it has asked the service.
         laptop.device.verify(&bob.box_id(), None).unwrap();
         laptop.device.tell_own_devices().await.unwrap();
         office.clock.advance_millis(1000);
@@ -498,11 +504,7 @@ async fn a_word_from_the_future_is_dated_alike_by_all_who_hear_it() {
     let laptop = linked(&office, &alice, 3).await;
     let tablet = linked(&office, &alice, 4).await;
     alice.add_as(&bob, "Bob").await;
-    for _ in 0..2 {
-        for device in [&alice, &laptop, &tablet] {
-            device.device.receive().await.unwrap();
-        }
-    }
+    all_hear(&[&alice, &laptop, &tablet]).await;
     let mut entry = Entry::default();
     let future = Timestamp::from_millis(u64::MAX - 1);
     let said = Said {
@@ -684,7 +686,13 @@ async fn what_somebody_else_had_the_service_do_is_no_choice_of_the_owners() {
             (found.service, found.chosen),
             (AcceptFrom::Contacts, AcceptFrom::Anyone)
         );
+        let otherwise = device.device.accepts_otherwise().unwrap();
+        assert_eq!(otherwise, Some(AcceptFrom::Contacts));
     }
+    // Not though a device goes, and what it may have asked is repeated.
+    let device = laptop.address.device;
+    alice.device.revoke(&device).await.unwrap();
+    alice.device.receive().await.unwrap();
     // Nobody was named to the service for it, but whom she added herself.
     assert!(!carol.is_heard_by(&alice).await);
     bob.say(&alice, "hello").await;
@@ -716,4 +724,124 @@ async fn what_a_removed_device_asked_of_the_service_is_asked_otherwise_again() {
     assert_eq!((found.service, found.chosen), (contacts, contacts));
     assert!(!mallory.is_heard_by(&alice).await);
     carol.say(&alice, "still a contact").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_that_the_service_refuses_holds_up_what_else_it_is_told() {
+    let office = Office::new();
+    let (alice, mallory) = (person(&office, 1).await, person(&office, 2).await);
+    let carol = person(&office, 4).await;
+    let stolen = linked(&office, &alice, 3).await;
+    let mallorys = mallory.box_id();
+    alice.device.block(&mallorys, true).await.unwrap();
+    alice.add_as(&carol, "Carol").await;
+    let contacts = AcceptFrom::Contacts;
+    alice.device.accept(contacts, &[]).await.unwrap();
+    stolen.device.receive().await.unwrap();
+    stolen.device.block(&mallorys, false).await.unwrap();
+    let anyone = AcceptFrom::Anyone;
+    stolen.device.accept(anyone, &[]).await.unwrap();
+    let device = stolen.address.device;
+    alice.device.revoke(&device).await.unwrap();
+    let full = Fault::Refused("TOO_MANY_BLOCKED", crate::connection::Retry::No);
+    office.fail_next("Block", full);
+    alice.device.receive().await.unwrap();
+    let found = alice.device.accepting().await.unwrap();
+    assert_eq!((found.service, found.chosen), (contacts, contacts));
+    // And nothing is asked again and again.
+    let asked = (office.calls("Block"), office.calls("Accept"));
+    alice.device.receive().await.unwrap();
+    assert_eq!((office.calls("Block"), office.calls("Accept")), asked);
+    carol.say(&alice, "still a contact").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_was_away_hears_all_before_it_tells_the_service_anything() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let (laptop, gone) = (
+        linked(&office, &alice, 3).await,
+        linked(&office, &alice, 5).await,
+    );
+    let bobs = bob.box_id();
+    alice.device.block(&bobs, true).await.unwrap();
+    alice
+        .device
+        .accept(AcceptFrom::Contacts, &[])
+        .await
+        .unwrap();
+    all_hear(&[&alice, &laptop, &gone]).await;
+    // The laptop is off while all of this is undone.
+    alice.device.revoke(&gone.address.device).await.unwrap();
+    for number in 10..16 {
+        let other = person(&office, number).await;
+        alice.add_as(&other, "somebody").await;
+    }
+    alice.device.block(&bobs, false).await.unwrap();
+    alice.device.accept(AcceptFrom::Anyone, &[]).await.unwrap();
+    alice.device.receive().await.unwrap();
+    office.set_page(1);
+    let asked = office.calls("Accept");
+    laptop.device.receive().await.unwrap();
+    assert!(bob.is_heard_by(&alice).await);
+    let found = laptop.device.accepting().await.unwrap();
+    assert_eq!(
+        (found.service, found.chosen),
+        (AcceptFrom::Anyone, AcceptFrom::Anyone)
+    );
+    assert!(
+        office.calls("Accept") <= asked + 2,
+        "once for all it heard, and once here"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_waits_behind_another_is_shown_once_that_is_dealt_with() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &alice, 3).await;
+    let tablet = linked(&office, &alice, 4).await;
+    alice.add_as(&bob, "Bob").await;
+    alice.device.verify(&bob.box_id(), None).unwrap();
+    alice.device.tell_own_devices().await.unwrap();
+    all_hear(&[&laptop, &tablet, &alice]).await;
+    let change = IdentityChange {
+        what: chain_change("made up on the laptop"),
+        at: office.clock.now(),
+        stops_sending: true,
+    };
+    laptop.tells_of(&bob, Entry::default(), Some(change)).await;
+    office.clock.advance_millis(1000);
+    let seen = chain_change("seen on the tablet");
+    tablet.device.note_change(&bob.box_id(), seen).unwrap();
+    tablet.device.tell_own_devices().await.unwrap();
+    alice.device.receive().await.unwrap();
+    alice.device.accept_change(&bob.box_id()).unwrap();
+    assert!(!alice.is_stopped(&bob).await);
+    // The laptop is removed, and all greet each other anew.
+    let device = laptop.address.device;
+    alice.device.revoke(&device).await.unwrap();
+    all_hear(&[&tablet, &alice]).await;
+    assert!(alice.is_stopped(&bob).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_removed_by_a_word_can_be_let_go_of_and_met_anew() {
+    let office = Office::new();
+    let (alice, bob) = (person(&office, 1).await, person(&office, 2).await);
+    let laptop = linked(&office, &alice, 3).await;
+    alice.add_as(&bob, "Bob").await;
+    all_hear(&[&alice, &laptop]).await;
+    laptop.device.remove_contact(&bob.box_id()).await.unwrap();
+    alice.device.receive().await.unwrap();
+    // What he was held to goes too, if the owner says so here.
+    let expected = || {
+        let row = alice.device.store.get::<ExpectedRow>(&bob.box_id());
+        row.unwrap().is_some()
+    };
+    assert!(expected());
+    alice.device.remove_contact(&bob.box_id()).await.unwrap();
+    assert!(!expected());
+    let nobody = alice.device.remove_contact(&bob.box_id()).await;
+    assert!(matches!(nobody, Err(DeviceError::NoUser)), "{nobody:?}");
 }

@@ -256,14 +256,20 @@ async fn whatever_breaks_and_whenever_it_is_dropped_each_message_is_heard_once_i
     }
 }
 
+/// Another device of a person, which alone knows somebody.
+async fn laptop_that_knows(office: &Arc<Office>, alice: &Person, carol: &Person) -> Person {
+    let laptop = linked(office, alice, 3).await;
+    let by = LookupBy::Box(carol.box_id());
+    let added = laptop.device.add_contact(&by, Some("Carol"), false).await;
+    added.unwrap();
+    laptop
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_only_listens_tells_the_service_of_its_contacts_too() {
     let office = Office::new();
     let (alice, carol) = (person(&office, 1).await, person(&office, 4).await);
-    let laptop = linked(&office, &alice, 3).await;
-    let by = LookupBy::Box(carol.box_id());
-    let added = laptop.device.add_contact(&by, Some("Carol"), false).await;
-    added.unwrap();
+    let laptop = laptop_that_knows(&office, &alice, &carol).await;
     let mut listener = laptop.device.listen().unwrap();
     until_quiet(&mut listener).await.unwrap();
     let contacts = AcceptFrom::Contacts;
@@ -277,10 +283,7 @@ async fn who_only_listens_tells_the_service_of_its_contacts_too() {
 async fn a_device_that_comes_while_another_listens_is_greeted_at_once() {
     let office = Office::new();
     let (alice, carol) = (person(&office, 1).await, person(&office, 4).await);
-    let laptop = linked(&office, &alice, 3).await;
-    let by = LookupBy::Box(carol.box_id());
-    let added = laptop.device.add_contact(&by, Some("Carol"), false).await;
-    added.unwrap();
+    let laptop = laptop_that_knows(&office, &alice, &carol).await;
     let mut listener = laptop.device.listen().unwrap();
     until_quiet(&mut listener).await.unwrap();
     let tablet = linked(&office, &alice, 5).await;
