@@ -127,8 +127,8 @@ impl World {
         }
     }
 
-    /// One of the two devices of a person is removed by the other, which knows what it has said. So does whoever hears of the
-    /// removal at once.
+    /// One of the two devices of a person is removed by the other, once all have heard all that was said before. (Where words are on
+    /// their way, somebody may go without what it said last: docs/decisions/2026-11-30-groups.md, "What is left".)
     fn remove(&mut self, person: usize, which: usize) {
         let own = self.devices.iter();
         let own: Vec<_> = own.filter(|it| it.box_id == box_of(person)).collect();
@@ -139,12 +139,8 @@ impl World {
             0 => (*one, *other),
             _ => (*other, *one),
         };
-        let is_unknown = self.is_gone_unknown;
-        let to_it = |(to, word): &(DeviceAddress, Word)| {
-            (*to == by || !is_unknown) && word.pages.iter().any(|page| page.by == gone)
-        };
-        while let Some(next) = self.on_its_way.iter().position(to_it) {
-            self.deliver(next, false);
+        while !self.on_its_way.is_empty() {
+            self.deliver(0, false);
         }
         self.devices.retain(|device| *device != gone);
         self.groups.remove(&gone);

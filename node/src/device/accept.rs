@@ -40,7 +40,7 @@ async fn show(device: &Device, json: bool) -> Result<(), Failure> {
         return output::json(&json!({ "accepts": service, "chosen": chosen }));
     }
     output::line(sentence(found.service));
-    note_otherwise(&device)
+    note_otherwise(device)
 }
 
 /// Says it if the service takes messages from others than the owner has chosen.
