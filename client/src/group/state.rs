@@ -157,6 +157,9 @@ impl Group {
         // Those whom it brought in and who are out with it: nobody else knows of them.
         let lost = before.members.iter().filter(|who| !after.has(who));
         tell.extend(lost.filter(|who| is_brought(who)));
+        // Who had left of these was still heard on those whom it had brought in, and is to tell them.
+        let unheard = before.heard.iter().filter(|who| !after.heard.contains(who));
+        tell.extend(unheard.filter(|who| is_brought(who)));
         // Who has left may not tell others any more what they said before.
         let has_left = |by: &BoxId| after.heard.contains(by) && !after.has(by);
         if news.iter().any(|by| has_left(&by.box_id)) {
