@@ -8,7 +8,7 @@ use rossby_proto::v1;
 use tokio::time::timeout;
 
 use super::{Device, DeviceError};
-use crate::connection::{Accept, CallError};
+use crate::connection::Accept;
 use crate::owner::{Choice, Part};
 use crate::store::{AcceptedRow, ContactRow, OverruledRow, RepeatRow, StoreError};
 
@@ -179,20 +179,25 @@ impl Device {
         };
         // All in one call, so that no contact is turned away meanwhile; as many as it keeps, if there are more.
         let asked = self.ask_to_accept(chosen, &contacts, &[]).await;
-        if matches!(&asked, Err(DeviceError::Call(error)) if is_full(error)) {
+        if is_full(&asked) {
             self.ask_to_accept(chosen, &[], &[]).await?;
-            for box_id in &contacts {
-                let asked = self.ask_to_accept(None, &[*box_id], &[]).await;
-                if matches!(&asked, Err(DeviceError::Call(error)) if is_full(error)) {
-                    break;
-                }
-                asked?;
-            }
+            self.allow_while_there_is_room(&contacts).await?;
         } else {
             unless_it_can_not_be(asked)?;
         }
         if self.chosen_to_accept()? == chosen {
             self.store.write(|batch| batch.remove::<RepeatRow>(&()))?;
+        }
+        Ok(())
+    }
+
+    async fn allow_while_there_is_room(&self, contacts: &[BoxId]) -> Result<(), DeviceError> {
+        for box_id in contacts {
+            let asked = self.ask_to_accept(None, &[*box_id], &[]).await;
+            if is_full(&asked) {
+                break;
+            }
+            asked?;
         }
         Ok(())
     }
@@ -252,7 +257,10 @@ fn unless_it_can_not_be(asked: Result<(), DeviceError>) -> Result<(), DeviceErro
 }
 
 /// Whether the service keeps no more contacts.
-fn is_full(error: &CallError) -> bool {
+fn is_full(asked: &Result<(), DeviceError>) -> bool {
+    let Err(DeviceError::Call(error)) = asked else {
+        return false;
+    };
     let refusal = error.refusal();
     refusal.is_some_and(|refusal| refusal.code == "TOO_MANY_ALLOWED")
 }

@@ -700,27 +700,34 @@ async fn what_somebody_else_had_the_service_do_is_no_choice_of_the_owners() {
     carol.say(&alice, "at last").await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_a_removed_device_asked_of_the_service_is_asked_otherwise_again() {
-    let office = Office::new();
-    let (alice, mallory) = (person(&office, 1).await, person(&office, 2).await);
-    let carol = person(&office, 4).await;
-    let stolen = linked(&office, &alice, 3).await;
+/// Alice, who has blocked Mallory and hears contacts only, Carol being one. A device of hers has asked the service for the opposite of
+/// both, and was removed before anybody heard of that.
+async fn after_a_theft(office: &Arc<Office>) -> (Person, Person, Person) {
+    let (alice, mallory) = (person(office, 1).await, person(office, 2).await);
+    let carol = person(office, 4).await;
+    let stolen = linked(office, &alice, 3).await;
     let mallorys = mallory.box_id();
     alice.device.block(&mallorys, true).await.unwrap();
     alice.add_as(&carol, "Carol").await;
     let contacts = AcceptFrom::Contacts;
     alice.device.accept(contacts, &[]).await.unwrap();
     stolen.device.receive().await.unwrap();
-    // It is removed before anybody hears of this.
     let anyone = AcceptFrom::Anyone;
     stolen.device.accept(anyone, &[]).await.unwrap();
     stolen.device.block(&mallorys, false).await.unwrap();
     assert!(mallory.is_heard_by(&alice).await);
     let device = stolen.address.device;
     alice.device.revoke(&device).await.unwrap();
+    (alice, mallory, carol)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_removed_device_asked_of_the_service_is_asked_otherwise_again() {
+    let office = Office::new();
+    let (alice, mallory, carol) = after_a_theft(&office).await;
     alice.device.receive().await.unwrap();
     let found = alice.device.accepting().await.unwrap();
+    let contacts = AcceptFrom::Contacts;
     assert_eq!((found.service, found.chosen), (contacts, contacts));
     assert!(!mallory.is_heard_by(&alice).await);
     carol.say(&alice, "still a contact").await;
@@ -729,24 +736,12 @@ async fn what_a_removed_device_asked_of_the_service_is_asked_otherwise_again() {
 #[tokio::test(start_paused = true)]
 async fn nothing_that_the_service_refuses_holds_up_what_else_it_is_told() {
     let office = Office::new();
-    let (alice, mallory) = (person(&office, 1).await, person(&office, 2).await);
-    let carol = person(&office, 4).await;
-    let stolen = linked(&office, &alice, 3).await;
-    let mallorys = mallory.box_id();
-    alice.device.block(&mallorys, true).await.unwrap();
-    alice.add_as(&carol, "Carol").await;
-    let contacts = AcceptFrom::Contacts;
-    alice.device.accept(contacts, &[]).await.unwrap();
-    stolen.device.receive().await.unwrap();
-    stolen.device.block(&mallorys, false).await.unwrap();
-    let anyone = AcceptFrom::Anyone;
-    stolen.device.accept(anyone, &[]).await.unwrap();
-    let device = stolen.address.device;
-    alice.device.revoke(&device).await.unwrap();
+    let (alice, _mallory, carol) = after_a_theft(&office).await;
     let full = Fault::Refused("TOO_MANY_BLOCKED", crate::connection::Retry::No);
     office.fail_next("Block", full);
     alice.device.receive().await.unwrap();
     let found = alice.device.accepting().await.unwrap();
+    let contacts = AcceptFrom::Contacts;
     assert_eq!((found.service, found.chosen), (contacts, contacts));
     // And nothing is asked again and again.
     let asked = (office.calls("Block"), office.calls("Accept"));
