@@ -222,27 +222,9 @@ mod tests {
     }
 
     fn message(content: Content) -> Message {
-        use rossby_client::device::Status;
-        use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, PartitionId};
-        let box_id = BoxId::derive(PartitionId::new(1).unwrap(), &[1; 32]);
         Message {
             order: 0,
-            direction: Direction::In,
-            sender: DeviceAddress {
-                box_id,
-                device: DeviceId::from_bytes([1; 16]),
-            },
-            recipient: box_id,
-            group: None,
-            outcomes: BTreeMap::new(),
-            counter: 1,
-            sequence: None,
-            at: rossby_domain::time::Timestamp::default(),
-            written_at: Some(rossby_domain::time::Timestamp::default()),
-            content: Some(content),
-            status: Status::Received,
-            acts: Default::default(),
-            receipts: Default::default(),
+            ..show::example::message(content)
         }
     }
 }

@@ -8,7 +8,7 @@ use rossby_domain::ids::{BoxId, DeviceAddress, DeviceId, PartitionId};
 use rossby_domain::time::Timestamp;
 
 /// One that came in with this in it.
-pub(super) fn message(content: Content) -> Message {
+pub fn message(content: Content) -> Message {
     let box_id = BoxId::derive(PartitionId::new(1).unwrap(), &[1; 32]);
     Message {
         order: 7,

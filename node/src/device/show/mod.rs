@@ -8,7 +8,7 @@
 mod around;
 mod data;
 #[cfg(test)]
-mod example;
+pub(super) mod example;
 mod words;
 
 use rossby_client::device::{Contact, Message};
